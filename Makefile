@@ -1,0 +1,46 @@
+# Everything runs in .venv, which the first target that needs it makes from PYTHON.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help run test test-all lint bench clean
+
+help:
+	@echo "make run       learn the noise of real scans on the embedded brain, and report"
+	@echo "make test      lint and the tests that take seconds"
+	@echo "make test-all  lint and every test"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     every script in benchmarks/"
+	@echo "make clean     remove what was built; .venv and runs stay"
+
+run: $(INSTALLED)
+	$(BIN)/metasynth prep template
+	$(BIN)/metasynth run noise --preset quick
+
+test: lint
+	$(BIN)/pytest
+
+test-all: lint
+	$(BIN)/pytest -m ""
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Error: Python 3.11 or newer is needed, $(PYTHON) is '$$($(PYTHON) --version 2>&1)'; set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Making caches: from the embedded template, and from files of the user."""

@@ -1,0 +1,135 @@
+"""A look at a cache: its slices with the labels drawn over them, and what it holds in words."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from metasynth.data.cache import Cache, verify_digest
+from metasynth.errors import DataError
+
+COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f2b134", "#b07aa1", "#76b7b2", "#ff9da7", "#9c755f")
+OPACITY = 0.45
+PANEL_INCHES = 1.6
+
+
+def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6, rows: int = 4) -> Path:
+    """Draw evenly spaced slices of evenly spaced subjects, one row a subject.
+
+    Every slice is shown twice, the image alone and under its labels; a label-only cache shows labels alone.
+    The numbers above are indices along the slicing axis. Of volumes the middle plane of the first axis is
+    drawn. Row 0 of an array is at the top.
+
+    Args:
+        cache_path: The cache.
+        out_png: The picture to write, PNG.
+        columns: Most slices of one subject, in one row.
+        rows: Most subjects.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        DataError: The cache is not valid, or the picture cannot be written.
+
+    """
+    with Cache(cache_path) as cache:
+        chosen = _spread(np.arange(len(cache.subjects)), rows)
+        grid = [_spread(np.flatnonzero(cache.subject_index == subject), columns) for subject in chosen]
+        wide = max(len(items) for items in grid)
+        panels = 2 if cache.has_images else 1
+        ratio = cache.shape[-2] / cache.shape[-1]
+        figure = Figure(
+            figsize=(PANEL_INCHES * wide * panels, PANEL_INCHES * ratio * len(grid) + 0.5), facecolor="black"
+        )
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(grid), wide * panels, squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for line, items in zip(axes, grid, strict=True):
+            _draw_subject(cache, items, line, panels)
+        names = cache.class_names[1:]
+        figure.legend(
+            handles=[Patch(color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(names)],
+            loc="lower center",
+            ncols=min(len(names), 6),
+            frameon=False,
+            labelcolor="white",
+            fontsize=8,
+        )
+        figure.subplots_adjust(0.005, 0.5 / figure.get_figheight(), 0.995, 0.96, wspace=0.02, hspace=0.12)
+    out_png = Path(out_png)
+    try:
+        figure.savefig(out_png, dpi=100, format="png")
+    except OSError as error:
+        raise DataError(f"{out_png}: the picture cannot be written: {error.strerror}") from error
+    return out_png
+
+
+def describe(cache_path: str | Path) -> list[tuple[str, str]]:
+    """What a cache holds, as (what, value) lines; reads and checks everything.
+
+    Raises:
+        DataError: The cache is not valid.
+
+    """
+    path = Path(cache_path)
+    with Cache(path) as cache:
+        counts = np.zeros(cache.n_classes, dtype=np.int64)
+        for item in range(cache.n):
+            counts += np.bincount(cache.read_labels([item]).ravel(), minlength=cache.n_classes)
+        info = cache.info
+        per_subject = np.bincount(cache.subject_index)
+        spread = (
+            f"{per_subject.min()}"
+            if per_subject.min() == per_subject.max()
+            else f"{per_subject.min()} to {per_subject.max()}"
+        )
+        kind = "volumes" if len(cache.shape) == 3 else "slices"
+        lines = [
+            ("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"),
+            ("holds", f"{cache.n} {kind} of {' x '.join(map(str, cache.shape))}"),
+            ("images", "yes" if cache.has_images else "no, labels only"),
+            ("subjects", f"{len(cache.subjects)}, {spread} {kind} each"),
+            ("spacing", f"{' x '.join(f'{s:g}' for s in info.spacing_mm)} mm"),
+            ("axis", f"{info.axis}, orientation {info.orientation}"),
+        ]
+        lines += [
+            (f"class {k}", f"{name}: {count / counts.sum():.2%} of the voxels")
+            for k, (name, count) in enumerate(zip(cache.class_names, counts, strict=True))
+        ]
+        lines += [("mapping", info.mapping), ("source", info.source), ("created by", info.created_by)]
+    state = "ok" if verify_digest(path) else "WRONG: the content was changed after it was written"
+    return [*lines, ("digest", f"{info.digest} ({state})")]
+
+
+def _spread(items: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the items, evenly spaced."""
+    if len(items) <= most:
+        return items
+    return items[np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def _draw_subject(cache: Cache, items: np.ndarray, line: np.ndarray, panels: int) -> None:
+    """Draw the given items of one subject into a row of axes."""
+    clear = (0.0, 0.0, 0.0, 0.0)
+    shades = [to_rgba(COLOURS[i % len(COLOURS)], OPACITY if panels == 2 else 1.0) for i in range(255)]
+    colours = ListedColormap([clear, *shades[: cache.n_classes - 1]])
+    for i, item in enumerate(items):
+        plain, labelled = line[panels * i], line[panels * i + panels - 1]
+        if cache.has_images:
+            image = _plane(cache.read_images([item])[0])
+            for axis in (plain, labelled):
+                axis.imshow(image, cmap="gray", vmin=0.0, vmax=1.0)
+        labels = _plane(cache.read_labels([item])[0])
+        labelled.imshow(labels, cmap=colours, vmin=0, vmax=cache.n_classes - 1, interpolation="nearest")
+        name = cache.subjects[cache.subject_index[item]] if i == 0 else ""
+        plain.set_title(f"{name} {cache.slice_index[item]}".strip(), color="white", fontsize=6, pad=2)
+
+
+def _plane(array: np.ndarray) -> np.ndarray:
+    """A slice itself (H, W), or the middle plane of a volume (D, H, W)."""
+    return array if array.ndim == 2 else array[array.shape[0] // 2]

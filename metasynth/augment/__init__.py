@@ -1,0 +1,1 @@
+"""Learned, differentiable augmenters of synthetic images."""

@@ -1,0 +1,130 @@
+"""Checks, made once on real batches, that a bilevel problem can be differentiated as it is stated.
+
+Each failure of these is silent or obscure when met in the middle of a training: hooks that patching drops,
+outer parameters that never reach the inner loss, operations without a second derivative.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import gradient_of
+from metasynth.bilevel.optimizers import differentiable
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+
+
+def preflight(
+    problem: BilevelProblem,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    outer: Outer,
+    inner_batch: Any,
+    outer_batch: Any,
+) -> None:
+    """Raise with one clear line if the hypergradient cannot be what the user expects.
+
+    Model, optimiser and outer parameters are left as they were; the global random state of the CPU is restored.
+
+    Raises
+    ------
+    ValueError
+        If the model has hooks (patching drops them) or behaves otherwise when patched, the optimiser cannot be
+        differentiated or holds foreign parameters, a loss does not depend on the model, an operation of the inner
+        loss has no second derivative, or a learned outer parameter reaches neither loss.
+    """
+    _refuse_hooks(model)
+    differentiable(optimizer, list(model.parameters()))
+    learned = named_outer_parameters(outer)
+    _refuse_shared(model, learned)
+    functional = FunctionalModel(model)
+    parameters = functional.refresh()
+    with torch.random.fork_rng(devices=[]):
+        seed = torch.initial_seed()
+        loss = _seeded(seed, problem, functional.bind(parameters), outer, inner_batch)
+        _compare_with_original(seed, problem, model, outer, inner_batch, loss.detach())
+        _check_outer_connection(problem, functional, learned, outer, parameters, loss, outer_batch)
+    functional.release()
+
+
+def _seeded(seed: int, problem: BilevelProblem, model: nn.Module, outer: Outer, batch: Any) -> Tensor:
+    torch.manual_seed(seed)
+    return scalar_loss(problem.inner_loss, "inner_loss", model, outer, batch)
+
+
+def _refuse_hooks(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"inner model: submodule {name or type(model).__name__!r} has forward hooks, which a patched model "
+                "drops (weight_norm and spectral_norm of torch.nn.utils are hooks); remove them"
+            )
+
+
+def _refuse_shared(model: nn.Module, learned: dict[str, Tensor]) -> None:
+    own = {id(p): name for name, p in model.named_parameters()}
+    for name, tensor in learned.items():
+        if id(tensor) in own:
+            raise ValueError(
+                f"outer parameter {name} is also the inner model's {own[id(tensor)]}; the two levels must not share"
+            )
+
+
+def _compare_with_original(
+    seed: int, problem: BilevelProblem, model: nn.Module, outer: Outer, batch: Any, patched_loss: Tensor
+) -> None:
+    """The patched model must give the original's loss, wherever that loss is reproducible at all."""
+    buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
+    values = []
+    for _ in range(2):
+        values.append(_seeded(seed, problem, model, outer, batch).detach())
+        for name, value in model.named_buffers():
+            value.data.copy_(buffers[name])
+    reproducible = torch.equal(values[0], values[1])
+    if reproducible and not torch.allclose(values[0], patched_loss, rtol=1e-3, atol=1e-6):
+        raise ValueError(
+            f"inner model: patched for differentiation it gives a loss of {patched_loss.item():.6g} where the model "
+            f"itself gives {values[0].item():.6g}; it probably keeps parameters outside of its registered ones"
+        )
+
+
+def _check_outer_connection(
+    problem: BilevelProblem,
+    functional: FunctionalModel,
+    learned: dict[str, Tensor],
+    outer: Outer,
+    parameters: list[Tensor],
+    inner_loss: Tensor,
+    outer_batch: Any,
+) -> None:
+    try:
+        gradients = gradient_of(inner_loss, parameters, create_graph=True)
+        present = [g for g in gradients if g is not None]
+        if not present:
+            raise ValueError("inner_loss does not depend on any trainable parameter of the inner model")
+        # A sum of squares reaches every gradient with a weight that is zero only where the gradient is.
+        probe = torch.stack([g.square().sum() for g in present]).sum()
+        through_inner = gradient_of(probe, list(learned.values()))
+    except RuntimeError as error:
+        if "not implemented" not in str(error) and "derivative" not in str(error):
+            raise
+        first_line = str(error).splitlines()[0]
+        raise ValueError(f"inner_loss cannot be differentiated twice: {first_line}") from error
+
+    functional.load_buffers(functional.buffers())
+    outer_loss = scalar_loss(problem.outer_loss, "outer_loss", functional.bind(parameters), outer, outer_batch)
+    joint = gradient_of(outer_loss, [*parameters, *learned.values()])
+    if all(g is None for g in joint[: len(parameters)]):
+        raise ValueError("outer_loss does not depend on any trainable parameter of the inner model")
+    direct = joint[len(parameters) :]
+    lost = [
+        name
+        for name, a, b in zip(learned, through_inner, direct, strict=True)
+        if a is None and b is None
+    ]
+    if lost:
+        raise ValueError(
+            f"outer parameter {', '.join(lost)} reaches neither the gradient of inner_loss nor outer_loss, so it "
+            "cannot be learned; is it used under torch.no_grad(), detached, or not passed to the loss?"
+        )

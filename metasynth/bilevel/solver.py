@@ -1,0 +1,255 @@
+"""BilevelSolver: inner step, hypergradient, outer step, commit; for as long as a training lasts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import (
+    Hypergradient,
+    HypergradientStrategy,
+    Mixed,
+    gradient_of,
+    hypergradient,
+)
+from metasynth.bilevel.optimizers import commit_state
+from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
+from metasynth.bilevel.preflight import preflight
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a hypergradient is NaN or infinite; nothing was committed.
+
+    Attributes
+    ----------
+    step : int
+        The inner step (counted from 1) that could not be taken.
+    term : str
+        What is not finite.
+    """
+
+    def __init__(self, step: int, term: str, value: float) -> None:
+        super().__init__(f"{term} is {value} at step {step}")
+        self.step = step
+        self.term = term
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one call of the solver did. Losses are floats; those that were not evaluated are None.
+
+    Attributes
+    ----------
+    inner_steps : int
+        Inner steps committed so far, over the solver's life.
+    outer_steps : int
+        Outer steps taken so far.
+    inner_loss : float
+        Loss of the last inner step, at the parameters before it.
+    outer_loss, reference_loss : float or None
+        At φ*; see `metasynth.bilevel.hypergradient.Hypergradient`.
+    hypergradient_norm : float or None
+        Euclidean norm over all outer parameters, before any clipping.
+    outer_stepped : bool
+        Whether this call moved the outer parameters.
+    """
+
+    inner_steps: int
+    outer_steps: int
+    inner_loss: float
+    outer_loss: float | None = None
+    reference_loss: float | None = None
+    hypergradient_norm: float | None = None
+    outer_stepped: bool = False
+
+
+class BilevelSolver:
+    """Alternates inner steps on a model and outer steps on whatever shapes its training.
+
+    A step takes the inner update, evaluates the outer loss at the updated parameters, differentiates it through
+    the update, commits weights, buffers and optimiser state to ``model`` and ``optimizer``, and moves the outer
+    parameters. With the outer parameters frozen, N steps equal N steps of the `torch.optim` optimiser itself.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+    model : torch.nn.Module
+        The inner model; its parameters are updated in place.
+    optimizer : torch.optim.Optimizer
+        The inner optimiser, made on parameters of ``model``: SGD, Adam, AdamW or another type registered with
+        `higher`. Learning-rate schedulers may act on it between steps.
+    outer : torch.nn.Module, tensor, or sequence or mapping of tensors
+        Holds the outer parameters; passed to both losses as it is.
+    outer_optimizer : torch.optim.Optimizer
+        Any optimiser, made on the outer parameters.
+    strategy : HypergradientStrategy
+        How the hypergradient is computed; `Mixed()` by default.
+    outer_step : OuterStep
+        Averaging and clipping between the outer pass and the outer optimiser.
+    check : bool
+        Run `preflight` before the first hypergradient.
+    """
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        outer: Outer,
+        outer_optimizer: torch.optim.Optimizer,
+        strategy: HypergradientStrategy | None = None,
+        outer_step: OuterStep | None = None,
+        check: bool = True,
+    ) -> None:
+        self.problem = problem
+        self.model = model
+        self.optimizer = optimizer
+        self.outer = outer
+        self.outer_optimizer = outer_optimizer
+        self.strategy = strategy or Mixed()
+        self.outer_step = outer_step or OuterStep()
+        self.inner_steps = 0
+        self.outer_steps = 0
+        self._functional = FunctionalModel(model)
+        self._accumulator = Accumulator(self.outer_step, list(named_outer_parameters(outer)))
+        self._cotangents = CotangentMean(self.outer_step.memory)
+        self._unchecked = check
+
+    def inner_step(self, batch: Any) -> StepReport:
+        """A plain training step of the inner model; the outer parameters are read but not differentiated."""
+        loss = scalar_loss(self.problem.inner_loss, "inner_loss", self.model, self.outer, batch)
+        self._require_finite("inner loss", loss)
+        parameters = list(self.model.parameters())
+        for parameter, gradient in zip(parameters, gradient_of(loss, parameters), strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.inner_steps += 1
+        return StepReport(self.inner_steps, self.outer_steps, loss.item())
+
+    def step(self, inner_batches: Sequence[Any], outer_batch: Any, reference_batch: Any = None) -> StepReport:
+        """Inner step(s), hypergradient, commit, and (when enough hypergradients were averaged) an outer step.
+
+        Parameters
+        ----------
+        inner_batches : sequence
+            As many batches as the strategy unrolls steps (one for `Mixed`).
+        outer_batch : any
+            Handed to the outer loss.
+        reference_batch : any, optional
+            A fresh inner batch for the correction described in `metasynth.bilevel.hypergradient.hypergradient`.
+
+        Raises
+        ------
+        NonFiniteError
+            If a loss or the hypergradient is not finite; the model, both optimisers and the outer parameters are
+            then as they were before the call.
+        ValueError
+            If the problem cannot be differentiated as stated (from `preflight`, on the first call).
+        """
+        if self._unchecked:
+            preflight(self.problem, self.model, self.optimizer, self.outer, inner_batches[0], outer_batch)
+            self._unchecked = False
+        result, taken = hypergradient(
+            self.problem,
+            self._functional,
+            self.optimizer,
+            self.outer,
+            inner_batches,
+            outer_batch,
+            self.strategy,
+            reference_batch,
+            self._cotangents.add,
+        )
+        norm = self._check(result)
+        self._functional.commit(taken.parameters, taken.buffers)
+        commit_state(self.optimizer, taken.optimizer)
+        self.inner_steps += len(result.inner_losses)
+
+        gradients = self._accumulator.add(result.gradients)
+        if gradients is not None:
+            self._step_outer(gradients)
+        return StepReport(
+            inner_steps=self.inner_steps,
+            outer_steps=self.outer_steps,
+            inner_loss=result.inner_losses[-1].item(),
+            outer_loss=result.outer_loss.item(),
+            reference_loss=None if result.reference_loss is None else result.reference_loss.item(),
+            hypergradient_norm=norm,
+            outer_stepped=gradients is not None,
+        )
+
+    def _check(self, result: Hypergradient) -> float:
+        """Norm of the hypergradient, after insisting that it and the losses are finite."""
+        for loss in result.inner_losses:
+            self._require_finite("inner loss", loss)
+        self._require_finite("outer loss", result.outer_loss)
+        if result.reference_loss is not None:
+            self._require_finite("reference loss", result.reference_loss)
+        total = 0.0
+        for name, gradient in result.gradients.items():
+            if gradient is not None:
+                norm = gradient.norm()
+                self._require_finite(f"hypergradient of {name}", norm)
+                total += norm.item() ** 2
+        return math.sqrt(total)
+
+    def _require_finite(self, term: str, value: Tensor) -> None:
+        number = value.item()
+        if not math.isfinite(number):
+            raise NonFiniteError(self.inner_steps + 1, term, number)
+
+    def _step_outer(self, gradients: dict[str, Tensor | None]) -> None:
+        learned = named_outer_parameters(self.outer)
+        for name, parameter in learned.items():
+            parameter.grad = gradients[name]
+        self.outer_optimizer.step()
+        for parameter in learned.values():
+            parameter.grad = None
+        self.outer_steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly: both levels' parameters and optimisers, counters, accumulators."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "outer": _outer_state(self.outer),
+            "outer_optimizer": self.outer_optimizer.state_dict(),
+            "accumulator": self._accumulator.state_dict(),
+            "cotangents": self._cotangents.state_dict(),
+            "inner_steps": self.inner_steps,
+            "outer_steps": self.outer_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave; model, optimisers and outer must be built as they were."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        _load_outer_state(self.outer, state["outer"])
+        self.outer_optimizer.load_state_dict(state["outer_optimizer"])
+        self._accumulator.load_state_dict(state["accumulator"])
+        self._cotangents.load_state_dict(state["cotangents"])
+        self.inner_steps = int(state["inner_steps"])
+        self.outer_steps = int(state["outer_steps"])
+
+
+def _outer_state(outer: Outer) -> dict[str, Any]:
+    if isinstance(outer, nn.Module):
+        return dict(outer.state_dict())
+    return {name: tensor.detach().clone() for name, tensor in named_outer_parameters(outer).items()}
+
+
+def _load_outer_state(outer: Outer, state: dict[str, Any]) -> None:
+    if isinstance(outer, nn.Module):
+        outer.load_state_dict(state)
+        return
+    learned = named_outer_parameters(outer)
+    if learned.keys() != state.keys():
+        raise ValueError(f"outer state must name {sorted(learned)}, got {sorted(state)}")
+    for name, tensor in learned.items():
+        tensor.data.copy_(state[name])

@@ -1,0 +1,227 @@
+"""The command line; commands import what they need when they run, so that ``--help`` answers at once."""
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from metasynth import __version__
+from metasynth.errors import MetasynthError, UsageError
+
+if TYPE_CHECKING:
+    from metasynth.training.records import RunFolder
+
+INTERRUPTED = 130
+
+
+class _Stopped(MetasynthError):
+    """The user stopped a run; the message says how to go on with it."""
+
+    exit_code = INTERRUPTED
+
+
+class _Commands(click.Group):
+    """A group that ends every failure with one line on standard error and the exit code of its kind.
+
+    ``METASYNTH_DEBUG=1`` shows the traceback instead.
+    """
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        settings["standalone_mode"] = False
+        try:
+            status = super().main(*args, **settings)
+        except click.exceptions.Exit as stop:
+            status = stop.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            status = error.exit_code
+        except (click.ClickException, click.Abort, MetasynthError, OSError) as error:
+            if os.environ.get("METASYNTH_DEBUG") == "1":
+                raise
+            message, status = _message(error)
+            click.echo(message, err=True)
+        sys.exit(status if isinstance(status, int) else 0)
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from metasynth.training.config import nearest
+
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise UsageError(f"no command {args[0]!r}: {nearest(args[0], self.commands)}")
+        return super().resolve_command(context, args)
+
+
+def _message(error: Exception) -> tuple[str, int]:
+    """The line that a failure is told in, and the exit code."""
+    if isinstance(error, _Stopped):
+        return str(error), error.exit_code
+    if isinstance(error, click.Abort):
+        return "Interrupted.", INTERRUPTED
+    if isinstance(error, click.ClickException):
+        return f"Error: {_one_line(error.format_message())}", error.exit_code
+    if isinstance(error, MetasynthError):
+        return f"Error: {_one_line(str(error))}", error.exit_code
+    place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return f"Error: {place}{getattr(error, 'strerror', None) or _one_line(str(error))}", 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="metasynth")
+def main() -> None:
+    """Learn how to make training data, by differentiating through training."""
+
+
+@main.command("list")
+def list_() -> None:
+    """List the experiments, each with its question and presets."""
+    from metasynth.training.study import discover_experiments, load_experiment
+
+    for name in discover_experiments():
+        try:
+            experiment = load_experiment(name)
+        except MetasynthError as error:
+            click.echo(f"{name}: {_one_line(str(error))}")
+        else:
+            click.echo(f"{name}: {experiment.question} (presets: {', '.join(experiment.presets)})")
+
+
+@main.command()
+@click.argument("experiment")
+@click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
+@click.option("--data", metavar="CACHE", type=click.Path(path_type=Path), help="HDF5 cache to use.")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(min=0), help="Seed of every random draw; 0 by default."
+)
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable."
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", metavar="N", type=click.IntRange(min=1), help="CPU threads of torch.")
+@click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
+def run(
+    experiment: str,
+    preset: str | None,
+    data: Path | None,
+    out: Path | None,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+) -> None:
+    """Carry out EXPERIMENT and report on it.
+
+    A resumed run keeps the preset, settings, seed and cache it was started with; if they are given again they
+    must be the same.
+    """
+    from metasynth.training.study import execute, load_experiment
+
+    if resume and out is None:
+        raise UsageError("--resume: needs --out DIR, the folder of the run to continue")
+    study = load_experiment(experiment)
+    if out is None:
+        out = (
+            Path("runs")
+            / f"{experiment}-{preset or 'quick'}-seed{seed or 0}-{time.strftime('%Y%m%d-%H%M%S')}"
+        )
+    click.echo(f"Run folder: {out}", err=True)
+    try:
+        folder = execute(
+            study,
+            out,
+            preset=preset,
+            overrides=overrides,
+            seed=seed,
+            data=data,
+            resume=resume,
+            device=device,
+            threads=threads,
+            quiet=quiet,
+        )
+    except KeyboardInterrupt:
+        again = f"metasynth run {experiment} --resume --out {shlex.quote(str(out))}"
+        begun = (out / "config.json").is_file()
+        raise _Stopped(
+            f"Interrupted. {f'Continue with: {again}' if begun else 'Nothing was begun.'}"
+        ) from None
+    _show(folder)
+
+
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def report(runs: tuple[Path, ...]) -> None:
+    """Write the tables, figures and page of finished runs again."""
+    from metasynth.training.records import RunFolder
+    from metasynth.training.study import load_experiment, write_run_report
+
+    for path in runs:
+        folder = RunFolder.open(path)
+        write_run_report(load_experiment(folder.manifest["experiment"]), folder)
+        _show(folder)
+
+
+def _show(folder: "RunFolder") -> None:
+    """Print the tables and where the page is."""
+    click.echo((folder.path / "table.md").read_text(encoding="utf-8").rstrip())
+    click.echo(f"\nReport: {folder.path / 'report.html'}")
+
+
+@main.group(cls=_Commands)
+def prep() -> None:
+    """Make HDF5 caches of slices or volumes."""
+
+
+@prep.command()
+@click.option("--cohort", metavar="NAME", default="template-64", show_default=True, help="Which cohort.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Copy the cache to this file.")
+@click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
+def template(cohort: str, out: Path | None, quiet: bool) -> None:
+    """Make an embedded cohort: one brain template under many seeded warps. Nothing is downloaded.
+
+    It is made once and kept in the user's cache folder (METASYNTH_CACHE names another).
+    """
+    from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+    from metasynth.training.atomic import write_atomically
+    from metasynth.training.config import nearest
+    from metasynth.training.progress import Progress
+
+    if cohort not in COHORTS:
+        raise UsageError(f"--cohort {cohort}: there is no such cohort: {nearest(cohort, COHORTS)}")
+    if out is not None and out.exists():
+        raise UsageError(f"--out {out}: exists already; give another name")
+    progress = Progress(quiet)
+    with progress.counter(cohort) as follow:
+        path = ensure_cohort(COHORTS[cohort], progress=follow, notice=progress.say)
+    if out is not None:
+        write_atomically(out, path.read_bytes())
+    click.echo(f"Cohort: {out or path}")
+
+
+@main.command()
+@click.argument("cache", type=click.Path(path_type=Path))
+@click.option(
+    "--montage", metavar="PNG", type=click.Path(path_type=Path), help="Draw example slices into a file."
+)
+def inspect(cache: Path, montage: Path | None) -> None:
+    """Check a cache and say what it holds."""
+    from metasynth.data_prep.montage import describe, write_montage
+
+    lines = describe(cache)
+    width = max(len(what) for what, _ in lines)
+    for what, value in lines:
+        click.echo(f"{what.ljust(width)}  {value}")
+    if montage is not None:
+        write_montage(cache, montage)
+        click.echo(f"Montage: {montage}")

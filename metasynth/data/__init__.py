@@ -1,0 +1,1 @@
+"""Caches of labelled slices and volumes, their splits and datasets."""

@@ -1,0 +1,164 @@
+"""Reading the HDF5 cache of labelled slices or volumes; `schema` describes the format, `writer` makes one."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from metasynth.data.schema import (
+    FORMAT,
+    VERSION,
+    CacheInfo,
+    as_text,
+    damage_named,
+    open_readonly,
+    read_contents,
+)
+from metasynth.data.validation import (
+    check_contents,
+    check_names,
+    check_structure,
+    content_digest,
+    first_line,
+)
+from metasynth.data.writer import write_cache
+from metasynth.errors import DataError
+
+__all__ = ["FORMAT", "VERSION", "Cache", "CacheInfo", "verify_digest", "write_cache"]
+
+
+class Cache:
+    """A cache opened for reading.
+
+    The file is opened once per process: a copy that was pickled or inherited by a fork opens its own handle.
+
+    Args:
+        path: The file.
+        check_values: Also read every label and image and check their values. The structure is always checked.
+
+    Attributes:
+        path: The file.
+        info: What the file says about itself.
+        n: Number of slices or volumes, N.
+        shape: Spatial shape, S.
+        class_names: Names of the K classes.
+        subjects: Names of the subjects.
+        subject_index: (N,) int64, index into `subjects`.
+        slice_index: (N,) int64, index along the slicing axis.
+        has_images: Whether the cache holds images.
+        bytes_per_item: Size in memory of one label map and its image, as stored.
+
+    Raises:
+        DataError: The file cannot be opened, is of another format, or its contents are not valid.
+
+    """
+
+    def __init__(self, path: str | Path, *, check_values: bool = True) -> None:
+        self.path = Path(path)
+        self._closed = False
+        self._handle: h5py.File | None = None
+        self._pid = -1
+        where = str(self.path)
+        file = open_readonly(self.path)
+        try:
+            with damage_named(where):
+                self.info, contents = read_contents(file, where)
+                check_names(where, self.info.class_names, contents.subjects)
+                check_structure(where, contents, self.info.spacing_mm)
+                if check_values:
+                    check_contents(where, contents, len(self.info.class_names))
+                self.subject_index = np.asarray(contents.subject[:], dtype=np.int64)
+                self.slice_index = np.asarray(contents.slice_index[:], dtype=np.int64)
+        except BaseException:
+            file.close()
+            raise
+        self.n = int(contents.labels.shape[0])
+        self.shape = tuple(int(n) for n in contents.labels.shape[1:])
+        self.class_names = self.info.class_names
+        self.subjects = contents.subjects
+        self.has_images = contents.images is not None
+        self.bytes_per_item = int(np.prod(self.shape)) * sum(
+            array.dtype.itemsize for array in (contents.labels, contents.images) if array is not None
+        )
+        self._handle, self._pid = file, os.getpid()
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.class_names)
+
+    def read_labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Labels (B, *S) int64 of the given items, in the given order."""
+        return self._read("labels", indices).astype(np.int64)
+
+    def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Images (B, *S) float32 in [0, 1] of the given items, in the given order."""
+        if not self.has_images:
+            raise DataError(f"{self.path}: holds labels only; images were asked for")
+        return self._read("images", indices).astype(np.float32)
+
+    def read_stored(self, name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Items of dataset "labels" or "images" (B, *S) in the type they are stored in."""
+        return self._read(name, indices)
+
+    def close(self) -> None:
+        """Close this process's handle; reading afterwards raises `DataError`."""
+        self._closed = True
+        handle, self._handle = self._handle, None
+        if handle is not None and self._pid == os.getpid():
+            handle.close()
+
+    def _read(self, name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.n):
+            bad = int(wanted[(wanted < 0) | (wanted >= self.n)][0])
+            raise DataError(f"{self.path}: index {bad} is out of range; 0 to {self.n - 1} are allowed")
+        dataset = self._file()[name]
+        out = np.empty((wanted.size, *self.shape), dtype=dataset.dtype)
+        for row, index in enumerate(wanted):
+            try:
+                out[row] = dataset[index]
+            except OSError as error:
+                raise DataError(
+                    f"{self.path}: dataset '{name}' is damaged: slice {index} cannot be read "
+                    f"({first_line(error)})"
+                ) from error
+        return out
+
+    def _file(self) -> h5py.File:
+        """The handle of the running process, opened when the one at hand belongs to another process."""
+        if self._closed:
+            raise DataError(f"{self.path}: this cache was closed and cannot be read any more")
+        if self._handle is None or self._pid != os.getpid():
+            if self._handle is not None:
+                self._handle.close()  # a copy inherited by a fork: this does not touch the parent's
+                self._handle = None
+            file = open_readonly(self.path)
+            if as_text(file.attrs.get("digest")) != self.info.digest:
+                file.close()
+                raise DataError(f"{self.path}: the file was replaced by another one while it was in use")
+            self._handle, self._pid = file, os.getpid()
+        return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None, "_pid": -1}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def verify_digest(path: str | Path) -> bool:
+    """True when the content of the cache still has the digest written in it; `DataError` when unreadable."""
+    where = str(path)
+    with open_readonly(Path(path)) as file, damage_named(where):
+        info, contents = read_contents(file, where)
+        return content_digest(where, contents, info.described()) == info.digest

@@ -1,0 +1,152 @@
+"""Slices or volumes of some subjects of a cache, as tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metasynth.data.cache import Cache
+from metasynth.errors import DataError
+
+IN_MEMORY_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some items of a dataset.
+
+    Attributes:
+        labels: (B, *S) int64 class indices.
+        images: (B, 1, *S) float32 in [0, 1], or None from a label-only cache.
+        subject: (B,) int64, index into the dataset's `subjects`.
+
+    """
+
+    labels: Tensor
+    images: Tensor | None
+    subject: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        images = None if self.images is None else self.images.to(device)
+        return Batch(self.labels.to(device), images, self.subject.to(device))
+
+
+class SliceDataset:
+    """The items of a cache that belong to the given subjects.
+
+    Args:
+        cache: The cache to read from.
+        subjects: Names of the subjects, in the order their indices shall have.
+        in_memory: Keep the items in memory; by default when they take less than 512 MB.
+
+    Attributes:
+        subjects: The names.
+        subject_index: (len,) int64, index of every item into `subjects`.
+
+    Raises:
+        DataError: No subject is given, one is given twice, or one is not in the cache.
+
+    """
+
+    def __init__(self, cache: Cache, subjects: Sequence[str], in_memory: bool | None = None) -> None:
+        if not subjects:
+            raise DataError(f"{cache.path}: a dataset needs at least one subject, got none")
+        if len(set(subjects)) != len(subjects):
+            raise DataError(f"{cache.path}: subjects of a dataset must be different, got {list(subjects)}")
+        place = {name: i for i, name in enumerate(cache.subjects)}
+        unknown = next((name for name in subjects if name not in place), None)
+        if unknown is not None:
+            raise DataError(
+                f"{cache.path}: subject {unknown!r} is not in this cache of {len(place)} subjects"
+            )
+        self.cache = cache
+        self.subjects = tuple(subjects)
+        position = np.full(len(cache.subjects), -1, dtype=np.int64)
+        position[[place[name] for name in subjects]] = np.arange(len(subjects))
+        own = position[cache.subject_index]
+        self._rows = np.flatnonzero(own >= 0)
+        self.subject_index = torch.from_numpy(own[self._rows])
+        if in_memory is None:
+            in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
+        self._labels = cache.read_stored("labels", self._rows) if in_memory else None
+        self._images = cache.read_stored("images", self._rows) if in_memory and cache.has_images else None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the items are kept in memory."""
+        return self._labels is not None
+
+    def read(self, indices: Tensor | Sequence[int]) -> Batch:
+        """The items at the given positions, 0 to len - 1, in the given order.
+
+        Args:
+            indices: (B,) positions; one may occur more than once.
+
+        Raises:
+            DataError: A position is out of range.
+
+        """
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        outside = wanted[(wanted < 0) | (wanted >= len(self))]
+        if outside.size:
+            raise DataError(
+                f"{self.cache.path}: index {int(outside[0])} is out of range; "
+                f"0 to {len(self) - 1} are allowed"
+            )
+        if self._labels is not None:
+            labels = self._labels[wanted].astype(np.int64)
+            images = None if self._images is None else self._images[wanted].astype(np.float32)
+        else:
+            labels = self.cache.read_labels(self._rows[wanted])
+            images = self.cache.read_images(self._rows[wanted]) if self.cache.has_images else None
+        return Batch(
+            labels=torch.from_numpy(labels),
+            images=None if images is None else torch.from_numpy(images).unsqueeze(1),
+            subject=self.subject_index[torch.from_numpy(wanted)],
+        )
+
+
+def draw_disjoint(
+    dataset: SliceDataset, n_a: int, n_b: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw two groups of items that share no subject.
+
+    The subjects are permuted and halved anew in every call (an odd one goes to the first group), then items
+    are drawn evenly within each half: without repetition until all of its items are used, then again.
+
+    Args:
+        dataset: Where to draw from.
+        n_a: Size of the first group, at least 1.
+        n_b: Size of the second group, at least 1.
+        generator: Source of all randomness (CPU).
+
+    Returns:
+        Positions (n_a,) and (n_b,) int64 for `SliceDataset.read`.
+
+    Raises:
+        DataError: The dataset has fewer than 2 subjects, or a size is below 1.
+
+    """
+    n_subjects = len(dataset.subjects)
+    if n_subjects < 2:
+        raise DataError(f"two groups without a common subject need at least 2 subjects, got {n_subjects}")
+    if n_a < 1 or n_b < 1:
+        raise DataError(f"n_a and n_b must be at least 1, got {n_a} and {n_b}")
+    in_a = torch.zeros(n_subjects, dtype=torch.bool)
+    in_a[torch.randperm(n_subjects, generator=generator)[: (n_subjects + 1) // 2]] = True
+    of_a = in_a[dataset.subject_index]
+    first = _draw(torch.nonzero(of_a).flatten(), n_a, generator)
+    second = _draw(torch.nonzero(~of_a).flatten(), n_b, generator)
+    return first, second
+
+
+def _draw(pool: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """(n,) elements of `pool`, in whole shuffles, so that no element is drawn twice more than another."""
+    shuffles = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(-(-n // len(pool)))]
+    return torch.cat(shuffles)[:n]

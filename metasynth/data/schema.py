@@ -1,0 +1,140 @@
+"""The HDF5 cache, format version 1: what a file of this format holds and how it is recognised.
+
+Datasets: `/images` (N, *S) float16 or float32 in [0, 1], absent in a label-only cache; `/labels` (N, *S)
+uint8 or int16 class indices; `/subject` (N,) index into `/subjects` (names); `/slice` (N,) index along the
+slicing axis. S is (H, W) for slices and (D, H, W) for volumes. Attributes of the file: `format`, `version`
+and the fields of `CacheInfo`. `digest` is the SHA-256 of the content (see `content_digest`), so it does not
+depend on compression.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from metasynth.data.validation import Contents, first_line
+from metasynth.errors import DataError
+
+FORMAT = "metasynth-cache"
+VERSION = 1
+STORED_TYPES = {"labels": ("uint8", "int16"), "images": ("float16", "float32")}
+_TEXT_ATTRIBUTES = ("mapping", "axis", "orientation", "source", "created_by", "digest")
+_DATASETS = ("labels", "subject", "subjects", "slice")
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What a cache says about its arrays.
+
+    Attributes:
+        class_names: Name of class 0, 1, ..., K-1; class 0 is the background.
+        mapping: How the classes were made from the source's labels.
+        spacing_mm: Distance in mm between voxel centres along each axis of S.
+        axis: Slicing axis ("coronal", "axial", "sagittal"), or "volume".
+        orientation: For each axis of S the direction in which its index grows, one letter each of RLAPSI.
+        source: Where the data come from, with the notices and citations they ask for.
+        created_by: The program that wrote the file.
+        digest: SHA-256 of the content in hexadecimal; `write_cache` fills it in.
+
+    """
+
+    class_names: tuple[str, ...]
+    mapping: str
+    spacing_mm: tuple[float, ...]
+    axis: str
+    orientation: str
+    source: str
+    created_by: str
+    digest: str = ""
+
+    def described(self) -> dict[str, Any]:
+        """The part that belongs to the content digest: all but the writer's name and the digest itself."""
+        fields = asdict(self)
+        del fields["created_by"], fields["digest"]
+        fields["spacing_mm"] = [float(s) for s in self.spacing_mm]
+        return {"format": FORMAT, "version": VERSION, **fields}
+
+
+@contextmanager
+def damage_named(where: str) -> Iterator[None]:
+    """Turn an error of the HDF5 library inside the block into a `DataError` that names the file."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        raise DataError(f"{where}: is damaged and cannot be read ({first_line(error)})") from error
+
+
+def open_readonly(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading, or raise `DataError` saying why it cannot be."""
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
+    if not h5py.is_hdf5(path):
+        raise DataError(f"{path}: is not an HDF5 file; expected a {FORMAT} file")
+    try:
+        # Files are replaced as a whole and never written in place, so locks would only fail on shared disks.
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise DataError(f"{path}: is truncated or damaged ({first_line(error)})") from error
+
+
+def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
+    """Read the attributes and find the datasets of an open file; their values are not checked here."""
+    found = as_text(file.attrs.get("format"))
+    if found != FORMAT:
+        came = f"format {found!r}" if found is not None else "no attribute 'format'"
+        raise DataError(f"{where}: is not a {FORMAT} file ({came})")
+    version = file.attrs.get("version")
+    if not isinstance(version, int | np.integer) or int(version) != VERSION:
+        raise DataError(f"{where}: format version {VERSION} is supported, got {version!s}")
+    texts = {name: as_text(_attribute(file, where, name)) for name in _TEXT_ATTRIBUTES}
+    wrong = next((name for name, value in texts.items() if value is None), None)
+    if wrong is not None:
+        raise DataError(f"{where}: attribute '{wrong}' must be text, got {file.attrs[wrong]!r}")
+    class_names = [as_text(name) for name in np.atleast_1d(_attribute(file, where, "class_names"))]
+    if None in class_names:
+        raise DataError(f"{where}: attribute 'class_names' must be a list of text")
+    spacing = np.atleast_1d(np.asarray(_attribute(file, where, "spacing_mm")))
+    if spacing.dtype.kind not in "fiu":
+        raise DataError(f"{where}: attribute 'spacing_mm' must be a list of numbers")
+    for name in (*_DATASETS, "images"):
+        if not (name == "images" and name not in file) and not isinstance(file.get(name), h5py.Dataset):
+            raise DataError(f"{where}: dataset '{name}' is missing")
+    for name, allowed in STORED_TYPES.items():
+        if name in file and file[name].dtype.name not in allowed:
+            raise DataError(f"{where}: {name} must be {' or '.join(allowed)}, got {file[name].dtype}")
+    names = [as_text(name) for name in np.atleast_1d(file["subjects"][()])]
+    if None in names:
+        raise DataError(f"{where}: dataset 'subjects' must hold text")
+    info = CacheInfo(
+        class_names=tuple(str(name) for name in class_names),
+        spacing_mm=tuple(float(s) for s in spacing),
+        **{name: str(value) for name, value in texts.items()},
+    )
+    contents = Contents(
+        labels=file["labels"],
+        images=file.get("images"),
+        subject=file["subject"],
+        subjects=tuple(str(name) for name in names),
+        slice_index=file["slice"],
+    )
+    return info, contents
+
+
+def _attribute(file: h5py.File, where: str, name: str) -> Any:
+    if name not in file.attrs:
+        raise DataError(f"{where}: attribute '{name}' is missing")
+    return file.attrs[name]
+
+
+def as_text(value: Any) -> str | None:
+    """A text attribute as str, None when it is something else."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(value) if isinstance(value, str) else None

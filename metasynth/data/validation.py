@@ -1,0 +1,180 @@
+"""What makes the contents of a cache valid, for files being opened and for arrays being written.
+
+Arrays may be NumPy arrays or HDF5 datasets: they are read in blocks of slices, so that no large file is held
+in memory at once. Every check raises `DataError` with one line that begins with `where`, the file's name.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from metasynth.errors import DataError
+
+BLOCK_BYTES = 32 * 2**20
+
+
+class ArrayLike(Protocol):
+    """What a NumPy array and an HDF5 dataset share."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length along every axis."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the elements."""
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The arrays of a cache.
+
+    Attributes:
+        labels: (N, *S) class indices.
+        images: (N, *S) intensities in [0, 1], or None in a label-only cache.
+        subject: (N,) index into `subjects`.
+        subjects: Names of the subjects.
+        slice_index: (N,) position along the slicing axis.
+
+    """
+
+    labels: ArrayLike
+    images: ArrayLike | None
+    subject: ArrayLike
+    subjects: tuple[str, ...]
+    slice_index: ArrayLike
+
+
+def blocks(array: ArrayLike, where: str, name: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first index, block) over the first axis, each block at most `BLOCK_BYTES` or one slice."""
+    per_slice = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
+    step = max(1, BLOCK_BYTES // per_slice)
+    for start in range(0, array.shape[0], step):
+        try:
+            block = np.asarray(array[start : start + step])
+        except OSError as error:
+            raise DataError(
+                f"{where}: dataset '{name}' is damaged: slices {start} to "
+                f"{min(start + step, array.shape[0]) - 1} cannot be read ({first_line(error)})"
+            ) from error
+        yield start, block
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return next(iter(text.splitlines()), "") or type(error).__name__
+
+
+def check_names(where: str, class_names: Sequence[str], subjects: Sequence[str]) -> None:
+    """Require at least two classes and one subject, and no name that is empty, unprintable or given twice."""
+    if len(class_names) < 2:
+        raise DataError(f"{where}: class_names must hold at least 2 names, got {len(class_names)}")
+    if len(subjects) == 0:
+        raise DataError(f"{where}: holds no subjects; /subjects is empty")
+    for what, names in (("class name", class_names), ("subject", subjects)):
+        seen: set[str] = set()
+        for name in names:
+            if not name or not name.isprintable():
+                raise DataError(f"{where}: a {what} must be printable text of one line, got {name!r}")
+            if name in seen:
+                raise DataError(f"{where}: {what} {name!r} is listed twice; names must be unique")
+            seen.add(name)
+
+
+def check_structure(where: str, contents: Contents, spacing_mm: Sequence[float]) -> None:
+    """Require agreeing shapes, allowed types and a spacing per spatial axis; reads the (N,) arrays only."""
+    labels, images = contents.labels, contents.images
+    if len(labels.shape) not in (3, 4):
+        raise DataError(f"{where}: labels must be (N, H, W) or (N, D, H, W), got shape {tuple(labels.shape)}")
+    if 0 in labels.shape:
+        raise DataError(f"{where}: holds no slices; labels have shape {tuple(labels.shape)}")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels must be integers, got {labels.dtype}")
+    if images is not None and tuple(images.shape) != tuple(labels.shape):
+        raise DataError(
+            f"{where}: images and labels must have one shape, got images {tuple(images.shape)} and "
+            f"labels {tuple(labels.shape)}"
+        )
+    if images is not None and images.dtype.kind != "f":
+        raise DataError(f"{where}: images must be floating point, got {images.dtype}")
+    n, ndim = labels.shape[0], len(labels.shape) - 1
+    for name, array in (("subject", contents.subject), ("slice", contents.slice_index)):
+        if tuple(array.shape) != (n,):
+            raise DataError(f"{where}: {name} must have shape ({n},) like labels, got {tuple(array.shape)}")
+        if array.dtype.kind not in "iu":
+            raise DataError(f"{where}: {name} must hold integers, got {array.dtype}")
+    if len(spacing_mm) != ndim or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
+        raise DataError(
+            f"{where}: spacing_mm must be {ndim} positive numbers, got {[float(s) for s in spacing_mm]}"
+        )
+    _check_subject_index(where, np.asarray(contents.subject[:]), contents.subjects)
+
+
+def _check_subject_index(where: str, subject: np.ndarray, subjects: tuple[str, ...]) -> None:
+    """Require every index to name a subject and every subject to have a slice."""
+    outside = np.flatnonzero((subject < 0) | (subject >= len(subjects)))
+    if outside.size:
+        i = int(outside[0])
+        raise DataError(
+            f"{where}: subject index {int(subject[i])} of slice {i} is out of range; "
+            f"/subjects holds {len(subjects)}, so 0 to {len(subjects) - 1} are allowed"
+        )
+    missing = np.setdiff1d(np.arange(len(subjects)), subject)
+    if missing.size:
+        raise DataError(f"{where}: subject {subjects[int(missing[0])]!r} has no slices")
+
+
+def check_contents(where: str, contents: Contents, n_classes: int) -> None:
+    """Require labels in 0..n_classes-1 and finite images in [0, 1]; reads everything, in blocks."""
+    for start, block in blocks(contents.labels, where, "labels"):
+        bad = (block < 0) | (block >= n_classes)
+        if bad.any():
+            i, value = _first(bad, block)
+            raise DataError(
+                f"{where}: label {value} in slice {start + i} is beyond the {n_classes} classes "
+                f"of class_names (0 to {n_classes - 1})"
+            )
+    if contents.images is None:
+        return
+    for start, block in blocks(contents.images, where, "images"):
+        bad = ~np.isfinite(block)
+        if bad.any():
+            i, _ = _first(bad, block)
+            raise DataError(f"{where}: images hold NaN or infinite values, first in slice {start + i}")
+        bad = (block < 0) | (block > 1)
+        if bad.any():
+            i, value = _first(bad, block)
+            raise DataError(f"{where}: image value {value:g} in slice {start + i} is outside [0, 1]")
+
+
+def _first(bad: np.ndarray, block: np.ndarray) -> tuple[int, Any]:
+    """Index along the first axis and value of the first element marked bad."""
+    position = np.unravel_index(int(np.argmax(bad)), bad.shape)
+    return int(position[0]), block[position].item()
+
+
+def content_digest(where: str, contents: Contents, description: dict[str, Any]) -> str:
+    """SHA-256 over the arrays and the description, whatever their compression or byte order."""
+    header = {**description, "subjects": list(contents.subjects)}
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, ensure_ascii=False).encode())
+    named = (
+        ("labels", contents.labels),
+        ("images", contents.images),
+        ("subject", contents.subject),
+        ("slice", contents.slice_index),
+    )
+    for name, array in named:
+        if array is None:
+            continue
+        little_endian = array.dtype.newbyteorder("<")
+        digest.update(f"{name} {little_endian.str} {tuple(array.shape)}\n".encode())
+        for _, block in blocks(array, where, name):
+            digest.update(np.ascontiguousarray(block, dtype=little_endian).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Writing the HDF5 cache: complete or not at all."""
+
+import io
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from metasynth.data.schema import FORMAT, VERSION, CacheInfo
+from metasynth.data.validation import (
+    Contents,
+    check_contents,
+    check_names,
+    check_structure,
+    content_digest,
+)
+from metasynth.errors import DataError
+
+
+def write_cache(
+    path: str | Path,
+    *,
+    labels: np.ndarray,
+    subject: np.ndarray | Sequence[int],
+    subjects: Sequence[str],
+    slice_index: np.ndarray | Sequence[int],
+    info: CacheInfo,
+    images: np.ndarray | None = None,
+) -> str:
+    """Check the arrays and write them as a cache; a file already at `path` is replaced as a whole.
+
+    Args:
+        path: The file to make; its folder must exist.
+        labels: (N, *S) integers in 0..K-1, kept as uint8 where K allows it, else int16.
+        subject: (N,) index into `subjects`.
+        subjects: Names of the subjects, each of which must have a slice.
+        slice_index: (N,) index along the slicing axis.
+        info: The description; its digest is computed here.
+        images: (N, *S) floats in [0, 1]; float16 is kept, anything else becomes float32.
+
+    Returns:
+        The digest written in the file.
+
+    Raises:
+        DataError: The arrays are not a valid cache, or the file cannot be written (disk full, folder not
+            writable). No temporary file is then left and an existing file at `path` is untouched.
+
+    """
+    path = Path(path)
+    where = str(path)
+    contents = Contents(
+        labels=np.asarray(labels),
+        images=None if images is None else np.asarray(images),
+        subject=np.asarray(subject),
+        subjects=tuple(subjects),
+        slice_index=np.asarray(slice_index),
+    )
+    check_names(where, info.class_names, contents.subjects)
+    check_structure(where, contents, info.spacing_mm)
+    check_contents(where, contents, len(info.class_names))
+    stored = _as_stored(contents, len(info.class_names))
+    digest = content_digest(where, stored, info.described())
+    # The HDF5 library does not survive a failed write (it crashes when the process ends), so it is given
+    # memory to write to, less than the arrays take, and the disk is left to plain file operations.
+    buffer = io.BytesIO()
+    # File format 1.10 carries checksums in its own records, so that damage is noticed and not followed.
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        _fill(file, stored, info, digest)
+    _replace(path, buffer.getbuffer())
+    return digest
+
+
+def _as_stored(contents: Contents, n_classes: int) -> Contents:
+    """The arrays in the types of the format."""
+    images = contents.images
+    if images is not None and images.dtype != np.float16:
+        images = np.asarray(images, dtype=np.float32)
+    return Contents(
+        labels=np.asarray(contents.labels, dtype=np.uint8 if n_classes <= 256 else np.int16),
+        images=images,
+        subject=np.asarray(contents.subject, dtype=np.int32),
+        subjects=contents.subjects,
+        slice_index=np.asarray(contents.slice_index, dtype=np.int32),
+    )
+
+
+def _fill(file: h5py.File, stored: Contents, info: CacheInfo, digest: str) -> None:
+    """Fill an empty file: one chunk per slice, so that reading a slice decompresses that slice alone."""
+    for name, array in (("labels", stored.labels), ("images", stored.images)):
+        if array is not None:
+            file.create_dataset(
+                name,
+                data=array,
+                chunks=(1, *array.shape[1:]),
+                compression="gzip",
+                compression_opts=4,
+                shuffle=True,
+                fletcher32=True,
+                track_times=False,
+            )
+    for name, array in (
+        ("subject", stored.subject),
+        ("subjects", _fixed_text(stored.subjects)),
+        ("slice", stored.slice_index),
+    ):
+        file.create_dataset(name, data=array, fletcher32=True, track_times=False)
+    file.attrs["format"] = _fixed_text([FORMAT])[0]
+    file.attrs["version"] = VERSION
+    file.attrs["class_names"] = _fixed_text(info.class_names)
+    file.attrs["spacing_mm"] = np.asarray(info.spacing_mm, dtype=np.float64)
+    for name in ("mapping", "axis", "orientation", "source", "created_by"):
+        file.attrs[name] = _fixed_text([getattr(info, name)])[0]
+    file.attrs["digest"] = _fixed_text([digest])[0]
+
+
+def _fixed_text(texts: Sequence[str]) -> np.ndarray:
+    """Texts as UTF-8 of fixed length, which unlike free length lies within the checksummed records."""
+    encoded = [text.encode() for text in texts]
+    length = max(1, *(len(text) for text in encoded))
+    return np.array(encoded, dtype=h5py.string_dtype(length=length))
+
+
+def _replace(path: Path, content: memoryview) -> None:
+    """Write a file under a temporary name beside `path` and rename it once it is on the disk."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
+    with suppress(OSError):
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the operating system write a folder's entries, the new name among them, to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,93 @@
+"""The page of a run: one file with its tables, figures, settings and surroundings, which fetches nothing."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from metasynth.report.style import png
+from metasynth.report.tables import Table
+from metasynth.training.records import RunFolder
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure with the name of its file (no ending) and a caption."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What a study has to say about a finished run.
+
+    Attributes:
+        title: the question or the finding.
+        summary: paragraphs of plain text: what was done, what came out, what it does not show.
+        tables: for people; ``table.csv`` holds every row of the results whatever they show.
+        figures: in order.
+
+    """
+
+    title: str
+    summary: Sequence[str]
+    tables: Sequence[Table]
+    figures: Sequence[ReportFigure]
+
+
+def write_report(folder: RunFolder, content: ReportContent) -> Path:
+    """Write table.csv, table.md, figures/*.png and report.html, each atomically; return the page's place.
+
+    Raises:
+        UsageError: the run has not finished.
+        RunError: a file could not be written.
+
+    """
+    results = folder.results
+    every_row = Table.from_records("Every row of the results.", results["rows"])
+    folder.write_bytes("table.csv", every_row.csv().encode())
+    folder.write_bytes("table.md", _markdown(content.tables).encode())
+    images = {figure.name: png(figure.figure) for figure in content.figures}
+    for name, image in images.items():
+        folder.write_bytes(f"figures/{name}.png", image)
+    return folder.write_bytes("report.html", _page(folder, results, content, images).encode())
+
+
+def _markdown(tables: Sequence[Table]) -> str:
+    return "\n".join(f"{table.caption}\n\n{table.markdown()}" for table in tables)
+
+
+def _page(
+    folder: RunFolder, results: dict[str, Any], content: ReportContent, images: dict[str, bytes]
+) -> str:
+    source = files("metasynth.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
+    figures = [
+        {"caption": figure.caption, "data": base64.b64encode(images[figure.name]).decode("ascii")}
+        for figure in content.figures
+    ]
+    return template.render(
+        content=content,
+        tables=[(table, table.numeric(), table.cells()) for table in content.tables],
+        figures=figures,
+        results=results,
+        minutes=results["wall_s"] / 60,
+        settings=folder.settings,
+        environment=_readable(folder.environment),
+        name=folder.path.resolve().name,
+    )
+
+
+def _readable(environment: dict[str, Any]) -> dict[str, Any]:
+    """The surroundings with the times in words; how often the run was resumed instead of each time."""
+    shown = {key: value for key, value in environment.items() if key not in ("started", "resumed")}
+    started = datetime.fromtimestamp(environment["started"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {**shown, "started": started, "resumed": f"{len(environment['resumed'])} times"}

@@ -1,0 +1,1 @@
+"""Segmenters, their losses and their scores."""

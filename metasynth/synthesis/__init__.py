@@ -1,0 +1,1 @@
+"""Synthetic images from label maps; nothing here is learned."""

@@ -1,0 +1,227 @@
+"""What an experiment is, how it is found, and how one is carried out from settings to results.
+
+An experiment is one module with an ``Experiment`` and one entry point in the group ``metasynth.experiments``;
+another package may register its own.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from metasynth.errors import MetasynthError, RunError, UsageError
+from metasynth.training.config import apply_overrides, from_dict, nearest, to_dict
+from metasynth.training.device import configure_torch
+from metasynth.training.environment import describe_environment
+from metasynth.training.manifest import make_manifest
+from metasynth.training.progress import Progress
+from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
+from metasynth.training.seeding import seed_everything
+
+GROUP = "metasynth.experiments"
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The cache a run reads: its place and the digest of its content."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """Everything a run is given.
+
+    Attributes:
+        config: the settings, a frozen dataclass of the experiment.
+        preset: the name of the preset they started from.
+        seed: the seed of every random draw.
+        device: 'cpu', 'cuda' or 'cuda:N'.
+        threads: CPU threads of torch.
+        folder: where records go; open for writing.
+        data: the cache.
+        resume: whether the folder may hold checkpoints and metrics of an earlier session.
+        progress: where to say how far the work is.
+
+    """
+
+    config: Any
+    preset: str
+    seed: int
+    device: str
+    threads: int
+    folder: RunFolder
+    data: Path
+    resume: bool
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A study: its question and how it is answered.
+
+    Attributes:
+        name: as in ``metasynth run NAME``.
+        question: one line.
+        presets: settings by the name of the preset; all of one frozen dataclass.
+        prepare: (config, cache named by the user or None) -> the cache to use; called before the folder is
+            made.
+        run: does the work and returns ``{"rows": [{...}], "reference": {...}}``.
+        report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
+
+    """
+
+    name: str
+    question: str
+    presets: Mapping[str, Any]
+    prepare: Callable[[Any, Path | None], PreparedData]
+    run: Callable[[StudyContext], dict[str, Any]]
+    report: Callable[[RunFolder], Any]
+
+
+def discover_experiments() -> dict[str, EntryPoint]:
+    """The registered experiments by name, sorted; none is imported."""
+    return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+
+
+def load_experiment(name: str) -> Experiment:
+    """Import an experiment.
+
+    Raises:
+        UsageError: no experiment has that name (the nearest and the list are given).
+        RunError: its module cannot be imported, or gives something else than an ``Experiment``.
+
+    """
+    found = discover_experiments()
+    if name not in found:
+        hint = nearest(name, found)
+        every = f" (experiments: {', '.join(found)})" if hint.startswith("did") else ""
+        raise UsageError(f"unknown experiment {name!r}: {hint}{every}")
+    try:
+        experiment = found[name].load()
+    except MetasynthError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RunError(f"experiment {name!r} ({found[name].value}) cannot be loaded: {reason}") from error
+    if not isinstance(experiment, Experiment):
+        raise RunError(
+            f"experiment {name!r} ({found[name].value}) is a {type(experiment).__name__}, no Experiment"
+        )
+    return experiment
+
+
+def execute(
+    experiment: Experiment,
+    out: Path | str,
+    *,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    data: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    quiet: bool = False,
+) -> RunFolder:
+    """Carry out an experiment in the folder ``out`` and write its results and report.
+
+    Without ``preset`` and ``seed`` a new run takes 'quick' and 0, and a resumed one what it was started with
+    (its overrides and its cache too, when none are given). A run that has finished is only reported again.
+
+    Raises:
+        UsageError: a setting, the folder or the device cannot be used.
+        DataError: the cache cannot be used.
+        RunError: the work could not go on.
+
+    """
+    earlier = RunFolder.open(out) if resume and (Path(out) / CONFIG).is_file() else None
+    if earlier is not None and earlier.manifest["experiment"] != experiment.name:
+        raise UsageError(
+            f"{out}: holds a run of {earlier.manifest['experiment']!r}, not of {experiment.name!r}"
+        )
+    if not resume:
+        refuse_taken(Path(out))  # before the data are prepared, which may take minutes
+    asked = _Request(preset, seed, data, device, threads)
+    settled = asked if earlier is None else asked.completed_by(earlier)
+    preset = settled.preset or "quick"
+    start = _preset(experiment, preset)
+    if earlier is not None and asked.preset is None and not overrides:
+        config = from_dict(type(start), earlier.manifest["config"])
+    else:
+        config = apply_overrides(start, overrides)
+    device, threads = configure_torch(settled.device, settled.threads)
+    prepared = experiment.prepare(config, settled.data)
+    place = Path(prepared.path).resolve()
+    source = {"path": str(place), "digest": prepared.digest, "given": settled.data is not None}
+    seed = settled.seed or 0
+    manifest = make_manifest(experiment.name, preset, seed, to_dict(config), source)
+    make = RunFolder.resume if resume else RunFolder.create
+    with make(out, manifest, describe_environment(device, threads)) as folder:
+        progress = Progress(quiet)
+        if folder.finished:
+            progress.say(f"{folder.path}: the run has finished; its report is written again")
+        else:
+            context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress)
+            _run(experiment, context)
+        write_run_report(experiment, folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for; None and 'auto' leave it open."""
+
+    preset: str | None
+    seed: int | None
+    data: Path | None
+    device: str
+    threads: int | None
+
+    def completed_by(self, earlier: RunFolder) -> "_Request":
+        """What is open is taken from the run that is resumed."""
+        then, where = earlier.manifest, earlier.environment
+        given = Path(then["data"]["path"]) if then["data"]["given"] else None
+        return _Request(
+            preset=self.preset or then["preset"],
+            seed=then["seed"] if self.seed is None else self.seed,
+            data=self.data or given,
+            device=where.get("device", "auto") if self.device == "auto" else self.device,
+            threads=self.threads or where.get("threads"),
+        )
+
+
+def _run(experiment: Experiment, context: StudyContext) -> None:
+    start = time.perf_counter()
+    seed_everything(context.seed)
+    outcome = experiment.run(context)
+    results = {
+        "experiment": experiment.name,
+        "preset": context.preset,
+        "seed": context.seed,
+        "device": context.device,
+        "wall_s": round(context.folder.earlier_wall_s() + time.perf_counter() - start, 3),
+        "rows": outcome["rows"],
+        "reference": outcome.get("reference", {}),
+    }
+    context.folder.sync()
+    context.folder.write_json(RESULTS, results)
+
+
+def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
+    """Write the tables, figures and page of a finished run; UsageError if it has no results."""
+    from metasynth.report.html import write_report  # matplotlib is needed here only
+
+    folder.check_finished()
+    write_report(folder, experiment.report(folder))
+
+
+def _preset(experiment: Experiment, name: str) -> Any:
+    if name not in experiment.presets:
+        hint = nearest(name, experiment.presets)
+        every = f" (presets: {', '.join(experiment.presets)})" if hint.startswith("did") else ""
+        raise UsageError(f"experiment {experiment.name!r} has no preset {name!r}: {hint}{every}")
+    return experiment.presets[name]

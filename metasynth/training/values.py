@@ -1,0 +1,165 @@
+"""How one setting is read and written: the rules for each annotation a configuration may use."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Callable
+from typing import Any, Literal, Union, get_args, get_origin
+
+from metasynth.errors import UsageError
+
+_BOOLEANS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def is_plain_dataclass(cls: Any) -> bool:
+    """Whether ``cls`` is a dataclass that is written field by field (it has no ``parse`` of its own)."""
+    return isinstance(cls, type) and dataclasses.is_dataclass(cls) and not hasattr(cls, "parse")
+
+
+def describe(hint: Any) -> str:
+    """The annotation in words, for messages."""
+    origin, args = get_origin(hint), get_args(hint)
+    if _is_union(hint):
+        return " or ".join(describe(arg) for arg in args)
+    if origin is Literal:
+        return "one of " + ", ".join(str(arg) for arg in args)
+    if origin is tuple and args[-1] is Ellipsis:
+        return f"a comma-separated list, each {describe(args[0])}"
+    if origin is tuple:
+        return f"{len(args)} comma-separated values ({', '.join(describe(arg) for arg in args)})"
+    words = {
+        int: "a whole number",
+        float: "a finite number",
+        bool: "true or false",
+        str: "text",
+        type(None): "none",
+    }
+    return words.get(hint) or f"a {hint.__name__}"
+
+
+def parse(hint: Any, text: str, key: str) -> Any:
+    """The value of setting ``key``, annotated ``hint``, from the command line; UsageError if it is none."""
+    return _checked(lambda: _parse(hint, text), hint, text, key)
+
+
+def from_json(hint: Any, value: Any, key: str) -> Any:
+    """The value of setting ``key``, annotated ``hint``, from a JSON value; UsageError if it is none."""
+    return _checked(lambda: _decode(hint, value), hint, value, key)
+
+
+def to_json(value: Any) -> Any:
+    """A setting as a JSON value: tuples become lists, classes with ``to_json`` decide themselves."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple):
+        return [to_json(item) for item in value]
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    raise TypeError(f"a configuration cannot hold a {type(value).__name__}")
+
+
+class _Refused(ValueError):
+    """The value is not of the annotated type; the caller's message says what is."""
+
+
+def _checked(read: Callable[[], Any], hint: Any, given: Any, key: str) -> Any:
+    try:
+        return read()
+    except _Refused:
+        raise UsageError(f"{key}: expected {describe(hint)}, got {given!r}") from None
+    except ValueError as error:  # from the class of the value, which knows better what is wrong
+        raise UsageError(f"{key}: got {given!r}: {error}") from error
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _parse(hint: Any, text: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if _is_union(hint):
+        return _first(args, lambda arg: _parse(arg, text))
+    if origin is Literal:
+        return _choose({str(choice): choice for choice in args}, text)
+    if origin is tuple:
+        parts = [part.strip() for part in text.split(",")] if text else []
+        return tuple(
+            _parse(kind, part) for kind, part in zip(_element_types(args, parts), parts, strict=True)
+        )
+    if hint is type(None):
+        return _choose({"none": None, "null": None}, text.lower())
+    if hint is bool:
+        return _choose(_BOOLEANS, text.lower())
+    if hint in (int, float):
+        try:
+            return _decode(hint, hint(text))
+        except ValueError:
+            raise _Refused from None
+    if hint is str:
+        return text
+    if hasattr(hint, "parse"):
+        return hint.parse(text)
+    raise TypeError(f"settings annotated {hint} cannot be read from text")
+
+
+def _decode(hint: Any, value: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if _is_union(hint):
+        return _first(args, lambda arg: _decode(arg, value))
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in args):
+            return value
+        raise _Refused
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise _Refused
+        return tuple(
+            _decode(kind, part) for kind, part in zip(_element_types(args, value), value, strict=True)
+        )
+    if (
+        hint is float
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    ):
+        return float(value)
+    if hint in (bool, int, str, type(None)) and type(value) is hint:
+        return value
+    if hasattr(hint, "from_json"):
+        return hint.from_json(value)
+    if hint in (bool, int, float, str, type(None)):
+        raise _Refused
+    raise TypeError(f"settings annotated {hint} cannot be read from JSON")
+
+
+def _element_types(args: tuple[Any, ...], values: Any) -> list[Any]:
+    if len(args) == 2 and args[1] is Ellipsis:
+        return [args[0]] * len(values)
+    if len(args) != len(values):
+        raise _Refused
+    return list(args)
+
+
+def _choose(choices: dict[str, Any], text: str) -> Any:
+    if text not in choices:
+        raise _Refused
+    return choices[text]
+
+
+def _first(kinds: tuple[Any, ...], read: Callable[[Any], Any]) -> Any:
+    """The value by the first member of a union that accepts it; None first, since text accepts 'none'."""
+    for kind in sorted(kinds, key=lambda kind: kind is not type(None)):
+        try:
+            return read(kind)
+        except ValueError as error:
+            refusal = error
+    raise refusal

@@ -1,0 +1,45 @@
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("metasynth", deadline=None)  # machines that run tests are shared
+settings.load_profile("metasynth")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither use nor fill the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METASYNTH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was() -> Iterator[None]:
+    """One thread, and denormals as IEEE 754 has them (hypothesis insists), whatever a test sets."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which nothing can be flushed to the disk."""
+
+    @contextmanager
+    def full() -> Iterator[None]:
+        def refuse(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refuse)
+            yield
+
+    return full

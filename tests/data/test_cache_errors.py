@@ -1,0 +1,171 @@
+"""Every way in which a cache can be wrong gives one line that names the file and what is wrong."""
+
+import h5py
+import numpy as np
+import pytest
+from data.caches import arrays, make
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metasynth.data.cache import Cache, verify_digest
+from metasynth.errors import DataError
+
+
+def open_error(path) -> str:
+    with pytest.raises(DataError) as caught:
+        Cache(path)
+    text = str(caught.value)
+    assert text.startswith(str(path))
+    assert "\n" not in text
+    return text
+
+
+def edited(path, edit):
+    make(path)
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    return path
+
+
+def replace(name, value):
+    def edit(file):
+        del file[name]
+        file[name] = value
+
+    return edit
+
+
+def set_item(name, at, value):
+    def edit(file):
+        file[name][at] = value
+
+    return edit
+
+
+def set_attribute(name, value):
+    def edit(file):
+        file.attrs[name] = value
+
+    return edit
+
+
+def test_files_that_cannot_be_opened(tmp_path):
+    assert "cannot be opened: No such file" in open_error(tmp_path / "absent.h5")
+    assert "cannot be opened: Is a directory" in open_error(tmp_path)
+    (tmp_path / "text.h5").write_text("subject,label\n")
+    assert "is not an HDF5 file" in open_error(tmp_path / "text.h5")
+    (tmp_path / "empty.h5").write_bytes(b"")
+    assert "is not an HDF5 file" in open_error(tmp_path / "empty.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.zeros(3)
+    assert "is not a metasynth-cache file (no attribute 'format')" in open_error(tmp_path / "other.h5")
+
+
+CASES = {
+    "format": (set_attribute("format", "another"), "is not a metasynth-cache file (format 'another')"),
+    "version": (set_attribute("version", 2), "format version 1 is supported, got 2"),
+    "version type": (set_attribute("version", "one"), "format version 1 is supported, got one"),
+    "no digest": (lambda file: file.attrs.pop("digest"), "attribute 'digest' is missing"),
+    "no classes": (lambda file: file.attrs.pop("class_names"), "attribute 'class_names' is missing"),
+    "no spacing": (lambda file: file.attrs.pop("spacing_mm"), "attribute 'spacing_mm' is missing"),
+    "mapping type": (set_attribute("mapping", 3), "attribute 'mapping' must be text, got"),
+    "classes type": (set_attribute("class_names", [1, 2]), "attribute 'class_names' must be a list of text"),
+    "spacing type": (set_attribute("spacing_mm", "thin"), "attribute 'spacing_mm' must be a list of numbers"),
+    "spacing length": (
+        set_attribute("spacing_mm", [1.0]),
+        "spacing_mm must be 2 positive numbers, got [1.0]",
+    ),
+    "spacing sign": (set_attribute("spacing_mm", [1.0, -1]), "spacing_mm must be 2 positive numbers"),
+    "one class": (set_attribute("class_names", ["a"]), "class_names must hold at least 2 names, got 1"),
+    "classes twice": (set_attribute("class_names", ["a", "b", "a"]), "class name 'a' is listed twice"),
+    "no labels": (lambda file: file.pop("labels"), "dataset 'labels' is missing"),
+    "no subject": (lambda file: file.pop("subject"), "dataset 'subject' is missing"),
+    "no subjects": (lambda file: file.pop("subjects"), "dataset 'subjects' is missing"),
+    "no slice": (lambda file: file.pop("slice"), "dataset 'slice' is missing"),
+    "group": (lambda file: (file.pop("slice"), file.create_group("slice")), "dataset 'slice' is missing"),
+    "labels type": (replace("labels", np.zeros((15, 6, 7))), "labels must be uint8 or int16, got float64"),
+    "images type": (
+        replace("images", np.zeros((15, 6, 7))),
+        "images must be float16 or float32, got float64",
+    ),
+    "labels shape": (
+        replace("labels", np.zeros((15, 6, 6), np.uint8)),
+        "images and labels must have one shape, got images (15, 6, 7) and labels (15, 6, 6)",
+    ),
+    "labels flat": (
+        replace("labels", np.zeros((15, 6), np.uint8)),
+        "labels must be (N, H, W) or (N, D, H, W)",
+    ),
+    "subject length": (replace("subject", np.zeros(14, int)), "subject must have shape (15,) like labels"),
+    "slice length": (replace("slice", np.zeros(16, int)), "slice must have shape (15,) like labels"),
+    "slice type": (replace("slice", np.zeros(15)), "slice must hold integers, got float64"),
+    "subjects type": (replace("subjects", np.arange(5)), "dataset 'subjects' must hold text"),
+    "label": (set_item("labels", (7, 1, 1), 3), "label 3 in slice 7 is beyond the 3 classes"),
+    "nan": (set_item("images", (4, 0, 0), np.nan), "images hold NaN or infinite values, first in slice 4"),
+    "infinity": (set_item("images", (4, 0, 0), -np.inf), "images hold NaN or infinite values"),
+    "above": (set_item("images", (9, 0, 0), 1.5), "image value 1.5 in slice 9 is outside [0, 1]"),
+    "below": (set_item("images", (9, 0, 0), -0.25), "image value -0.25 in slice 9 is outside [0, 1]"),
+    "subject index": (set_item("subject", 2, 5), "subject index 5 of slice 2 is out of range"),
+    "negative index": (set_item("subject", 2, -1), "subject index -1 of slice 2 is out of range"),
+    "duplicate": (replace("subjects", ["a", "b", "c", "b", "d"]), "subject 'b' is listed twice"),
+    "unused": (replace("subjects", [*"abcdef"]), "subject 'f' has no slices"),
+    "nameless": (replace("subjects", [*"abcd", ""]), "a subject must be printable text of one line, got ''"),
+    "two lines": (replace("subjects", [*"abcd", "e\nf"]), "a subject must be printable text of one line"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_contents(tmp_path, case):
+    edit, message = CASES[case]
+    assert message in open_error(edited(tmp_path / "c.h5", edit))
+
+
+def test_negative_labels_are_refused(tmp_path):
+    labels = np.zeros((15, 6, 7), np.int16)
+    labels[5, 0, 0] = -2
+    assert "label -2 in slice 5 is beyond" in open_error(edited(tmp_path / "c.h5", replace("labels", labels)))
+
+
+def test_empty_cache(tmp_path):
+    def empty(file):
+        replace("labels", np.zeros((0, 6, 7), np.uint8))(file)
+        replace("images", np.zeros((0, 6, 7), np.float32))(file)
+
+    assert "holds no slices" in open_error(edited(tmp_path / "c.h5", empty))
+    path = edited(tmp_path / "d.h5", lambda file: replace("subjects", np.array([], dtype="S3"))(file))
+    assert "holds no subjects" in open_error(path)
+
+
+def test_values_are_checked_unless_asked_not_to_be(tmp_path):
+    path = edited(tmp_path / "c.h5", CASES["label"][0])
+    Cache(path, check_values=False).close()
+    open_error(path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(kept=st.floats(0, 0.999))
+def test_a_truncated_file_is_refused(tmp_path_factory, kept):
+    path = make(tmp_path_factory.mktemp("cache") / "c.h5")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    open_error(path)
+    with pytest.raises(DataError):
+        verify_digest(path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(position=st.floats(0, 0.9999), value=st.integers(1, 255))
+def test_a_damaged_byte_is_refused_or_harmless(tmp_path_factory, position, value):
+    path = make(tmp_path_factory.mktemp("cache") / "c.h5")
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= value
+    path.write_bytes(content)
+    message = f"{path}:"
+    try:
+        with Cache(path) as cache:
+            np.testing.assert_array_equal(cache.read_labels(range(15)), arrays()["labels"])
+            np.testing.assert_array_equal(cache.read_images(range(15)), arrays()["images"])
+    except DataError as error:
+        message = str(error)
+    assert message.startswith(f"{path}:")
+    assert "\n" not in message

@@ -1,0 +1,74 @@
+import h5py
+import matplotlib.image
+import numpy as np
+import pytest
+from data.caches import arrays, make
+from metasynth.data_prep.montage import describe, write_montage
+
+from metasynth.data.cache import write_cache
+from metasynth.errors import DataError
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_a_montage_is_a_picture_with_colours(tmp_path, images):
+    path = write_montage(make(tmp_path / "c.h5", images=images), tmp_path / "m.png")
+    pixels = matplotlib.image.imread(path)[..., :3]
+    assert min(pixels.shape[:2]) > 100
+    assert np.ptp(pixels, axis=-1).max() > 0.2
+
+
+def test_a_montage_has_the_first_row_at_the_top(tmp_path):
+    given = arrays(n_subjects=1, per_subject=1, shape=(8, 8), images=False)
+    given["labels"][:] = 0
+    given["labels"][0, :2] = 1
+    write_cache(tmp_path / "c.h5", **given)
+    pixels = matplotlib.image.imread(write_montage(tmp_path / "c.h5", tmp_path / "m.png"))[..., :3]
+    panel = np.flatnonzero((np.ptp(pixels, axis=-1) > 0.2).mean(axis=1) > 0.5)
+    assert panel.size > 0
+    assert panel.mean() < pixels.shape[0] / 2
+
+
+def test_volumes_and_many_subjects(tmp_path):
+    given = arrays(n_subjects=9, per_subject=1, shape=(3, 6, 7))
+    given["info"] = given["info"].__class__(**{**given["info"].__dict__, "spacing_mm": (1.0, 1.0, 1.0)})
+    write_cache(tmp_path / "v.h5", **given)
+    assert write_montage(tmp_path / "v.h5", tmp_path / "m.png").stat().st_size > 1000
+    assert dict(describe(tmp_path / "v.h5"))["holds"] == "9 volumes of 3 x 6 x 7"
+
+
+def test_a_picture_that_cannot_be_written(tmp_path):
+    with pytest.raises(DataError, match=r"m\.png: the picture cannot be written: No such file"):
+        write_montage(make(tmp_path / "c.h5"), tmp_path / "absent" / "m.png")
+
+
+def test_description(tmp_path):
+    path = make(tmp_path / "c.h5")
+    lines = dict(describe(path))
+    assert lines["holds"] == "15 slices of 6 x 7"
+    assert lines["images"] == "yes"
+    assert lines["subjects"] == "5, 3 slices each"
+    assert lines["spacing"] == "2 x 3 mm"
+    assert lines["source"] == "random numbers"
+    shares = [float(lines[f"class {k}"].split(": ")[1].split("%")[0]) for k in range(3)]
+    expected = 100 * np.bincount(arrays()["labels"].ravel()) / arrays()["labels"].size
+    np.testing.assert_allclose(shares, expected, atol=0.01)
+    assert lines["digest"].endswith("(ok)")
+    with h5py.File(path, "r+") as file:
+        file["labels"][0, 0, 0] = (file["labels"][0, 0, 0] + 1) % 3
+    assert "WRONG" in dict(describe(path))["digest"]
+
+
+def test_description_of_uneven_subjects_without_images(tmp_path):
+    given = arrays(n_subjects=3, per_subject=2, images=False)
+    given["subject"] = np.array([0, 0, 0, 1, 1, 2])
+    write_cache(tmp_path / "c.h5", **given)
+    lines = dict(describe(tmp_path / "c.h5"))
+    assert lines["images"] == "no, labels only"
+    assert lines["subjects"] == "3, 1 to 3 slices each"
+
+
+def test_a_wrong_file_is_refused(tmp_path):
+    (tmp_path / "c.h5").write_text("no")
+    for look in (describe, lambda path: write_montage(path, tmp_path / "m.png")):
+        with pytest.raises(DataError, match=r"c\.h5: is not an HDF5 file"):
+            look(tmp_path / "c.h5")

@@ -1,0 +1,149 @@
+"""Imports flow downwards only; what may import what is said in ALLOWED and nowhere else."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HOMES = {"metasynth": "metasynth", "experiments": "metasynth.experiments", "data_prep": "metasynth.data_prep"}
+
+# Layer -> layers it may import, besides itself, metasynth, metasynth.errors and metasynth.tensors.
+CORE = {"bilevel", "synthesis", "augment", "segment", "data"}
+ALLOWED: dict[str, set[str]] = {
+    **{layer: set() for layer in CORE},
+    "training": CORE,
+    "report": set(),
+    "data_prep": {"data"},
+    "experiments": CORE | {"training", "report", "data_prep"},
+    "cli": CORE | {"training", "report", "data_prep", "experiments"},
+    "__main__": {"cli"},
+    "errors": set(),
+    "tensors": set(),
+    "": set(),
+}
+COMMON = {"", "errors", "tensors"}
+# What may import one module more: reports read the records, and a study ends by writing its report.
+EXCEPTIONS = {
+    ("report", "metasynth.training.records"),
+    ("metasynth.training.study", "metasynth.report.html"),
+}
+HIGHER_IMPORTERS = {"metasynth.bilevel.functional", "metasynth.bilevel.optimizers"}
+IMAGE_PACKAGES = {"cornucopia", "nibabel", "nilearn", "h5py", "scipy", "matplotlib", "PIL", "skimage"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for folder, package in HOMES.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            name = ".".join((package, *parts)).removesuffix(".__init__")
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.Module, known: set[str]) -> set[str]:
+    """What a module imports, at its top or inside functions; '.' stands for a relative import."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." if node.level else node.module or ""
+            found |= {
+                f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names
+            }
+    return found
+
+
+def layer(name: str) -> str:
+    """'bilevel' of 'metasynth.bilevel.solver'; empty for 'metasynth' itself."""
+    return name.partition(".")[2].partition(".")[0]
+
+
+def allowed(name: str, target: str) -> bool:
+    root = target.partition(".")[0]
+    if root == "metasynth":
+        mine, its = layer(name), layer(target)
+        if mine == its == "experiments":
+            return False  # studies share nothing but the package
+        if its in COMMON | ALLOWED[mine] or its == mine:
+            return True
+        return (name, target) in EXCEPTIONS or (mine, target) in EXCEPTIONS
+    if root == "higher":
+        return name in HIGHER_IMPORTERS
+    if layer(name) == "bilevel" and root in IMAGE_PACKAGES:
+        return False
+    return root not in ("", "experiments", "data_prep")
+
+
+def violations(name: str, imports: set[str]) -> list[str]:
+    return [f"{name} imports {target}" for target in sorted(imports) if not allowed(name, target)]
+
+
+@pytest.fixture(scope="module")
+def graph() -> dict[str, set[str]]:
+    trees = dict(modules())
+    return {name: imported(tree, set(trees)) for name, tree in trees.items()}
+
+
+def test_the_graph_is_not_empty(graph):
+    assert "metasynth.training.records" in graph["metasynth.report.html"]
+    assert {layer(name) for name in graph} >= CORE | {"training", "report", "data_prep", "experiments", "cli"}
+
+
+def test_imports_flow_downwards(graph):
+    assert [line for name, imports in graph.items() for line in violations(name, imports)] == []
+
+
+def test_there_is_no_import_cycle(graph):
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        if name not in done:
+            for target in graph[name] & graph.keys():
+                if target != name:
+                    visit(target, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("metasynth.bilevel.solver", "from metasynth.segment.unet import UNet"),
+        ("metasynth.bilevel.solver", "import higher"),
+        ("metasynth.bilevel.optimizers", "import h5py"),
+        ("metasynth.augment.noise", "def f():\n    import metasynth.synthesis.generator"),
+        ("metasynth.augment.noise", "from ..synthesis import generator"),
+        ("metasynth.training.loop", "from metasynth.report.html import write_report"),
+        ("metasynth.training.loop", "from metasynth.data_prep import cohort"),
+        ("metasynth.report.html", "from metasynth.training import study"),
+        ("metasynth.data_prep.cohort", "from metasynth.training.progress import Progress"),
+        ("metasynth.experiments.noise", "from metasynth.experiments import bias"),
+        ("metasynth.experiments.noise", "import experiments.bias"),
+        ("metasynth.errors", "from metasynth.data import cache"),
+    ],
+)
+def test_a_wrong_import_is_found(name, source):
+    known = {name, "metasynth.training.study", "metasynth.experiments.bias", "metasynth.data_prep.cohort"}
+    assert violations(name, imported(ast.parse(source), known)) != []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("metasynth.bilevel.optimizers", "import higher.optim"),
+        (
+            "metasynth.bilevel.solver",
+            "from metasynth.errors import RunError\nfrom metasynth.bilevel import problem",
+        ),
+        ("metasynth.training.study", "from metasynth.report.html import write_report"),
+        ("metasynth.report.html", "from metasynth.training.records import RunFolder"),
+        ("metasynth.experiments.noise", "from metasynth.data_prep.cohort import COHORTS"),
+    ],
+)
+def test_a_right_import_is_not(name, source):
+    assert violations(name, imported(ast.parse(source), {name})) == []
