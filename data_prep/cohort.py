@@ -105,9 +105,7 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "metasynth"
     if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "metasynth" / "Cache"
-        )
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "metasynth" / "Cache"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "metasynth"
 
@@ -234,9 +232,7 @@ def _slices(
     x = spec.spacing_mm * (np.arange(width) - (width - 1) / 2)
     y, z, x = np.meshgrid(planes, z, x, indexing="ij")
     points = warp(np.stack([x, y, z])) - np.asarray(origin).reshape(3, 1, 1, 1)
-    t1, brain, *classes = (
-        ndimage.map_coordinates(volume, points, order=1, mode="constant") for volume in volumes
-    )
+    t1, brain, *classes = (ndimage.map_coordinates(volume, points, order=1, mode="constant") for volume in volumes)
     inside = brain >= 0.5
     scale = np.quantile(t1[inside], 0.995)
     image = np.where(inside, np.clip(t1 / scale, 0.0, 1.0), 0.0)

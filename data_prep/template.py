@@ -144,9 +144,7 @@ def delineate(
     t1: FloatArray, grey: FloatArray, white: FloatArray, origin: tuple[float, float, float]
 ) -> NDArray[np.uint8]:
     """Divide the template into the classes of CLASS_NAMES; all arrays (X, Y, Z), 1 mm, see the module."""
-    x, y, z = (
-        axis + start for axis, start in zip(np.ogrid[tuple(slice(n) for n in t1.shape)], origin, strict=True)
-    )
+    x, y, z = (axis + start for axis, start in zip(np.ogrid[tuple(slice(n) for n in t1.shape)], origin, strict=True))
     brain = t1 > 0
     fluid = np.clip(1.0 - grey - white, 0.0, 1.0)
     tissue = np.argmax(np.stack([fluid, grey, white]), axis=0)

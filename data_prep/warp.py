@@ -108,9 +108,7 @@ def draw_warp(
     )
     smallest = warp.min_jacobian()
     if not smallest > 0:
-        raise RunError(
-            f"a deformation folds: its smallest Jacobian determinant is {smallest:.3g}, not above 0"
-        )
+        raise RunError(f"a deformation folds: its smallest Jacobian determinant is {smallest:.3g}, not above 0")
     return warp
 
 

@@ -1,1 +1,1 @@
-
+"""The studies; one file each, found through entry points."""

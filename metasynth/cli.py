@@ -99,12 +99,8 @@ def list_() -> None:
 @click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
 @click.option("--data", metavar="CACHE", type=click.Path(path_type=Path), help="HDF5 cache to use.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option(
-    "--seed", metavar="N", type=click.IntRange(min=0), help="Seed of every random draw; 0 by default."
-)
-@click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable."
-)
+@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Seed of every random draw; 0 by default.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", metavar="N", type=click.IntRange(min=1), help="CPU threads of torch.")
@@ -132,10 +128,7 @@ def run(
         raise UsageError("--resume: needs --out DIR, the folder of the run to continue")
     study = load_experiment(experiment)
     if out is None:
-        out = (
-            Path("runs")
-            / f"{experiment}-{preset or 'quick'}-seed{seed or 0}-{time.strftime('%Y%m%d-%H%M%S')}"
-        )
+        out = Path("runs") / f"{experiment}-{preset or 'quick'}-seed{seed or 0}-{time.strftime('%Y%m%d-%H%M%S')}"
     click.echo(f"Run folder: {out}", err=True)
     try:
         folder = execute(
@@ -153,9 +146,7 @@ def run(
     except KeyboardInterrupt:
         again = f"metasynth run {experiment} --resume --out {shlex.quote(str(out))}"
         begun = (out / "config.json").is_file()
-        raise _Stopped(
-            f"Interrupted. {f'Continue with: {again}' if begun else 'Nothing was begun.'}"
-        ) from None
+        raise _Stopped(f"Interrupted. {f'Continue with: {again}' if begun else 'Nothing was begun.'}") from None
     _show(folder)
 
 
@@ -211,9 +202,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
 
 @main.command()
 @click.argument("cache", type=click.Path(path_type=Path))
-@click.option(
-    "--montage", metavar="PNG", type=click.Path(path_type=Path), help="Draw example slices into a file."
-)
+@click.option("--montage", metavar="PNG", type=click.Path(path_type=Path), help="Draw example slices into a file.")
 def inspect(cache: Path, montage: Path | None) -> None:
     """Check a cache and say what it holds."""
     from metasynth.data_prep.montage import describe, write_montage

@@ -43,7 +43,7 @@ class Stop:
 def tiny_experiment(stop: Stop | None = None) -> Experiment:
     stop = stop or Stop()
 
-    def prepare(config: Any, data: Path | None) -> PreparedData:
+    def prepare(config: Any, data: Path | None, progress: Any) -> PreparedData:
         path = data or Path("embedded.h5")
         return PreparedData(path, "digest of " + path.name)
 

@@ -81,9 +81,7 @@ class Sigmoid(Bijection):
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise UsageError(
-                f"Sigmoid: low and high must be finite with low < high, got {self.low}, {self.high}"
-            )
+            raise UsageError(f"Sigmoid: low and high must be finite with low < high, got {self.low}, {self.high}")
 
     def forward(self, raw: Tensor) -> Tensor:
         """`low + (high - low) sigmoid(raw)`."""
@@ -94,8 +92,7 @@ class Sigmoid(Bijection):
         inside = (value > self.low) & (value < self.high)
         if not bool(inside.all()):
             raise UsageError(
-                f"{name}: must be greater than {self.low:g} and less than {self.high:g}, "
-                f"got {_first(value, ~inside):g}"
+                f"{name}: must be greater than {self.low:g} and less than {self.high:g}, got {_first(value, ~inside):g}"
             )
         return torch.log(value - self.low) - torch.log(self.high - value)
 

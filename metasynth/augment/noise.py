@@ -91,9 +91,7 @@ class NoiseLevel:
         except ValueError:
             numbers = []
         if len(numbers) not in (1, 2):
-            raise UsageError(
-                f"sigma: must be a number such as 0.05 or a range such as 0.025:0.2, got '{text}'"
-            )
+            raise UsageError(f"sigma: must be a number such as 0.05 or a range such as 0.025:0.2, got '{text}'")
         return cls(numbers[0], numbers[-1])
 
     @classmethod
@@ -106,13 +104,9 @@ class NoiseLevel:
             (a ValueError) when `value` is neither.
         """
         given = list(value) if isinstance(value, list | tuple) else [value]
-        numbers = [
-            float(item) for item in given if isinstance(item, int | float) and not isinstance(item, bool)
-        ]
+        numbers = [float(item) for item in given if isinstance(item, int | float) and not isinstance(item, bool)]
         if len(given) not in (1, 2) or len(numbers) != len(given):
-            raise UsageError(
-                f"sigma: must be a number such as 0.05 or a pair such as [0.025, 0.2], got {value!r}"
-            )
+            raise UsageError(f"sigma: must be a number such as 0.05 or a pair such as [0.025, 0.2], got {value!r}")
         return cls(numbers[0], numbers[-1])
 
     def to_json(self) -> float | list[float]:
@@ -177,6 +171,4 @@ def add_noise(images: Tensor, sigma: Tensor | float, eps: Tensor) -> Tensor:
 
 def _check_draws(images: Tensor, draws: Tensor) -> None:
     if draws.shape != images.shape:
-        raise ValueError(
-            f"draws: must have the shape of the images, {tuple(images.shape)}, got {tuple(draws.shape)}"
-        )
+        raise ValueError(f"draws: must have the shape of the images, {tuple(images.shape)}, got {tuple(draws.shape)}")

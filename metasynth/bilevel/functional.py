@@ -66,9 +66,7 @@ class FunctionalModel:
 
     def buffers(self) -> Buffers:
         """Copies of the twin's buffers as they stand (after the passes made since `refresh`)."""
-        return {
-            name: twin._buffers[key].detach().clone() for name, (twin, key) in self._owners.items()
-        }
+        return {name: twin._buffers[key].detach().clone() for name, (twin, key) in self._owners.items()}
 
     def load_buffers(self, buffers: Mapping[str, Tensor]) -> None:
         """Set the twin's buffers to copies of ``buffers``."""

@@ -191,15 +191,11 @@ def hypergradient(
         cotangents = combine(cotangents)
 
     through_inner = step.pullback(cotangents)
-    gradients = {
-        name: _sum(a, b) for name, a, b in zip(learned, through_inner, direct, strict=True)
-    }
+    gradients = {name: _sum(a, b) for name, a, b in zip(learned, through_inner, direct, strict=True)}
     return Hypergradient(gradients, step.losses, outer_loss.detach(), reference_loss), step
 
 
-def gradient_of(
-    loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False
-) -> Gradients:
+def gradient_of(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> Gradients:
     """∂loss/∂inputs; None for inputs that are frozen or not used."""
     wanted = [x for x in inputs if x.requires_grad]
     if not loss.requires_grad or not wanted:
@@ -213,9 +209,7 @@ def pull(
 ) -> Gradients:
     """Vector-Jacobian product (∂outputs/∂inputs)ᵀ cotangents, skipping entries that are None or constant."""
     pairs = [
-        (y, v)
-        for y, v in zip(outputs, cotangents, strict=True)
-        if y is not None and v is not None and y.requires_grad
+        (y, v) for y, v in zip(outputs, cotangents, strict=True) if y is not None and v is not None and y.requires_grad
     ]
     wanted = [x for x in inputs if x is not None]
     if not pairs or not wanted:

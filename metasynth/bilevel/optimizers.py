@@ -5,7 +5,8 @@ taken by the optimiser itself can be mixed freely; `higher`'s own Adam adds epsi
 The update rules are functions of (parameter, gradient, state, options) and return new tensors.
 """
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import higher
@@ -15,7 +16,6 @@ from torch import Tensor
 
 State = dict[str, Any]
 Options = dict[str, Any]
-UpdateRule = Callable[[Tensor, Tensor, State, Options], tuple[Tensor, State]]
 
 
 def sgd_update(parameter: Tensor, gradient: Tensor, state: State, options: Options) -> tuple[Tensor, State]:
@@ -45,9 +45,7 @@ def sqrt_flat_at_zero(value: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
 
 
-def _adam(
-    parameter: Tensor, gradient: Tensor, state: State, options: Options, decoupled: bool
-) -> tuple[Tensor, State]:
+def _adam(parameter: Tensor, gradient: Tensor, state: State, options: Options, decoupled: bool) -> tuple[Tensor, State]:
     beta1, beta2 = options["betas"]
     lr, weight_decay = options["lr"], options["weight_decay"]
     if not state:
@@ -85,7 +83,10 @@ def adamw_update(parameter: Tensor, gradient: Tensor, state: State, options: Opt
 class _RuleOptimizer(DifferentiableOptimizer):
     """A `higher` differentiable optimiser that applies an update rule; concrete ones only name the rule."""
 
-    rule: UpdateRule
+    @staticmethod
+    @abstractmethod
+    def rule(parameter: Tensor, gradient: Tensor, state: State, options: Options) -> tuple[Tensor, State]:
+        """The updated parameter and state."""
 
     def __init__(self, other: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
         check_supported(other)
@@ -96,8 +97,7 @@ class _RuleOptimizer(DifferentiableOptimizer):
             for position, (parameter, gradient) in enumerate(zip(options["params"], grads, strict=True)):
                 if gradient is None:
                     continue
-                # Through the type: a rule is a plain function, not a method of the instance.
-                options["params"][position], self.state[index][position] = type(self).rule(
+                options["params"][position], self.state[index][position] = self.rule(
                     parameter, gradient, self.state[index][position], options
                 )
 
@@ -105,19 +105,19 @@ class _RuleOptimizer(DifferentiableOptimizer):
 class DifferentiableSGD(_RuleOptimizer):
     """Differentiable twin of `torch.optim.SGD`."""
 
-    rule = sgd_update
+    rule = staticmethod(sgd_update)
 
 
 class DifferentiableAdam(_RuleOptimizer):
     """Differentiable twin of `torch.optim.Adam`; finite at dead units."""
 
-    rule = adam_update
+    rule = staticmethod(adam_update)
 
 
 class DifferentiableAdamW(_RuleOptimizer):
     """Differentiable twin of `torch.optim.AdamW`; finite at dead units."""
 
-    rule = adamw_update
+    rule = staticmethod(adamw_update)
 
 
 higher.register_optim(torch.optim.SGD, DifferentiableSGD)
@@ -147,9 +147,7 @@ def check_supported(optimizer: torch.optim.Optimizer) -> None:
                 raise ValueError(f"{type(optimizer).__name__}({name}=...) must be a number, got a tensor")
 
 
-def differentiable(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]
-) -> DifferentiableOptimizer:
+def differentiable(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> DifferentiableOptimizer:
     """A differentiable twin of ``optimizer``, starting from a copy of its state.
 
     Parameters

@@ -130,9 +130,7 @@ class Accumulator:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         if state["sums"].keys() != self._sums.keys():
-            raise ValueError(
-                f"accumulated hypergradients must name {sorted(self._sums)}, got {sorted(state['sums'])}"
-            )
+            raise ValueError(f"accumulated hypergradients must name {sorted(self._sums)}, got {sorted(state['sums'])}")
         self._sums = dict(state["sums"])
         self._count = int(state["count"])
         self._scale = state["scale"]

@@ -118,11 +118,7 @@ def _check_outer_connection(
     if all(g is None for g in joint[: len(parameters)]):
         raise ValueError("outer_loss does not depend on any trainable parameter of the inner model")
     direct = joint[len(parameters) :]
-    lost = [
-        name
-        for name, a, b in zip(learned, through_inner, direct, strict=True)
-        if a is None and b is None
-    ]
+    lost = [name for name, a, b in zip(learned, through_inner, direct, strict=True) if a is None and b is None]
     if lost:
         raise ValueError(
             f"outer parameter {', '.join(lost)} reaches neither the gradient of inner_loss nor outer_loss, so it "

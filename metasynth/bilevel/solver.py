@@ -133,7 +133,7 @@ class BilevelSolver:
         return StepReport(self.inner_steps, self.outer_steps, loss.item())
 
     def step(self, inner_batches: Sequence[Any], outer_batch: Any, reference_batch: Any = None) -> StepReport:
-        """Inner step(s), hypergradient, commit, and (when enough hypergradients were averaged) an outer step.
+        """Take the inner steps, differentiate through them, commit; then an outer step once enough are averaged.
 
         Parameters
         ----------

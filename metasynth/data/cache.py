@@ -124,8 +124,7 @@ class Cache:
                 out[row] = dataset[index]
             except OSError as error:
                 raise DataError(
-                    f"{self.path}: dataset '{name}' is damaged: slice {index} cannot be read "
-                    f"({first_line(error)})"
+                    f"{self.path}: dataset '{name}' is damaged: slice {index} cannot be read ({first_line(error)})"
                 ) from error
         return out
 

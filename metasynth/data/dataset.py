@@ -59,9 +59,7 @@ class SliceDataset:
         place = {name: i for i, name in enumerate(cache.subjects)}
         unknown = next((name for name in subjects if name not in place), None)
         if unknown is not None:
-            raise DataError(
-                f"{cache.path}: subject {unknown!r} is not in this cache of {len(place)} subjects"
-            )
+            raise DataError(f"{cache.path}: subject {unknown!r} is not in this cache of {len(place)} subjects")
         self.cache = cache
         self.subjects = tuple(subjects)
         position = np.full(len(cache.subjects), -1, dtype=np.int64)
@@ -96,8 +94,7 @@ class SliceDataset:
         outside = wanted[(wanted < 0) | (wanted >= len(self))]
         if outside.size:
             raise DataError(
-                f"{self.cache.path}: index {int(outside[0])} is out of range; "
-                f"0 to {len(self) - 1} are allowed"
+                f"{self.cache.path}: index {int(outside[0])} is out of range; 0 to {len(self) - 1} are allowed"
             )
         if self._labels is not None:
             labels = self._labels[wanted].astype(np.int64)
@@ -112,9 +109,7 @@ class SliceDataset:
         )
 
 
-def draw_disjoint(
-    dataset: SliceDataset, n_a: int, n_b: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def draw_disjoint(dataset: SliceDataset, n_a: int, n_b: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw two groups of items that share no subject.
 
     The subjects are permuted and halved anew in every call (an odd one goes to the first group), then items

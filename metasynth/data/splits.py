@@ -57,14 +57,10 @@ class Split:
             names = data[part]
             if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
                 raise DataError(f"split: '{part}' must be a list of subject names, got {names!r}")
-        return cls(
-            train=tuple(data["train"]), val=tuple(data["val"]), test=tuple(data["test"]), seed=data["seed"]
-        )
+        return cls(train=tuple(data["train"]), val=tuple(data["val"]), test=tuple(data["test"]), seed=data["seed"])
 
 
-def make_split(
-    subjects: Sequence[str], seed: int, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
-) -> Split:
+def make_split(subjects: Sequence[str], seed: int, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)) -> Split:
     """Divide subjects at random, by default 60/20/20, whatever the order they are given in.
 
     The subjects are ordered by the SHA-256 of seed and name, which no library version changes. Validation and

@@ -111,9 +111,7 @@ def check_structure(where: str, contents: Contents, spacing_mm: Sequence[float])
         if array.dtype.kind not in "iu":
             raise DataError(f"{where}: {name} must hold integers, got {array.dtype}")
     if len(spacing_mm) != ndim or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
-        raise DataError(
-            f"{where}: spacing_mm must be {ndim} positive numbers, got {[float(s) for s in spacing_mm]}"
-        )
+        raise DataError(f"{where}: spacing_mm must be {ndim} positive numbers, got {[float(s) for s in spacing_mm]}")
     _check_subject_index(where, np.asarray(contents.subject[:]), contents.subjects)
 
 

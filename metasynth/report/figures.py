@@ -37,9 +37,7 @@ class Series:
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.values) or not len(self.steps):
             got = f"{len(self.steps)} steps and {len(self.values)} values"
-            raise ValueError(
-                f"series {self.label!r}: expected as many values as steps, at least one; got {got}"
-            )
+            raise ValueError(f"series {self.label!r}: expected as many values as steps, at least one; got {got}")
 
 
 def trajectory(series: Sequence[Series], *, ylabel: str = "σ", tail: float = 0.1) -> Figure:
@@ -140,9 +138,7 @@ def segmentation_overlay(
 
     """
     if len(colors) < len(class_names) - 1:
-        raise ValueError(
-            f"colors: expected at least {len(class_names) - 1} for the classes, got {len(colors)}"
-        )
+        raise ValueError(f"colors: expected at least {len(class_names) - 1} for the classes, got {len(colors)}")
     for title, labels in maps.items():
         if labels.shape != image.shape:
             raise ValueError(f"maps: {title!r} has shape {labels.shape}, the image has {image.shape}")

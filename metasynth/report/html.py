@@ -65,9 +65,7 @@ def _markdown(tables: Sequence[Table]) -> str:
     return "\n".join(f"{table.caption}\n\n{table.markdown()}" for table in tables)
 
 
-def _page(
-    folder: RunFolder, results: dict[str, Any], content: ReportContent, images: dict[str, bytes]
-) -> str:
+def _page(folder: RunFolder, results: dict[str, Any], content: ReportContent, images: dict[str, bytes]) -> str:
     source = files("metasynth.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
     figures = [

@@ -64,10 +64,7 @@ class Table:
 
     def numeric(self) -> list[bool]:
         """Which columns hold numbers and nothing else, and so are aligned to the right."""
-        return [
-            all(_is_number(row[at]) or row[at] is None for row in self.rows)
-            for at in range(len(self.columns))
-        ]
+        return [all(_is_number(row[at]) or row[at] is None for row in self.rows) for at in range(len(self.columns))]
 
     def markdown(self) -> str:
         """A Markdown table whose columns are aligned in plain text too."""
@@ -77,8 +74,7 @@ class Table:
         right = self.numeric()
         rule = ["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)]
         padded = [
-            [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]
-            for line in lines
+            [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)] for line in lines
         ]
         return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]]) + "\n"
 

@@ -62,9 +62,7 @@ class DiceAccumulator:
                 f"predicted: must have the target's shape {tuple(target.shape)}, got {tuple(predicted.shape)}"
             )
         if subject.shape != target.shape[:1]:
-            raise ValueError(
-                f"subject: must have shape {tuple(target.shape[:1])}, got {tuple(subject.shape)}"
-            )
+            raise ValueError(f"subject: must have shape {tuple(target.shape[:1])}, got {tuple(subject.shape)}")
         _check_range("predicted", predicted, self.n_classes)
         _check_range("target", target, self.n_classes)
         _check_range("subject", subject, self.n_subjects)

@@ -141,12 +141,9 @@ class _Level(nn.Module):
         # A normalisation subtracts the mean, so a bias before it would have no effect.
         conv = _CONV[ndim]
         self.convs = nn.ModuleList(
-            conv(channels, width, kernel_size=3, padding=1, bias=norm is None)
-            for channels in (in_channels, width)
+            conv(channels, width, kernel_size=3, padding=1, bias=norm is None) for channels in (in_channels, width)
         )
-        self.norms = nn.ModuleList(
-            nn.Identity() if norm is None else _make_norm(norm, ndim, width) for _ in self.convs
-        )
+        self.norms = nn.ModuleList(nn.Identity() if norm is None else _make_norm(norm, ndim, width) for _ in self.convs)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, width, *S) from (B, in_channels, *S)."""
@@ -159,9 +156,7 @@ def _make_norm(norm: Norm, ndim: int, width: int) -> nn.Module:
     return _NORM[norm][ndim](width, affine=True)
 
 
-def _check_arguments(
-    n_classes: int, ndim: int, in_channels: int, widths: Sequence[int], norm: Norm | None
-) -> None:
+def _check_arguments(n_classes: int, ndim: int, in_channels: int, widths: Sequence[int], norm: Norm | None) -> None:
     if n_classes < 2:
         raise UsageError(f"n_classes: must be at least 2 (background and one more), got {n_classes}")
     if ndim not in _CONV:

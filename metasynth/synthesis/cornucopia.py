@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, final
 
 import cornucopia
@@ -70,6 +70,21 @@ class CornucopiaConfig:
             raise UsageError(f"order: must be a whole number from 1 to 7, got {self.order!r}")
         if self.zooms >= 1:
             raise UsageError(f"zooms: must be less than 1, got {self.zooms!r}")
+
+    def at_spacing(self, spacing_mm: float) -> "CornucopiaConfig":
+        """The same configuration for voxels of another size.
+
+        The widths `gmm_fwhm` and `motion_fwhm`, in voxels, are meant for voxels of 1 mm and keep their size in mm:
+        a blur of three 3 mm voxels would leave no cortex. Everything else is relative to the field of view.
+
+        Raises
+        ------
+        UsageError
+            When `spacing_mm` is not a positive number.
+        """
+        if not 0 < spacing_mm < float("inf"):
+            raise UsageError(f"spacing_mm: must be a positive number, got {spacing_mm!r}")
+        return replace(self, gmm_fwhm=self.gmm_fwhm / spacing_mm, motion_fwhm=self.motion_fwhm / spacing_mm)
 
 
 PAPER = CornucopiaConfig()
@@ -158,9 +173,7 @@ class CornucopiaGenerator(ImageGenerator):
     def _one(self, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Image (1, *S) and deformed labels (*S) of one label map (*S)."""
         random.seed(seed)
-        torch.default_generator.manual_seed(
-            seed
-        )  # unlike torch.manual_seed, leaves the streams of GPUs alone
+        torch.default_generator.manual_seed(seed)  # unlike torch.manual_seed, leaves the streams of GPUs alone
         # The transform's own stages, in its order and with its draws: called whole, it raises in the quantile
         # when the deformation has moved every label out of the field of view.
         deformed = self._transform.deform(labels[None])
@@ -173,9 +186,7 @@ class CornucopiaGenerator(ImageGenerator):
 
     def _check(self, labels: Tensor) -> None:
         if labels.ndim not in (3, 4):
-            raise DataError(
-                f"labels: must have shape (B, *S) with 2 or 3 voxel axes, got shape {tuple(labels.shape)}"
-            )
+            raise DataError(f"labels: must have shape (B, *S) with 2 or 3 voxel axes, got shape {tuple(labels.shape)}")
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise DataError(f"labels: must be of an integer dtype, got {labels.dtype}")
         if labels.numel() == 0:

@@ -34,9 +34,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     """The settings as plain JSON values, nested as the dataclasses are."""
     if not is_plain_dataclass(type(config)):
         raise TypeError(f"config must be a dataclass instance; got {type(config).__name__}")
-    return {
-        field.name: _encode(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init
-    }
+    return {field.name: _encode(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
@@ -80,9 +78,7 @@ def apply_overrides(config: C, overrides: Sequence[str]) -> C:
         key, equals, text = override.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise UsageError(
-                f"--set {override}: expected KEY=VALUE, for example --set {next(iter(_keys(config)))}=..."
-            )
+            raise UsageError(f"--set {override}: expected KEY=VALUE, for example --set {next(iter(_keys(config)))}=...")
         _insert(tree, config, key, text.strip())
     return _replace(config, tree, "")
 

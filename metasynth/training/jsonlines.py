@@ -25,13 +25,7 @@ def _not_finite(value: Any, key: str = "") -> str | None:
     """The dotted key of the first number that is not finite."""
     if isinstance(value, float):
         return None if math.isfinite(value) else key or "the value"
-    items = (
-        value.items()
-        if isinstance(value, Mapping)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else ()
-    )
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
     found = (_not_finite(item, f"{key}.{name}" if key else str(name)) for name, item in items)
     return next((name for name in found if name), None)
 
@@ -82,9 +76,7 @@ class JsonLines:
     def truncate(self, position: int) -> None:
         """Cut the file to ``position`` bytes; RunError if it is shorter."""
         if position > self._position:
-            raise RunError(
-                f"{self.path}: holds {self._position} bytes, fewer than the {position} of the checkpoint"
-            )
+            raise RunError(f"{self.path}: holds {self._position} bytes, fewer than the {position} of the checkpoint")
         try:
             self._file.truncate(position)
         except OSError as error:

@@ -29,9 +29,7 @@ class FolderLock:
             os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
         except OSError as error:
             self.release()
-            raise UsageError(
-                f"{folder}: cannot be written: {error.strerror or error}; give another --out"
-            ) from error
+            raise UsageError(f"{folder}: cannot be written: {error.strerror or error}; give another --out") from error
 
     def _lock(self, folder: Path, path: Path) -> None:
         try:

@@ -40,9 +40,7 @@ class RunFolder:
         self._metrics = JsonLines(path / METRICS) if lock and not self.finished else None
 
     @classmethod
-    def create(
-        cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}
-    ) -> Self:
+    def create(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
         """Start a run in a folder that is absent or empty, and write its manifest and environment.
 
         Raises:
@@ -65,9 +63,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def resume(
-        cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}
-    ) -> Self:
+    def resume(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
         """Take up a run that was made with the same manifest (the data may have moved, not changed).
 
         A folder that a run had claimed and not yet begun is begun.

@@ -67,8 +67,8 @@ class Experiment:
         name: as in ``metasynth run NAME``.
         question: one line.
         presets: settings by the name of the preset; all of one frozen dataclass.
-        prepare: (config, cache named by the user or None) -> the cache to use; called before the folder is
-            made.
+        prepare: (config, cache named by the user or None, progress) -> the cache to use; called before the
+            folder is made.
         run: does the work and returns ``{"rows": [{...}], "reference": {...}}``.
         report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
 
@@ -77,7 +77,7 @@ class Experiment:
     name: str
     question: str
     presets: Mapping[str, Any]
-    prepare: Callable[[Any, Path | None], PreparedData]
+    prepare: Callable[[Any, Path | None, Progress], PreparedData]
     run: Callable[[StudyContext], dict[str, Any]]
     report: Callable[[RunFolder], Any]
 
@@ -108,9 +108,7 @@ def load_experiment(name: str) -> Experiment:
         reason = f"{type(error).__name__}: {error}"
         raise RunError(f"experiment {name!r} ({found[name].value}) cannot be loaded: {reason}") from error
     if not isinstance(experiment, Experiment):
-        raise RunError(
-            f"experiment {name!r} ({found[name].value}) is a {type(experiment).__name__}, no Experiment"
-        )
+        raise RunError(f"experiment {name!r} ({found[name].value}) is a {type(experiment).__name__}, no Experiment")
     return experiment
 
 
@@ -140,9 +138,7 @@ def execute(
     """
     earlier = RunFolder.open(out) if resume and (Path(out) / CONFIG).is_file() else None
     if earlier is not None and earlier.manifest["experiment"] != experiment.name:
-        raise UsageError(
-            f"{out}: holds a run of {earlier.manifest['experiment']!r}, not of {experiment.name!r}"
-        )
+        raise UsageError(f"{out}: holds a run of {earlier.manifest['experiment']!r}, not of {experiment.name!r}")
     if not resume:
         refuse_taken(Path(out))  # before the data are prepared, which may take minutes
     asked = _Request(preset, seed, data, device, threads)
@@ -154,14 +150,14 @@ def execute(
     else:
         config = apply_overrides(start, overrides)
     device, threads = configure_torch(settled.device, settled.threads)
-    prepared = experiment.prepare(config, settled.data)
+    progress = Progress(quiet)
+    prepared = experiment.prepare(config, settled.data, progress)
     place = Path(prepared.path).resolve()
     source = {"path": str(place), "digest": prepared.digest, "given": settled.data is not None}
     seed = settled.seed or 0
     manifest = make_manifest(experiment.name, preset, seed, to_dict(config), source)
     make = RunFolder.resume if resume else RunFolder.create
     with make(out, manifest, describe_environment(device, threads)) as folder:
-        progress = Progress(quiet)
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")
         else:

@@ -92,9 +92,7 @@ def _parse(hint: Any, text: str) -> Any:
         return _choose({str(choice): choice for choice in args}, text)
     if origin is tuple:
         parts = [part.strip() for part in text.split(",")] if text else []
-        return tuple(
-            _parse(kind, part) for kind, part in zip(_element_types(args, parts), parts, strict=True)
-        )
+        return tuple(_parse(kind, part) for kind, part in zip(_element_types(args, parts), parts, strict=True))
     if hint is type(None):
         return _choose({"none": None, "null": None}, text.lower())
     if hint is bool:
@@ -122,15 +120,8 @@ def _decode(hint: Any, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise _Refused
-        return tuple(
-            _decode(kind, part) for kind, part in zip(_element_types(args, value), value, strict=True)
-        )
-    if (
-        hint is float
-        and isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    ):
+        return tuple(_decode(kind, part) for kind, part in zip(_element_types(args, value), value, strict=True))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if hint in (bool, int, str, type(None)) and type(value) is hint:
         return value

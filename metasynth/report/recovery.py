@@ -1,0 +1,155 @@
+"""Tables and figures of a recovery study, from its rows, records and example images.
+
+A row has ``model`` (N, L or O), ``sigma_true``, ``sigma_learned``, ``sigma_sd`` and ``dice`` by test condition, each a
+summary with ``mean``, ``per_class`` and ``per_subject``. A setting is known by its label, such as '0.1'.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from metasynth.report.figures import (
+    DiceGroup,
+    Series,
+    Triplet,
+    dice_by_condition,
+    image_triplet,
+    segmentation_overlay,
+    trajectory,
+)
+from metasynth.report.html import ReportFigure
+from metasynth.report.tables import Table
+
+MODELS = {"N": "naive", "L": "Learn2Synth", "O": "optimised"}
+
+Row = Mapping[str, Any]
+Label = Callable[[Any], str]
+
+
+def sigma_table(learned: Sequence[Row], label: Label, published: Mapping[str, float]) -> Table:
+    """Preset against learned sigma (Tables 1 and 3 of the paper), one row a setting.
+
+    Parameters
+    ----------
+    learned : sequence of rows
+        Those of model L.
+    label : callable
+        The label of a ``sigma_true``.
+    published : mapping
+        Label -> the value the paper reports.
+    """
+    records = [
+        {
+            "preset": label(row["sigma_true"]),
+            "learned": row["sigma_learned"],
+            "error": error_of(row),
+            "sd": row["sigma_sd"],
+            "paper": published.get(label(row["sigma_true"])),
+        }
+        for row in learned
+    ]
+    headings = {
+        "preset": "preset σ",
+        "learned": "learned σ",
+        "error": "absolute error",
+        "sd": "sd over the tail",
+        "paper": "paper (full scale)",
+    }
+    caption = "Preset and learned noise. The paper's values are for its own data and scale."
+    return Table.from_records(caption, records, headings)
+
+
+def error_of(row: Row) -> float | None:
+    """|learned - true|; None where the truth is a range."""
+    truth = row["sigma_true"]
+    return abs(row["sigma_learned"] - truth) if isinstance(truth, int | float) else None
+
+
+def dice_table(rows: Sequence[Row], label: Label) -> Table:
+    """Mean foreground Dice by training and test condition (Tables 2 and 4 of the paper)."""
+    conditions = list(rows[0]["dice"])
+    records = [
+        {
+            "real": label(row["sigma_true"]),
+            "model": f"{row['model']} ({MODELS[row['model']]})",
+            **{f"test {name}": row["dice"][name]["mean"] for name in conditions},
+        }
+        for row in rows
+    ]
+    headings = {"real": "real σ", "model": "segmenter"} | {f"test {name}": f"test {name}" for name in conditions}
+    caption = (
+        "Mean Dice of the foreground classes over test subjects, by test noise: N trained with the preset noise, "
+        "L learning it, O trained with what L found."
+    )
+    return Table.from_records(caption, records, headings)
+
+
+def class_table(rows: Sequence[Row], label: Label) -> Table:
+    """Dice per class of each segmenter, tested on the noise of its own real images where that was tested."""
+    records = []
+    for row in rows:
+        real = label(row["sigma_true"])
+        condition = real if real in row["dice"] else next(iter(row["dice"]))
+        foreground = dict(list(row["dice"][condition]["per_class"].items())[1:])
+        records.append({"real": real, "test": condition, "model": row["model"], **foreground})
+    headings = {"real": "real σ", "test": "test σ", "model": "segmenter"}
+    headings |= {name: name for record in records for name in record if name not in headings}
+    return Table.from_records("Dice per class, mean over test subjects.", records, headings)
+
+
+def sigma_figure(
+    courses: Mapping[str, tuple[Sequence[int], Sequence[float]]], learned: Sequence[Row], label: Label, start: float
+) -> ReportFigure:
+    """Sigma against outer steps, with the truth as a dashed line.
+
+    Parameters
+    ----------
+    courses : mapping
+        Label -> outer steps and the values after them.
+    learned : sequence of rows
+        Those of model L.
+    label : callable
+        The label of a ``sigma_true``.
+    start : float
+        The value before the first outer step.
+    """
+    series = []
+    for row in learned:
+        name, truth = label(row["sigma_true"]), row["sigma_true"]
+        steps, values = courses[name]
+        known = float(truth) if isinstance(truth, int | float) else None
+        series.append(Series(f"σ {name}", [0, *steps], [start, *values], known))
+    return ReportFigure("sigma", "Sigma against outer steps; the truth is the dashed line.", trajectory(series))
+
+
+def image_figure(examples: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> ReportFigure:
+    """Figure 2 of the paper, one row a setting."""
+    parts = ("noise_free", "learned", "real")
+    rows = [Triplet(f"σ {name}", *(examples[f"{name}/{part}"] for part in parts)) for name in labels]
+    caption = "A test image without noise, with the learned noise, and as a real image (Figure 2 of the paper)."
+    return ReportFigure("images", caption, image_triplet(rows))
+
+
+def segmentation_figure(examples: Mapping[str, NDArray[Any]], name: str, class_names: Sequence[str]) -> ReportFigure:
+    """A real test image under the truth and the three segmentations."""
+    maps = {"truth": examples[f"{name}/truth"]} | {model: examples[f"{name}/{model}"] for model in MODELS}
+    caption = f"A real image with σ {name}, its true classes and what the three segmenters make of it."
+    return ReportFigure("segmentation", caption, segmentation_overlay(examples[f"{name}/real"], maps, class_names))
+
+
+def dice_figure(rows: Sequence[Row], label: Label, name: str) -> ReportFigure:
+    """Every test subject's Dice, by test noise and segmenter, for one setting."""
+    groups = [
+        DiceGroup(row["model"], condition, [_number(v) for v in dice["per_subject"].values()])
+        for row in rows
+        if label(row["sigma_true"]) == name
+        for condition, dice in row["dice"].items()
+    ]
+    caption = f"Dice by test noise for real σ {name}: every subject a point, their mean the bar."
+    return ReportFigure("dice", caption, dice_by_condition(groups, xlabel="σ of the test images"))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

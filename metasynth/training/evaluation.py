@@ -1,0 +1,90 @@
+"""Segmentation of a test set and its Dice, per class and subject."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
+from metasynth.data.dataset import SliceDataset
+from metasynth.segment.metrics import DiceAccumulator
+from metasynth.synthesis.generator import ImageGenerator
+from metasynth.training.seeding import generator_for
+
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Noise-free test images, made once a run and shared by every model and condition.
+
+    Attributes
+    ----------
+    images : Tensor (N, 1, *S)
+    labels : Tensor (N, *S)
+    subject : Tensor (N,)
+        Index into ``subjects``.
+    subjects, class_names : sequence of str
+    seed : int
+        Of the noise that a condition adds.
+    """
+
+    __test__ = False  # pytest takes the name for a test
+
+    images: Tensor
+    labels: Tensor
+    subject: Tensor
+    subjects: Sequence[str]
+    class_names: Sequence[str]
+    seed: int
+
+    def noisy(self, level: NoiseLevel) -> Tensor:
+        """The images (N, 1, *S) with noise of a level; the same for every model."""
+        draw = generator_for(self.seed, "test noise", level.label)
+        sigma = level.draw(len(self.images), draw)
+        return add_noise(self.images, sigma, standard_normal(self.images, draw))
+
+    def fullest(self) -> int:
+        """Index of the item with the most foreground, which shows most."""
+        return int((self.labels > 0).flatten(1).sum(1).argmax())
+
+
+def middle_plane(image: Tensor) -> Tensor:
+    """A slice (H, W) as it is; of a volume (D, H, W) the middle plane."""
+    return image[image.shape[0] // 2] if image.ndim == 3 else image
+
+
+def make_test_set(dataset: SliceDataset, generator: ImageGenerator, seed: int, repeats: int) -> TestSet:
+    """``repeats`` noise-free images of every item of the test subjects."""
+    everything = dataset.read(torch.arange(len(dataset)))
+    made = [generator(everything.labels, generator_for(seed, "test images", repeat)) for repeat in range(repeats)]
+    return TestSet(
+        images=torch.cat([images for images, _ in made]),
+        labels=torch.cat([labels for _, labels in made]),
+        subject=everything.subject.repeat(repeats),
+        subjects=dataset.subjects,
+        class_names=dataset.cache.class_names,
+        seed=seed,
+    )
+
+
+def segment(model: nn.Module, images: Tensor, device: str) -> Tensor:
+    """Most probable class (N, *S) int64 of images (N, 1, *S), in evaluation mode, without gradients."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        labels = torch.cat([model(chunk.to(device)).argmax(1).cpu() for chunk in images.split(CHUNK)])
+    model.train(was_training)
+    return labels
+
+
+def evaluate(model: nn.Module, test: TestSet, levels: Sequence[NoiseLevel], device: str) -> dict[str, Any]:
+    """Dice under each condition, by the level's label; see `DiceAccumulator.summary`."""
+    scores = {}
+    for level in levels:
+        counts = DiceAccumulator(len(test.class_names), len(test.subjects))
+        counts.update(segment(model, test.noisy(level), device), test.labels, test.subject)
+        scores[level.label] = counts.summary(test.class_names, test.subjects)
+    return scores

@@ -1,0 +1,241 @@
+"""A stage of a run: one training from its first step to its last, through kills and resumptions.
+
+The loop composes: data come from a counter-based stream, a trainer takes the steps, records and checkpoints go to
+the run's folder. A stage that is resumed continues from its latest checkpoint and gives, bit for bit, what it would
+have given uninterrupted; a stage that was finished is only loaded.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
+from metasynth.errors import RunError
+from metasynth.training.checkpoint import (
+    capture_random_states,
+    load_checkpoint,
+    restore_random_states,
+    save_checkpoint,
+)
+from metasynth.training.records import RunFolder
+from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.streams import Example, StepBatch, StepData, stream
+from metasynth.training.study import StudyContext
+
+
+class Trainer(Protocol):
+    """Takes steps and can be saved."""
+
+    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
+        """Take step ``index`` (from 0) and return what to record; NonFiniteError if it cannot be taken."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+
+
+class Supervised:
+    """Plain training of a segmenter on finished images (the baselines)."""
+
+    def __init__(self, segmenter: nn.Module, settings: SegmenterSettings) -> None:
+        self.segmenter = segmenter
+        self._settings = settings
+        self._optimizer = settings.optimizer(segmenter)
+
+    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
+        """One step of Adam on the loss of the inner examples."""
+        loss = self._settings.loss_of(self.segmenter(batch.inner.images), batch.inner.labels)
+        if not loss.isfinite():
+            raise NonFiniteError(index + 1, "loss", loss.item())
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        return {"inner_loss": loss.item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimiser."""
+        return {"model": self.segmenter.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them."""
+        self.segmenter.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+class Bilevel:
+    """Training of a segmenter whose augmenter learns from real examples (Learn2Synth).
+
+    Parameters
+    ----------
+    solver : BilevelSolver
+    outer : OuterSettings
+        Learning rate of the outer level over time.
+    steps : int
+        Length of the stage.
+    observe : callable
+        Gives the outer parameters to record, by name.
+    """
+
+    def __init__(
+        self,
+        solver: BilevelSolver,
+        outer: OuterSettings,
+        steps: int,
+        observe: Callable[[], dict[str, float]],
+    ) -> None:
+        self.solver = solver
+        self._outer = outer
+        self._steps = steps
+        self._observe = observe
+
+    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
+        """A plain inner step, or one with a hypergradient where the batch brings real examples."""
+        if batch.outer is None:
+            return {"inner_loss": self.solver.inner_step(batch.inner).inner_loss}
+        for group in self.solver.outer_optimizer.param_groups:
+            group["lr"] = self._outer.lr_at(index, self._steps)
+        report = self.solver.step([batch.inner], batch.outer, batch.reference)
+        record: dict[str, Any] = {"inner_loss": report.inner_loss, "outer_loss": report.outer_loss}
+        if report.reference_loss is not None:
+            record["reference_loss"] = report.reference_loss
+        record["hypergradient_norm"] = report.hypergradient_norm
+        if report.outer_stepped:
+            record["outer_step"] = report.outer_steps
+            record.update(self._observe())
+        return record
+
+    def state_dict(self) -> dict[str, Any]:
+        """The solver's."""
+        return self.solver.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        self.solver.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the run, such as 'sigma=0.1/learn'; in the records and the checkpoints' folder.
+    steps : int
+        Its length.
+    data : StepData
+        What it is fed.
+    note : callable
+        From a record, the few words shown beside the progress.
+    """
+
+    name: str
+    steps: int
+    data: StepData
+    note: Callable[[dict[str, Any]], str] = lambda record: f"loss {record['inner_loss']:.3f}"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a stage is saved and how many processes make its data."""
+
+    checkpoint_every: int = 100
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
+        if self.workers < 0:
+            raise ValueError(f"workers must be at least 0, got {self.workers}")
+
+
+def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext) -> float:
+    """Carry a stage out, from where the run's folder says it stands; return the seconds it took in all.
+
+    Raises
+    ------
+    RunError
+        If a loss or hypergradient is not finite: with the stage, step, term and last good checkpoint.
+    """
+    folder = context.folder
+    place = folder.checkpoints / stage.name.replace("/", "-")
+    finished, latest = place / "final.pt", place / "latest.pt"
+    if context.resume and finished.is_file():
+        state = load_checkpoint(finished)
+        trainer.load_state_dict(state["trainer"])
+        return float(state["seconds"])
+
+    start, seconds = 0, 0.0
+    if context.resume and latest.is_file():
+        state = load_checkpoint(latest)
+        trainer.load_state_dict(state["trainer"])
+        restore_random_states(state["random"])
+        start, seconds = int(state["step"]), float(state["seconds"])
+        folder.truncate(int(state["position"]))
+    else:
+        folder.truncate(_end_of_finished(folder))
+
+    begin = time.perf_counter()
+
+    def save(path: Path, step: int) -> float:
+        taken = seconds + time.perf_counter() - begin
+        save_checkpoint(
+            path,
+            {
+                "stage": stage.name,
+                "step": step,
+                "seconds": taken,
+                "position": folder.sync(),
+                "trainer": trainer.state_dict(),
+                "random": capture_random_states(),
+            },
+        )
+        return taken
+
+    saved: tuple[Path, int] | None = (latest, start) if start else None
+    with context.progress.task(stage.name, stage.steps, done=start) as task:
+        for index, batch in enumerate(stream(stage.data, start, stage.steps, pace.workers), start=start):
+            try:
+                record = trainer.step(index, batch.to(context.device))
+            except NonFiniteError as error:
+                raise RunError(_where_to_go_on(stage, error, saved, folder)) from error
+            folder.append({"stage": stage.name, "step": index + 1, **record})
+            task.advance(note=stage.note(record))
+            if (index + 1) % pace.checkpoint_every == 0 and index + 1 < stage.steps:
+                save(latest, index + 1)
+                saved = (latest, index + 1)
+    taken = save(finished, stage.steps)
+    latest.unlink(missing_ok=True)
+    return taken
+
+
+def _end_of_finished(folder: RunFolder) -> int:
+    """Where the records of the finished stages end."""
+    ends = [int(load_checkpoint(path)["position"]) for path in folder.checkpoints.glob("*/final.pt")]
+    return max(ends, default=0)
+
+
+def _where_to_go_on(stage: Stage, error: NonFiniteError, saved: tuple[Path, int] | None, folder: RunFolder) -> str:
+    if saved is None:
+        last = "no checkpoint of this stage yet"
+    else:
+        last = f"last good checkpoint: {saved[0]} (step {saved[1]})"
+    return f"{folder.path}: stage {stage.name} stopped: {error}; {last}"
+
+
+def bilevel_losses(settings: SegmenterSettings) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(images, draws)``."""
+
+    def inner_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
+        return settings.loss_of(segmenter(augmenter(example.images, example.draws)), example.labels)
+
+    def outer_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
+        return settings.loss_of(segmenter(example.images), example.labels)
+
+    return inner_loss, outer_loss

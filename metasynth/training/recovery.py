@@ -1,0 +1,127 @@
+"""What recovery studies share: the material they work on, the value they report, the images they show.
+
+A recovery study (paper section 4.1) corrupts synthetic images in a known way, calls them real, and asks whether the
+augmenter learns the corruption.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.data.splits import Split, make_split
+from metasynth.errors import DataError
+from metasynth.synthesis.cornucopia import CornucopiaConfig, CornucopiaGenerator
+from metasynth.synthesis.generator import ImageGenerator
+from metasynth.training.evaluation import TestSet, make_test_set
+from metasynth.training.records import RunFolder
+from metasynth.training.study import PreparedData, StudyContext
+
+SPLIT = "split.json"
+EXAMPLES = "examples.npz"
+TAIL = 0.1
+
+
+def check_cache(path: Path, levels: int) -> PreparedData:
+    """Open a cache, check every value in it, and check that a network of ``levels`` levels can take its slices.
+
+    Raises
+    ------
+    DataError
+        If the file is no valid cache, the slices cannot be halved often enough, or the subjects are too few.
+    """
+    with Cache(path) as cache:
+        factor = 2 ** (levels - 1)
+        if any(n % factor for n in cache.shape):
+            raise DataError(
+                f"{path}: slices of {' x '.join(map(str, cache.shape))} cannot be halved {levels - 1} times; expected "
+                f"sizes divisible by {factor} for a network of {levels} levels"
+            )
+        try:
+            split = make_split(cache.subjects, 0)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        if len(split.train) < 2:
+            raise DataError(
+                f"{path}: expected at least 2 training subjects (synthetic and real examples come from different "
+                f"ones), got {len(split.train)} of {len(cache.subjects)} subjects"
+            )
+        return PreparedData(Path(path), cache.info.digest)
+
+
+@dataclass(frozen=True)
+class Material:
+    """A cache divided into subjects to learn from and to test on, with a generator of images.
+
+    Attributes
+    ----------
+    train : SliceDataset
+    test : TestSet
+    generator : ImageGenerator
+    n_classes, ndim : int
+    """
+
+    train: SliceDataset
+    test: TestSet
+    generator: ImageGenerator
+    n_classes: int
+    ndim: int
+
+
+def gather(context: StudyContext, synthesis: CornucopiaConfig, test_repeats: int) -> Material:
+    """Open the run's cache, divide its subjects (60/20/20, kept in split.json) and make the test images."""
+    cache = Cache(context.data, check_values=False)  # checked before the folder was made
+    split = _kept_split(context, cache)
+    # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
+    generator = CornucopiaGenerator(cache.n_classes, synthesis.at_spacing(min(cache.info.spacing_mm)))
+    held_out = SliceDataset(cache, split.test)
+    return Material(
+        train=SliceDataset(cache, split.train),
+        test=make_test_set(held_out, generator, context.seed, test_repeats),
+        generator=generator,
+        n_classes=cache.n_classes,
+        ndim=len(cache.shape),
+    )
+
+
+def _kept_split(context: StudyContext, cache: Cache) -> Split:
+    if context.resume and (context.folder.path / SPLIT).is_file():
+        return Split.from_dict(context.folder.read_json(SPLIT))
+    split = make_split(cache.subjects, context.seed)
+    context.folder.write_json(SPLIT, split.to_dict())
+    return split
+
+
+def trajectory_of(records: Sequence[Mapping[str, Any]], stage: str, name: str) -> tuple[list[int], list[float]]:
+    """Outer steps and the values of outer parameter ``name`` after them, from the records of a stage."""
+    of_stage = [r for r in records if r["stage"] == stage and "outer_step" in r]
+    return [r["outer_step"] for r in of_stage], [r[name] for r in of_stage]
+
+
+def tail_of(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation over the last tenth of the outer steps: the value that is reported."""
+    last = np.asarray(values[-max(1, round(TAIL * len(values))) :])
+    return float(last.mean()), float(last.std())
+
+
+def save_examples(folder: RunFolder, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Keep the images that the report shows."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    folder.write_bytes(EXAMPLES, buffer.getvalue())
+
+
+def load_examples(folder: RunFolder) -> dict[str, NDArray[Any]]:
+    """The arrays of `save_examples`; DataError if the file is missing or damaged."""
+    path = folder.path / EXAMPLES
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error

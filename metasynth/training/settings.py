@@ -1,0 +1,143 @@
+"""Settings that studies share: the segmenter's training and the outer level."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from metasynth.bilevel.outer_step import OuterStep
+from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
+from metasynth.segment.unet import UNet
+
+
+@dataclass(frozen=True)
+class SegmenterSettings:
+    """The inner problem: network, loss and optimiser.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Channels of each resolution level; four levels in the paper.
+    norm : {'none', 'batch', 'instance'}
+        Normalisation after each convolution; none in the paper.
+    loss : {'dice', 'squared_dice', 'logit_mse'}
+        Soft Dice with a plain or (as in the authors' scripts) squared denominator, over all classes; or the logit
+        regression of the authors' README.
+    lr : float
+        Learning rate of Adam.
+    batch_size : int
+        Synthetic images a step.
+    steps : int
+        Inner steps.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    norm: Literal["none", "batch", "instance"] = "none"
+    loss: Literal["dice", "squared_dice", "logit_mse"] = "squared_dice"
+    lr: float = 2e-3
+    batch_size: int = 8
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, batch_size=self.batch_size, steps=self.steps, levels=len(self.widths))
+        _require_positive(lr=self.lr)
+
+    def build(self, n_classes: int, ndim: int, generator: torch.Generator) -> UNet:
+        """The paper's U-Net with these widths, initialised from ``generator``."""
+        norm = None if self.norm == "none" else self.norm
+        return UNet(n_classes, ndim=ndim, widths=self.widths, norm=norm, generator=generator)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Adam:
+        """Adam on the model's parameters."""
+        return torch.optim.Adam(model.parameters(), lr=self.lr)
+
+    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of logits (B, K, *S) against labels (B, *S)."""
+        if self.loss == "logit_mse":
+            return logit_mse_loss(logits, labels)
+        return soft_dice_loss(logits, labels, squared=self.loss == "squared_dice")
+
+
+@dataclass(frozen=True)
+class OuterSettings:
+    """The outer problem: when a hypergradient is taken and what is made of it.
+
+    Attributes
+    ----------
+    lr : float
+        Learning rate of Adam on the unconstrained outer parameters.
+    betas : tuple of two float
+        Decay of its first and second moments.
+    batch_size : int
+        Real images a hypergradient (and as many in the reference batch).
+    warmup : int
+        Inner steps before the first hypergradient.
+    every : int
+        A hypergradient at every ``every``-th inner step from then on.
+    reference : bool
+        Subtract from the real gradient that of a fresh synthetic batch; see
+        `metasynth.bilevel.hypergradient.hypergradient`.
+    memory, clip, average :
+        See `metasynth.bilevel.outer_step.OuterStep`; a clip of 0 means none.
+    hold : float
+        Fraction of the outer steps at the full rate; over the rest it falls along a half cosine to ``final`` times it.
+    final : float
+        See ``hold``.
+    """
+
+    lr: float = 0.03
+    betas: tuple[float, float] = (0.9, 0.99)
+    batch_size: int = 8
+    warmup: int = 200
+    every: int = 2
+    reference: bool = True
+    memory: float = 0.9
+    clip: float = 3.0
+    average: int = 1
+    hold: float = 0.5
+    final: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require_positive(lr=self.lr)
+        _require_at_least(1, batch_size=self.batch_size, every=self.every)
+        _require_at_least(0, warmup=self.warmup)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+        if not (0 <= self.hold <= 1 and 0 <= self.final <= 1):
+            raise ValueError(f"hold and final must be in [0, 1], got {self.hold} and {self.final}")
+        self.step_options()
+
+    def step_options(self) -> OuterStep:
+        """The options of the solver's outer step."""
+        return OuterStep(average=self.average, clip=self.clip or None, memory=self.memory)
+
+    def optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
+        """Adam on the outer parameters."""
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)
+
+    def is_due(self, step: int) -> bool:
+        """Whether inner step ``step`` (from 0) takes a hypergradient."""
+        return step >= self.warmup and (step - self.warmup) % self.every == 0
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The outer learning rate at inner step ``step`` of ``steps``."""
+        done = (step - self.warmup) / max(1, steps - self.warmup)
+        if done <= self.hold:
+            return self.lr
+        fall = 0.5 * (1 + math.cos(math.pi * (done - self.hold) / (1 - self.hold)))
+        return self.lr * (self.final + (1 - self.final) * fall)
+
+
+def _require_at_least(bound: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < bound:
+            raise ValueError(f"{name} must be at least {bound}, got {value}")
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")

@@ -1,0 +1,139 @@
+"""The trainings that studies are made of: an augmenter learned with its segmenter, and a plain segmenter.
+
+All segmenters of a run start from the same weights and see the same label maps and noise-free images step by step, so
+that what tells them apart is their augmentation alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.solver import BilevelSolver
+from metasynth.training.loop import Bilevel, Pace, Stage, Supervised, bilevel_losses, run_stage
+from metasynth.training.recovery import Material, tail_of, trajectory_of
+from metasynth.training.seeding import generator_for
+from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.streams import Source, StepData, Synthetic
+from metasynth.training.study import StudyContext
+
+
+class TrainingSettings(Protocol):
+    """The part of a study's configuration that its trainings read."""
+
+    @property
+    def segmenter(self) -> SegmenterSettings:
+        """The inner problem."""
+
+    @property
+    def outer(self) -> OuterSettings:
+        """The outer problem."""
+
+    @property
+    def pace(self) -> Pace:
+        """Checkpoints and workers."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What Learn2Synth gave.
+
+    Attributes
+    ----------
+    segmenter : torch.nn.Module
+    mean, sd : dict
+        Of each observed outer parameter over the last tenth of the outer steps.
+    seconds : float
+    """
+
+    segmenter: nn.Module
+    mean: dict[str, float]
+    sd: dict[str, float]
+    seconds: float
+
+
+def learn(
+    context: StudyContext,
+    material: Material,
+    name: str,
+    augmenter: nn.Module,
+    real: Source,
+    observe: Callable[[], dict[str, float]],
+) -> Learned:
+    """Learn2Synth (paper section 3.1): train a segmenter on augmented synthetic images, the augmenter on real ones.
+
+    Parameters
+    ----------
+    context, material :
+        The run and its data.
+    name : str
+        Of the stage.
+    augmenter : torch.nn.Module
+        ``augmenter(images, draws)``; its parameters are learned in place.
+    real : callable
+        Makes the real examples.
+    observe : callable
+        The outer parameters to record, by name.
+    """
+    settings: TrainingSettings = context.config
+    inner, outer = settings.segmenter, settings.outer
+    segmenter = _segmenter(context, material)
+    augmenter = augmenter.to(context.device)
+    solver = BilevelSolver(
+        BilevelProblem(*bilevel_losses(inner)),
+        segmenter,
+        inner.optimizer(segmenter),
+        augmenter,
+        outer.optimizer(augmenter.parameters()),
+        outer_step=outer.step_options(),
+    )
+    data = _data(context, material, Synthetic(material.generator), real)
+
+    def note(record: dict[str, Any]) -> str:
+        return ", ".join([f"{key} {value:.3f}" for key, value in observe().items()] + [_loss(record)])
+
+    stage = Stage(name, inner.steps, data, note)
+    seconds = run_stage(stage, Bilevel(solver, outer, inner.steps, observe), settings.pace, context)
+    records = context.folder.read_metrics()
+    tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in observe()}
+    return Learned(
+        segmenter,
+        mean={key: mean for key, (mean, _) in tails.items()},
+        sd={key: sd for key, (_, sd) in tails.items()},
+        seconds=seconds,
+    )
+
+
+def train_plain(context: StudyContext, material: Material, name: str, source: Source) -> tuple[nn.Module, float]:
+    """A plain segmenter on the images of ``source``, and the seconds its training took."""
+    settings: TrainingSettings = context.config
+    segmenter = _segmenter(context, material)
+    stage = Stage(name, settings.segmenter.steps, _data(context, material, source, None), _loss)
+    return segmenter, run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
+
+
+def _segmenter(context: StudyContext, material: Material) -> nn.Module:
+    settings: SegmenterSettings = context.config.segmenter
+    start = generator_for(context.seed, "segmenter")
+    return settings.build(material.n_classes, material.ndim, start).to(context.device)
+
+
+def _data(context: StudyContext, material: Material, inner: Source, outer: Source | None) -> StepData:
+    settings: TrainingSettings = context.config
+    return StepData(
+        dataset=material.train,
+        inner=inner,
+        outer=outer,
+        seed=context.seed,
+        batch_size=settings.segmenter.batch_size,
+        # The draw of subjects depends on it, and must not differ between the stages.
+        outer_batch_size=settings.outer.batch_size,
+        is_due=None if outer is None else settings.outer.is_due,
+        reference=settings.outer.reference,
+    )
+
+
+def _loss(record: dict[str, Any]) -> str:
+    return f"loss {record['inner_loss']:.3f}"

@@ -1,0 +1,144 @@
+"""What a training step is fed: counter-based, so that step t sees the same data however the run got there.
+
+Every random draw of step t comes from generators seeded by (run seed, what for, t). Nothing depends on the steps
+before, on the number of worker processes, or on the stage: stages of one run that differ in their augmentation
+only see the same label maps and the same noise-free images, step by step.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
+from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
+from metasynth.synthesis.generator import ImageGenerator
+from metasynth.training.seeding import generator_for
+
+
+class Example(NamedTuple):
+    """Images with their truth.
+
+    ``images`` (B, 1, *S) float32; ``labels`` (B, *S) int64; ``draws`` (B, 1, *S) standard normal draws for the
+    augmenter, or None where the images are final.
+    """
+
+    images: Tensor
+    labels: Tensor
+    draws: Tensor | None
+
+    def to(self, device: str) -> "Example":
+        """The same example on another device."""
+        draws = None if self.draws is None else self.draws.to(device)
+        return Example(self.images.to(device), self.labels.to(device), draws)
+
+
+class StepBatch(NamedTuple):
+    """The data of one step; ``outer`` and ``reference`` only where a hypergradient is due."""
+
+    inner: Example
+    outer: Example | None
+    reference: Example | None
+
+    def to(self, device: str) -> "StepBatch":
+        """The same batch on another device."""
+        return StepBatch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
+
+Source = Callable[[Batch, torch.Generator], Example]
+"""Makes an example from items of a cache; picklable, so that workers can have it."""
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Noise-free synthetic images, with draws for the augmenter to apply."""
+
+    generator: ImageGenerator
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """Images and deformed labels of a batch's label maps."""
+        images, labels = self.generator(batch.labels, generator)
+        return Example(images, labels, standard_normal(images, generator))
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Synthetic images with noise of a known level: the "real" domain of the paper's section 4.1.
+
+    From the same generator state it makes the same noise-free images and draws as `Synthetic`.
+    """
+
+    generator: ImageGenerator
+    level: NoiseLevel
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """Noisy images and deformed labels of a batch's label maps."""
+        clean = Synthetic(self.generator)(batch, generator)
+        assert clean.draws is not None
+        sigma = self.level.draw(len(clean.images), generator)
+        return Example(add_noise(clean.images, sigma, clean.draws), clean.labels, None)
+
+
+@dataclass(frozen=True)
+class StepData(Dataset[StepBatch]):
+    """Step t's data as item t.
+
+    Attributes
+    ----------
+    dataset : SliceDataset
+        The training subjects. In every step they are halved at random: one half gives the label maps for synthesis,
+        the other the real examples.
+    inner, outer : callable
+        How the examples are made.
+    seed : int
+        The run's.
+    batch_size, outer_batch_size : int
+        Examples of each kind.
+    is_due : callable or None
+        Whether step t takes a hypergradient; None: never.
+    reference : bool
+        Whether such a step gets a reference batch. It is synthesised from the label maps of the real examples, with
+        randomness of its own, so that anatomy does not tell it from them.
+    """
+
+    dataset: SliceDataset
+    inner: Source
+    outer: Source | None
+    seed: int
+    batch_size: int
+    outer_batch_size: int = 1
+    is_due: Callable[[int], bool] | None = None
+    reference: bool = True
+
+    def __getitem__(self, step: int) -> StepBatch:
+        draw = generator_for(self.seed, "subjects", step)
+        ours, theirs = draw_disjoint(self.dataset, self.batch_size, self.outer_batch_size, draw)
+        inner = self.inner(self.dataset.read(ours), generator_for(self.seed, "inner", step))
+        if self.is_due is None or self.outer is None or not self.is_due(step):
+            return StepBatch(inner, None, None)
+        items = self.dataset.read(theirs)
+        outer = self.outer(items, generator_for(self.seed, "outer", step))
+        reference = self.inner(items, generator_for(self.seed, "reference", step)) if self.reference else None
+        return StepBatch(inner, outer, reference)
+
+
+def stream(data: StepData, start: int, stop: int, workers: int) -> Iterator[StepBatch]:
+    """The batches of steps start to stop - 1, made ahead by ``workers`` processes (0: in this one)."""
+    loader = DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # the loader draws a seed it does not need; not from the global stream
+    )
+    return iter(loader)
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
