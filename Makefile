@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-export OMP_NUM_THREADS ?= 2
+# One thread a process: studies and tests run several processes side by side.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: help run test test-all lint bench clean
 

@@ -86,6 +86,8 @@ class NoiseConfig:
         Levels of the test images.
     test_repeats : int
         Synthetic test images of each test slice.
+    baselines : bool
+        Train N and O too; without them a run only recovers sigma.
     cohort : str
         The embedded cohort that is used when no cache is given.
     segmenter, outer, pace :
@@ -98,6 +100,7 @@ class NoiseConfig:
     start: float = 0.4
     test: tuple[NoiseLevel, ...] = LEVELS
     test_repeats: int = 2
+    baselines: bool = True
     cohort: Literal["template-64", "template-96", "template-192"] = "template-96"
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     outer: OuterSettings = field(default_factory=OuterSettings)
@@ -116,6 +119,11 @@ class NoiseConfig:
         if self.outer.warmup >= self.segmenter.steps:
             raise ValueError(
                 f"outer.warmup must be below segmenter.steps = {self.segmenter.steps}, got {self.outer.warmup}"
+            )
+        if not self.outer.outer_steps(self.segmenter.steps):
+            raise ValueError(
+                f"outer.average must leave an outer step in segmenter.steps = {self.segmenter.steps} with outer.warmup "
+                f"= {self.outer.warmup} and outer.every = {self.outer.every}, got {self.outer.average}"
             )
 
 
@@ -154,14 +162,12 @@ def run(context: StudyContext) -> dict[str, Any]:
         real = Corrupted(material.generator, level)
         found = learn(context, material, learning(level.label), augmenter, real, _observe(augmenter))
         sigma = found.mean["sigma"]
-        same = Corrupted(material.generator, NoiseLevel(sigma, sigma))
-        naive, naive_seconds = train_plain(context, material, f"sigma={level.label}/naive", real)
-        optimised, optimised_seconds = train_plain(context, material, f"sigma={level.label}/optimised", same)
-        trained = {
-            "N": (naive, level.to_json(), naive_seconds),
-            "L": (found.segmenter, None, found.seconds),
-            "O": (optimised, sigma, optimised_seconds),
-        }
+        trained: dict[str, tuple[nn.Module, Any, float]] = {"L": (found.segmenter, None, found.seconds)}
+        if config.baselines:
+            same = Corrupted(material.generator, NoiseLevel(sigma, sigma))
+            naive, seconds = train_plain(context, material, f"sigma={level.label}/naive", real)
+            optimised, more_seconds = train_plain(context, material, f"sigma={level.label}/optimised", same)
+            trained = {"N": (naive, level.to_json(), seconds), **trained, "O": (optimised, sigma, more_seconds)}
         for model, (segmenter, sigma_train, seconds) in trained.items():
             rows.append(
                 {

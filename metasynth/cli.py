@@ -103,7 +103,9 @@ def list_() -> None:
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", metavar="N", type=click.IntRange(min=1), help="CPU threads of torch.")
+@click.option(
+    "--threads", metavar="N", type=click.IntRange(min=1), help="CPU threads of torch; half of the cores by default."
+)
 @click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
 def run(
     experiment: str,
@@ -184,7 +186,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
     It is made once and kept in the user's cache folder (METASYNTH_CACHE names another).
     """
     from metasynth.data_prep.cohort import COHORTS, ensure_cohort
-    from metasynth.training.atomic import write_atomically
+    from metasynth.files import write_atomically
     from metasynth.training.config import nearest
     from metasynth.training.progress import Progress
 

@@ -1,10 +1,7 @@
 """Writing the HDF5 cache: complete or not at all."""
 
 import io
-import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -19,6 +16,7 @@ from metasynth.data.validation import (
     content_digest,
 )
 from metasynth.errors import DataError
+from metasynth.files import write_atomically
 
 
 def write_cache(
@@ -70,7 +68,7 @@ def write_cache(
     # File format 1.10 carries checksums in its own records, so that damage is noticed and not followed.
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         _fill(file, stored, info, digest)
-    _replace(path, buffer.getbuffer())
+    write_atomically(path, buffer.getbuffer(), failure=DataError, make_folder=False)
     return digest
 
 
@@ -122,31 +120,3 @@ def _fixed_text(texts: Sequence[str]) -> np.ndarray:
     encoded = [text.encode() for text in texts]
     length = max(1, *(len(text) for text in encoded))
     return np.array(encoded, dtype=h5py.string_dtype(length=length))
-
-
-def _replace(path: Path, content: memoryview) -> None:
-    """Write a file under a temporary name beside `path` and rename it once it is on the disk."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-        raise
-    with suppress(OSError):
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the operating system write a folder's entries, the new name among them, to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -59,7 +59,7 @@ def trajectory(series: Sequence[Series], *, ylabel: str = "σ", tail: float = 0.
         axes = figure.add_subplot()
         for index, one in enumerate(series):
             steps, values = np.asarray(one.steps, float), np.asarray(one.values, float)
-            count = max(1, math.ceil(tail * len(values)))
+            count = max(1, round(tail * len(values)))
             mean = values[-count:].mean()
             found = f"{one.label}: {mean:.3f}" + ("" if one.truth is None else f" (truth {one.truth:.3f})")
             axes.plot(steps, values, color=color(index), label=found)

@@ -133,9 +133,9 @@ def image_figure(examples: Mapping[str, NDArray[Any]], labels: Sequence[str]) ->
 
 
 def segmentation_figure(examples: Mapping[str, NDArray[Any]], name: str, class_names: Sequence[str]) -> ReportFigure:
-    """A real test image under the truth and the three segmentations."""
-    maps = {"truth": examples[f"{name}/truth"]} | {model: examples[f"{name}/{model}"] for model in MODELS}
-    caption = f"A real image with σ {name}, its true classes and what the three segmenters make of it."
+    """A real test image under the truth and the segmentations there are."""
+    maps = {part: examples[f"{name}/{part}"] for part in ("truth", *MODELS) if f"{name}/{part}" in examples}
+    caption = f"A real image with σ {name}, its true classes and what the segmenters make of it."
     return ReportFigure("segmentation", caption, segmentation_overlay(examples[f"{name}/real"], maps, class_names))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from metasynth.errors import RunError
-from metasynth.training.atomic import write_atomically
+from metasynth.files import write_atomically
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:

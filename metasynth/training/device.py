@@ -1,5 +1,7 @@
 """The device and threads of a process, and kernels that give the same numbers twice."""
 
+import os
+
 import torch
 
 from metasynth.errors import UsageError
@@ -7,6 +9,8 @@ from metasynth.errors import UsageError
 
 def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
     """Set threads, denormals and deterministic kernels for the process; return the device and threads in use.
+
+    Without ``threads`` torch gets half of the cores that the process may use.
 
     Raises:
         UsageError: there is no such device, or ``threads`` is below 1.
@@ -18,10 +22,18 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
         raise UsageError(f"--device {device}: torch sees no CUDA device here; choose cpu or auto")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads: expected at least 1, got {threads}")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    # Half of the cores: the rest are left to the processes that make the data. Threads that wait for each other on
+    # a core that something else holds cost more than they give (7 s for a step of .2 s was seen on two cores).
+    torch.set_num_threads(threads or max(1, _cores() // 2))
     torch.set_flush_denormal(True)  # the tails of Gaussian kernels hold denormals, which slow CPUs tenfold
     if device.startswith("cuda"):
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
     return device, torch.get_num_threads()
+
+
+def _cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -2,10 +2,11 @@
 
 import fcntl
 import os
+import weakref
 from pathlib import Path
 
 from metasynth.errors import RunError, UsageError
-from metasynth.training.atomic import is_leftover
+from metasynth.files import is_leftover
 
 LOCK_NAME = ".lock"
 
@@ -27,6 +28,8 @@ class FolderLock:
             self._lock(folder, path)
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+            # Worker processes inherit the descriptor, outlive a killed parent by seconds, and would hold the lock.
+            os.register_at_fork(after_in_child=_Release(self))
         except OSError as error:
             self.release()
             raise UsageError(f"{folder}: cannot be written: {error.strerror or error}; give another --out") from error
@@ -47,6 +50,18 @@ class FolderLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+class _Release:
+    """Closes a lock's descriptor in the process it is called in; the parent's hold is not touched."""
+
+    def __init__(self, lock: FolderLock) -> None:
+        self._lock = weakref.ref(lock)
+
+    def __call__(self) -> None:
+        lock = self._lock()
+        if lock is not None:
+            lock.release()
 
 
 def claim(path: Path) -> FolderLock:

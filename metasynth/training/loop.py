@@ -169,6 +169,7 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     if context.resume and finished.is_file():
         state = load_checkpoint(finished)
         trainer.load_state_dict(state["trainer"])
+        restore_random_states(state["random"])  # the next stage goes on from them
         return float(state["seconds"])
 
     start, seconds = 0, 0.0

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from metasynth.errors import DataError, RunError, UsageError
-from metasynth.training.atomic import write_atomically
+from metasynth.files import write_atomically
 from metasynth.training.jsonlines import JsonLines, encode, read_lines
 from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings
 from metasynth.training.manifest import FORMAT, differing, flatten, normal

@@ -5,6 +5,8 @@ augmenter learns the corruption.
 """
 
 import io
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +123,7 @@ def load_examples(folder: RunFolder) -> dict[str, NDArray[Any]]:
     """The arrays of `save_examples`; DataError if the file is missing or damaged."""
     path = folder.path / EXAMPLES
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

@@ -43,6 +43,7 @@ class SegmenterSettings:
 
     def __post_init__(self) -> None:
         _require_at_least(1, batch_size=self.batch_size, steps=self.steps, levels=len(self.widths))
+        _require_at_least(1, widths=min(self.widths))
         _require_positive(lr=self.lr)
 
     def build(self, n_classes: int, ndim: int, generator: torch.Generator) -> UNet:
@@ -121,6 +122,10 @@ class OuterSettings:
     def is_due(self, step: int) -> bool:
         """Whether inner step ``step`` (from 0) takes a hypergradient."""
         return step >= self.warmup and (step - self.warmup) % self.every == 0
+
+    def outer_steps(self, steps: int) -> int:
+        """Outer steps in ``steps`` inner steps."""
+        return sum(map(self.is_due, range(steps))) // self.average
 
     def lr_at(self, step: int, steps: int) -> float:
         """The outer learning rate at inner step ``step`` of ``steps``."""

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
 from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
+from metasynth.errors import MetasynthError
 from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.seeding import generator_for
 
@@ -126,9 +127,15 @@ class StepData(Dataset[StepBatch]):
 
 
 def stream(data: StepData, start: int, stop: int, workers: int) -> Iterator[StepBatch]:
-    """The batches of steps start to stop - 1, made ahead by ``workers`` processes (0: in this one)."""
+    """The batches of steps start to stop - 1, made ahead by ``workers`` processes (0: in this one).
+
+    Raises
+    ------
+    MetasynthError
+        What the making of a batch raised, as it was; torch would put a worker's traceback into the message.
+    """
     loader = DataLoader(
-        data,
+        _Caught(data),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
@@ -136,7 +143,23 @@ def stream(data: StepData, start: int, stop: int, workers: int) -> Iterator[Step
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # the loader draws a seed it does not need; not from the global stream
     )
-    return iter(loader)
+    for made in loader:
+        if isinstance(made, MetasynthError):
+            raise made
+        yield made
+
+
+@dataclass(frozen=True)
+class _Caught(Dataset[StepBatch | MetasynthError]):
+    """The data, with errors as items."""
+
+    data: StepData
+
+    def __getitem__(self, step: int) -> StepBatch | MetasynthError:
+        try:
+            return self.data[step]
+        except MetasynthError as error:
+            return error
 
 
 def _start_worker(_: int) -> None:

@@ -1,32 +1,40 @@
 """Files that are either wholly there or not there at all, whenever the process or the machine stops."""
 
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from metasynth.errors import RunError
+from metasynth.errors import MetasynthError, RunError
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
+def write_atomically(
+    path: Path, data: bytes | memoryview, *, failure: type[MetasynthError] = RunError, make_folder: bool = True
+) -> None:
     """Write ``data`` under a temporary name in the same folder, flush it to the disk, rename it to ``path``.
 
+    A folder that is missing is made, unless ``make_folder`` is false.
+
     Raises:
-        RunError: the file could not be written (full disk, no permission, ...); what was at ``path`` stays as
-            it was.
+        failure: the file could not be written (full disk, no permission, ...), in one line; what was at ``path``
+            stays as it was, and no temporary file is left.
 
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise failure(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
     _sync_folder(path.parent)
 
 
