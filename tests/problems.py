@@ -157,9 +157,7 @@ class _Sgd:
         g, dg = g + decay * phi, dg + decay * jacobian
         if mu:
             damped = 1 - self.options["dampening"]
-            self.m, self.dm = (
-                (g, dg) if self.m is None else (mu * self.m + damped * g, mu * self.dm + damped * dg)
-            )
+            self.m, self.dm = (g, dg) if self.m is None else (mu * self.m + damped * g, mu * self.dm + damped * dg)
             if self.options["nesterov"]:
                 g, dg = g + mu * self.m, dg + mu * self.dm
             else:

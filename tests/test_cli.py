@@ -61,9 +61,7 @@ def test_list_shows_what_can_be_run_and_what_is_broken(cli):
 
 
 def test_run_prints_the_table_and_where_the_page_is(cli, tmp_path):
-    result = cli(
-        "run", "tiny", "--out", "a", "--seed", "2", "--set", "steps=3", "--device", "cpu", "--threads", "1"
-    )
+    result = cli("run", "tiny", "--out", "a", "--seed", "2", "--set", "steps=3", "--device", "cpu", "--threads", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("One row.\n\n|  Total |\n")
     assert result.stdout.endswith("Report: a/report.html\n")
@@ -168,9 +166,7 @@ def test_failures_are_one_line_and_exit_code_1(cli, stop, error, message):
 
 
 def test_a_broken_experiment_is_exit_code_1(cli):
-    message = (
-        "Error: experiment 'broken' (tiny_study:EXPERIMENT) cannot be loaded: ImportError: no module named x"
-    )
+    message = "Error: experiment 'broken' (tiny_study:EXPERIMENT) cannot be loaded: ImportError: no module named x"
     failed(cli("run", "broken"), 1, message)
 
 
@@ -196,7 +192,5 @@ def test_the_command_line_answers_without_loading_torch():
 
 
 def test_python_dash_m():
-    done = subprocess.run(
-        [sys.executable, "-m", "metasynth", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "metasynth", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"metasynth, version {__version__}\n"

@@ -32,10 +32,7 @@ def test_prep_template_copies_and_never_overwrites(cli, tmp_path, monkeypatch):
     result = cli("prep", "template")
     assert result.stdout == f"Cohort: {kept}\n"
     assert "template-64: 2/2" in result.stderr
-    assert (
-        cli("prep", "template", "--cohort", "template-96", "--out", "copies/a.h5").stdout
-        == "Cohort: copies/a.h5\n"
-    )
+    assert cli("prep", "template", "--cohort", "template-96", "--out", "copies/a.h5").stdout == "Cohort: copies/a.h5\n"
     assert (tmp_path / "copies" / "a.h5").read_bytes() == b"cache"
     refused = cli("prep", "template", "--out", "kept.h5")
     assert (refused.exit_code, refused.stderr) == (

@@ -49,9 +49,7 @@ def imported(tree: ast.Module, known: set[str]) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = "." if node.level else node.module or ""
-            found |= {
-                f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names
-            }
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names}
     return found
 
 

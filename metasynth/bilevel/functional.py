@@ -82,7 +82,7 @@ class FunctionalModel:
         """Write parameters (one per ``model.parameters()``) and buffers into the model itself."""
         for target, value in zip(self.model.parameters(), parameters, strict=True):
             target.data.copy_(value.detach())
-        owned = dict(self.model.named_buffers())
+        owned = dict(self.model.named_buffers(remove_duplicate=False))
         for name, value in buffers.items():
             owned[name].data.copy_(value)
 

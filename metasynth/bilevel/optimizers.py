@@ -198,7 +198,7 @@ def apply_update(
 
 
 def commit_state(optimizer: torch.optim.Optimizer, twin: DifferentiableOptimizer) -> None:
-    """Write the twin's state (moments, step counts) back into the optimiser it was made from."""
+    """Write the twin's state (moments, step counts) back into the optimiser it was made from, as if it had stepped."""
     for options, states in zip(optimizer.param_groups, twin.state, strict=True):
         for position, parameter in enumerate(options["params"]):
             new = states.get(position)
@@ -207,3 +207,5 @@ def commit_state(optimizer: torch.optim.Optimizer, twin: DifferentiableOptimizer
             optimizer.state[parameter] = {
                 key: value.detach() if isinstance(value, Tensor) else value for key, value in new.items()
             }
+    # What `Optimizer.step` tells learning-rate schedulers, which warn if they are stepped before it.
+    optimizer._opt_called = True  # type: ignore[attr-defined]

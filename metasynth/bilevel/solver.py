@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,52 +19,7 @@ from metasynth.bilevel.optimizers import commit_state
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss or a hypergradient is NaN or infinite; nothing was committed.
-
-    Attributes
-    ----------
-    step : int
-        The inner step (counted from 1) that could not be taken.
-    term : str
-        What is not finite.
-    """
-
-    def __init__(self, step: int, term: str, value: float) -> None:
-        super().__init__(f"{term} is {value} at step {step}")
-        self.step = step
-        self.term = term
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one call of the solver did. Losses are floats; those that were not evaluated are None.
-
-    Attributes
-    ----------
-    inner_steps : int
-        Inner steps committed so far, over the solver's life.
-    outer_steps : int
-        Outer steps taken so far.
-    inner_loss : float
-        Loss of the last inner step, at the parameters before it.
-    outer_loss, reference_loss : float or None
-        At φ*; see `metasynth.bilevel.hypergradient.Hypergradient`.
-    hypergradient_norm : float or None
-        Euclidean norm over all outer parameters, before any clipping.
-    outer_stepped : bool
-        Whether this call moved the outer parameters.
-    """
-
-    inner_steps: int
-    outer_steps: int
-    inner_loss: float
-    outer_loss: float | None = None
-    reference_loss: float | None = None
-    hypergradient_norm: float | None = None
-    outer_stepped: bool = False
+from metasynth.bilevel.step_report import NonFiniteError, StepReport
 
 
 class BilevelSolver:
@@ -121,14 +75,31 @@ class BilevelSolver:
         self._unchecked = check
 
     def inner_step(self, batch: Any) -> StepReport:
-        """A plain training step of the inner model; the outer parameters are read but not differentiated."""
+        """A plain training step of the inner model; the outer parameters are read but not differentiated.
+
+        Raises
+        ------
+        NonFiniteError
+            If the loss or its gradient is not finite; model and optimiser are then as they were before the call.
+        """
+        buffers = {name: value.detach().clone() for name, value in self.model.named_buffers()}
         loss = scalar_loss(self.problem.inner_loss, "inner_loss", self.model, self.outer, batch)
-        self._require_finite("inner loss", loss)
         parameters = list(self.model.parameters())
-        for parameter, gradient in zip(parameters, gradient_of(loss, parameters), strict=True):
+        gradients = gradient_of(loss, parameters)
+        try:
+            self._require_finite("inner loss", loss)
+            norms = [g.norm() for g in gradients if g is not None]
+            if norms:
+                self._require_finite("inner gradient", torch.stack(norms).norm())
+        except NonFiniteError:
+            for name, value in self.model.named_buffers():
+                value.data.copy_(buffers[name])
+            raise
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         self.inner_steps += 1
         return StepReport(self.inner_steps, self.outer_steps, loss.item())
 
@@ -147,14 +118,14 @@ class BilevelSolver:
         Raises
         ------
         NonFiniteError
-            If a loss or the hypergradient is not finite; the model, both optimisers and the outer parameters are
-            then as they were before the call.
+            If a loss or the hypergradient is not finite; the solver's state is then as it was before the call.
         ValueError
             If the problem cannot be differentiated as stated (from `preflight`, on the first call).
         """
         if self._unchecked:
             preflight(self.problem, self.model, self.optimizer, self.outer, inner_batches[0], outer_batch)
             self._unchecked = False
+        cotangents = self._cotangents.state_dict()
         result, taken = hypergradient(
             self.problem,
             self._functional,
@@ -166,7 +137,11 @@ class BilevelSolver:
             reference_batch,
             self._cotangents.add,
         )
-        norm = self._check(result)
+        try:
+            norm = self._check(result)
+        except NonFiniteError:
+            self._cotangents.load_state_dict(cotangents)
+            raise
         self._functional.commit(taken.parameters, taken.buffers)
         commit_state(self.optimizer, taken.optimizer)
         self.inner_steps += len(result.inner_losses)

@@ -170,7 +170,5 @@ def test_json_of_another_form_is_rejected(value: object) -> None:
 
 @pytest.mark.parametrize("text", ["-0.1", "0.2:0.1", "nan", "inf", "0:inf", "-1:1"])
 def test_impossible_levels_are_rejected(text: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"^sigma: must be a finite number >= 0 or a range with 0 <= low <= high"
-    ):
+    with pytest.raises(ValueError, match=r"^sigma: must be a finite number >= 0 or a range with 0 <= low <= high"):
         NoiseLevel.parse(text)

@@ -18,12 +18,15 @@ from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.segment.losses import soft_dice_loss
-from metasynth.segment.unet import UNet
+from metasynth.segment.unet import Norm, UNet
 
-SIZE = (2, 1, 8, 8)
+SIZE = (2, 1, 6, 6)
 """(B, C, *S) of every batch."""
 
 WARM_STEPS = 20
+
+MEASURED_RATE = 10.0
+"""Hypergradients are in proportion to the learning rate, so a larger one lifts them above rounding."""
 
 OPTIMISERS: dict[str, MakeOptimiser] = {
     "sgd": partial(torch.optim.SGD, lr=0.3),
@@ -50,7 +53,7 @@ class Batch:
 def batch(seed: int) -> Batch:
     """Three classes of their own mean intensity, in blobs."""
     generator = seeded(seed)
-    coarse = torch.rand(SIZE[0], 1, 4, 4, dtype=torch.float64, generator=generator)
+    coarse = torch.rand(SIZE[0], 1, 3, 3, dtype=torch.float64, generator=generator)
     smooth = nn.functional.interpolate(coarse, SIZE[2:], mode="bilinear", align_corners=True)[:, 0]
     labels = (smooth * 3).long().clamp(max=2)
     means = torch.rand(3, dtype=torch.float64, generator=generator)
@@ -59,8 +62,8 @@ def batch(seed: int) -> Batch:
     return Batch(means[labels].unsqueeze(1) + texture, labels, draws)
 
 
-def segmenter(seed: int = 0) -> UNet:
-    return UNet(3, widths=(3, 4), generator=seeded(seed)).double()
+def segmenter(seed: int = 0, norm: Norm | None = None) -> UNet:
+    return UNet(3, widths=(3, 4), norm=norm, generator=seeded(seed)).double()
 
 
 def inner_loss(model: nn.Module, outer: nn.Module, given: Batch) -> Tensor:
@@ -93,11 +96,13 @@ class Residual(nn.Module):
 
 
 def trained(model: nn.Module, make: MakeOptimiser, outer: nn.Module, steps: int) -> torch.optim.Optimizer:
-    """An optimiser that has taken native steps on ``model``."""
+    """An optimiser that has taken native steps on ``model``, at its measured rate from here on."""
     optimiser = make(model.parameters())
     for index in range(steps):
         native_step(model, optimiser, outer, batch(500 + index))
     optimiser.zero_grad()
+    for options in optimiser.param_groups:
+        options["lr"] *= MEASURED_RATE
     return optimiser
 
 
@@ -147,7 +152,7 @@ def central_difference(along: Callable[[float], Outcome]) -> float:
     A difference across a kink is worth nothing, so the step is the widest at which every ReLU and max-pool stays on
     its side. Below the narrowest, rounding would exceed the bounds of the tests.
     """
-    for step in (1e-3, 3e-4, 1e-4, 3e-5):
+    for step in (1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5):
         at = {shift: along(shift * step) for shift in (-1.0, -0.5, 0.5, 1.0)}
         if all(at[-1.0].same_side(other) for other in at.values()):
             wide = (at[1.0].loss - at[-1.0].loss) / (2 * step)

@@ -133,7 +133,5 @@ def test_zero_gradient_that_depends_on_the_outer_parameter(
     theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
     problem = BilevelProblem(lambda m, o, b: o * m.weight.sum(), lambda m, o, b: m.weight.sum())
     inner = make(model.parameters(), lr=0.1, eps=0.5)
-    result, _ = hypergradient(
-        problem, FunctionalModel(model), inner, theta, [None], None, STRATEGIES[strategy]
-    )
+    result, _ = hypergradient(problem, FunctionalModel(model), inner, theta, [None], None, STRATEGIES[strategy])
     assert result.gradients["outer"].item() == pytest.approx(-0.1 / 0.5, rel=1e-12)

@@ -11,9 +11,7 @@ from metasynth.bilevel.hypergradient import hypergradient
 CASE = ClosedForm()
 
 
-def native_step(
-    model: torch.nn.Module, optimiser: torch.optim.Optimizer, outer: object, batch: object
-) -> None:
+def native_step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, outer: object, batch: object) -> None:
     optimiser.zero_grad()
     CASE.problem().inner_loss(model, outer, batch).backward()
     optimiser.step()
@@ -31,9 +29,7 @@ def test_hypergradient_is_the_closed_form(strategy: str, optimiser: str, warm_st
     target = CASE.outer_batch()
     phi, indirect, direct = CASE.reference(model, inner, outer, batches, target)
 
-    result, step = hypergradient(
-        CASE.problem(), FunctionalModel(model), inner, outer, batches, target, chosen
-    )
+    result, step = hypergradient(CASE.problem(), FunctionalModel(model), inner, outer, batches, target, chosen)
 
     assert np.allclose(torch.cat(step.parameters).numpy(), phi, rtol=1e-13, atol=1e-13)
     computed = torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy()
@@ -47,9 +43,7 @@ def test_losses_reported_are_those_on_the_way(strategy: str) -> None:
     model, outer, chosen = CASE.model(), CASE.outer(), STRATEGIES[strategy]
     inner = OPTIMISERS["adam"](model.parameters())
     batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
-    result, _ = hypergradient(
-        CASE.problem(), FunctionalModel(model), inner, outer, batches, CASE.outer_batch(), chosen
-    )
+    result, _ = hypergradient(CASE.problem(), FunctionalModel(model), inner, outer, batches, CASE.outer_batch(), chosen)
     problem = CASE.problem()
     expected = []
     for batch in batches:

@@ -26,10 +26,7 @@ def test_a_drawn_deformation_does_not_fold(seed):
 def test_displacements_are_several_millimetres():
     rng = np.random.default_rng(1)
     points = np.random.default_rng(0).uniform(LOW, HIGH, (500, 3)).T
-    moved = [
-        np.linalg.norm(draw_warp(rng, LOW, HIGH, WarpModel())(points) - points, axis=0).mean()
-        for _ in range(10)
-    ]
+    moved = [np.linalg.norm(draw_warp(rng, LOW, HIGH, WarpModel())(points) - points, axis=0).mean() for _ in range(10)]
     assert 3 < np.mean(moved) < 10
 
 
@@ -82,8 +79,6 @@ def test_noise_has_the_standard_deviation_that_was_asked_for():
 
 def test_the_seed_decides():
     points = np.zeros((3, 1))
-    one, same, other = (
-        draw_warp(np.random.default_rng(seed), LOW, HIGH, WarpModel())(points) for seed in (1, 1, 2)
-    )
+    one, same, other = (draw_warp(np.random.default_rng(seed), LOW, HIGH, WarpModel())(points) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 0.1

@@ -39,9 +39,7 @@ def test_trajectory_shows_truth_and_mean_of_the_tail():
 
 
 def test_triplets_share_the_grey_scale():
-    figure = image_triplet(
-        [Triplet("σ = 0.1", IMAGE, IMAGE + 1, IMAGE - 1), Triplet("σ = 0.2", *[IMAGE] * 3)]
-    )
+    figure = image_triplet([Triplet("σ = 0.1", IMAGE, IMAGE + 1, IMAGE - 1), Triplet("σ = 0.2", *[IMAGE] * 3)])
     assert len(figure.axes) == 6
     assert [axes.get_title() for axes in figure.axes[:3]] == ["noise-free", "learned", "real"]
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["σ = 0.1", "σ = 0.2"]

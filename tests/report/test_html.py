@@ -69,9 +69,7 @@ def make_content(folder):
             Table.from_records("Table 1.", rows, {"sigma_true": "preset σ"}),
             Table.from_records("Table 2.", rows, {"note": "note"}),
         ],
-        figures=[
-            ReportFigure("sigma", 'σ "against" step.', trajectory([Series("a", [0, 1], [0.3, 0.1], 0.1)]))
-        ],
+        figures=[ReportFigure("sigma", 'σ "against" step.', trajectory([Series("a", [0, 1], [0.3, 0.1], 0.1)]))],
     )
 
 

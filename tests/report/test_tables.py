@@ -71,12 +71,7 @@ def test_numbers_of_a_column_share_their_decimals(values, texts):
     assert format_column(values) == texts
 
 
-cells = (
-    st.none()
-    | st.integers()
-    | st.floats()
-    | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]))
-)
+cells = st.none() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]))
 
 
 @given(st.lists(st.tuples(cells, cells), max_size=5))

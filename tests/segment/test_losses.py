@@ -42,9 +42,7 @@ def soft_dice_by_loops(
         for k in range(0 if include_background else 1, logits.shape[1]):
             overlap = size = 0.0
             for b in group:
-                for scores, label in zip(
-                    logits[b].flatten(1).T.tolist(), labels[b].flatten().tolist(), strict=True
-                ):
+                for scores, label in zip(logits[b].flatten(1).T.tolist(), labels[b].flatten().tolist(), strict=True):
                     p = math.exp(scores[k]) / sum(math.exp(score) for score in scores)
                     y = float(label == k)
                     overlap += p * y
@@ -97,18 +95,14 @@ def test_reverse_over_forward_gives_the_hessian_product(loss) -> None:
 @given(seed=st.integers(0, 2**31), batch=st.booleans(), squared=st.booleans(), background=st.booleans())
 def test_soft_dice_lies_between_0_and_1(seed: int, batch: bool, squared: bool, background: bool) -> None:
     logits, labels = example(seed)
-    loss = soft_dice_loss(
-        10 * logits, labels, batch=batch, squared=squared, include_background=background
-    ).item()
+    loss = soft_dice_loss(10 * logits, labels, batch=batch, squared=squared, include_background=background).item()
     assert 0.0 <= loss <= 1.0
 
 
 @given(seed=st.integers(0, 2**31), shift=st.floats(-1e4, 1e4))
 def test_soft_dice_ignores_a_shift_of_all_logits(seed: int, shift: float) -> None:
     logits, labels = example(seed)
-    assert soft_dice_loss(logits + shift, labels).item() == pytest.approx(
-        soft_dice_loss(logits, labels).item()
-    )
+    assert soft_dice_loss(logits + shift, labels).item() == pytest.approx(soft_dice_loss(logits, labels).item())
 
 
 def test_soft_dice_is_0_for_the_truth_and_nearly_1_for_its_opposite() -> None:

@@ -124,9 +124,7 @@ def test_unrolls_through_higher_as_by_hand() -> None:
         unrolled = torch.autograd.grad(soft_dice_loss(fast(images), labels), sigma)[0]
 
     names, weights = zip(*model.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(
-        soft_dice_loss(model(images + sigma * draws), labels), weights, create_graph=True
-    )
+    gradients = torch.autograd.grad(soft_dice_loss(model(images + sigma * draws), labels), weights, create_graph=True)
     stepped = {n: w - rate * g for n, w, g in zip(names, weights, gradients, strict=True)}
     loss = soft_dice_loss(torch.func.functional_call(model, stepped, (images,)), labels)
     by_hand = torch.autograd.grad(loss, sigma)[0]

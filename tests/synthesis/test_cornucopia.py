@@ -97,9 +97,7 @@ def test_intensities_are_scaled_by_quantiles_and_not_clamped() -> None:
 def test_contrast_is_random() -> None:
     labels = shells(48, 40).expand(12, -1, -1)
     images, deformed = CornucopiaGenerator(K)(labels, seeded(0))
-    brighter = [
-        bool(i[0][d == 4].mean() > i[0][d == 2].mean()) for i, d in zip(images, deformed, strict=True)
-    ]
+    brighter = [bool(i[0][d == 4].mean() > i[0][d == 2].mean()) for i, d in zip(images, deformed, strict=True)]
     assert 0 < sum(brighter) < 12
 
 

@@ -23,9 +23,7 @@ def squares() -> Tensor:
     return labels
 
 
-@pytest.mark.parametrize(
-    "options", [{"bias": 7, "snr": 10}, {"resolution": 8}, {"gamma": 0, "motion_fwhm": 0}]
-)
+@pytest.mark.parametrize("options", [{"bias": 7, "snr": 10}, {"resolution": 8}, {"gamma": 0, "motion_fwhm": 0}])
 def test_other_configurations_make_other_images(options: dict[str, float]) -> None:
     images, _ = CornucopiaGenerator(K, CornucopiaConfig(**options))(squares(), seeded(0))
     paper, _ = CornucopiaGenerator(K)(squares(), seeded(0))

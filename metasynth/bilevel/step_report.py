@@ -1,0 +1,49 @@
+"""What a call of the solver reports, and the error it stops with."""
+
+from dataclasses import dataclass
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a hypergradient is NaN or infinite; nothing was committed.
+
+    Attributes
+    ----------
+    step : int
+        The inner step (counted from 1) that could not be taken.
+    term : str
+        What is not finite.
+    """
+
+    def __init__(self, step: int, term: str, value: float) -> None:
+        super().__init__(f"{term} is {value} at step {step}")
+        self.step = step
+        self.term = term
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one call of the solver did. Losses are floats; those that were not evaluated are None.
+
+    Attributes
+    ----------
+    inner_steps : int
+        Inner steps committed so far, over the solver's life.
+    outer_steps : int
+        Outer steps taken so far.
+    inner_loss : float
+        Loss of the last inner step, at the parameters before it.
+    outer_loss, reference_loss : float or None
+        At φ*; see `metasynth.bilevel.hypergradient.Hypergradient`.
+    hypergradient_norm : float or None
+        Euclidean norm over all outer parameters, before any clipping.
+    outer_stepped : bool
+        Whether this call moved the outer parameters.
+    """
+
+    inner_steps: int
+    outer_steps: int
+    inner_loss: float
+    outer_loss: float | None = None
+    reference_loss: float | None = None
+    hypergradient_norm: float | None = None
+    outer_stepped: bool = False

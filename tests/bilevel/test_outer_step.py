@@ -1,0 +1,190 @@
+"""Averaging, clipping by the running scale, and the running mean of v."""
+
+import math
+
+import pytest
+import torch
+from bilevel.segmentation import PROBLEM, batch, segmenter
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from metasynth.augment.noise import GaussianNoise
+from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
+from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.solver import BilevelSolver, StepReport
+
+norms = st.floats(1e-6, 1e6)
+
+
+def one(value: float) -> dict[str, Tensor | None]:
+    return {"a": torch.tensor(value, dtype=torch.float64)}
+
+
+def fed(options: OuterStep, values: list[float]) -> list[float]:
+    """What comes out of an accumulator of one entry, where something does."""
+    accumulator = Accumulator(options, ["a"])
+    results = [accumulator.add(one(value)) for value in values]
+    return [r["a"].item() for r in results if r is not None]
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20), st.integers(1, 5))
+def test_average_is_the_mean_of_each_block(values: list[float], average: int) -> None:
+    blocks = [values[i : i + average] for i in range(0, len(values) - average + 1, average)]
+    assert fed(OuterStep(average=average), values) == pytest.approx(
+        [sum(block) / average for block in blocks], rel=1e-9, abs=1e-9
+    )
+
+
+def test_average_over_entries_that_come_and_go() -> None:
+    accumulator = Accumulator(OuterStep(average=2), ["a", "b", "c"])
+    assert accumulator.add({"a": torch.tensor(1.0), "b": None, "c": None}) is None
+    mean = accumulator.add({"a": torch.tensor(3.0), "b": torch.tensor(4.0), "c": None})
+    assert mean == {"a": torch.tensor(2.0), "b": torch.tensor(2.0), "c": None}
+
+
+@given(st.lists(norms, min_size=1, max_size=30), st.floats(1.1, 10), st.floats(0, 0.99))
+def test_clip_formula(values: list[float], clip: float, decay: float) -> None:
+    found = fed(OuterStep(clip=clip, clip_decay=decay), values)
+    scale = values[0]
+    for value, passed in zip(values, found, strict=True):
+        limited = min(value, clip * scale)
+        assert passed == pytest.approx(limited, rel=1e-9)
+        scale = decay * scale + (1 - decay) * limited
+
+
+def test_norm_is_over_all_entries_and_direction_is_kept() -> None:
+    accumulator = Accumulator(OuterStep(clip=2), ["a", "b"])
+    accumulator.add({"a": torch.tensor([0.6, 0.0]), "b": torch.tensor(0.8)})
+    spike = accumulator.add({"a": torch.tensor([0.0, 300.0]), "b": torch.tensor(-400.0)})
+    assert torch.allclose(spike["a"], torch.tensor([0.0, 1.2]))
+    assert torch.allclose(spike["b"], torch.tensor(-1.6))
+
+
+def test_a_spike_hardly_moves_the_scale() -> None:
+    accumulator = Accumulator(OuterStep(clip=3), ["a"])
+    for _ in range(50):
+        accumulator.add(one(1.0))
+    assert accumulator.add(one(1e6))["a"].item() == pytest.approx(3.0)
+    assert accumulator.state_dict()["scale"] == pytest.approx(1 + 0.05 * 2)
+    assert accumulator.add(one(1e6))["a"].item() < 3.5
+
+
+def test_the_limit_follows_a_falling_scale() -> None:
+    found = fed(OuterStep(clip=3), [math.exp(-0.02 * t) for t in range(300)] + [1.0])
+    assert found[-1] < 0.02
+
+
+def test_a_first_hypergradient_of_zero_does_not_block_what_follows() -> None:
+    assert fed(OuterStep(clip=2), [0.0, 5.0]) == [0.0, 5.0]
+
+
+def test_clipping_is_not_sign_descent() -> None:
+    """Typical draws pass unchanged, so a Gaussian hypergradient keeps the direction and the size of its mean."""
+    torch.manual_seed(0)
+    mean = torch.tensor([0.3, -0.1], dtype=torch.float64)
+    draws = mean + torch.randn(20_000, 2, dtype=torch.float64)
+    accumulator = Accumulator(OuterStep(clip=4), ["a"])
+    passed = torch.stack([accumulator.add({"a": draw})["a"] for draw in draws])
+    assert (passed == draws).all(dim=1).double().mean() > 0.99
+    found = passed.mean(dim=0)
+    assert torch.nn.functional.cosine_similarity(found, mean, dim=0) > 0.99
+    assert found.norm() == pytest.approx(mean.norm().item(), rel=0.1)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20), st.floats(0.01, 0.99))
+def test_memory_formula(values: list[float], memory: float) -> None:
+    running, m = CotangentMean(memory), 0.0
+    for t, value in enumerate(values, start=1):
+        (found, nothing) = running.add([torch.tensor(value, dtype=torch.float64), None])
+        m = memory * m + (1 - memory) * value
+        assert nothing is None
+        assert found.item() == pytest.approx(m / (1 - memory**t), rel=1e-7, abs=1e-7)
+
+
+def test_memory_of_an_entry_that_comes_and_goes() -> None:
+    """A missing entry counts as zero."""
+    running, with_zeros = CotangentMean(0.5), CotangentMean(0.5)
+    for value in (None, 2.0, None, 3.0, None):
+        (found,) = running.add([None if value is None else torch.tensor(value)])
+        (expected,) = with_zeros.add([torch.tensor(value or 0.0)])
+    assert found == expected
+
+
+def test_no_memory_is_exact() -> None:
+    v = torch.randn(4)
+    (found, nothing) = CotangentMean(0.0).add([v, None])
+    assert found is v
+    assert nothing is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"average": 0}, "average must be an integer of at least 1, got 0"),
+        ({"average": 1.5}, "average must be an integer of at least 1, got 1.5"),
+        ({"clip": 1}, r"clip must be above 1 .* got 1"),
+        ({"clip": math.nan}, r"clip must be above 1 .* got nan"),
+        ({"clip_decay": 1.0}, r"clip_decay must be in \[0, 1\), got 1.0"),
+        ({"memory": -0.1}, r"memory must be in \[0, 1\), got -0.1"),
+        ({"memory": math.nan}, r"memory must be in \[0, 1\), got nan"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OuterStep(**options)
+
+
+def solver_with(options: OuterStep | None) -> tuple[BilevelSolver, GaussianNoise]:
+    model, outer = segmenter(), GaussianNoise(0.2).double()
+    inner = torch.optim.Adam(model.parameters(), lr=1e-2)
+    return BilevelSolver(
+        PROBLEM, model, inner, outer, torch.optim.SGD(outer.parameters(), lr=1.0), outer_step=options
+    ), outer
+
+
+def test_the_solver_steps_the_outer_parameters_by_the_mean() -> None:
+    solver, outer = solver_with(OuterStep(average=3))
+    start = outer.raw_sigma.item()
+    reports: list[StepReport] = []
+    values = []
+    for index in range(3):
+        assert outer.raw_sigma.item() == start
+        reports.append(solver.step([batch(index)], batch(50 + index)))
+        values.append(reports[-1].hypergradient_norm)
+    assert [r.outer_stepped for r in reports] == [False, False, True]
+    assert [(r.inner_steps, r.outer_steps) for r in reports] == [(1, 0), (2, 0), (3, 1)]
+    assert abs(outer.raw_sigma.item() - start) <= sum(values) / 3 + 1e-12
+    assert outer.raw_sigma.item() != start
+    assert outer.raw_sigma.grad is None
+
+    single, alone = solver_with(None)
+    moves = []
+    for index in range(3):
+        with torch.no_grad():
+            alone.raw_sigma.fill_(start)
+        single.step([batch(index)], batch(50 + index))
+        moves.append(alone.raw_sigma.item() - start)
+    assert outer.raw_sigma.item() - start == pytest.approx(sum(moves) / 3, rel=1e-9)
+
+
+def test_memory_pulls_back_the_running_mean_of_v() -> None:
+    """On a quadratic: φ* = φ + lr θ, so h = lr m with m the running mean of v = φ* - t."""
+    problem = BilevelProblem(lambda m, o, b: -(o * m.weight).sum(), lambda m, o, b: 0.5 * (m.weight - b).square().sum())
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    outer = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    solver = BilevelSolver(
+        problem,
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        outer,
+        torch.optim.SGD([outer], lr=0.0),
+        outer_step=OuterStep(memory=0.8),
+        check=False,
+    )
+    m = 0.0
+    for t, target in enumerate((3.0, -2.0, 7.0), start=1):
+        v = model.weight.item() - target
+        m = 0.8 * m + 0.2 * v
+        report = solver.step([None], target)
+        assert report.hypergradient_norm == pytest.approx(abs(0.1 * m / (1 - 0.8**t)), rel=1e-12)

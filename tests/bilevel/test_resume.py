@@ -1,0 +1,144 @@
+"""A solver saved to disk and restored into fresh objects goes on bit for bit."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from bilevel.identical import assert_identical
+from bilevel.segmentation import PROBLEM, Residual, batch, segmenter
+from problems import ClosedForm
+from torch import Tensor
+
+from metasynth.bilevel.hypergradient import HypergradientStrategy, Mixed
+from metasynth.bilevel.outer_step import OuterStep
+from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.unrolled import Unrolled
+
+OUTER_STEPS = {
+    "plain": OuterStep(),
+    "all": OuterStep(average=3, clip=1.5, clip_decay=0.8, memory=0.7),
+}
+
+
+def build(seed: int, strategy: HypergradientStrategy, outer_step: OuterStep, adam: bool) -> BilevelSolver:
+    model, outer = segmenter(seed, norm="batch"), Residual(seed)
+    inner: torch.optim.Optimizer
+    if adam:
+        inner = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    else:
+        inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    outer_optimiser = torch.optim.Adam(outer.parameters(), lr=1e-2)
+    return BilevelSolver(PROBLEM, model, inner, outer, outer_optimiser, strategy, outer_step)
+
+
+def advance(solver: BilevelSolver, calls: range) -> list[Any]:
+    takes = solver.strategy.inner_steps
+    reports = []
+    for call in calls:
+        inner = [batch(1000 * call + k) for k in range(takes)]
+        reports.append(solver.step(inner, batch(1000 * call + 500), batch(1000 * call + 501)))
+        reports.append(solver.inner_step(batch(1000 * call + 502)))
+    return reports
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    stream.seek(0)
+    return torch.load(stream, weights_only=True)
+
+
+@pytest.mark.parametrize("adam", [True, False], ids=["adamw", "momentum"])
+@pytest.mark.parametrize("outer_step", OUTER_STEPS)
+@pytest.mark.parametrize("strategy", [Mixed(), Unrolled(2)], ids=["mixed", "unrolled-2"])
+@pytest.mark.parametrize("stop", [0, 4])
+def test_resumed_is_uninterrupted(strategy: HypergradientStrategy, outer_step: str, adam: bool, stop: int) -> None:
+    options = OUTER_STEPS[outer_step]
+    whole = build(0, strategy, options, adam)
+    first = advance(whole, range(stop))
+    state = through_a_file(whole.state_dict())  # in the middle of an average of three
+    rest = advance(whole, range(stop, 8))
+
+    resumed = build(1, strategy, options, adam)
+    resumed.load_state_dict(state)
+    assert advance(resumed, range(stop, 8)) == rest
+    assert_identical(resumed.state_dict(), whole.state_dict())
+    assert len(first) == 2 * stop
+    assert rest[-1].outer_steps == 8 // options.average
+
+
+def test_a_state_is_not_changed_by_going_on_from_it() -> None:
+    solver = build(0, Mixed(), OUTER_STEPS["all"], adam=True)
+    advance(solver, range(2))
+    state = through_a_file(solver.state_dict())
+    copy = through_a_file(state)
+    other = build(1, Mixed(), OUTER_STEPS["all"], adam=True)
+    other.load_state_dict(state)
+    advance(other, range(2, 4))
+    assert_identical(state, copy)
+
+
+@pytest.mark.parametrize("container", ["mapping", "sequence", "tensor"])
+def test_outer_parameters_without_a_module(container: str) -> None:
+    case = ClosedForm()
+
+    def made(offset: float) -> tuple[BilevelSolver, Any]:
+        theta = [p.detach() + offset for p in case.outer().values()]
+        leaves = [p.requires_grad_() for p in theta]
+        outers: dict[str, Any] = {
+            "mapping": dict(zip(("shift", "stiffness"), leaves, strict=True)),
+            "sequence": leaves,
+            "tensor": torch.cat([p.detach() for p in theta]).requires_grad_(),
+        }
+        outer = outers[container]
+        held = [outer] if container == "tensor" else leaves
+        model = case.model()
+        problem = case.problem()
+        adapted = type(problem)(
+            lambda m, o, b: problem.inner_loss(m, named(o), b), lambda m, o, b: problem.outer_loss(m, named(o), b)
+        )
+        return BilevelSolver(
+            adapted,
+            model,
+            torch.optim.Adam(model.parameters(), lr=0.05),
+            outer,
+            torch.optim.Adam(held, lr=0.05),
+        ), outer
+
+    def named(outer: Any) -> dict[str, Tensor]:
+        if container == "mapping":
+            return outer
+        parts = outer if container == "sequence" else (outer[:2], outer[2:])
+        return dict(zip(("shift", "stiffness"), parts, strict=True))
+
+    def go(solver: BilevelSolver, steps: range) -> None:
+        for index in steps:
+            solver.step([case.inner_batch(index)], case.outer_batch(index))
+
+    whole, _ = made(0.0)
+    go(whole, range(3))
+    state = through_a_file(whole.state_dict())
+    go(whole, range(3, 6))
+    resumed, outer = made(1.0)
+    identities = [id(p) for p in named(outer).values()] if container != "tensor" else [id(outer)]
+    resumed.load_state_dict(state)
+    go(resumed, range(3, 6))
+    assert_identical(resumed.state_dict(), whole.state_dict())
+    after = [id(p) for p in named(outer).values()] if container != "tensor" else [id(outer)]
+    assert after == identities
+
+
+def test_a_state_of_other_outer_parameters_is_refused() -> None:
+    case = ClosedForm()
+    model = case.model()
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+    outer = case.outer()
+    solver = BilevelSolver(case.problem(), model, inner, outer, torch.optim.SGD(outer.values(), lr=0.1))
+    state = solver.state_dict()
+    renamed = {**state, "outer": {"shift": state["outer"]["shift"], "other": state["outer"]["stiffness"]}}
+    with pytest.raises(ValueError, match=r"outer state must name \['shift', 'stiffness'\], got \['other', 'shift'\]"):
+        solver.load_state_dict(renamed)
+    sums = {"sums": {"other": None}, "count": 0, "scale": None}
+    with pytest.raises(ValueError, match=r"hypergradients must name \['shift', 'stiffness'\], got \['other'\]"):
+        solver.load_state_dict({**state, "accumulator": sums})

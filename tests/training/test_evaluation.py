@@ -1,0 +1,111 @@
+import pytest
+import torch
+from tiny_noise import CLASSES, make_cache
+
+from metasynth.augment.noise import NoiseLevel
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.synthesis.generator import ImageGenerator
+from metasynth.training.evaluation import CHUNK, evaluate, make_test_set, middle_plane, segment
+
+LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.1", "0.025:0.2")))
+
+
+class Shades(ImageGenerator):
+    """Images that are their labels, turned upside down at random."""
+
+    def __call__(self, labels, generator):
+        turned = labels.flip(1) if torch.rand((), generator=generator) < 0.5 else labels
+        return turned[:, None].float(), turned
+
+
+class Rounds(torch.nn.Module):
+    """Segments `Shades` without noise perfectly; remembers the mode and sizes of its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.modes, self.sizes = set(), []
+
+    def forward(self, images):
+        self.modes.add((self.training, torch.is_grad_enabled()))
+        self.sizes.append(len(images))
+        distance = (images - torch.arange(3.0)[:, None, None]).abs()
+        return -distance * self.weight
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    with Cache(make_cache(tmp_path_factory.mktemp("evaluation") / "c.h5", per_subject=6)) as cache:
+        yield SliceDataset(cache, ("s3", "s1"))
+
+
+@pytest.fixture(scope="module")
+def test(dataset):
+    return make_test_set(dataset, Shades(), seed=0, repeats=3)
+
+
+def test_every_item_is_there_once_a_repeat(dataset, test):
+    assert test.images.shape == (36, 1, 16, 16)
+    assert test.subject.tolist() == dataset.subject_index.tolist() * 3
+    assert test.subjects == ("s3", "s1")
+    assert test.class_names == CLASSES
+    truth = dataset.read(range(12)).labels
+    for made in test.labels.split(12):
+        assert all(torch.equal(a, b) or torch.equal(a, b.flip(0)) for a, b in zip(made, truth, strict=True))
+    assert torch.equal(make_test_set(dataset, Shades(), seed=0, repeats=3).images, test.images)
+    assert torch.equal(make_test_set(dataset, Shades(), seed=0, repeats=1).images, test.images[:12])
+
+
+def test_every_repeat_is_drawn_anew(dataset):
+    seeds = []
+
+    class Spy(Shades):
+        def __call__(self, labels, generator):
+            seeds.append(generator.initial_seed())
+            return super().__call__(labels, generator)
+
+    make_test_set(dataset, Spy(), seed=0, repeats=3)
+    make_test_set(dataset, Spy(), seed=1, repeats=1)
+    assert len(set(seeds)) == 4
+
+
+def test_noise_is_that_of_the_level_and_the_same_every_time(test):
+    assert torch.equal(test.noisy(LEVELS[0]), test.images)
+    noise = test.noisy(LEVELS[1]) - test.images
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
+    assert torch.equal(test.noisy(LEVELS[1]), test.noisy(LEVELS[1]))
+    twice = test.noisy(NoiseLevel(0.2, 0.2)) - test.images
+    assert abs(float((noise * twice).mean())) < 0.1 * 0.1 * 0.2  # the conditions do not share their draws
+    each = (test.noisy(LEVELS[2]) - test.images).flatten(1).std(1)
+    assert 0.02 < each.min() < 0.08
+    assert 0.14 < each.max() < 0.25
+
+
+def test_segmentation_leaves_the_model_as_it_was(test):
+    model = Rounds().train()
+    assert torch.equal(segment(model, test.images, "cpu"), test.labels)
+    assert model.training
+    assert model.modes == {(False, False)}
+    assert model.sizes == [CHUNK, 36 - CHUNK]
+    assert not segment(model.eval(), test.images, "cpu").requires_grad
+    assert not model.training
+
+
+def test_dice_by_condition(test):
+    scores = evaluate(Rounds(), test, LEVELS, "cpu")
+    assert list(scores) == ["0", "0.1", "U[0.025, 0.2]"]
+    clean, noisy = scores["0"], evaluate(Rounds(), test, [NoiseLevel(0.6, 0.6)], "cpu")["0.6"]
+    assert clean["mean"] == 1.0
+    assert clean["per_class"] == dict.fromkeys(CLASSES, 1.0)
+    assert clean["per_subject"] == {"s3": 1.0, "s1": 1.0}
+    assert 0.2 < noisy["mean"] < 0.9
+    assert noisy["mean"] == pytest.approx(sum(noisy["per_subject"].values()) / 2)
+
+
+def test_the_fullest_item_and_its_middle_plane(test):
+    counts = (test.labels > 0).sum((1, 2))
+    assert counts[test.fullest()] == counts.max()
+    volume = torch.arange(24).reshape(4, 2, 3)
+    assert torch.equal(middle_plane(volume), volume[2])
+    assert torch.equal(middle_plane(volume[0]), volume[0])

@@ -1,0 +1,117 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metasynth.bilevel.outer_step import OuterStep
+from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
+from metasynth.training.config import from_dict, to_dict
+from metasynth.training.settings import OuterSettings, SegmenterSettings
+
+
+def test_a_hypergradient_is_due_after_the_warmup_at_every_nth_step():
+    outer = OuterSettings(warmup=5, every=3)
+    assert [step for step in range(15) if outer.is_due(step)] == [5, 8, 11, 14]
+    assert [step for step in range(4) if OuterSettings(warmup=0, every=1).is_due(step)] == [0, 1, 2, 3]
+
+
+@given(warmup=st.integers(0, 30), every=st.integers(1, 7), average=st.integers(1, 5), steps=st.integers(1, 60))
+def test_outer_steps_are_whole_averages(warmup, every, average, steps):
+    due = len(range(warmup, steps, every))
+    assert OuterSettings(warmup=warmup, every=every, average=average).outer_steps(steps) == due // average
+
+
+def test_the_rate_is_held_and_falls_along_half_a_cosine():
+    outer = OuterSettings(lr=0.4, warmup=100, hold=0.5, final=0.1)
+    steps = 300
+    assert [outer.lr_at(step, steps) for step in (0, 100, 150, 200)] == [0.4] * 4  # 100 of 200 steps are held
+    assert outer.lr_at(250, steps) == pytest.approx(0.4 * (0.1 + 0.9 * 0.5))
+    quarter = 0.5 * (1 + math.cos(math.pi / 4))
+    assert outer.lr_at(225, steps) == pytest.approx(0.4 * (0.1 + 0.9 * quarter))
+    assert outer.lr_at(300, steps) == pytest.approx(0.4 * 0.1)
+
+
+@given(hold=st.floats(0, 1), final=st.floats(0, 1), warmup=st.integers(0, 50), steps=st.integers(51, 200))
+def test_the_rate_never_rises_and_stays_between_its_ends(hold, final, warmup, steps):
+    outer = OuterSettings(lr=2.0, warmup=warmup, hold=hold, final=final)
+    rates = [outer.lr_at(step, steps) for step in range(warmup, steps)]
+    assert rates[0] == 2.0
+    assert all(a >= b - 1e-12 for a, b in pairwise(rates))
+    assert all(2.0 * final - 1e-12 <= rate <= 2.0 for rate in rates)
+
+
+def test_a_rate_that_is_held_throughout_or_not_at_all():
+    constant, falling = OuterSettings(warmup=0, hold=1.0), OuterSettings(warmup=0, hold=0.0, final=0.0)
+    assert {constant.lr_at(step, 50) for step in range(50)} == {constant.lr}
+    assert falling.lr_at(1, 50) < falling.lr
+    assert falling.lr_at(50, 50) == pytest.approx(0.0)
+
+
+def test_the_outer_step_and_optimiser_take_the_settings():
+    outer = OuterSettings(lr=0.2, betas=(0.5, 0.75), average=3, clip=2.0, memory=0.25)
+    assert outer.step_options() == OuterStep(average=3, clip=2.0, memory=0.25)
+    assert OuterSettings(clip=0.0).step_options().clip is None
+    (group,) = outer.optimizer([torch.zeros(1, requires_grad=True)]).param_groups
+    assert (group["lr"], group["betas"]) == (0.2, (0.5, 0.75))
+
+
+def test_the_segmenter_is_the_paper_network_from_its_own_generator():
+    settings = SegmenterSettings(widths=(2, 4, 8))
+    state = torch.get_rng_state()
+    one, same, other = (settings.build(3, 2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one(torch.zeros(2, 1, 8, 8)).shape == (2, 3, 8, 8)
+    assert settings.build(3, 3, torch.Generator())(torch.zeros(1, 1, 4, 4, 4)).shape == (1, 3, 4, 4, 4)
+    weights = [list(net.parameters()) for net in (one, same, other)]
+    assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+    assert not torch.equal(weights[0][0], weights[2][0])
+    with_norm = SegmenterSettings(widths=(2, 4), norm="instance").build(3, 2, torch.Generator())
+    assert any(isinstance(module, torch.nn.InstanceNorm2d) for module in with_norm.modules())
+    assert isinstance(settings.optimizer(one), torch.optim.Adam)
+    assert settings.optimizer(one).param_groups[0]["lr"] == settings.lr
+
+
+def test_the_losses_by_name():
+    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(3, (2, 4, 4), generator=torch.Generator().manual_seed(1))
+    losses = {
+        name: SegmenterSettings(loss=name).loss_of(logits, labels) for name in ("dice", "squared_dice", "logit_mse")
+    }
+    assert losses["dice"] == soft_dice_loss(logits, labels)
+    assert losses["squared_dice"] == soft_dice_loss(logits, labels, squared=True)
+    assert losses["logit_mse"] == logit_mse_loss(logits, labels)
+    assert len({loss.item() for loss in losses.values()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "message"),
+    [
+        (SegmenterSettings, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (SegmenterSettings, {"steps": 0}, "steps must be at least 1, got 0"),
+        (SegmenterSettings, {"widths": ()}, "levels must be at least 1, got 0"),
+        (SegmenterSettings, {"widths": (8, 0)}, "widths must be at least 1, got 0"),
+        (SegmenterSettings, {"lr": 0.0}, "lr must be positive, got 0.0"),
+        (SegmenterSettings, {"lr": math.nan}, "lr must be positive, got nan"),
+        (OuterSettings, {"lr": -1.0}, "lr must be positive, got -1.0"),
+        (OuterSettings, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (OuterSettings, {"every": 0}, "every must be at least 1, got 0"),
+        (OuterSettings, {"warmup": -1}, "warmup must be at least 0, got -1"),
+        (OuterSettings, {"betas": (0.9, 1.0)}, r"betas must be in \[0, 1\), got \(0.9, 1.0\)"),
+        (OuterSettings, {"hold": 1.5}, r"hold and final must be in \[0, 1\], got 1.5 and 0.1"),
+        (OuterSettings, {"final": -0.1}, r"hold and final must be in \[0, 1\], got 0.5 and -0.1"),
+        (OuterSettings, {"memory": 1.0}, r"memory must be in \[0, 1\), got 1.0"),
+        (OuterSettings, {"clip": 0.5}, "clip must be above 1"),
+        (OuterSettings, {"average": 0}, "average must be an integer of at least 1, got 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, values, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**values)
+
+
+@pytest.mark.parametrize("settings", [SegmenterSettings(widths=(4, 8), norm="batch"), OuterSettings(clip=0.0)])
+def test_settings_come_back_from_json(settings):
+    assert from_dict(type(settings), to_dict(settings)) == settings
