@@ -12,18 +12,16 @@ for all. So the graph of the outer pass is gone before the second-order part run
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, pull, sum_of
 from metasynth.bilevel.functional import Buffers, FunctionalModel
-from metasynth.bilevel.optimizers import apply_update, differentiable
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
-
-Gradients = list[Tensor | None]
-"""One entry per tensor differentiated with respect to; None where there is no dependence."""
+from metasynth.bilevel.updates import update_of
 
 Pullback = Callable[[Sequence[Tensor | None]], Gradients]
 
@@ -45,6 +43,8 @@ class InnerStep:
     pullback : callable
         Maps v = ∂L/∂φ* (one entry per parameter, None for zero) to (dφ*/dθ)ᵀ v, one entry per learned outer
         parameter (None where φ* does not depend on it). May be called once.
+    diagnostics : dict
+        What the strategy reports of its own accuracy (see there), filled by the pullback; empty for exact ones.
     """
 
     parameters: list[Tensor]
@@ -52,6 +52,7 @@ class InnerStep:
     optimizer: Any
     losses: tuple[Tensor, ...]
     pullback: Pullback
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
 
 class HypergradientStrategy(ABC):
@@ -78,7 +79,8 @@ class HypergradientStrategy(ABC):
 class Mixed(HypergradientStrategy):
     """One inner step; the mixed second derivative by double backward on the kept graph of the inner pass.
 
-    Exact. Costs one extra real pass and about four thirds of a plain training step for the second-order part.
+    Exact. In units of convolution passes a hypergradient costs ten where a plain training step costs three (measured:
+    4.0 to 4.4 times its time); the graph of the inner pass is kept until the pullback.
     """
 
     @property
@@ -98,19 +100,16 @@ class Mixed(HypergradientStrategy):
         parameters = model.refresh()
         loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batches[0])
         gradients = gradient_of(loss, parameters, create_graph=True)
-        leaves = [None if g is None else g.detach().requires_grad_() for g in gradients]
-        twin = differentiable(optimizer, list(model.model.parameters()))
-        updated = apply_update(twin, [p.detach() for p in parameters], leaves)
+        update = update_of(optimizer, model, parameters, gradients)
         learned = list(named_outer_parameters(outer).values())
 
         def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
-            through_update = pull(updated, cotangents, leaves)
-            return pull(gradients, through_update, learned)
+            return pull(gradients, update.pull(cotangents), learned)
 
         return InnerStep(
-            parameters=[p.detach() for p in updated],
+            parameters=[p.detach() for p in update.parameters],
             buffers=model.buffers(),
-            optimizer=twin,
+            optimizer=update.optimizer,
             losses=(loss.detach(),),
             pullback=pullback,
         )
@@ -130,12 +129,15 @@ class Hypergradient:
         At φ*.
     reference_loss : tensor or None
         The inner loss at φ* on the reference batch, if one was given.
+    diagnostics : dict of str to float
+        What the strategy reports of its own accuracy, such as an estimated error or whether a solver converged.
     """
 
     gradients: dict[str, Tensor | None]
     inner_losses: tuple[Tensor, ...]
     outer_loss: Tensor
     reference_loss: Tensor | None
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
 
 def hypergradient(
@@ -184,46 +186,12 @@ def hypergradient(
     if reference_batch is not None:
         model.load_buffers(step.buffers)
         reference = scalar_loss(problem.inner_loss, "inner_loss", model.bind(leaves), outer, reference_batch)
-        cotangents = [_difference(v, r) for v, r in zip(cotangents, gradient_of(reference, leaves), strict=True)]
+        cotangents = [difference_of(v, r) for v, r in zip(cotangents, gradient_of(reference, leaves), strict=True)]
         reference_loss = reference.detach()
     model.release()
     if combine is not None:
         cotangents = combine(cotangents)
 
     through_inner = step.pullback(cotangents)
-    gradients = {name: _sum(a, b) for name, a, b in zip(learned, through_inner, direct, strict=True)}
-    return Hypergradient(gradients, step.losses, outer_loss.detach(), reference_loss), step
-
-
-def gradient_of(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> Gradients:
-    """∂loss/∂inputs; None for inputs that are frozen or not used."""
-    wanted = [x for x in inputs if x.requires_grad]
-    if not loss.requires_grad or not wanted:
-        return [None] * len(inputs)
-    found = iter(torch.autograd.grad(loss, wanted, create_graph=create_graph, allow_unused=True))
-    return [next(found) if x.requires_grad else None for x in inputs]
-
-
-def pull(
-    outputs: Sequence[Tensor | None], cotangents: Sequence[Tensor | None], inputs: Sequence[Tensor | None]
-) -> Gradients:
-    """Vector-Jacobian product (∂outputs/∂inputs)ᵀ cotangents, skipping entries that are None or constant."""
-    pairs = [
-        (y, v) for y, v in zip(outputs, cotangents, strict=True) if y is not None and v is not None and y.requires_grad
-    ]
-    wanted = [x for x in inputs if x is not None]
-    if not pairs or not wanted:
-        return [None] * len(inputs)
-    ys, vs = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(ys, wanted, grad_outputs=vs, allow_unused=True))
-    return [None if x is None else next(found) for x in inputs]
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return a if b is None else b
-    return a + b
-
-
-def _difference(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return _sum(a, None if b is None else -b)
+    gradients = {name: sum_of(a, b) for name, a, b in zip(learned, through_inner, direct, strict=True)}
+    return Hypergradient(gradients, step.losses, outer_loss.detach(), reference_loss, dict(step.diagnostics)), step

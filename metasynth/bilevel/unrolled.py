@@ -1,4 +1,4 @@
-"""Reverse mode through K differentiable updates of a `higher` monkeypatched model."""
+"""Reverse mode through the last T of K differentiable updates of a `higher` monkeypatched model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,30 +7,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metasynth.bilevel.derivatives import Gradients, pull
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep, pull
+from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.optimizers import differentiable
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+from metasynth.bilevel.updates import undifferentiated_steps
 
 
 @dataclass(frozen=True)
 class Unrolled(HypergradientStrategy):
-    """K inner steps, differentiated in reverse from the last to the first.
+    """K inner steps, of which the last T are differentiated in reverse from the last to the first.
 
-    General and exact: the parameters and the optimiser's moments are followed through every step. Memory grows
-    with K, as the graphs of all K steps are kept until the pullback.
+    With T = K general and exact: the parameters and the optimiser's moments are followed through every step. Memory
+    grows with T, as the graphs of T steps are kept until the pullback.
+
+    With T < K the parameters and moments before the last T steps are taken for constants (truncated
+    back-propagation: Shaban et al. 2019). What is left out falls geometrically with T where the
+    inner problem is strongly convex; elsewhere it is a bias towards the short term. A step that is not differentiated
+    costs a plain training step.
 
     Parameters
     ----------
     steps : int
         K >= 1.
+    last : int or None
+        T in 1..K; None: all.
     """
 
     steps: int = 1
+    last: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps must be an integer of at least 1, got {self.steps!r}")
+        if self.last is not None and not (isinstance(self.last, int) and 1 <= self.last <= self.steps):
+            raise ValueError(f"last must be an integer from 1 to steps={self.steps} or None, got {self.last!r}")
 
     @property
     def inner_steps(self) -> int:
@@ -46,16 +58,16 @@ class Unrolled(HypergradientStrategy):
         batches: Sequence[Any],
     ) -> InnerStep:
         """See `HypergradientStrategy.inner_step`."""
-        parameters = model.refresh()
         twin = differentiable(optimizer, list(model.model.parameters()))
-        losses = []
-        for batch in batches:
+        skipped = 0 if self.last is None else self.steps - self.last
+        parameters, losses = undifferentiated_steps(problem, model, twin, model.refresh(), outer, batches[:skipped])
+        for batch in batches[skipped:]:
             loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batch)
             parameters = list(twin.step(loss, params=parameters))
             losses.append(loss.detach())
         learned = list(named_outer_parameters(outer).values())
 
-        def pullback(cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
+        def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
             return pull(parameters, cotangents, learned)
 
         return InnerStep(

@@ -1,0 +1,117 @@
+"""The mixed second derivative by reverse mode over forward mode."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from metasynth.bilevel.derivatives import Gradients, gradient_of
+from metasynth.bilevel.elementary import ElementaryOperations
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+from metasynth.bilevel.replay import Replay, require_equal_losses
+from metasynth.bilevel.updates import update_of
+
+
+@dataclass(frozen=True)
+class Forward(HypergradientStrategy):
+    """One inner step; the mixed derivative as the gradient in θ of the loss' slope along w.
+
+    With w = (∂U/∂g)ᵀ v,
+
+        h = (∂g/∂θ)ᵀ w = ∂/∂θ  d/dε L_inner(φ + ε w, θ) |ε=0
+
+    where the slope comes with the loss in one pass on dual numbers φ + ε w. Exact. No graph outlives the inner pass,
+    so inner, outer and second-order pass follow each other in memory; the last holds values and slopes, twice
+    the activations of a plain pass.
+
+    Costs, in passes of all convolutions: 3 for g (as a plain training step) and, in the pullback, 3 forward (value,
+    slope by the inputs, slope by the weights) and 3 backward, with no gradients of weights.
+
+    Torch's forward-mode rules were not all made to be differentiated again. Softmax, its relatives and the
+    normalisations are taken care of (`metasynth.bilevel.elementary`); convolutions, recurrent cells, pooling and the
+    usual activations are right; attention and GLU are refused by torch 2.13; `linalg.solve` is wrong in silence.
+    Compare once with `Mixed` where a loss uses an unusual operation.
+
+    The pass is made twice: see `metasynth.bilevel.replay.Replay` for what is repeated exactly.
+
+    Raises
+    ------
+    ValueError
+        From the pullback, if the second pass does not repeat the loss of the first, or an operation of the inner loss
+        has no forward-mode derivative.
+    """
+
+    @property
+    def inner_steps(self) -> int:
+        """Always one."""
+        return 1
+
+    def inner_step(
+        self,
+        problem: BilevelProblem,
+        model: FunctionalModel,
+        optimizer: torch.optim.Optimizer,
+        outer: Outer,
+        batches: Sequence[Any],
+    ) -> InnerStep:
+        """See `HypergradientStrategy.inner_step`."""
+        parameters = model.refresh()
+        replay = Replay(model, outer, parameters)
+        loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batches[0])
+        update = update_of(optimizer, model, parameters, gradient_of(loss, parameters))
+        first = loss.detach()
+        learned = list(named_outer_parameters(outer).values())
+
+        def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
+            directions = update.pull(cotangents)
+            if all(w is None for w in directions):
+                return [None] * len(learned)
+            with replay.again(), _in_one_line():
+                with forward_ad.dual_level(), ElementaryOperations():
+                    duals = _duals([p.detach() for p in parameters], directions)
+                    dual_loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(duals), outer, batches[0])
+                    value, slope = forward_ad.unpack_dual(dual_loss)
+                require_equal_losses(first, value, "Forward")
+                # Inside the level the backward pass would carry slopes of its own, for nothing.
+                missing: Gradients = [None] * len(learned)
+                found = missing if slope is None else gradient_of(slope, learned)
+            model.release()
+            return found
+
+        return InnerStep(
+            parameters=[p.detach() for p in update.parameters],
+            buffers=model.buffers(),
+            optimizer=update.optimizer,
+            losses=(first,),
+            pullback=pullback,
+        )
+
+
+def _duals(values: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> list[Tensor]:
+    with warnings.catch_warnings():
+        # The first dual number of a process makes torch 2.13 load a module that uses its own deprecated jit.
+        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=DeprecationWarning)
+        return [x if t is None else forward_ad.make_dual(x, t) for x, t in zip(values, tangents, strict=True)]
+
+
+class _in_one_line:
+    """Turns torch's errors about missing derivatives into one line that names the cause."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, RuntimeError):
+            return
+        first_line = str(error).splitlines()[0]
+        if any(sign in first_line for sign in ("forward AD", "forward mode AD", "derivative", "inplace operation")):
+            raise ValueError(
+                "inner_loss cannot be differentiated by Forward (forward mode, then reverse); choose Mixed or "
+                f"FiniteDifference, or write the operation out: {first_line}"
+            ) from error

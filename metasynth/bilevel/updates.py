@@ -1,0 +1,78 @@
+"""The update of the inner parameters by itself, with its vector-Jacobian product; and steps that keep no graph."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.optimizers import apply_update, differentiable
+from metasynth.bilevel.problem import BilevelProblem, Outer, scalar_loss
+
+
+@dataclass(frozen=True)
+class Update:
+    """φ* = U(φ, g; state), differentiable in g alone.
+
+    Attributes
+    ----------
+    parameters : list of tensor
+        φ*, with the (elementwise, cheap) graph of the update.
+    gradients : list of (tensor or None)
+        g, the leaves of that graph.
+    optimizer : higher.optim.DifferentiableOptimizer
+        Holds the optimiser's state after the update.
+    """
+
+    parameters: list[Tensor]
+    gradients: Gradients
+    optimizer: Any
+
+    def pull(self, cotangents: Sequence[Tensor | None]) -> Gradients:
+        """The product w = (∂U/∂g)ᵀ v; None where φ* does not depend on g. May be called once."""
+        return pull(self.parameters, cotangents, self.gradients)
+
+
+def update_of(
+    optimizer: torch.optim.Optimizer,
+    model: FunctionalModel,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+) -> Update:
+    """One update from φ (``parameters``) by g (``gradients``), each taken as a constant.
+
+    Raises
+    ------
+    ValueError
+        If the optimiser cannot be differentiated; see `metasynth.bilevel.optimizers.differentiable`.
+    """
+    leaves = [None if g is None else g.detach().requires_grad_() for g in gradients]
+    twin = differentiable(optimizer, list(model.model.parameters()))
+    return Update(apply_update(twin, [p.detach() for p in parameters], leaves), leaves, twin)
+
+
+def undifferentiated_steps(
+    problem: BilevelProblem,
+    model: FunctionalModel,
+    twin: Any,
+    parameters: list[Tensor],
+    outer: Outer,
+    batches: Sequence[Any],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Take ordinary inner steps from φ: each costs a plain training step, and no graph outlives it.
+
+    ``twin`` is a differentiable optimiser, whose state moves on with the steps; ``parameters`` are leaves, as
+    `FunctionalModel.refresh` returns them. Returned are φ after the steps, leaves again, and one detached loss a
+    step.
+    """
+    losses = []
+    for batch in batches:
+        loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batch)
+        gradients = gradient_of(loss, parameters)
+        moved = apply_update(twin, [p.detach() for p in parameters], gradients)
+        parameters = [p.requires_grad_(old.requires_grad) for p, old in zip(moved, parameters, strict=True)]
+        losses.append(loss.detach())
+    return parameters, losses
