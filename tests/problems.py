@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy, Mixed
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.unrolled import Unrolled
@@ -30,6 +31,8 @@ STRATEGIES: dict[str, HypergradientStrategy] = {
     "unrolled-1": Unrolled(1),
     "unrolled-2": Unrolled(2),
     "unrolled-5": Unrolled(5),
+    "unrolled-3-of-3": Unrolled(3, last=3),
+    "forward": Forward(),
 }
 
 OPTIMISERS: dict[str, MakeOptimiser] = {

@@ -157,6 +157,7 @@ class BilevelSolver:
             reference_loss=None if result.reference_loss is None else result.reference_loss.item(),
             hypergradient_norm=norm,
             outer_stepped=gradients is not None,
+            diagnostics=result.diagnostics,
         )
 
     def _check(self, result: Hypergradient) -> float:

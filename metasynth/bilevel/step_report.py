@@ -1,6 +1,6 @@
 """What a call of the solver reports, and the error it stops with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class NonFiniteError(ArithmeticError):
@@ -38,6 +38,8 @@ class StepReport:
         Euclidean norm over all outer parameters, before any clipping.
     outer_stepped : bool
         Whether this call moved the outer parameters.
+    diagnostics : dict of str to float
+        What the strategy says of its own accuracy (step, error, residual, ...); empty for the exact ones.
     """
 
     inner_steps: int
@@ -47,3 +49,4 @@ class StepReport:
     reference_loss: float | None = None
     hypergradient_norm: float | None = None
     outer_stepped: bool = False
+    diagnostics: dict[str, float] = field(default_factory=dict)

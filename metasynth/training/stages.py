@@ -128,7 +128,6 @@ def _data(context: StudyContext, material: Material, inner: Source, outer: Sourc
         outer=outer,
         seed=context.seed,
         batch_size=settings.segmenter.batch_size,
-        # The draw of subjects depends on it, and must not differ between the stages.
         outer_batch_size=settings.outer.batch_size,
         is_due=None if outer is None else settings.outer.is_due,
         reference=settings.outer.reference,

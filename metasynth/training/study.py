@@ -4,6 +4,7 @@ An experiment is one module with an ``Experiment`` and one entry point in the gr
 another package may register its own.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,22 @@ class PreparedData:
 
     path: Path
     digest: str
+
+
+def built_in(path: Path, data: Path | None) -> PreparedData:
+    """For the ``prepare`` of a study that needs no cache.
+
+    Args:
+        path: the file that its data are in, or the module that draws them.
+        data: what the user named.
+
+    Raises:
+        UsageError: the user named a cache.
+
+    """
+    if data is not None:
+        raise UsageError(f"--data {data}: this experiment has its own data; leave --data out")
+    return PreparedData(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 @dataclass(frozen=True)

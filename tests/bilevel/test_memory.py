@@ -13,7 +13,11 @@ import gc, resource, sys
 from pathlib import Path
 import torch
 from torch import nn
+from metasynth.bilevel.finite_difference import FiniteDifference
+from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import Mixed
+from metasynth.bilevel.implicit import Implicit
+from metasynth.bilevel.linear_solve import ConjugateGradient
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
@@ -29,7 +33,14 @@ sigma = torch.tensor(0.1, requires_grad=True)
 problem = BilevelProblem(
     lambda m, o, b: (m(b[0] + o * b[1]) - b[0]).square().mean(), lambda m, o, b: (m(b[0]) - b[0]).square().mean()
 )
-strategy = {"mixed": Mixed(), "unrolled-2": Unrolled(2)}[sys.argv[1]]
+strategy = {
+    "mixed": Mixed(),
+    "unrolled-2": Unrolled(2),
+    "truncated": Unrolled(3, last=1),
+    "forward": Forward(),
+    "finite-difference": FiniteDifference(),
+    "implicit": Implicit(ConjugateGradient(3, damping=1.0)),
+}[sys.argv[1]]
 solver = BilevelSolver(
     problem,
     model,
@@ -56,7 +67,17 @@ for step in range(1, 1001):
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="resident memory is read from /proc/self/statm")
-@pytest.mark.parametrize("strategy", ["mixed", "unrolled-2"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "mixed",
+        "unrolled-2",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("truncated", "forward", "finite-difference", "implicit")
+        ),
+    ],
+)
 def test_resident_memory_is_flat(strategy: str) -> None:
     """Within 2 % between steps 100 and 1,000, and not one tensor more, without the garbage collector's help."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, strategy], capture_output=True, text=True, check=False)

@@ -66,9 +66,7 @@ class Settings:
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 positive = st.floats(min_value=1e-9, max_value=1e9)
-optimizers = st.builds(
-    Optimizer, lr=positive, betas=st.tuples(numbers, numbers), kind=st.sampled_from(["adam", "sgd"])
-)
+optimizers = st.builds(Optimizer, lr=positive, betas=st.tuples(numbers, numbers), kind=st.sampled_from(["adam", "sgd"]))
 levels = st.builds(Level, numbers, st.none() | numbers)
 settings = st.builds(
     Settings,
@@ -100,9 +98,7 @@ def test_any_settings_can_be_reached_by_overrides(config):
     plain = [f for f in fields(Settings) if f.name not in ("inner", "outer", "name")]
     overrides = [f"{f.name}={text(getattr(config, f.name))}" for f in plain]
     for group in ("inner", "outer"):
-        overrides += [
-            f"{group}.{f.name}={text(getattr(getattr(config, group), f.name))}" for f in fields(Optimizer)
-        ]
+        overrides += [f"{group}.{f.name}={text(getattr(getattr(config, group), f.name))}" for f in fields(Optimizer)]
     assert apply_overrides(Settings(), overrides) == replace(config, name="x")
 
 

@@ -42,9 +42,7 @@ def test_an_empty_folder_may_be_used(out):
 def test_another_run_is_not_touched(out):
     RunFolder.create(out, MANIFEST).close()
     before = files(out)
-    with pytest.raises(
-        UsageError, match="holds another run; continue it with --resume or give another --out"
-    ):
+    with pytest.raises(UsageError, match="holds another run; continue it with --resume or give another --out"):
         RunFolder.create(out, MANIFEST)
     assert files(out) == before
 

@@ -38,9 +38,7 @@ def results(path):
 
 
 def test_a_run_writes_everything(tmp_path):
-    folder = execute(
-        tiny_experiment(), tmp_path / "a", seed=3, overrides=["steps=5"], device="cpu", threads=1
-    )
+    folder = execute(tiny_experiment(), tmp_path / "a", seed=3, overrides=["steps=5"], device="cpu", threads=1)
     assert folder.manifest["config"] == {"steps": 5, "kind": "normal", "outer": {"lr": 0.1}}
     assert folder.manifest["seed"] == 3
     assert folder.environment["threads"] == 1
@@ -145,9 +143,7 @@ def test_a_device_that_is_not_there():
 @pytest.mark.usefixtures("registered")
 def test_experiments_are_loaded_by_name():
     assert load_experiment("tiny").name == "tiny"
-    with pytest.raises(
-        UsageError, match=r"unknown experiment 'tiney': did you mean 'tiny'\? \(experiments: tiny"
-    ):
+    with pytest.raises(UsageError, match=r"unknown experiment 'tiney': did you mean 'tiny'\? \(experiments: tiny"):
         load_experiment("tiney")
     with pytest.raises(UsageError, match="unknown experiment 'xyz': choose from noise, odd, tiny"):
         load_experiment("xyz")
