@@ -17,6 +17,7 @@ from torch import nn
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel, add_noise, standard_normal
 from metasynth.report.html import ReportContent
+from metasynth.report.published import NOISE_ONLY
 from metasynth.report.recovery import (
     class_table,
     dice_figure,
@@ -40,36 +41,6 @@ from metasynth.training.streams import Corrupted
 from metasynth.training.study import Experiment, PreparedData, StudyContext
 
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
-
-# Tables 1 and 2 of the paper (Hu et al., ICCV 2025); rows of Table 2 are training levels, columns test levels.
-REFERENCE: dict[str, Any] = {
-    "source": "Hu et al., Learn2Synth, ICCV 2025, Tables 1 and 2 (434 OASIS subjects, full scale)",
-    "levels": [level.label for level in LEVELS],
-    "table_1": [0.001, 0.042, 0.098, 0.146, 0.134],
-    "table_2": {
-        "N": [
-            [0.913, 0.310, 0.209, 0.142, 0.205],
-            [0.889, 0.874, 0.718, 0.520, 0.646],
-            [0.867, 0.858, 0.841, 0.772, 0.815],
-            [0.864, 0.857, 0.847, 0.829, 0.838],
-            [0.870, 0.867, 0.850, 0.826, 0.831],
-        ],
-        "L": [
-            [0.923, 0.346, 0.172, 0.092, 0.151],
-            [0.900, 0.887, 0.744, 0.492, 0.635],
-            [0.874, 0.873, 0.858, 0.799, 0.831],
-            [0.860, 0.855, 0.854, 0.840, 0.834],
-            [0.866, 0.864, 0.851, 0.833, 0.839],
-        ],
-        "O": [
-            [0.919, 0.361, 0.189, 0.105, 0.167],
-            [0.898, 0.890, 0.736, 0.508, 0.651],
-            [0.871, 0.869, 0.847, 0.810, 0.829],
-            [0.867, 0.860, 0.852, 0.836, 0.841],
-            [0.872, 0.870, 0.853, 0.837, 0.843],
-        ],
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -184,7 +155,7 @@ def run(context: StudyContext) -> dict[str, Any]:
         segmenters = {model: segmenter for model, (segmenter, *_) in trained.items()}
         examples.update(_examples(context, material.test, level, sigma, segmenters))
     save_examples(context.folder, examples)
-    return {"rows": rows, "reference": REFERENCE}
+    return {"rows": rows, "reference": NOISE_ONLY}
 
 
 def learning(label: str) -> str:
@@ -221,7 +192,7 @@ def report(folder: RunFolder) -> ReportContent:
     records, shown = folder.read_metrics(), load_examples(folder)
     courses = {name: trajectory_of(records, learning(name), "sigma") for name in labels}
     class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
-    published = dict(zip(REFERENCE["levels"], REFERENCE["table_1"], strict=True))
+    published = dict(zip(NOISE_ONLY["levels"], NOISE_ONLY["table_1"], strict=True))
     return ReportContent(
         title="The noise of the real images, learned through the segmenter's training",
         summary=_summary(learned, config),

@@ -22,7 +22,7 @@ from torch import nn
 from metasynth.errors import RunError
 from metasynth.training.study import execute
 
-SMALL = ("steps=60", "inner_steps=40", "problems=1", "features=6", "train=30", "validation=40", "start=0.02")
+SMALL = ("steps=80", "inner_steps=30", "problems=1", "features=6", "train=30", "validation=40", "start=0.02")
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:

@@ -12,21 +12,18 @@ from metasynth.experiments.sinusoid import (
     SinusoidConfig,
     Start,
     draw,
-    first_order_loss,
-    inner_loss,
-    outer_loss,
+    make_problem,
 )
 from torch import Tensor
 
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.unrolled import Unrolled
 from metasynth.training.seeding import generator_for
 from metasynth.training.study import execute
 
 # Ten points and a smaller network: a task is well determined, so that a few hundred steps are enough to see it.
-SMALL = ("widths=20,20", "shots=10", "steps=250", "tasks=10", "test_tasks=100")
+SMALL = ("widths=20,20", "shots=10", "steps=300", "tasks=10", "test_tasks=100", "outer_lr=0.01")
 
 
 def results(out: Path) -> dict[str, dict[str, Any]]:
@@ -82,7 +79,7 @@ def adapted_loss(start: Start, tasks: list[tuple[tuple[Tensor, Tensor], ...]], l
     return total / len(tasks)
 
 
-def make_problem() -> tuple[Start, list[tuple[Tensor, Tensor]]]:
+def make_tasks() -> tuple[Start, list[tuple[Tensor, Tensor]]]:
     start = Start((6, 5), True, generator_for(0, "start")).double()
     start.log_scales.data.copy_(torch.linspace(-0.4, 0.4, 6))
     points = draw(3, (5, 4), generator_for(0, "tasks"), "cpu")
@@ -90,16 +87,16 @@ def make_problem() -> tuple[Start, list[tuple[Tensor, Tensor]]]:
 
 
 def meta_gradient(first_order: bool) -> dict[str, Tensor]:
-    start, (support, query) = make_problem()
+    start, (support, query) = make_tasks()
     model = FunctionalModel(Offsets(start, 3))
     inner = torch.optim.SGD(model.model.parameters(), lr=0.02)
-    problem = BilevelProblem(first_order_loss if first_order else inner_loss, outer_loss)
+    problem = make_problem(first_order)
     result, _ = hypergradient(problem, model, inner, start, [support] * 3, query, Unrolled(3))
     return {name: g for name, g in result.gradients.items() if g is not None}
 
 
 def test_the_meta_gradient_is_that_of_the_textbook() -> None:
-    start, (support, query) = make_problem()
+    start, (support, query) = make_tasks()
     tasks = [((support[0][t], support[1][t]), (query[0][t], query[1][t])) for t in range(3)]
     named = dict(start.named_parameters())
     expected = torch.autograd.grad(adapted_loss(start, tasks, 0.02, 3), list(named.values()))
@@ -135,6 +132,7 @@ def test_tasks_are_sinusoids_of_the_stated_range() -> None:
     [
         ({"shots": 0}, "shots must be positive, got 0"),
         ({"inner_lr": float("nan")}, "inner_lr must be positive, got nan"),
+        ({"clip": 1.0}, "clip must be above 1, got 1.0"),
         ({"widths": (4, 0)}, "widths must be at least 1"),
         ({"variants": ("maml", "maml")}, "variants must list at least one, each once"),
         ({"test_steps": 4}, "test_steps must be at least inner_steps = 5, got 4"),
