@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,8 @@ def arguments(out: Path | str, cache: Path | str | None = None, seed: int | None
 def start(arguments: list[str], **options: Any) -> "subprocess.Popen[str]":
     """``metasynth`` in a process group of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # tests begun in the background, whose children inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "metasynth", *arguments],
         stdout=subprocess.PIPE,
