@@ -5,11 +5,13 @@ before, on the number of worker processes, or on the stage: stages of one run th
 only see the same label maps and the same noise-free images, step by step.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -135,33 +137,56 @@ def stream(data: StepData, start: int, stop: int, workers: int) -> Iterator[Step
         What the making of a batch raised, as it was; torch would put a worker's traceback into the message.
     """
     loader = DataLoader(
-        _Caught(data),
+        _Made(data),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        collate_fn=_unchanged,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # the loader draws a seed it does not need; not from the global stream
     )
     for made in loader:
         if isinstance(made, MetasynthError):
             raise made
-        yield made
+        yield _as_tensors(made)
+
+
+_Arrays = tuple[tuple[NDArray[Any] | None, ...] | None, ...]
 
 
 @dataclass(frozen=True)
-class _Caught(Dataset[StepBatch | MetasynthError]):
-    """The data, with errors as items."""
+class _Made(Dataset[_Arrays | MetasynthError]):
+    """The data as arrays, with errors as items.
+
+    Tensors would be passed between processes as open files in shared memory: a worker whose receiver is interrupted
+    in between prints a traceback, and machines with little shared memory have no room for them.
+    """
 
     data: StepData
 
-    def __getitem__(self, step: int) -> StepBatch | MetasynthError:
+    def __getitem__(self, step: int) -> _Arrays | MetasynthError:
         try:
-            return self.data[step]
+            batch = self.data[step]
         except MetasynthError as error:
             return error
+        return tuple(None if part is None else tuple(None if x is None else x.numpy() for x in part) for part in batch)
+
+
+def _as_tensors(made: _Arrays) -> StepBatch:
+    parts = (
+        None if part is None else Example(*(None if x is None else torch.from_numpy(x) for x in part))  # type: ignore[arg-type]
+        for part in made
+    )
+    return StepBatch(*parts)  # type: ignore[arg-type]
+
+
+def _unchanged(made: Any) -> Any:
+    """In place of the loader's conversion to tensors."""
+    return made
 
 
 def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the main process ends the workers
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
