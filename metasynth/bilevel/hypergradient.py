@@ -140,6 +140,14 @@ class Hypergradient:
     diagnostics: dict[str, float] = field(default_factory=dict)
 
 
+def check_batches(strategy: HypergradientStrategy, inner_batches: Sequence[Any]) -> None:
+    """Raise ValueError unless there are as many inner batches as the strategy takes steps."""
+    if len(inner_batches) != strategy.inner_steps:
+        raise ValueError(
+            f"inner_batches must hold {strategy.inner_steps} batches for {strategy}, got {len(inner_batches)}"
+        )
+
+
 def hypergradient(
     problem: BilevelProblem,
     model: FunctionalModel,
@@ -166,10 +174,7 @@ def hypergradient(
     ValueError
         If the number of inner batches is not the strategy's.
     """
-    if len(inner_batches) != strategy.inner_steps:
-        raise ValueError(
-            f"inner_batches must hold {strategy.inner_steps} batches for {strategy}, got {len(inner_batches)}"
-        )
+    check_batches(strategy, inner_batches)
     learned = named_outer_parameters(outer)
     step = strategy.inner_step(problem, model, optimizer, outer, inner_batches)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-type_error = "outer must be a torch.nn.Module, a tensor, or a sequence or mapping of tensors, got {}"
+_TYPE_ERROR = "outer must be a torch.nn.Module, a tensor, or a sequence or mapping of tensors, got {}"
 
 Outer = nn.Module | Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 """What holds the outer parameters; handed to both losses exactly as the user gave it."""
@@ -67,10 +67,10 @@ def named_outer_parameters(outer: Outer) -> dict[str, Tensor]:
     elif isinstance(outer, Sequence) and not isinstance(outer, str):
         named = {f"outer[{i}]": tensor for i, tensor in enumerate(outer)}
     else:
-        raise TypeError(type_error.format(type(outer).__name__))
+        raise TypeError(_TYPE_ERROR.format(type(outer).__name__))
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{type_error.format(type(outer).__name__)} with {name} a {type(tensor).__name__}")
+            raise TypeError(f"{_TYPE_ERROR.format(type(outer).__name__)} with {name} a {type(tensor).__name__}")
     learned = {name: tensor for name, tensor in named.items() if tensor.requires_grad}
     for name, tensor in learned.items():
         if not tensor.is_leaf:

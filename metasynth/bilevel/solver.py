@@ -12,6 +12,7 @@ from metasynth.bilevel.hypergradient import (
     Hypergradient,
     HypergradientStrategy,
     Mixed,
+    check_batches,
     gradient_of,
     hypergradient,
 )
@@ -120,8 +121,10 @@ class BilevelSolver:
         NonFiniteError
             If a loss or the hypergradient is not finite; the solver's state is then as it was before the call.
         ValueError
-            If the problem cannot be differentiated as stated (from `preflight`, on the first call).
+            If the number of inner batches is not the strategy's, or the problem cannot be differentiated as stated
+            (from `preflight`, on the first call).
         """
+        check_batches(self.strategy, inner_batches)
         if self._unchecked:
             preflight(self.problem, self.model, self.optimizer, self.outer, inner_batches[0], outer_batch)
             self._unchecked = False
