@@ -19,7 +19,8 @@ from metasynth.data_prep.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.hypergradient import Mixed, hypergradient
+from metasynth.bilevel.hypergradient import hypergradient
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import CotangentMean
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver

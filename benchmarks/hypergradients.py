@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.hypergradient import HypergradientStrategy, Mixed
+from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metasynth.bilevel.hypergradient import Mixed
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.report.figures import Series, trajectory

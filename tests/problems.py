@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.hypergradient import HypergradientStrategy, Mixed
+from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.unrolled import Unrolled
 

@@ -1,6 +1,5 @@
 """The mixed second derivative by central differences, without a second derivative being taken."""
 
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,10 @@ from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, norm_of, sum_of
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.kinks import Kinks
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.product import InnerPass, Point, ProductStrategy, plain_pass
 from metasynth.bilevel.replay import Replay, irreproducible
-from metasynth.bilevel.updates import update_of
 
 ROUNDING_UNITS = 32
 """How many units of rounding a gradient in θ is taken to be off; for trained U-Nets in float32 it was 8 in the mean
@@ -22,16 +20,17 @@ square and at most 17."""
 
 
 @dataclass(frozen=True)
-class FiniteDifference(HypergradientStrategy):
+class FiniteDifference(ProductStrategy):
     """One inner step; the mixed derivative as a difference of gradients in θ.
 
     With w = (∂U/∂g)ᵀ v and L_inner evaluated with the same random draws, buffers and (see ``hold_kinks``) sides,
 
         h ≈ [∂L_inner/∂θ(φ + ε w) - ∂L_inner/∂θ(φ - ε w)] / 2ε,      ε = relative_step |φ| / |w|.
 
-    Every derivative is a first one in θ alone: any operation and kernel with a backward pass will do, and peak memory
-    is that of plain training but for the sides held. Costs, in passes of all convolutions: 3 for g, then 4 (8 with
-    ``estimate_error``; twice that where ``limit`` sets entries apart).
+    Every derivative is a first one in θ alone: any operation and kernel with a backward pass will do. Costs, in passes of
+    all convolutions: 3 for g, then 4 (8 with ``estimate_error``; twice that where ``limit`` sets entries apart). What
+    tells the sides, the outputs of the ReLUs, is kept through the outer pass; `metasynth.bilevel.parts.InParts` keeps it
+    for one chunk of the batch at a time, and peak memory is then that of plain training.
 
     The error is about T ε² + R/ε: truncation, and rounding of gradients that nearly cancel. R is in proportion to the
     rounding unit u, so the best ε is in proportion to u^(1/3) and the error then to u^(2/3).
@@ -81,53 +80,45 @@ class FiniteDifference(HypergradientStrategy):
         if self.limit is not None and not self.limit >= 1:
             raise ValueError(f"limit must be at least 1 (times the median) or None, got {self.limit!r}")
 
-    @property
-    def inner_steps(self) -> int:
-        """Always one."""
-        return 1
+    def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
+        """Refuse a problem under autocast: nothing is left of a difference of gradients rounded that far."""
+        if problem.autocast is not None:
+            raise ValueError(
+                f"FiniteDifference cannot be used with autocast={problem.autocast}: the gradients it subtracts are "
+                "rounded too far; use Mixed"
+            )
 
-    def inner_step(
+    def inner_pass(
         self,
         problem: BilevelProblem,
         model: FunctionalModel,
-        optimizer: torch.optim.Optimizer,
         outer: Outer,
-        batches: Sequence[Any],
-    ) -> InnerStep:
-        """See `HypergradientStrategy.inner_step`."""
-        parameters = model.refresh()
+        parameters: list[Tensor],
+        batch: Any,
+        diagnostics: dict[str, float],
+    ) -> InnerPass:
+        """Loss and gradient at φ, with the sides recorded."""
         replay, kinks = Replay(model, outer, parameters), Kinks()
         with kinks.recorded() if self.hold_kinks else nullcontext():
-            loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batches[0])
-        update = update_of(optimizer, model, parameters, gradient_of(loss, parameters))
-        learned = list(named_outer_parameters(outer).values())
-        start = [p.detach() for p in parameters]
-        diagnostics: dict[str, float] = {}
+            loss, gradients = plain_pass(problem, model, outer, parameters, batch)
+        point = Point(problem, model, outer, batch, parameters, replay, loss, gradients, diagnostics)
+        return InnerPass(loss, gradients, lambda direction: self._derivative(point, direction, kinks))
 
-        def evaluate(shift: float, direction: Gradients) -> tuple[float, Gradients]:
-            moved = [p if w is None else p.add(w, alpha=shift) for p, w in zip(start, direction, strict=True)]
-            held: AbstractContextManager[None] = kinks.held() if self.hold_kinks else nullcontext()
-            with replay.again(), held:
-                there = scalar_loss(problem.inner_loss, "inner_loss", model.bind(moved), outer, batches[0])
-                return there.detach().double().item(), gradient_of(there, learned)
+    def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
+        """See `ProductStrategy.mixed_derivative`; the sides are recorded in one forward pass more."""
+        kinks = Kinks()
+        if self.hold_kinks:
+            with torch.no_grad(), point.replay.again(), kinks.recorded():
+                point.problem.inner_value(point.model.bind(point.parameters), point.outer, point.batch)
+        return self._derivative(point, direction, kinks)
 
-        def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
-            differences = _Differences(evaluate, loss.detach(), update.gradients, start, learned, self)
-            found: Gradients = [None] * len(learned)
-            for part in self._parts(update.pull(cotangents)):
-                found = [sum_of(a, b) for a, b in zip(found, differences.along(part), strict=True)]
-            model.release()
-            diagnostics.update(differences.diagnostics)
-            return found
-
-        return InnerStep(
-            parameters=[p.detach() for p in update.parameters],
-            buffers=model.buffers(),
-            optimizer=update.optimizer,
-            losses=(loss.detach(),),
-            pullback=pullback,
-            diagnostics=diagnostics,
-        )
+    def _derivative(self, point: Point, direction: Gradients, kinks: Kinks) -> Gradients:
+        differences = _Differences(point, self, kinks)
+        found: Gradients = [None] * len(differences.learned)
+        for part in self._parts(direction):
+            found = [sum_of(a, b) for a, b in zip(found, differences.along(part), strict=True)]
+        point.diagnostics.update(differences.diagnostics)
+        return found
 
     def _parts(self, direction: Gradients) -> list[Gradients]:
         """The direction w whole, or as the bounded part and (unless dropped) the excess."""
@@ -149,38 +140,28 @@ class FiniteDifference(HypergradientStrategy):
 class _Differences:
     """Differences along directions from one point, and what they report together."""
 
-    def __init__(
-        self,
-        evaluate: Callable[[float, Gradients], tuple[float, Gradients]],
-        first: Tensor,
-        gradients: Sequence[Tensor | None],
-        start: Sequence[Tensor],
-        learned: Sequence[Tensor],
-        options: FiniteDifference,
-    ) -> None:
-        self._evaluate = evaluate
-        self._loss = first.double().item()
-        self._unit = max(torch.finfo(first.dtype).eps, *(torch.finfo(p.dtype).eps for p in start))
-        self._gradients = gradients
-        self._learned = learned
-        self._slope_bound = norm_of(gradients)
-        self._size = norm_of(start) or 1.0
-        self._relative = options.relative_step or 2e-3 * self._unit ** (1 / 3)
-        self._estimate = options.estimate_error
+    def __init__(self, point: Point, options: FiniteDifference, kinks: Kinks) -> None:
+        self._point = point
+        self._options = options
+        self._kinks = kinks
+        self._start = [p.detach() for p in point.parameters]
+        self._size = norm_of(self._start) or 1.0
+        self.learned = list(named_outer_parameters(point.outer).values())
         self.diagnostics = {"rounding": 0.0}
-        if self._estimate:
+        if options.estimate_error:
             self.diagnostics["error"] = 0.0
 
     def along(self, direction: Gradients) -> Gradients:
         """(∂g/∂θ)ᵀ direction; zeros for a direction of zeros."""
         length = norm_of(direction)
         if length == 0:
-            return [torch.zeros_like(t) for t in self._learned]
-        step = self._relative * self._size / length
+            return [torch.zeros_like(t) for t in self.learned]
+        unit = max(torch.finfo(p.dtype).eps for p in self._start)
+        step = (self._options.relative_step or 2e-3 * unit ** (1 / 3)) * self._size / length
         found, rounding = self._central(direction, step, length)
         self.diagnostics.setdefault("step", step)
         self.diagnostics["rounding"] += rounding
-        if self._estimate:
+        if self._options.estimate_error:
             wider, _ = self._central(direction, 2 * step, length)
             change = norm_of([difference_of(a, b) for a, b in zip(wider, found, strict=True)])
             self.diagnostics["error"] += change + rounding
@@ -189,15 +170,30 @@ class _Differences:
     def _central(self, direction: Gradients, step: float, length: float) -> tuple[Gradients, float]:
         above_loss, above = self._evaluate(step, direction)
         below_loss, below = self._evaluate(-step, direction)
-        self._require_replayed(above_loss, below_loss, direction, step, length)
+        unit = max(torch.finfo(above_loss.dtype).eps, *(torch.finfo(p.dtype).eps for p in self._start))
+        self._require_replayed(above_loss.double().item(), below_loss.double().item(), direction, step, length, unit)
         found = [difference_of(a, b) for a, b in zip(above, below, strict=True)]
-        rounding = ROUNDING_UNITS * self._unit * (norm_of(above) + norm_of(below)) / (2 * step)
+        rounding = ROUNDING_UNITS * unit * (norm_of(above) + norm_of(below)) / (2 * step)
         return [None if d is None else d / (2 * step) for d in found], rounding
 
-    def _require_replayed(self, above: float, below: float, w: Gradients, step: float, length: float) -> None:
+    def _evaluate(self, shift: float, direction: Gradients) -> tuple[Tensor, Gradients]:
+        """Loss and gradient in θ at φ + shift w."""
+        point = self._point
+        moved = [p if w is None else p.add(w, alpha=shift) for p, w in zip(self._start, direction, strict=True)]
+        sides: AbstractContextManager[None] = self._kinks.held() if self._options.hold_kinks else nullcontext()
+        with point.replay.again(), sides:
+            loss = point.problem.inner_value(point.model.bind(moved), point.outer, point.batch)
+            return loss.detach(), gradient_of(loss, self.learned)
+
+    def _require_replayed(
+        self, above: float, below: float, w: Gradients, step: float, length: float, unit: float
+    ) -> None:
         """(L(+) - L(-)) / 2 is ε gᵀw but for rounding and third order; other draws would move it by more."""
-        pairs = [(g, d) for g, d in zip(self._gradients, w, strict=True) if g is not None and d is not None]
+        gradients = self._point.gradients
+        if gradients is None or self._point.loss is None:
+            return
+        pairs = [(g, d) for g, d in zip(gradients, w, strict=True) if g is not None and d is not None]
         slope = torch.stack([(g.detach() * d).sum() for g, d in pairs]).sum().item()
-        allowed = 256 * self._unit * max(abs(above), abs(below)) + step * length * self._slope_bound
+        allowed = 256 * unit * max(abs(above), abs(below)) + step * length * norm_of(gradients)
         if abs((above - below) / 2 - step * slope) > allowed:
-            raise irreproducible(self._loss, (above + below) / 2, "FiniteDifference")
+            raise irreproducible(self._point.loss.item(), (above + below) / 2, "FiniteDifference")

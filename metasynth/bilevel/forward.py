@@ -5,21 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.elementary import ElementaryOperations
-from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
-from metasynth.bilevel.replay import Replay, require_equal_losses
-from metasynth.bilevel.updates import update_of
+from metasynth.bilevel.problem import named_outer_parameters
+from metasynth.bilevel.product import Point, ProductStrategy
+from metasynth.bilevel.replay import require_equal_losses
 
 
 @dataclass(frozen=True)
-class Forward(HypergradientStrategy):
+class Forward(ProductStrategy):
     """One inner step; the mixed derivative as the gradient in θ of the loss' slope along w.
 
     With w = (∂U/∂g)ᵀ v,
@@ -47,50 +44,18 @@ class Forward(HypergradientStrategy):
         has no forward-mode derivative.
     """
 
-    @property
-    def inner_steps(self) -> int:
-        """Always one."""
-        return 1
-
-    def inner_step(
-        self,
-        problem: BilevelProblem,
-        model: FunctionalModel,
-        optimizer: torch.optim.Optimizer,
-        outer: Outer,
-        batches: Sequence[Any],
-    ) -> InnerStep:
-        """See `HypergradientStrategy.inner_step`."""
-        parameters = model.refresh()
-        replay = Replay(model, outer, parameters)
-        loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batches[0])
-        update = update_of(optimizer, model, parameters, gradient_of(loss, parameters))
-        first = loss.detach()
-        learned = list(named_outer_parameters(outer).values())
-
-        def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
-            directions = update.pull(cotangents)
-            if all(w is None for w in directions):
-                return [None] * len(learned)
-            with replay.again(), _in_one_line():
-                with forward_ad.dual_level(), ElementaryOperations():
-                    duals = _duals([p.detach() for p in parameters], directions)
-                    dual_loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(duals), outer, batches[0])
-                    value, slope = forward_ad.unpack_dual(dual_loss)
-                require_equal_losses(first, value, "Forward")
-                # Inside the level the backward pass would carry slopes of its own, for nothing.
-                missing: Gradients = [None] * len(learned)
-                found = missing if slope is None else gradient_of(slope, learned)
-            model.release()
-            return found
-
-        return InnerStep(
-            parameters=[p.detach() for p in update.parameters],
-            buffers=model.buffers(),
-            optimizer=update.optimizer,
-            losses=(first,),
-            pullback=pullback,
-        )
+    def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
+        """See `ProductStrategy.mixed_derivative`."""
+        learned = list(named_outer_parameters(point.outer).values())
+        with point.replay.again(), _in_one_line():
+            with forward_ad.dual_level(), ElementaryOperations():
+                duals = _duals([p.detach() for p in point.parameters], direction)
+                loss = point.problem.inner_value(point.model.bind(duals), point.outer, point.batch)
+                value, slope = forward_ad.unpack_dual(loss)
+            if point.loss is not None:
+                require_equal_losses(point.loss, value, "Forward")
+            # Inside the level the backward pass would carry slopes of its own, for nothing.
+            return [None] * len(learned) if slope is None else gradient_of(slope, learned)
 
 
 def _duals(values: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> list[Tensor]:

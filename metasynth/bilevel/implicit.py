@@ -10,9 +10,9 @@ from torch import Tensor
 from metasynth.bilevel.derivatives import Gradients, gradient_of, norm_of, pull
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
+from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.linear_solve import ConjugateGradient, LinearSolver, Vector
-from metasynth.bilevel.optimizers import differentiable
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.replay import Replay
 from metasynth.bilevel.updates import undifferentiated_steps
 
@@ -64,22 +64,22 @@ class Implicit(HypergradientStrategy):
         self,
         problem: BilevelProblem,
         model: FunctionalModel,
-        optimizer: torch.optim.Optimizer,
+        update: InnerUpdate,
         outer: Outer,
         batches: Sequence[Any],
     ) -> InnerStep:
         """See `HypergradientStrategy.inner_step`."""
-        twin = differentiable(optimizer, list(model.model.parameters()))
-        parameters, losses = undifferentiated_steps(problem, model, twin, model.refresh(), outer, batches[:-1])
+        twin = update.start(list(model.model.parameters()))
+        parameters, losses = undifferentiated_steps(problem, model, update, twin, model.refresh(), outer, batches[:-1])
         replay = Replay(model, outer, parameters)
-        parameters, last = undifferentiated_steps(problem, model, twin, parameters, outer, batches[-1:])
+        parameters, last = undifferentiated_steps(problem, model, update, twin, parameters, outer, batches[-1:])
         learned = list(named_outer_parameters(outer).values())
         diagnostics: dict[str, float] = {}
 
         def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
             # The draws of the last step are used again, so that the random stream is that of K plain steps.
             with replay.again():
-                loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batches[-1])
+                loss = problem.inner_value(model.bind(parameters), outer, batches[-1])
                 gradients = gradient_of(loss, parameters, create_graph=True)
             trained = [(g, p, v) for g, p, v in zip(gradients, parameters, cotangents, strict=True) if g is not None]
             found: Gradients = [None] * len(learned)
@@ -88,7 +88,7 @@ class Implicit(HypergradientStrategy):
                 target = [torch.zeros_like(p) if v is None else v for _, p, v in trained]
 
                 def hessian_product(vector: Vector) -> Vector:
-                    products = pull(g, vector, phi, retain_graph=True)
+                    products = update.average(pull(g, vector, phi, retain_graph=True))
                     return [torch.zeros_like(p) if hv is None else hv for hv, p in zip(products, phi, strict=True)]
 
                 solution = self.solver.solve(hessian_product, target)
@@ -97,7 +97,7 @@ class Implicit(HypergradientStrategy):
                     converged=float(solution.converged),
                     iterations=float(solution.iterations),
                     residual=solution.residual,
-                    inner_gradient=norm_of(g),
+                    inner_gradient=norm_of(update.average(g)),
                 )
             model.release()
             return found

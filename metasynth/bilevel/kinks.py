@@ -37,8 +37,8 @@ _WITH_INDICES: dict[int, Callable[..., Any]] = {
 class Kinks:
     """Records the side of every ReLU, leaky ReLU and max-pool of one pass, and holds later passes to it.
 
-    Other functions with kinks (clamp, abs, hardtanh, maxima) pass unchanged. Takes one byte per ReLU output and
-    eight per pooled one.
+    Other functions with kinks (clamp, abs, hardtanh, maxima) pass unchanged. What tells the side is kept by reference
+    where the recorded pass keeps it for its own backward pass.
     """
 
     def __init__(self) -> None:
@@ -89,10 +89,17 @@ class _Mode(TorchFunctionMode):
     ) -> Tensor:
         x = _argument(args, options, 0, "input")
         if not self._holds:
-            self._sides.append(x.detach() > 0)
-            return func(*args, **options)
-        side = self._recorded_side(torch.bool, x, x.ndim)
-        held = torch.where(side, x, 0.0 if slope == 0 else x * slope)
+            given = x.detach().clone() if in_place else x.detach()
+            rectified = func(*args, **options)
+            # The backward pass of a ReLU keeps its output, that of a leaky ReLU its input.
+            self._sides.append(rectified.detach() if slope == 0 and not in_place else given)
+            return rectified
+        side = self._recorded_side(x.dtype, x, x.ndim)
+        # The backward rules of both functions are what is wanted here: linear, with the slope of the recorded side.
+        if slope == 0:
+            held = torch.ops.aten.threshold_backward(x, side, 0)
+        else:
+            held = torch.ops.aten.leaky_relu_backward(x, side, slope, False)
         return x.copy_(held) if in_place else held
 
     def _pool(self, axes: int, args: Any, options: dict[str, Any]) -> Tensor:

@@ -9,19 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.hypergradient import Gradients, gradient_of
-from metasynth.bilevel.optimizers import differentiable
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 
 
 def preflight(
     problem: BilevelProblem,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | InnerUpdate,
     outer: Outer,
     inner_batch: Any,
     outer_batch: Any,
+    strategy: HypergradientStrategy | None = None,
 ) -> None:
     """Raise with one clear line if the hypergradient cannot be what the user expects.
 
@@ -35,7 +37,8 @@ def preflight(
         loss has no second derivative, or a learned outer parameter reaches neither loss.
     """
     _refuse_hooks(model)
-    differentiable(optimizer, list(model.parameters()))
+    update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
+    update.start(list(model.parameters()))
     learned = named_outer_parameters(outer)
     _refuse_shared(model, learned)
     functional = FunctionalModel(model)
@@ -48,12 +51,14 @@ def preflight(
         gradients = gradient_of(loss, parameters, create_graph=True)
         _compare_with_original(seed, problem, model, outer, inner_batch, loss.detach(), gradients)
         _check_outer_connection(problem, functional, learned, outer, parameters, gradients, outer_batch)
+        if strategy is not None:
+            strategy.check(problem, functional, outer, inner_batch)
     functional.release()
 
 
 def _seeded(seed: int, problem: BilevelProblem, model: nn.Module, outer: Outer, batch: Any) -> Tensor:
     torch.manual_seed(seed)
-    return scalar_loss(problem.inner_loss, "inner_loss", model, outer, batch)
+    return problem.inner_value(model, outer, batch)
 
 
 def _refuse_hooks(model: nn.Module) -> None:
@@ -141,7 +146,7 @@ def _check_outer_connection(
         raise ValueError(f"inner_loss cannot be differentiated twice: {first_line}") from error
 
     functional.load_buffers(functional.buffers())
-    outer_loss = scalar_loss(problem.outer_loss, "outer_loss", functional.bind(parameters), outer, outer_batch)
+    outer_loss = problem.outer_value(functional.bind(parameters), outer, outer_batch)
     joint = gradient_of(outer_loss, [*parameters, *learned.values()])
     if all(g is None for g in joint[: len(parameters)]):
         raise ValueError("outer_loss does not depend on any trainable parameter of the inner model")

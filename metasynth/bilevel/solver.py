@@ -7,19 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metasynth.bilevel.derivatives import gradient_of
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.hypergradient import (
-    Hypergradient,
-    HypergradientStrategy,
-    Mixed,
-    check_batches,
-    gradient_of,
-    hypergradient,
-)
-from metasynth.bilevel.optimizers import commit_state
+from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, check_batches, hypergradient
+from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.preflight import preflight
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
 
 
@@ -54,7 +49,7 @@ class BilevelSolver:
         self,
         problem: BilevelProblem,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | InnerUpdate,
         outer: Outer,
         outer_optimizer: torch.optim.Optimizer,
         strategy: HypergradientStrategy | None = None,
@@ -63,7 +58,8 @@ class BilevelSolver:
     ) -> None:
         self.problem = problem
         self.model = model
-        self.optimizer = optimizer
+        self.update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
+        self.optimizer = self.update.optimizer
         self.outer = outer
         self.outer_optimizer = outer_optimizer
         self.strategy = strategy or Mixed()
@@ -84,7 +80,7 @@ class BilevelSolver:
             If the loss or its gradient is not finite; model and optimiser are then as they were before the call.
         """
         buffers = {name: value.detach().clone() for name, value in self.model.named_buffers()}
-        loss = scalar_loss(self.problem.inner_loss, "inner_loss", self.model, self.outer, batch)
+        loss = self.problem.inner_value(self.model, self.outer, batch)
         parameters = list(self.model.parameters())
         gradients = gradient_of(loss, parameters)
         try:
@@ -126,13 +122,13 @@ class BilevelSolver:
         """
         check_batches(self.strategy, inner_batches)
         if self._unchecked:
-            preflight(self.problem, self.model, self.optimizer, self.outer, inner_batches[0], outer_batch)
+            preflight(self.problem, self.model, self.update, self.outer, inner_batches[0], outer_batch, self.strategy)
             self._unchecked = False
         cotangents = self._cotangents.state_dict()
         result, taken = hypergradient(
             self.problem,
             self._functional,
-            self.optimizer,
+            self.update,
             self.outer,
             inner_batches,
             outer_batch,
@@ -146,7 +142,7 @@ class BilevelSolver:
             self._cotangents.load_state_dict(cotangents)
             raise
         self._functional.commit(taken.parameters, taken.buffers)
-        commit_state(self.optimizer, taken.optimizer)
+        self.update.commit(taken.optimizer)
         self.inner_steps += len(result.inner_losses)
 
         gradients = self._accumulator.add(result.gradients)

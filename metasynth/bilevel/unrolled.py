@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from metasynth.bilevel.derivatives import Gradients, pull
+from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
-from metasynth.bilevel.optimizers import differentiable
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters, scalar_loss
+from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.updates import undifferentiated_steps
 
 
@@ -53,17 +52,20 @@ class Unrolled(HypergradientStrategy):
         self,
         problem: BilevelProblem,
         model: FunctionalModel,
-        optimizer: torch.optim.Optimizer,
+        update: InnerUpdate,
         outer: Outer,
         batches: Sequence[Any],
     ) -> InnerStep:
         """See `HypergradientStrategy.inner_step`."""
-        twin = differentiable(optimizer, list(model.model.parameters()))
+        twin = update.start(list(model.model.parameters()))
         skipped = 0 if self.last is None else self.steps - self.last
-        parameters, losses = undifferentiated_steps(problem, model, twin, model.refresh(), outer, batches[:skipped])
+        parameters, losses = undifferentiated_steps(
+            problem, model, update, twin, model.refresh(), outer, batches[:skipped]
+        )
         for batch in batches[skipped:]:
-            loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batch)
-            parameters = list(twin.step(loss, params=parameters))
+            loss = problem.inner_value(model.bind(parameters), outer, batch)
+            gradients = gradient_of(loss, parameters, create_graph=True)
+            parameters = update.apply(twin, parameters, gradients, outer)
             losses.append(loss.detach())
         learned = list(named_outer_parameters(outer).values())
 

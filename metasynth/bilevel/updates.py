@@ -9,8 +9,8 @@ from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.optimizers import apply_update, differentiable
-from metasynth.bilevel.problem import BilevelProblem, Outer, scalar_loss
+from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.problem import BilevelProblem, Outer
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,29 @@ class Update:
 
 
 def update_of(
-    optimizer: torch.optim.Optimizer,
+    update: InnerUpdate,
     model: FunctionalModel,
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
+    outer: Outer,
 ) -> Update:
-    """One update from φ (``parameters``) by g (``gradients``), each taken as a constant.
+    """One update from φ (``parameters``) by g (``gradients``, averaged over processes here), each as a constant.
 
     Raises
     ------
     ValueError
         If the optimiser cannot be differentiated; see `metasynth.bilevel.optimizers.differentiable`.
     """
-    leaves = [None if g is None else g.detach().requires_grad_() for g in gradients]
-    twin = differentiable(optimizer, list(model.model.parameters()))
-    return Update(apply_update(twin, [p.detach() for p in parameters], leaves), leaves, twin)
+    averaged = update.average([None if g is None else g.detach() for g in gradients])
+    leaves = [None if g is None else g.requires_grad_() for g in averaged]
+    twin = update.start(list(model.model.parameters()))
+    return Update(update.apply(twin, [p.detach() for p in parameters], leaves, outer), leaves, twin)
 
 
 def undifferentiated_steps(
     problem: BilevelProblem,
     model: FunctionalModel,
+    update: InnerUpdate,
     twin: Any,
     parameters: list[Tensor],
     outer: Outer,
@@ -70,9 +73,10 @@ def undifferentiated_steps(
     """
     losses = []
     for batch in batches:
-        loss = scalar_loss(problem.inner_loss, "inner_loss", model.bind(parameters), outer, batch)
-        gradients = gradient_of(loss, parameters)
-        moved = apply_update(twin, [p.detach() for p in parameters], gradients)
-        parameters = [p.requires_grad_(old.requires_grad) for p, old in zip(moved, parameters, strict=True)]
+        loss = problem.inner_value(model.bind(parameters), outer, batch)
+        gradients = update.average(gradient_of(loss, parameters))
+        with torch.no_grad():
+            moved = update.apply(twin, [p.detach() for p in parameters], gradients, outer)
+        parameters = [p.detach().requires_grad_(old.requires_grad) for p, old in zip(moved, parameters, strict=True)]
         losses.append(loss.detach())
     return parameters, losses

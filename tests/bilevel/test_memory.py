@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.hypergradient import Mixed
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.linear_solve import ConjugateGradient
 from metasynth.bilevel.outer_step import OuterStep

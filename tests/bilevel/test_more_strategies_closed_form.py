@@ -12,6 +12,7 @@ from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
+from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.unrolled import Unrolled
 
 CASE = ClosedForm()
@@ -140,7 +141,7 @@ def test_an_outer_loss_without_the_model_has_only_a_direct_part(strategy: Hyperg
 def test_a_cotangent_of_zeros_gives_zeros() -> None:
     model, inner, outer = warmed("sgd", 0)
     step = FiniteDifference(estimate_error=True, limit=3.0).inner_step(
-        CASE.problem(), FunctionalModel(model), inner, outer, [CASE.inner_batch(0)]
+        CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, [CASE.inner_batch(0)]
     )
     h = step.pullback([torch.zeros_like(p) for p in model.parameters()])
     assert [t.abs().max().item() for t in h] == [0.0, 0.0]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.hypergradient import Mixed
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem, Loss
 
 

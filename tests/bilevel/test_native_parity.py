@@ -12,7 +12,8 @@ from problems import MakeOptimiser
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.hypergradient import HypergradientStrategy, Mixed
+from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled
 from metasynth.segment.unet import UNet

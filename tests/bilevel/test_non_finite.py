@@ -11,7 +11,8 @@ from bilevel.identical import assert_identical
 from bilevel.segmentation import PROBLEM, Batch, Residual, batch, segmenter
 from torch import Tensor, nn
 
-from metasynth.bilevel.hypergradient import HypergradientStrategy, Mixed
+from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver, NonFiniteError

@@ -10,7 +10,8 @@ from bilevel.segmentation import PROBLEM, Residual, batch, segmenter
 from problems import ClosedForm
 from torch import Tensor
 
-from metasynth.bilevel.hypergradient import HypergradientStrategy, Mixed
+from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled

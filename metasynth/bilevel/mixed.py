@@ -1,0 +1,48 @@
+"""The mixed second derivative by double backward."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.product import InnerPass, Point, ProductStrategy
+from metasynth.bilevel.replay import require_equal_losses
+
+
+@dataclass(frozen=True)
+class Mixed(ProductStrategy):
+    """One inner step; the mixed second derivative by double backward on the kept graph of the inner pass.
+
+    Exact. In units of convolution passes a hypergradient costs ten where a plain training step costs three; the graph
+    of the inner pass is kept until the pullback.
+    """
+
+    def inner_pass(
+        self,
+        problem: BilevelProblem,
+        model: FunctionalModel,
+        outer: Outer,
+        parameters: list[Tensor],
+        batch: Any,
+        diagnostics: dict[str, float],
+    ) -> InnerPass:
+        """Loss and gradient at φ, with the gradient's graph."""
+        loss = problem.inner_value(model.bind(parameters), outer, batch)
+        gradients = gradient_of(loss, parameters, create_graph=True)
+        learned = list(named_outer_parameters(outer).values())
+        return InnerPass(
+            loss=loss.detach(),
+            gradients=[None if g is None else g.detach() for g in gradients],
+            product=lambda direction: pull(gradients, direction, learned),
+        )
+
+    def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
+        """See `ProductStrategy.mixed_derivative`."""
+        with point.replay.again():
+            again = self.inner_pass(point.problem, point.model, point.outer, point.parameters, point.batch, {})
+        if point.loss is not None:
+            require_equal_losses(point.loss, again.loss, "Mixed")
+        return again.product(direction)

@@ -1,0 +1,139 @@
+"""Strategies for one inner step, in three separate parts, of which the second derivative is one."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from metasynth.bilevel.derivatives import Gradients, gradient_of
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
+from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.replay import Replay
+from metasynth.bilevel.updates import update_of
+
+
+@dataclass(frozen=True)
+class InnerPass:
+    """The inner loss at φ, with what is to be differentiated of it.
+
+    Attributes
+    ----------
+    loss : tensor
+        Detached.
+    gradients : list of (tensor or None)
+        g = ∂L_inner/∂φ.
+    product : callable
+        Maps w, one entry per parameter, to (∂g/∂θ)ᵀ w, one entry per learned outer parameter. May be called once.
+    """
+
+    loss: Tensor
+    gradients: Gradients
+    product: Callable[[Gradients], Gradients]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a mixed derivative is taken.
+
+    Attributes
+    ----------
+    problem, model, outer, batch :
+        The inner loss and what it is evaluated on.
+    parameters : list of tensor
+        φ, leaves.
+    replay : Replay
+        What the passes start from.
+    loss : tensor or None
+        The inner loss at φ, detached, by which a pass that does not repeat it can be told; None if it is not known.
+    gradients : list of (tensor or None), or None
+        g at φ, if it is known.
+    diagnostics : dict
+        For what the strategy reports of its accuracy.
+    """
+
+    problem: BilevelProblem
+    model: FunctionalModel
+    outer: Outer
+    batch: Any
+    parameters: list[Tensor]
+    replay: Replay
+    loss: Tensor | None = None
+    gradients: Gradients | None = None
+    diagnostics: dict[str, float] = field(default_factory=dict)
+
+
+def plain_pass(
+    problem: BilevelProblem, model: FunctionalModel, outer: Outer, parameters: list[Tensor], batch: Any
+) -> tuple[Tensor, Gradients]:
+    """Loss (detached) and gradient at φ by an ordinary backward pass, of which no graph is kept."""
+    loss = problem.inner_value(model.bind(parameters), outer, batch)
+    return loss.detach(), gradient_of(loss, parameters)
+
+
+class ProductStrategy(HypergradientStrategy):
+    """One inner step; the hypergradient as the product of three parts (`metasynth.bilevel.hypergradient`).
+
+    Concrete strategies say how (∂g/∂θ)ᵀ w is computed.
+    """
+
+    @property
+    def inner_steps(self) -> int:
+        """Always one."""
+        return 1
+
+    @abstractmethod
+    def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
+        """The product (∂g/∂θ)ᵀ w by passes of its own, one entry per learned outer parameter.
+
+        ``direction`` is w, one entry per parameter, not all None.
+        """
+
+    def inner_pass(
+        self,
+        problem: BilevelProblem,
+        model: FunctionalModel,
+        outer: Outer,
+        parameters: list[Tensor],
+        batch: Any,
+        diagnostics: dict[str, float],
+    ) -> InnerPass:
+        """Loss and gradient at φ; here by an ordinary backward pass, of which no graph is kept."""
+        replay = Replay(model, outer, parameters)
+        loss, gradients = plain_pass(problem, model, outer, parameters, batch)
+        point = Point(problem, model, outer, batch, parameters, replay, loss, gradients, diagnostics)
+        return InnerPass(loss, gradients, lambda direction: self.mixed_derivative(point, direction))
+
+    def inner_step(
+        self,
+        problem: BilevelProblem,
+        model: FunctionalModel,
+        update: InnerUpdate,
+        outer: Outer,
+        batches: Sequence[Any],
+    ) -> InnerStep:
+        """See `HypergradientStrategy.inner_step`."""
+        parameters = model.refresh()
+        diagnostics: dict[str, float] = {}
+        first = self.inner_pass(problem, model, outer, parameters, batches[0], diagnostics)
+        taken = update_of(update, model, parameters, first.gradients, outer)
+
+        def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
+            direction = taken.pull(cotangents)
+            if all(w is None for w in direction):
+                return [None] * len(named_outer_parameters(outer))
+            found = first.product(direction)
+            model.release()
+            return found
+
+        return InnerStep(
+            parameters=[p.detach() for p in taken.parameters],
+            buffers=model.buffers(),
+            optimizer=taken.optimizer,
+            losses=(first.loss,),
+            pullback=pullback,
+            diagnostics=diagnostics,
+        )
