@@ -7,6 +7,7 @@ comes by; kept while tracking, its history of fast weights grows without end. He
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import higher
@@ -40,6 +41,8 @@ class FunctionalModel:
             for key, value in module._buffers.items()
             if value is not None
         }
+        for module in self._patched.modules():
+            module.__dict__["as_bound"] = self.as_bound
 
     def refresh(self) -> list[Tensor]:
         """Take over the model's flags and buffers; return detached copies of its parameters.
@@ -64,6 +67,14 @@ class FunctionalModel:
         self._patched._refill_params_box(None)
         return self._patched
 
+    def as_bound(self) -> AbstractContextManager[None]:
+        """A context, for any number of entries, in which the twin has the parameters it has now.
+
+        Every patched submodule has this method too, for whoever computes it again in a backward pass, when other
+        parameters may have been bound (gradient checkpointing does).
+        """
+        return _Rebinding(self, self._patched.fast_params)
+
     def buffers(self) -> Buffers:
         """Copies of the twin's buffers as they stand (after the passes made since `refresh`)."""
         return {name: twin._buffers[key].detach().clone() for name, (twin, key) in self._owners.items()}
@@ -85,6 +96,20 @@ class FunctionalModel:
         owned = dict(self.model.named_buffers(remove_duplicate=False))
         for name, value in buffers.items():
             owned[name].data.copy_(value)
+
+
+class _Rebinding(AbstractContextManager[None]):
+    def __init__(self, model: FunctionalModel, parameters: Sequence[Tensor]) -> None:
+        self._model = model
+        self._parameters = list(parameters)
+        self._present: list[Sequence[Tensor]] = []
+
+    def __enter__(self) -> None:
+        self._present.append(self._model._patched.fast_params)
+        self._model.bind(self._parameters)
+
+    def __exit__(self, *_: object) -> None:
+        self._model.bind(self._present.pop())
 
 
 def _module_pairs(model: nn.Module, patched: Any) -> list[tuple[str, nn.Module, Any]]:
