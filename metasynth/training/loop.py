@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
 from metasynth.errors import RunError
 from metasynth.training.checkpoint import (
@@ -45,12 +46,16 @@ class Supervised:
 
     def __init__(self, segmenter: nn.Module, settings: SegmenterSettings) -> None:
         self.segmenter = segmenter
-        self._settings = settings
         self._optimizer = settings.optimizer(segmenter)
+
+        def loss(segmenter: nn.Module, _: None, example: Example) -> Any:
+            return settings.loss_of(segmenter(example.images), example.labels)
+
+        self._problem = BilevelProblem(loss, loss, settings.autocast_dtype)
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
         """One step of Adam on the loss of the inner examples."""
-        loss = self._settings.loss_of(self.segmenter(batch.inner.images), batch.inner.labels)
+        loss = self._problem.inner_value(self.segmenter, None, batch.inner)
         if not loss.isfinite():
             raise NonFiniteError(index + 1, "loss", loss.item())
         self._optimizer.zero_grad(set_to_none=True)

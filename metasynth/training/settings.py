@@ -8,9 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from metasynth.bilevel.finite_difference import FiniteDifference
+from metasynth.bilevel.forward import Forward
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
+from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.product import ProductStrategy
 from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
 from metasynth.segment.unet import UNet
+
+_STRATEGIES: dict[str, ProductStrategy] = {
+    "mixed": Mixed(),
+    "forward": Forward(),
+    "finite_difference": FiniteDifference(),
+}
 
 
 @dataclass(frozen=True)
@@ -26,20 +37,34 @@ class SegmenterSettings:
     loss : {'dice', 'squared_dice', 'logit_mse'}
         Soft Dice with a plain or (as in the authors' scripts) squared denominator, over all classes; or the logit
         regression of the authors' README.
+    dice_over : {'batch', 'image'}
+        Whether soft Dice sums over the voxels of the whole batch, or of each image and averages over images. Only the
+        latter is a mean over samples, which ``outer.samples`` and ``outer.chunk`` need.
     lr : float
         Learning rate of Adam.
     batch_size : int
         Synthetic images a step.
     steps : int
         Inner steps.
+    channels_last : bool
+        Keep weights (and so activations) with the channels innermost: the same numbers up to rounding, faster on CPUs
+        and on GPUs with tensor cores.
+    checkpoint : bool
+        Compute the insides of each level again in the backward pass: less memory, about a third more time.
+    autocast : {'none', 'bfloat16'}
+        Precision of forward passes; weights and optimiser states are float32 either way.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128)
     norm: Literal["none", "batch", "instance"] = "none"
     loss: Literal["dice", "squared_dice", "logit_mse"] = "squared_dice"
+    dice_over: Literal["batch", "image"] = "batch"
     lr: float = 2e-3
     batch_size: int = 8
     steps: int = 1000
+    channels_last: bool = True
+    checkpoint: bool = False
+    autocast: Literal["none", "bfloat16"] = "none"
 
     def __post_init__(self) -> None:
         _require_at_least(1, batch_size=self.batch_size, steps=self.steps, levels=len(self.widths))
@@ -49,7 +74,12 @@ class SegmenterSettings:
     def build(self, n_classes: int, ndim: int, generator: torch.Generator) -> UNet:
         """The paper's U-Net with these widths, initialised from ``generator``."""
         norm = None if self.norm == "none" else self.norm
-        return UNet(n_classes, ndim=ndim, widths=self.widths, norm=norm, generator=generator)
+        model = UNet(
+            n_classes, ndim=ndim, widths=self.widths, norm=norm, generator=generator, checkpoint=self.checkpoint
+        )
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last if ndim == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
+        return model
 
     def optimizer(self, model: nn.Module) -> torch.optim.Adam:
         """Adam on the model's parameters."""
@@ -59,7 +89,13 @@ class SegmenterSettings:
         """The loss of logits (B, K, *S) against labels (B, *S)."""
         if self.loss == "logit_mse":
             return logit_mse_loss(logits, labels)
-        return soft_dice_loss(logits, labels, squared=self.loss == "squared_dice")
+        squared = self.loss == "squared_dice"
+        return soft_dice_loss(logits, labels, squared=squared, batch=self.dice_over == "batch")
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """What `torch.autocast` rounds to, or None."""
+        return None if self.autocast == "none" else torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -83,6 +119,10 @@ class OuterSettings:
         `metasynth.bilevel.hypergradient.hypergradient`.
     memory, clip, average :
         See `metasynth.bilevel.outer_step.OuterStep`; a clip of 0 means none.
+    strategy : {'mixed', 'forward', 'finite_difference'}
+        How the mixed second derivative is computed; see `metasynth.bilevel`.
+    samples, chunk : int
+        See `metasynth.bilevel.parts.InParts`; 0 means all.
     hold : float
         Fraction of the outer steps at the full rate; over the rest it falls along a half cosine to ``final`` times it.
     final : float
@@ -100,11 +140,14 @@ class OuterSettings:
     average: int = 1
     hold: float = 0.5
     final: float = 0.1
+    strategy: Literal["mixed", "forward", "finite_difference"] = "mixed"
+    samples: int = 0
+    chunk: int = 0
 
     def __post_init__(self) -> None:
         _require_positive(lr=self.lr)
         _require_at_least(1, batch_size=self.batch_size, every=self.every)
-        _require_at_least(0, warmup=self.warmup)
+        _require_at_least(0, warmup=self.warmup, samples=self.samples, chunk=self.chunk)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
         if not (0 <= self.hold <= 1 and 0 <= self.final <= 1):
@@ -114,6 +157,13 @@ class OuterSettings:
     def step_options(self) -> OuterStep:
         """The options of the solver's outer step."""
         return OuterStep(average=self.average, clip=self.clip or None, memory=self.memory)
+
+    def hypergradient_strategy(self) -> ProductStrategy:
+        """The strategy, in parts where that is asked for."""
+        strategy = _STRATEGIES[self.strategy]
+        if self.samples == self.chunk == 0:
+            return strategy
+        return InParts(strategy, self.samples or None, self.chunk or None)
 
     def optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
         """Adam on the outer parameters."""

@@ -82,11 +82,12 @@ def learn(
     segmenter = _segmenter(context, material)
     augmenter = augmenter.to(context.device)
     solver = BilevelSolver(
-        BilevelProblem(*bilevel_losses(inner)),
+        BilevelProblem(*bilevel_losses(inner), autocast=inner.autocast_dtype),
         segmenter,
         inner.optimizer(segmenter),
         augmenter,
         outer.optimizer(augmenter.parameters()),
+        outer.hypergradient_strategy(),
         outer_step=outer.step_options(),
     )
     data = _data(context, material, Synthetic(material.generator), real)

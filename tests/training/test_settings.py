@@ -6,7 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metasynth.bilevel.finite_difference import FiniteDifference
+from metasynth.bilevel.forward import Forward
+from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
+from metasynth.bilevel.parts import InParts
 from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
 from metasynth.training.config import from_dict, to_dict
 from metasynth.training.settings import OuterSettings, SegmenterSettings
@@ -115,3 +119,39 @@ def test_settings_out_of_range_are_refused(settings, values, message):
 @pytest.mark.parametrize("settings", [SegmenterSettings(widths=(4, 8), norm="batch"), OuterSettings(clip=0.0)])
 def test_settings_come_back_from_json(settings):
     assert from_dict(type(settings), to_dict(settings)) == settings
+
+
+def test_the_strategy_is_taken_in_parts_where_asked_for():
+    assert OuterSettings().hypergradient_strategy() == Mixed()
+    assert OuterSettings(strategy="finite_difference").hypergradient_strategy() == FiniteDifference()
+    parts = OuterSettings(strategy="forward", samples=3, chunk=2).hypergradient_strategy()
+    assert parts == InParts(Forward(), samples=3, chunk=2)
+    assert OuterSettings(samples=3).hypergradient_strategy() == InParts(Mixed(), samples=3)
+
+
+def test_segmenters_are_channels_last_unless_told_otherwise():
+    generator = torch.Generator().manual_seed(0)
+    for ndim, form in ((2, torch.channels_last), (3, torch.channels_last_3d)):
+        models = [
+            SegmenterSettings(widths=(4, 8), channels_last=last).build(3, ndim, generator.manual_seed(0))
+            for last in (True, False)
+        ]
+        weights = [model.encoder[1].convs[0].weight for model in models]
+        assert weights[0].is_contiguous(memory_format=form)
+        assert weights[1].is_contiguous()
+        assert torch.equal(*weights)
+
+
+def test_dice_over_images_is_a_mean_over_samples():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, 8, 8, generator=generator)
+    labels = torch.randint(3, (4, 8, 8), generator=generator)
+    for over, equal in (("image", True), ("batch", False)):
+        settings = SegmenterSettings(dice_over=over)
+        each = torch.stack([settings.loss_of(logits[k : k + 1], labels[k : k + 1]) for k in range(4)])
+        assert torch.isclose(settings.loss_of(logits, labels), each.mean(), rtol=1e-6) == equal
+
+
+def test_autocast_has_a_type():
+    assert SegmenterSettings().autocast_dtype is None
+    assert SegmenterSettings(autocast="bfloat16").autocast_dtype is torch.bfloat16
