@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
         panels = 2 if cache.has_images else 1
         ratio = cache.shape[-2] / cache.shape[-1]
         figure = Figure(
-            figsize=(PANEL_INCHES * wide * panels, PANEL_INCHES * ratio * len(grid) + 0.5), facecolor="black"
+            figsize=(PANEL_INCHES * wide * panels, PANEL_INCHES * ratio * len(grid) + 0.25), facecolor="black"
         )
         FigureCanvasAgg(figure)
         axes = figure.subplots(len(grid), wide * panels, squeeze=False)
@@ -51,22 +52,42 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
             axis.axis("off")
         for line, items in zip(axes, grid, strict=True):
             _draw_subject(cache, items, line, panels)
-        names = cache.class_names[1:]
-        figure.legend(
-            handles=[Patch(color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(names)],
-            loc="lower center",
-            ncols=min(len(names), 6),
-            frameon=False,
-            labelcolor="white",
-            fontsize=8,
-        )
-        figure.subplots_adjust(0.005, 0.5 / figure.get_figheight(), 0.995, 0.96, wspace=0.02, hspace=0.12)
+        _add_legend(figure, cache.class_names[1:])
     out_png = Path(out_png)
     try:
         figure.savefig(out_png, dpi=100, format="png")
     except OSError as error:
         raise DataError(f"{out_png}: the picture cannot be written: {error.strerror}") from error
     return out_png
+
+
+def colours(n: int) -> list[tuple[float, float, float, float]]:
+    """Colours of n classes: eight that are easily told apart, or as many of three palettes of 20 as are needed."""
+    if n <= len(COLOURS):
+        return [to_rgba(colour) for colour in COLOURS[:n]]
+    r, g, b, a = np.concatenate([colormaps[name](np.arange(20)) for name in ("tab20", "tab20b", "tab20c")]).T
+    palettes = list(zip(r.tolist(), g.tolist(), b.tolist(), a.tolist(), strict=True))
+    return [palettes[i % len(palettes)] for i in range(n)]
+
+
+def _add_legend(figure: Figure, names: tuple[str, ...]) -> None:
+    """Name the classes below the slices, in as many lines as the width asks for."""
+    entry_inches = 0.5 + 0.075 * max(len(name) for name in names)
+    columns = max(1, min(len(names), int(figure.get_figwidth() / entry_inches)))
+    lines = -(-len(names) // columns)
+    room = 0.3 + 0.2 * lines
+    figure.set_figheight(figure.get_figheight() + room)
+    handles = [Patch(color=c, label=name) for c, name in zip(colours(len(names)), names, strict=True)]
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=columns,
+        frameon=False,
+        labelcolor="white",
+        fontsize=8,
+    )
+    height = figure.get_figheight()
+    figure.subplots_adjust(0.005, room / height, 0.995, 1 - 0.25 / height, wspace=0.02, hspace=0.12)
 
 
 def describe(cache_path: str | Path) -> list[tuple[str, str]]:
@@ -116,8 +137,8 @@ def _spread(items: np.ndarray, most: int) -> np.ndarray:
 def _draw_subject(cache: Cache, items: np.ndarray, line: np.ndarray, panels: int) -> None:
     """Draw the given items of one subject into a row of axes."""
     clear = (0.0, 0.0, 0.0, 0.0)
-    shades = [to_rgba(COLOURS[i % len(COLOURS)], OPACITY if panels == 2 else 1.0) for i in range(255)]
-    colours = ListedColormap([clear, *shades[: cache.n_classes - 1]])
+    opacity = OPACITY if panels == 2 else 1.0
+    shades = ListedColormap([clear, *((*colour[:3], opacity) for colour in colours(cache.n_classes - 1))])
     for i, item in enumerate(items):
         plain, labelled = line[panels * i], line[panels * i + panels - 1]
         if cache.has_images:
@@ -125,7 +146,7 @@ def _draw_subject(cache: Cache, items: np.ndarray, line: np.ndarray, panels: int
             for axis in (plain, labelled):
                 axis.imshow(image, cmap="gray", vmin=0.0, vmax=1.0)
         labels = _plane(cache.read_labels([item])[0])
-        labelled.imshow(labels, cmap=colours, vmin=0, vmax=cache.n_classes - 1, interpolation="nearest")
+        labelled.imshow(labels, cmap=shades, vmin=0, vmax=cache.n_classes - 1, interpolation="nearest")
         name = cache.subjects[cache.subject_index[item]] if i == 0 else ""
         plain.set_title(f"{name} {cache.slice_index[item]}".strip(), color="white", fontsize=6, pad=2)
 

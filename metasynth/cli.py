@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metasynth import __version__
+from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import MetasynthError, UsageError
 
 if TYPE_CHECKING:
@@ -176,43 +177,6 @@ def prep() -> None:
     """Make HDF5 caches of slices or volumes."""
 
 
-@prep.command()
-@click.option("--cohort", metavar="NAME", default="template-64", show_default=True, help="Which cohort.")
-@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Copy the cache to this file.")
-@click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
-def template(cohort: str, out: Path | None, quiet: bool) -> None:
-    """Make an embedded cohort: one brain template under many seeded warps. Nothing is downloaded.
-
-    It is made once and kept in the user's cache folder (METASYNTH_CACHE names another).
-    """
-    from metasynth.data_prep.cohort import COHORTS, ensure_cohort
-    from metasynth.files import write_atomically
-    from metasynth.training.config import nearest
-    from metasynth.training.progress import Progress
-
-    if cohort not in COHORTS:
-        raise UsageError(f"--cohort {cohort}: there is no such cohort: {nearest(cohort, COHORTS)}")
-    if out is not None and out.exists():
-        raise UsageError(f"--out {out}: exists already; give another name")
-    progress = Progress(quiet)
-    with progress.counter(cohort) as follow:
-        path = ensure_cohort(COHORTS[cohort], progress=follow, notice=progress.say)
-    if out is not None:
-        write_atomically(out, path.read_bytes())
-    click.echo(f"Cohort: {out or path}")
-
-
-@main.command()
-@click.argument("cache", type=click.Path(path_type=Path))
-@click.option("--montage", metavar="PNG", type=click.Path(path_type=Path), help="Draw example slices into a file.")
-def inspect(cache: Path, montage: Path | None) -> None:
-    """Check a cache and say what it holds."""
-    from metasynth.data_prep.montage import describe, write_montage
-
-    lines = describe(cache)
-    width = max(len(what) for what, _ in lines)
-    for what, value in lines:
-        click.echo(f"{what.ljust(width)}  {value}")
-    if montage is not None:
-        write_montage(cache, montage)
-        click.echo(f"Montage: {montage}")
+for _command in PREP_COMMANDS:
+    prep.add_command(_command)
+main.add_command(inspect)

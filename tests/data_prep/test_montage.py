@@ -3,7 +3,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 from data.caches import arrays, make
-from metasynth.data_prep.montage import describe, write_montage
+from matplotlib.colors import to_rgba
+from metasynth.data_prep.montage import COLOURS, colours, describe, write_montage
 
 from metasynth.data.cache import write_cache
 from metasynth.errors import DataError
@@ -72,3 +73,18 @@ def test_a_wrong_file_is_refused(tmp_path):
     for look in (describe, lambda path: write_montage(path, tmp_path / "m.png")):
         with pytest.raises(DataError, match=r"c\.h5: is not an HDF5 file"):
             look(tmp_path / "c.h5")
+
+
+def test_many_classes_have_colours_of_their_own_and_all_are_named(tmp_path):
+    assert len(set(colours(24))) == 24
+    assert colours(4) == [to_rgba(colour) for colour in COLOURS[:4]]
+    names = ("background", *(f"a structure with a long name {k}" for k in range(1, 25)))
+    given = arrays(n_subjects=2, per_subject=2, shape=(16, 16), images=False)
+    given["labels"] = given["labels"] % 25
+    given["info"] = given["info"].__class__(**{**given["info"].__dict__, "class_names": names})
+    write_cache(tmp_path / "c.h5", **given)
+    pixels = matplotlib.image.imread(write_montage(tmp_path / "c.h5", tmp_path / "m.png"))[..., :3]
+    border = np.concatenate([pixels[:, :2].ravel(), pixels[:, -2:].ravel(), pixels[-2:].ravel()])
+    assert (border == 0).all()  # the legend is not cut off
+    rows = np.flatnonzero((pixels.reshape(len(pixels), -1) > 0.5).any(axis=1))
+    assert rows[-1] > 0.9 * len(pixels)

@@ -1,0 +1,169 @@
+"""The subjects' parts of a cache: prepared side by side and kept one by one, so that an interrupted run goes on.
+
+Each part lies in a work folder under a name that holds a hash of the subject's files (path, size, time of change) and
+of the options; a run that finds it does not make it again.
+"""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import re
+import signal
+import zipfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from metasynth.data_prep.prepare import Options, Prepared, prepare
+from metasynth.data_prep.sources import Scan
+
+from metasynth.errors import DataError, RunError
+from metasynth.files import write_atomically
+
+RECIPE = 1  # raise it whenever the same files and options would give other slices
+
+
+def prepare_all(
+    scans: Sequence[Scan],
+    options: Options,
+    folder: Path,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generator[tuple[Scan, Path | str], None, None]:
+    """(scan, file of its part, or why it is left out) of every scan, in the order they are done.
+
+    Args:
+        scans: The scans.
+        options: What is done to each.
+        folder: The work folder; made where absent.
+        processes: Subjects prepared side by side; 1 prepares them in this process.
+        progress: Called with (scans done, scans in all).
+
+    Raises:
+        DataError: The folder or a part cannot be written.
+        RunError: A worker process was killed.
+
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be made: {error.strerror}") from error
+    places = {scan.name: folder / _part_name(scan, options) for scan in scans}
+    kept = [scan for scan in scans if _is_part(places[scan.name])]
+    missing = [scan for scan in scans if scan not in kept]
+    done = len(kept)
+    yield from ((scan, places[scan.name]) for scan in kept)
+    with closing(_run(missing, options, processes)) as outcomes:
+        for scan, outcome in outcomes:
+            if isinstance(outcome, Prepared):
+                _save(places[scan.name], outcome)
+            done += 1
+            if progress is not None:
+                progress(done, len(scans))
+            yield scan, outcome if isinstance(outcome, str) else places[scan.name]
+
+
+def _run(scans: Sequence[Scan], options: Options, processes: int) -> Generator[tuple[Scan, Prepared | str], None, None]:
+    """(scan, its part or why it is left out), prepared by this process or by several."""
+    if processes == 1 or len(scans) < 2:
+        yield from ((scan, _attempt(scan, options)) for scan in scans)
+        return
+    with _pool(min(processes, len(scans))) as pool:
+        queue = iter(scans)
+        # A few at a time, so that no more than their results are held in memory.
+        running = {pool.submit(_attempt, scan, options): scan for scan in islice(queue, 2 * processes)}
+        try:
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    scan = running.pop(future)
+                    running.update({pool.submit(_attempt, new, options): new for new in islice(queue, 1)})
+                    yield scan, future.result()
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a worker process was killed, perhaps for want of memory: try fewer --jobs; run the same command again "
+                "to continue"
+            ) from error
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Workers that leave Ctrl-C to this process; whatever ends the block, nothing more is begun."""
+    # Fresh processes: a fork would copy the threads' locks of progress bars and libraries.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_ignore_interrupts)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _attempt(scan: Scan, options: Options) -> Prepared | str:
+    """The scan's part, or why there is none."""
+    try:
+        return prepare(scan, options)
+    except DataError as error:
+        return str(error)
+    except MemoryError:
+        return "is too large for the memory"
+
+
+def _part_name(scan: Scan, options: Options) -> str:
+    """File name of a scan's part: its name and a hash of all that decides about it."""
+    files = [(str(path.resolve()), *_state(path)) for path in scan.files]
+    described = asdict(options) | {"mapping": [sorted(options.mapping.classes.items()), options.mapping.class_names]}
+    key = json.dumps([RECIPE, files, described], sort_keys=True, default=str)
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", scan.name)[:80]
+    return f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change, zeros where the file cannot be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a part is there and whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
+
+
+def _save(path: Path, part: Prepared) -> None:
+    arrays: dict[str, Any] = {"labels": part.labels, "slice_index": part.slice_index, "spacing": part.spacing}
+    if part.images is not None:
+        arrays["images"] = part.images
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getbuffer(), failure=DataError, make_folder=False)
+
+
+def load_part(path: Path) -> Prepared:
+    """The part in a file."""
+    with np.load(path) as arrays:
+        images = arrays["images"] if "images" in arrays.files else None
+        a, b, c = (float(s) for s in arrays["spacing"])
+        return Prepared(arrays["labels"], images, arrays["slice_index"], (a, b, c))
+
+
+def spacing_of(path: Path) -> tuple[float, float, float]:
+    """The spacing of the part in a file; its arrays are not read."""
+    with np.load(path) as arrays:
+        a, b, c = (float(s) for s in arrays["spacing"])
+    return a, b, c

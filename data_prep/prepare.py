@@ -1,0 +1,249 @@
+"""One subject: from its files to the slices or the volume that go into a cache."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from metasynth.data_prep.align import Align, atlas_grid, read_transform, register
+from metasynth.data_prep.labels import LabelMapping, Unknown
+from metasynth.data_prep.resample import (
+    Grid,
+    Interpolation,
+    grid_with_spacing,
+    has_spacing,
+    resample_classes,
+    resample_ids,
+    resample_image,
+    resample_mask,
+    to_source,
+)
+from metasynth.data_prep.slicing import (
+    Axis,
+    SliceChoice,
+    choose_planes,
+    content_along,
+    plane_spacing,
+    planes,
+)
+from metasynth.data_prep.sources import Scan
+from metasynth.data_prep.volumes import (
+    Volume,
+    check_affine,
+    read_image,
+    read_labels,
+    require_same_grid,
+    same_grid,
+    scale,
+    to_ras,
+)
+from numpy.typing import NDArray
+
+from metasynth.errors import DataError
+
+OASIS_PLANE = 109  # of the cropped volumes that neurite-OASIS takes its slices from
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done to every subject.
+
+    Attributes:
+        mapping: Ids to classes.
+        unknown: What happens to ids the mapping does not name.
+        axis: Slicing axis.
+        slices: Which planes.
+        every_mm: Distance of the planes that are taken around the centre, rounded to whole voxels, at least one.
+        min_content: Least share of the fullest plane's labels that a plane must hold.
+        volumes: Whole volumes, as stacks of planes along the axis, instead of slices.
+        spacing_mm: Spacing along x, y and z; None keeps that of the file.
+        interpolation: How classes are put on another grid.
+        align: Which transform to the space of the template is applied.
+        strip: Set what lies outside the brain to 0: outside the mask given, or where the label is 0 or of the head.
+        resample_labels: Put a label map (and mask) of another grid on the image's.
+        flat: The files hold one plane, turned as those of neurite-OASIS.
+
+    """
+
+    mapping: LabelMapping
+    unknown: Unknown = "error"
+    axis: Axis = "coronal"
+    slices: SliceChoice = field(default_factory=lambda: SliceChoice("around", (20,)))
+    every_mm: float = 2.0
+    min_content: float = 0.1
+    volumes: bool = False
+    spacing_mm: tuple[float, float, float] | None = None
+    interpolation: Interpolation = "majority"
+    align: Align = "none"
+    strip: bool = True
+    resample_labels: bool = False
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What one subject adds to a cache.
+
+    Attributes:
+        labels: (n, *S) uint8 classes; S is the subject's own field.
+        images: (n, *S) float16 in [0, 1], or None.
+        slice_index: (n,) int64 planes along the slicing axis; 0 for a volume.
+        spacing: Distance in mm along the slicing axis and along rows and columns.
+
+    """
+
+    labels: NDArray[np.uint8]
+    images: NDArray[np.float16] | None
+    slice_index: NDArray[np.int64]
+    spacing: tuple[float, float, float]
+
+
+def prepare(scan: Scan, options: Options) -> Prepared:
+    """Read, check, map, strip, scale, resample and slice one subject.
+
+    Raises:
+        DataError: Something is wrong with a file, or nothing is left to put in a cache.
+
+    """
+    if scan.labels is None:
+        raise DataError(f"{scan.name}: has no label map")
+    labels, image, mask = _read(scan, options)
+    classes = Volume(options.mapping.apply(labels.data, options.unknown, labels.where), labels.affine, labels.where)
+    stripped = None if image is None else _strip_and_scale(image, labels, mask, options)
+    if options.flat:
+        return _flat(classes, stripped)
+    grid, matrix = _target(scan, classes, stripped, options)
+    if grid is not None:
+        resampled = resample_classes(classes.data, matrix, grid, options.interpolation)
+        if stripped is not None:
+            stripped = _resample(stripped, matrix, grid, options.strip)
+        classes = Volume(resampled, grid.affine, classes.where)
+        if not resampled.any():
+            raise DataError(f"{classes.where}: no label is left in the field of the new grid")
+    return _slice(classes, stripped, options)
+
+
+def _read(scan: Scan, options: Options) -> tuple[Volume, Volume | None, Volume | None]:
+    """Label map, image and mask on one grid, in RAS orientation."""
+    sheared = options.align != "none"
+    assert scan.labels is not None
+    labels = read_labels(scan.labels)
+    image = None if scan.image is None else read_image(scan.image)
+    mask = None if scan.mask is None else read_labels(scan.mask)
+    if options.flat:
+        if image is not None and image.data.shape != labels.data.shape:
+            require_same_grid(image, labels)
+        return labels, image, mask
+    for volume in (labels, image, mask):
+        if volume is not None:
+            check_affine(volume, sheared)
+    if image is not None:
+        labels = _on_grid_of(image, labels, options)
+        mask = None if mask is None else _on_grid_of(image, mask, options)
+    return to_ras(labels), None if image is None else to_ras(image), None if mask is None else to_ras(mask)
+
+
+def _on_grid_of(image: Volume, labels: Volume, options: Options) -> Volume:
+    """The label map on the image's grid: its own, or by the nearest voxel where that is asked for."""
+    if not options.resample_labels:
+        require_same_grid(image, labels)
+        return labels
+    if same_grid(image, labels):
+        return labels
+    shape = image.data.shape
+    grid = Grid((shape[0], shape[1], shape[2]), image.affine)
+    data = resample_ids(labels, grid)
+    if not data.any():
+        raise DataError(f"{labels.where}: none of its labels lies in the field of {image.where}")
+    return Volume(data, image.affine, labels.where)
+
+
+def _strip_and_scale(image: Volume, labels: Volume, mask: Volume | None, options: Options) -> Volume:
+    """The image scaled to [0, 1] by its values in the brain; 0 outside where the skull is to be stripped."""
+    brain = mask.data > 0 if mask is not None else options.mapping.brain(labels.data)
+    if not brain.any():
+        raise DataError(f"{labels.where}: holds no label of the brain to make a mask from")
+    if options.strip:
+        return Volume(scale(image.data, brain, image.where), image.affine, image.where)
+    everywhere = np.ones_like(brain)
+    scale(image.data, everywhere, image.where)  # all of the image stays, so all of it must be finite
+    low, high = np.percentile(image.data[brain].astype(np.float64), (1.0, 99.0))
+    if not high > low:
+        raise DataError(f"{image.where}: has no contrast in the brain, its 1 and 99 % quantiles are both {low:g}")
+    return Volume(np.clip((image.data - low) / (high - low), 0.0, 1.0).astype(np.float32), image.affine, image.where)
+
+
+def _target(
+    scan: Scan, classes: Volume, image: Volume | None, options: Options
+) -> tuple[Grid | None, NDArray[np.float64]]:
+    """The grid to resample to, None where the files' own is kept, and the matrix to it."""
+    wanted = options.spacing_mm
+    if options.align == "none":
+        if wanted is None or has_spacing(classes, wanted):
+            return None, np.eye(4)
+        grid = grid_with_spacing(classes, wanted)
+        return grid, to_source(classes, grid)
+    if options.align == "transforms":
+        if scan.transform is None:
+            raise DataError(f"{scan.name}: has no transform to the space of the template")
+        world = read_transform(scan.transform)
+    else:
+        world = register(_brain_for_alignment(classes, image, options.mapping), options.align)
+    grid = atlas_grid(wanted or _own_spacing(classes))
+    return grid, to_source(classes, grid, world)
+
+
+def _resample(image: Volume, matrix: NDArray[np.float64], grid: Grid, strip: bool) -> Volume:
+    """The image on another grid; what was stripped stays 0, so that the brain keeps its edge."""
+    data = resample_image(image.data, matrix, grid)
+    if strip:
+        data[~resample_mask(image.data > 0, matrix, grid)] = 0
+    return Volume(data, grid.affine, image.where)
+
+
+def _own_spacing(volume: Volume) -> tuple[float, float, float]:
+    """Spacing along x, y and z, to a thousandth of a mm."""
+    x, y, z = (round(float(s), 3) for s in volume.spacing)
+    return x, y, z
+
+
+def _brain_for_alignment(classes: Volume, image: Volume | None, mapping: LabelMapping) -> Volume:
+    """What is registered: the classes in the shades of a T1 image where they are known, else the image, else a mask.
+
+    Classes are preferred so that label maps and images of any contrast are aligned in the same way.
+    """
+    if mapping.t1:
+        shades = np.asarray(mapping.t1, dtype=np.float32)
+        return Volume(shades[classes.data], classes.affine, classes.where)
+    if image is not None:
+        return image
+    return Volume((classes.data > 0).astype(np.float32), classes.affine, classes.where)
+
+
+def _slice(classes: Volume, image: Volume | None, options: Options) -> Prepared:
+    """The wanted planes, or the whole volume as a stack of planes."""
+    spacing = plane_spacing(classes.spacing, options.axis)
+    if options.volumes:
+        stacks = [planes(v.data, options.axis)[None] for v in (classes, image) if v is not None]
+        return _prepared(stacks, np.zeros(1, dtype=np.int64), spacing)
+    content = content_along(classes.data, options.axis)
+    at = np.flatnonzero(content)
+    # Aligned brains share the planes about the middle of the template's field; others have their own middle.
+    centre = (len(content) - 1) / 2 if options.align != "none" else (at[0] + at[-1]) / 2
+    step = max(1, round(options.every_mm / spacing[0]))
+    try:
+        chosen = choose_planes(content, options.slices, centre, step, options.min_content)
+    except DataError as error:
+        raise DataError(f"{classes.where}: {error}") from error
+    stacks = [planes(v.data, options.axis, chosen) for v in (classes, image) if v is not None]
+    return _prepared(stacks, chosen, spacing)
+
+
+def _flat(classes: Volume, image: Volume | None) -> Prepared:
+    """The one plane of neurite-OASIS: its arrays are (right to left, superior to inferior), 1 mm."""
+    stacks = [v.data[:, :, 0].T[None, :, ::-1] for v in (classes, image) if v is not None]
+    return _prepared(stacks, np.array([OASIS_PLANE]), (1.0, 1.0, 1.0))
+
+
+def _prepared(stacks: list[NDArray], slice_index: NDArray, spacing: tuple[float, float, float]) -> Prepared:
+    labels = np.ascontiguousarray(stacks[0], dtype=np.uint8)
+    images = np.ascontiguousarray(stacks[1], dtype=np.float16) if len(stacks) == 2 else None
+    return Prepared(labels, images, slice_index, spacing)

@@ -1,0 +1,191 @@
+"""From volumes to the slices of a cache: which planes, how they are turned, and the frame they are cut to.
+
+The arrays of a plane are those of the embedded cohort: coronal rows go from superior to inferior and columns from the
+subject's left to right ("IR"); axial rows from anterior to posterior ("PR"); sagittal rows from superior to inferior,
+columns from anterior to posterior ("IP"). The letters say where an index grows to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metasynth.errors import DataError, UsageError
+
+Axis = Literal["coronal", "axial", "sagittal"]
+AXIS_INDEX = {"sagittal": 0, "coronal": 1, "axial": 2}
+IN_PLANE = {"coronal": "IR", "axial": "PR", "sagittal": "IP"}
+GROWS_TO = {"coronal": "A", "axial": "S", "sagittal": "R"}
+_ROWS_COLUMNS = {"coronal": (2, 0), "axial": (1, 0), "sagittal": (2, 1)}  # axes of a RAS volume
+DIVISOR = 16
+
+
+@dataclass(frozen=True)
+class SliceChoice:
+    """Which planes are wanted.
+
+    Attributes:
+        kind: "all", "around" (a number of planes evenly spaced about a centre), "range" or "list".
+        numbers: Nothing; how many; start, stop and step; or the indices.
+
+    """
+
+    kind: Literal["all", "around", "range", "list"]
+    numbers: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "SliceChoice":
+        """From "all", "around:20", "90:130", "90:130:2" or "88,109".
+
+        Raises:
+            UsageError: The text is none of these.
+
+        """
+        if text == "all":
+            return cls("all")
+        name, _, rest = text.partition(":")
+        try:
+            if name == "around":
+                if int(rest) >= 1:
+                    return cls("around", (int(rest),))
+            elif ":" in text:
+                bounds = tuple(int(part) for part in text.split(":"))
+                bounds = (*bounds, 1) if len(bounds) == 2 else bounds
+                if len(bounds) == 3 and 0 <= bounds[0] < bounds[1] and bounds[2] >= 1:
+                    return cls("range", bounds)
+            else:
+                numbers = tuple(sorted({int(part) for part in text.split(",")}))
+                if numbers[0] >= 0:
+                    return cls("list", numbers)
+        except ValueError:
+            pass
+        raise UsageError(f"--slices {text}: expected all, around:N, START:STOP, START:STOP:STEP or I,J,K")
+
+    def candidates(self, n: int, centre: float, step: int) -> NDArray[np.int64]:
+        """Increasing indices in 0..n-1; `centre` and `step` (planes) are those of "around".
+
+        Raises:
+            DataError: An index that was listed, or all of a range, is outside.
+
+        """
+        if self.kind == "all":
+            return np.arange(n)
+        if self.kind == "around":
+            count = self.numbers[0]
+            first = int(np.floor(centre - step * (count - 1) / 2 + 0.5))
+            wanted = first + step * np.arange(count)
+            return wanted[(wanted >= 0) & (wanted < n)]
+        wanted = np.arange(*self.numbers) if self.kind == "range" else np.array(self.numbers)
+        if self.kind == "list" and wanted[-1] >= n:
+            raise DataError(f"slice {wanted[-1]} is asked for; the volume has slices 0 to {n - 1} along this axis")
+        wanted = wanted[wanted < n]
+        if not wanted.size:
+            raise DataError(f"slices from {self.numbers[0]} are asked for; the volume has 0 to {n - 1} along this axis")
+        return wanted
+
+
+def choose_planes(
+    content: NDArray[np.integer], choice: SliceChoice, centre: float, step: int, min_content: float
+) -> NDArray[np.int64]:
+    """Indices of the wanted planes that hold enough labels.
+
+    Args:
+        content: (N,) labelled voxels of every plane.
+        choice: The planes that are wanted.
+        centre: Plane about which "around" takes them.
+        step: Distance in planes between those of "around".
+        min_content: Least share of the fullest plane's labelled voxels; a plane without labels is never taken.
+
+    Raises:
+        DataError: No plane is left.
+
+    """
+    wanted = choice.candidates(len(content), centre, step)
+    enough = content[wanted] >= max(1.0, min_content * content.max())
+    if not enough.any():
+        raise DataError(
+            f"none of the {wanted.size} wanted slices holds labels of {min_content:.0%} of the fullest slice "
+            f"({int(content.max())} voxels); labels lie in slices {_span(content)}"
+        )
+    return wanted[enough]
+
+
+def _span(content: NDArray[np.integer]) -> str:
+    at = np.flatnonzero(content)
+    return f"{at[0]} to {at[-1]}" if at.size else "none"
+
+
+def content_along(classes: NDArray[np.uint8], axis: Axis) -> NDArray[np.int64]:
+    """(N,) voxels above 0 in every plane of a RAS volume (X, Y, Z)."""
+    index = AXIS_INDEX[axis]
+    return np.count_nonzero(classes, axis=tuple(other for other in range(3) if other != index))
+
+
+def planes(volume: NDArray, axis: Axis, indices: NDArray[np.integer] | None = None) -> NDArray:
+    """Planes (N, H, W) of a RAS volume (X, Y, Z), all of them or those of the indices, turned as the module says."""
+    rows, columns = _ROWS_COLUMNS[axis]
+    stack = np.transpose(volume, (AXIS_INDEX[axis], rows, columns))
+    stack = stack if indices is None else stack[indices]
+    # Both row directions are against their axis; of the columns only the sagittal ones are.
+    return stack[:, ::-1, ::-1] if axis == "sagittal" else stack[:, ::-1]
+
+
+def plane_spacing(spacing: Sequence[float] | NDArray[np.float64], axis: Axis) -> tuple[float, float, float]:
+    """Spacing in mm along (slicing axis, rows, columns) from that along (x, y, z)."""
+    rows, columns = _ROWS_COLUMNS[axis]
+    return float(spacing[AXIS_INDEX[axis]]), float(spacing[rows]), float(spacing[columns])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How items are cut to one shape.
+
+    Attributes:
+        margin_mm: Room around the labels where no size is given.
+        size: Shape S; None takes that of the labels, with the margin, rounded up.
+        divisor: What every length must be divisible by; 1 allows any.
+
+    """
+
+    margin_mm: float = 5.0
+    size: tuple[int, ...] | None = None
+    divisor: int = DIVISOR
+
+    def __post_init__(self) -> None:
+        if self.size is not None and any(n < 1 or n % self.divisor for n in self.size):
+            given = " x ".join(map(str, self.size))
+            raise UsageError(f"--size {given}: expected lengths divisible by {self.divisor} (see --divisor)")
+        if not 0 <= self.margin_mm < np.inf:
+            raise UsageError(f"--margin: expected 0 mm or more, got {self.margin_mm:g}")
+
+    def shape(self, extents: NDArray[np.integer], spacing: tuple[float, ...]) -> tuple[int, ...]:
+        """Shape S that holds boxes of the given extents (N, len(S)) in voxels."""
+        if self.size is not None:
+            return self.size
+        needed = extents.max(axis=0) + 2 * np.ceil(self.margin_mm / np.asarray(spacing) - 1e-6)
+        return tuple(int(n) for n in np.ceil(needed / self.divisor) * self.divisor)
+
+
+def label_box(items: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(2, ndim) first and last-plus-one index, per axis, of what is above 0 in any of the items (N, *S)."""
+    any_item = (items > 0).any(axis=0)
+    ends = []
+    for axis in range(any_item.ndim):
+        at = np.unique(np.nonzero(any_item)[axis])
+        ends.append((int(at[0]), int(at[-1]) + 1))
+    return np.array(ends).T
+
+
+def cut(items: NDArray, box: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray:
+    """Items (N, *S) cut or filled with 0 to `shape`, so that the middle of the box (2, ndim) comes to its middle."""
+    out = np.zeros((items.shape[0], *shape), dtype=items.dtype)
+    into, out_of = [slice(None)], [slice(None)]
+    for axis, n in enumerate(shape):
+        start = int((box[0, axis] + box[1, axis]) // 2) - n // 2
+        low, high = max(0, start), min(items.shape[axis + 1], start + n)
+        out_of.append(slice(low, max(low, high)))
+        into.append(slice(low - start, max(low, high) - start))
+    out[tuple(into)] = items[tuple(out_of)]
+    return out

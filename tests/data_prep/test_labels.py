@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+from head_phantom import as_muse, head_labels
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from metasynth.data_prep import label_tables as tables
+from metasynth.data_prep.labels import MAPPINGS, LabelMapping, load_mapping
+from metasynth.data_prep.template import CLASS_NAMES
+
+from metasynth.errors import DataError, UsageError
+
+IDS_OF_SYNTHSEG_MAPS = (
+    *(0, 2, 3, 4, 5, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 24, 25, 26, 28, 30, 41, 42, 43, 44, 46, 47, 49, 50),
+    *(51, 52, 53, 54, 57, 58, 60, 62, 72, 85, 136, 137, 163, 164),
+    *(502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530),
+)
+
+
+@pytest.mark.parametrize("name", ["freesurfer-4", "freesurfer-4-reduced", "muse-4", "oasis-4"])
+def test_mappings_of_four_classes_have_the_classes_of_the_embedded_cohort(name):
+    assert MAPPINGS[name].class_names == CLASS_NAMES
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS.values(), ids=MAPPINGS)
+def test_every_class_of_a_mapping_has_an_id(mapping):
+    assert set(mapping.classes.values()) == set(range(len(mapping.class_names)))
+    assert mapping.classes[0] == 0
+    assert not mapping.t1 or len(mapping.t1) == len(mapping.class_names)
+
+
+@pytest.mark.parametrize("name", [name for name in MAPPINGS if name.startswith("freesurfer")])
+def test_extracerebral_and_choroid_ids_are_named(name):
+    classes = MAPPINGS[name].classes
+    assert set(IDS_OF_SYNTHSEG_MAPS) <= classes.keys()
+    assert {classes[i] for i in range(500, 531)} == {0}
+    assert {MAPPINGS[name].class_names[classes[i]] for i in (136, 137)} <= {
+        "ventricles",
+        "cerebrospinal fluid",
+        "left choroid plexus",
+    }
+
+
+def test_what_the_merging_to_four_classes_does():
+    four, reduced, tissue = (MAPPINGS[f"freesurfer-{name}"].classes for name in ("4", "4-reduced", "tissue"))
+    assert [four[i] for i in (2, 7, 16, 28, 251, 25, 57)] == [1] * 7
+    assert [four[i] for i in (3, 42, 1001, 2035, 11101)] == [2] * 5
+    assert [four[i] for i in (10, 17, 18, 26, 58)] == [3] * 5
+    assert [four[i] for i in (4, 14, 15, 31, 136, 164)] == [4] * 6
+    assert [four[i] for i in (24, 8, 47, 502)] == [0] * 4
+    assert [tissue[i] for i in (24, 257, 8, 47, 25, 57)] == [4, 4, 3, 3, 3, 3]
+    assert {i for i in four if four[i] != reduced[i]} == {7, 46, 15, 18, 54, 26, 58, 30, 62}
+
+
+def test_the_24_structures_merge_to_the_four_reduced_classes():
+    for i, structure in tables.FREESURFER_24.items():
+        if structure:
+            assert tables.CLASSES_OF_24[structure] == tables.FREESURFER_4_REDUCED[i], i
+    lost = {i for i, k in tables.FREESURFER_4_REDUCED.items() if k and not tables.FREESURFER_24[i]}
+    assert lost & set(IDS_OF_SYNTHSEG_MAPS) == {72, 85}  # fifth ventricle and optic chiasm
+    assert len(tables.STRUCTURES_24) == 25
+
+
+def test_both_atlases_of_one_anatomy_give_one_map():
+    ids = head_labels()
+    np.testing.assert_array_equal(MAPPINGS["freesurfer-4"].apply(ids), MAPPINGS["muse-4"].apply(as_muse(ids)))
+
+
+@given(arrays.arrays(np.int32, (3, 4, 5), elements=st.sampled_from([0, 3, 7, 900, 2_000_000_000])))
+def test_mapping_is_the_table_voxel_by_voxel(ids):
+    mapping = LabelMapping("m", ("background", "a", "b"), {0: 0, 3: 1, 7: 2, 900: 0, 2_000_000_000: 1}, "text")
+    expected = np.vectorize(mapping.classes.get)(ids)
+    if expected.any():
+        np.testing.assert_array_equal(mapping.apply(ids), expected)
+    else:
+        with pytest.raises(DataError, match="none of its labels belongs to a class"):
+            mapping.apply(ids)
+
+
+def test_ids_the_mapping_does_not_name_are_listed_with_their_counts():
+    ids = head_labels()
+    ids[0, 0, :3], ids[0, 1, 0] = 700, 4242
+    with pytest.raises(DataError, match=r"^seg: mapping freesurfer-4 does not name ids 700 \(3 voxels\), 4242 \(1 vox"):
+        MAPPINGS["freesurfer-4"].apply(ids, where="seg")
+    accepted = MAPPINGS["freesurfer-4"].apply(ids, "background")
+    np.testing.assert_array_equal(accepted, MAPPINGS["freesurfer-4"].apply(head_labels()))
+
+
+def test_the_brain_is_labels_above_0_without_the_head():
+    ids = head_labels()
+    brain = MAPPINGS["freesurfer-4"].brain(ids)
+    np.testing.assert_array_equal(brain, (ids > 0) & (ids != 507))
+    assert brain[ids == 24].all()
+
+
+def test_white_matter_without_a_side_takes_the_nearer_one():
+    ids = np.zeros((9, 3, 3), dtype=int)
+    ids[:3], ids[6:] = 2, 41
+    ids[3:6] = 253
+    classes = MAPPINGS["freesurfer-24"].apply(ids)
+    assert list(classes[:, 1, 1]) in ([1] * 5 + [14] * 4, [1] * 4 + [14] * 5)
+    assert MAPPINGS["freesurfer-24"].class_names[14] == "right cerebral white matter"
+
+
+def test_a_mapping_in_a_file(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("id,class\n2,white matter  # left\n41,white matter\n\n4,ventricles\n3,background\n")
+    mapping = load_mapping(str(path))
+    assert mapping.class_names == CLASS_NAMES
+    assert mapping.classes == {0: 0, 2: 1, 41: 1, 4: 4, 3: 0}
+    path.write_text("10,lesion\n11,oedema\n12,lesion\n")
+    mapping = load_mapping(str(path))
+    assert (mapping.class_names, mapping.classes) == (("background", "lesion", "oedema"), {0: 0, 10: 1, 11: 2, 12: 1})
+    path.write_text("5,1\n6,2\n7,0\n")
+    assert load_mapping(str(path)).class_names == ("background", "class 1", "class 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no line 'id,class'"),
+        ("1,2,3\n", r"line 1: expected 'id,class', got '1,2,3'"),
+        ("1,a\nx,b\n", r"line 2: expected 'id,class', got 'x,b'"),
+        ("1,a\n1,b\n", r"line 2: id 1 has a class already: 'a'"),
+        ("1,1\n2,3\n", r"classes must be 0 to K-1 without a gap, got \[1, 3\]"),
+        ("-1,a\n", "line 1: expected"),
+    ],
+)
+def test_a_file_that_is_no_mapping(tmp_path, text, message):
+    path = tmp_path / "m.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_mapping(str(path))
+
+
+def test_an_unknown_mapping_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'freesurfer-24'"):
+        load_mapping("freesurfer24")

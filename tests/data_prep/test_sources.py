@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+from metasynth.data_prep.sources import find_files, label_scans, name_files, pair, stem, with_files
+
+from metasynth.errors import UsageError
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return [folder / name for name in names]
+
+
+def test_folders_patterns_files_and_lists(tmp_path, monkeypatch):
+    a, b, c = touch(tmp_path / "seg", "b.nii.gz", "a.nii", "c.mgz")
+    touch(tmp_path / "seg", "LICENSE.txt", ".hidden.nii", "below/d.nii")
+    (tmp_path / "list.txt").write_text("# two of them\nseg/c.mgz\n\nseg/a.nii  # last\n")
+    monkeypatch.chdir(tmp_path)
+    assert [p.name for p in find_files(["seg"], "PATHS")] == ["a.nii", "b.nii.gz", "c.mgz"]
+    assert find_files([str(tmp_path / "seg" / "*.nii*")], "PATHS") == [b, a]
+    assert find_files(["seg/**/*.nii"], "PATHS") == [Path("seg/a.nii"), Path("seg/below/d.nii")]
+    assert find_files([str(tmp_path / "list.txt")], "PATHS") == [c, b]
+    assert find_files([str(a), str(a)], "PATHS") == [a]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [("none", "there is no such file or folder"), ("*.nii", "holds no file")]
+)
+def test_what_is_not_there(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        find_files([given], "--images")
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(UsageError, match=r"--images .*: holds no file that ends in \.nii\.gz, \.nii, \.mgz"):
+        find_files([str(tmp_path)], "--images")
+
+
+def test_names():
+    assert stem(Path("x/sub-1.v2.nii.gz")) == "sub-1.v2"
+    named, doubles = name_files([Path("s1/aseg.mgz"), Path("s2/aseg.mgz")])
+    assert (list(named), doubles) == (["s1", "s2"], [])
+
+
+def test_two_files_of_one_name_are_left_out_and_both_are_named():
+    sources = label_scans([Path("a/s1.nii"), Path("b/s1.nii"), Path("b/s2.nii")])
+    assert [scan.name for scan in sources.scans] == ["s2"]
+    assert sources.left_out == [("s1", "2 files have this name: a/s1.nii, b/s1.nii")]
+    sources = pair([Path("a/s1.nii"), Path("b/s1.nii"), Path("b/s2.nii")], [Path("c/s1.nii"), Path("c/s2.nii")])
+    assert [scan.name for scan in sources.scans] == ["s2"]
+    assert [name for name, _ in sources.left_out] == ["s1"]
+
+
+def test_pairs_by_name_and_by_what_remains_of_it():
+    sources = pair([Path("i/s2.nii"), Path("i/s1.nii.gz")], [Path("l/s1.mgz"), Path("l/s2.nii")])
+    assert [(s.name, s.image, s.labels) for s in sources.scans] == [
+        ("s1", Path("i/s1.nii.gz"), Path("l/s1.mgz")),
+        ("s2", Path("i/s2.nii"), Path("l/s2.nii")),
+    ]
+    sources = pair([Path("s1_T1w.nii"), Path("s2_T1w.nii")], [Path("s2_x_seg.nii"), Path("s1_x_seg.nii")])
+    assert [(s.name, s.labels.name) for s in sources.scans] == [("s1", "s1_x_seg.nii"), ("s2", "s2_x_seg.nii")]
+    assert [s.name for s in pair([Path("s1_T1w.nii")], [Path("s1_seg.nii")]).scans] == ["s1"]
+
+
+def test_a_missing_partner_is_left_out_and_named():
+    sources = pair([Path("i/s1.nii"), Path("i/s2.nii")], [Path("l/s2.nii"), Path("l/s3.nii")])
+    assert [s.name for s in sources.scans] == ["s2"]
+    assert sources.left_out == [
+        ("s1", "i/s1.nii: has no label map; none is called s1"),
+        ("s3", "l/s3.nii: has no image; none is called s3"),
+    ]
+
+
+def test_masks_and_transforms_go_with_their_scans():
+    sources = label_scans([Path("s1.nii"), Path("s2.nii")])
+    sources = with_files(sources, [Path("m/s1_mask.nii")], "mask")
+    assert [(s.name, s.mask) for s in sources.scans] == [("s1", Path("m/s1_mask.nii"))]
+    assert sources.left_out == [("s2", "has no mask; none of the 1 files given is called s2")]
