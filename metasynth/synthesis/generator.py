@@ -5,6 +5,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from metasynth.errors import DataError, UsageError
+
+_SEED_BOUND = 2**63 - 1
+
 
 class ImageGenerator(ABC):
     """Makes synthetic images from label maps, with no learned weights."""
@@ -33,3 +37,68 @@ class ImageGenerator(ABC):
         DataError
             (a ValueError) when the labels are not integers in 0..K-1.
         """
+
+
+class SeededGenerator(ImageGenerator):
+    """A generator in two steps: draw one seed per image, then make each image from its label map and seed alone.
+
+    Parameters
+    ----------
+    n_classes : int
+        K, the number of classes, background included.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) when `n_classes` is less than 2.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        if n_classes < 2:
+            raise UsageError(f"n_classes: must be at least 2 (background and one more), got {n_classes}")
+        self.n_classes = n_classes
+
+    def __call__(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One image per label map (see `ImageGenerator`), from 2 or 3 voxel axes."""
+        return self.synthesise(labels, self.draw_seeds(len(labels), generator))
+
+    def draw_seeds(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """One 63-bit seed per image, (B,) int64."""
+        return torch.randint(_SEED_BOUND, (batch_size,), generator=generator, device=generator.device)
+
+    @abstractmethod
+    def synthesise(self, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Images whose randomness is drawn: each depends on its own label map and seed alone.
+
+        Parameters
+        ----------
+        labels : Tensor (B, *S), an integer dtype
+            Class indices 0..K-1 on 2 or 3 voxel axes.
+        seeds : Tensor (B,) int64
+            From `draw_seeds`.
+
+        Returns
+        -------
+        images : Tensor (B, 1, *S) float32
+        labels : Tensor (B, *S) int64
+            The deformed label maps.
+
+        Raises
+        ------
+        DataError
+            (a ValueError) when `labels` has another shape or dtype, or values outside 0..K-1.
+        RunError
+            When an image has a voxel that is not finite.
+        """
+
+    def check(self, labels: Tensor) -> None:
+        """Raise DataError (a ValueError) unless `labels` is what `synthesise` takes."""
+        if labels.ndim not in (3, 4):
+            raise DataError(f"labels: must have shape (B, *S) with 2 or 3 voxel axes, got shape {tuple(labels.shape)}")
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise DataError(f"labels: must be of an integer dtype, got {labels.dtype}")
+        if labels.numel() == 0:
+            return
+        low, high = (int(value) for value in torch.aminmax(labels))
+        if low < 0 or high >= self.n_classes:
+            raise DataError(f"labels: must be in 0..{self.n_classes - 1}, got {low}..{high}")

@@ -1,0 +1,118 @@
+"""What happens to the intensities of an image, by cornucopia's rules."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metasynth.synthesis.smoothing import along_axes, kernels, smoothing_matrix
+from metasynth.synthesis.splines import spline_field
+
+_LINEAR = {2: "bilinear", 3: "trilinear"}
+# More voxels do not make the quantiles better.
+_QUANTILE_VOXELS = 10_000
+# Quantile scaling leaves ordinary images within a few units; beyond this it has failed.
+_SCALED_LIMIT = 10.0
+# Keeps the base of the power inside (0, 1).
+_EDGE = 1e-5
+
+
+def smooth_fields(controls: Tensor, nodes: Tensor, shape: Sequence[int], order: int) -> Tensor:
+    """Splines through the field of view, (B, *S).
+
+    Parameters
+    ----------
+    controls : Tensor (B, *N)
+        Values at the control points; of each axis the first `nodes` count, and no more than it has voxels.
+    nodes : Tensor (B, D) int64
+        Control points along each axis.
+    shape : sequence of int
+        S.
+    order : int
+        Of the spline, 1 to 7.
+    """
+    fields = []
+    for own, counts in zip(controls, nodes.tolist(), strict=True):
+        points = own[tuple(slice(min(n, size)) for n, size in zip(counts, shape, strict=True))]
+        fields.append(spline_field(points, shape, order, repeat_edge=True))
+    return torch.stack(fields)
+
+
+def raised(images: Tensor, exponents: Tensor) -> Tensor:
+    """Images (B, *S) raised to an exponent (B,) between their own minimum and maximum."""
+    flat = images.flatten(1)
+    low = flat.amin(1, keepdim=True)
+    span = flat.amax(1, keepdim=True) - low
+    base = torch.minimum(torch.maximum(flat - low, _EDGE * span), (1 - _EDGE) * span)
+    base /= span + _EDGE
+    powers = base.log_().mul_(exponents[:, None]).exp_()
+    return powers.mul_(span).add_(low).reshape(images.shape)
+
+
+def blurred(images: Tensor, fwhms: Tensor, widest: float) -> Tensor:
+    """Images (B, *S) smoothed by a width (B,) of their own, in voxels, at most `widest`."""
+    out = torch.empty_like(images)
+    for index, weights in enumerate(kernels(fwhms, widest)):
+        matrices = {size: smoothing_matrix(weights, size) for size in set(images.shape[1:])}
+        out[index] = along_axes(images[index], [matrices[size] for size in images.shape[1:]])
+    return out
+
+
+def chi_noise(shape: Sequence[int], sigma: float, channels: int, generator: torch.Generator) -> Tensor:
+    """The root of a sum of squares of `channels` normal draws, scaled to a standard deviation of `sigma`, (*S)."""
+    drawn = torch.randn([channels, *shape], generator=generator, device=generator.device)
+    mean = math.sqrt(2) * math.exp(math.lgamma((channels + 1) / 2) - math.lgamma(channels / 2))
+    return drawn.square_().sum(0).sqrt_() * (sigma / math.sqrt(channels - mean**2))
+
+
+def lowered(image: Tensor, fwhm: Sequence[float], voxel: Sequence[float], least: int) -> Tensor:
+    """An image (*S) smoothed by `fwhm` and sampled at voxels `voxel` times as large, at least `least` along an axis."""
+    matrices = [
+        smoothing_matrix(kernels(torch.tensor([width], device=image.device), width)[0], size)
+        for width, size in zip(fwhm, image.shape, strict=True)
+    ]
+    small = [max(least, math.ceil(size / factor)) for size, factor in zip(image.shape, voxel, strict=True)]
+    return _resized(along_axes(image, matrices)[None, None], small)[0, 0]
+
+
+def _resized(image: Tensor, shape: Sequence[int]) -> Tensor:
+    return F.interpolate(image, size=tuple(shape), mode=_LINEAR[len(shape)], align_corners=True)
+
+
+def restored(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """An image (*S) sampled at `shape` voxels over the same field of view."""
+    return _resized(image[None, None], shape)[0, 0]
+
+
+def scaled(images: Tensor) -> Tensor:
+    """Images (B, *S) with the 1 % and 99 % quantiles of their non-zero voxels at 0 and 1.
+
+    Where those almost meet and a voxel ends beyond 10 in magnitude, the image is scaled by its minimum and maximum
+    instead.
+    """
+    flat = images.flatten(1)
+    ends = torch.tensor([0.0, 1.0], device=images.device).repeat(len(flat), 1)
+    for index, (image, present) in enumerate(zip(flat, flat.count_nonzero(1).tolist(), strict=True)):
+        if present:
+            voxels = image if present == len(image) else image[image != 0]
+            # Every n-th voxel: neighbours say the same, so this is better than as many at random.
+            voxels = voxels[:: math.ceil(present / _QUANTILE_VOXELS)].contiguous()
+            ends[index, 0] = _quantile(voxels, 0.01, largest=False)
+            ends[index, 1] = _quantile(voxels, 0.01, largest=True)
+    span = (ends[:, 1:] - ends[:, :1]).clamp(min=1e-16)
+    out = (flat - ends[:, :1]).div_(span)
+    least, most = out.amin(1, keepdim=True), out.amax(1, keepdim=True)
+    failed = torch.maximum(-least, most) > _SCALED_LIMIT
+    if bool(failed.any()):
+        out = torch.where(failed, (out - least) / (most - least), out)
+    return out.reshape(images.shape)
+
+
+def _quantile(values: Tensor, q: float, largest: bool) -> Tensor:
+    """The q-quantile of values (N,) from below, or from above, interpolated linearly."""
+    position = q * (len(values) - 1)
+    at = min(int(position), len(values) - 2) if len(values) > 1 else 0
+    ends = values.topk(min(at + 2, len(values)), largest=largest).values
+    return torch.lerp(ends[at], ends[-1], position - at)
