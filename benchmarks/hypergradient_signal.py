@@ -4,13 +4,14 @@ A segmenter is trained for a while at a fixed sigma, then frozen, and hypergradi
 batches. At the true sigma their mean should be zero, away from it it should point there (negative raises sigma), and
 what counts is how far the mean stands out of the spread of single draws.
 
-    python benchmarks/hypergradient_signal.py [--truth 0.1] [--sigmas 0.02,0.05,0.1,0.2,0.4] [--steps 600] [--draws 100]
+    python benchmarks/hypergradient_signal.py [--truth 0.1] [--sigmas 0.05,0.1,0.2] [--steps 100,600] [--draws 100]
 """
 
 import argparse
 import json
 import statistics
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,42 @@ from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.outer_step import CotangentMean
+from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
-from metasynth.synthesis.cornucopia import PAPER, CornucopiaGenerator
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.config import PAPER
 from metasynth.training.loop import bilevel_losses
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import SegmenterSettings
 from metasynth.training.streams import Corrupted, StepData, Synthetic, stream
 
+AVERAGE, CLIP = 5, 3.0
 MEMORIES = (0.9, 0.97)
+SETTLED = 30
+"""Draws left out at the start, in which running means and scales find their level."""
 
 
-def draws_at(sigma: float, options: argparse.Namespace, dataset: SliceDataset) -> dict[str, list[float]]:
-    """Hypergradients of raw sigma by variant, at a segmenter trained with ``sigma``."""
-    settings = SegmenterSettings(widths=(8, 16, 32, 64), steps=options.steps)
-    generator = CornucopiaGenerator(dataset.cache.n_classes, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
+@dataclass(frozen=True)
+class Row:
+    """One variant at one sigma after so many steps of training; signal is mean / sd of what enters one outer step."""
+
+    steps: int
+    sigma: float
+    name: str
+    mean: float
+    standard_error: float
+    sd: float
+    signal: float
+    largest: float
+
+
+def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: SliceDataset) -> dict[str, list[float]]:
+    """Hypergradients of sigma by variant of v, at a segmenter trained with ``sigma``."""
+    settings = SegmenterSettings(widths=(8, 16, 32, 64), steps=steps)
+    generator = BatchedGenerator(dataset.cache.n_classes, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
     data = StepData(
         dataset,
         Synthetic(generator),
@@ -46,7 +65,7 @@ def draws_at(sigma: float, options: argparse.Namespace, dataset: SliceDataset) -
         seed=options.seed,
         batch_size=settings.batch_size,
         outer_batch_size=settings.batch_size,
-        is_due=lambda step: step >= options.steps,
+        is_due=lambda step: step >= steps,
     )
     segmenter = settings.build(dataset.cache.n_classes, 2, generator_for(options.seed, "segmenter"))
     augmenter = GaussianNoise(sigma)
@@ -54,10 +73,14 @@ def draws_at(sigma: float, options: argparse.Namespace, dataset: SliceDataset) -
     optimizer = settings.optimizer(segmenter)
     solver = BilevelSolver(problem, segmenter, optimizer, augmenter, torch.optim.SGD(augmenter.parameters(), lr=0.0))
     model = FunctionalModel(segmenter)
-    variants: dict[str, tuple[bool, Callable[[Any], Any] | None]] = {"plain": (False, None), "corrected": (True, None)}
-    variants |= {f"corrected, memory {m:g}": (True, CotangentMean(m).add) for m in MEMORIES}
+    variants: dict[str, tuple[bool, Callable[[Any], Any] | None]] = {
+        "plain": (False, None),
+        f"memory {MEMORIES[0]:g}": (False, CotangentMean(MEMORIES[0]).add),
+        "gap": (True, None),
+    }
+    variants |= {f"gap, memory {m:g}": (True, CotangentMean(m).add) for m in MEMORIES}
     found: dict[str, list[float]] = {name: [] for name in variants}
-    for batch in stream(data, 0, options.steps + options.draws, options.workers):
+    for batch in stream(data, 0, steps + SETTLED + options.draws, options.workers):
         if batch.outer is None:
             solver.inner_step(batch.inner)
             continue
@@ -73,12 +96,42 @@ def draws_at(sigma: float, options: argparse.Namespace, dataset: SliceDataset) -
     return found
 
 
+def after(draws: list[float], step: OuterStep) -> list[float]:
+    """What an `OuterStep` makes of a sequence of draws: one value an outer step."""
+    accumulator, found = Accumulator(step, ["sigma"]), []
+    for value in draws:
+        mean = accumulator.add({"sigma": torch.tensor(value)})
+        if mean is not None and mean["sigma"] is not None:
+            found.append(mean["sigma"].item())
+    return found
+
+
+def rows_at(sigma: float, steps: int, options: argparse.Namespace, dataset: SliceDataset) -> list[Row]:
+    """The variants of v, and the plain and the gap-corrected draws averaged or clipped."""
+    draws = draws_at(sigma, steps, options, dataset)
+    processed = dict(draws)
+    for name in ("plain", "gap"):
+        processed[f"{name}, clip {CLIP:g}"] = after(draws[name], OuterStep(clip=CLIP))
+        processed[f"{name}, average {AVERAGE}"] = after(draws[name], OuterStep(average=AVERAGE))
+    rows = []
+    for name, values in processed.items():
+        kept = values[len(values) * SETTLED // len(draws["plain"]) :]
+        mean, sd = statistics.fmean(kept), statistics.stdev(kept)
+        typical = statistics.median(abs(v) for v in kept)
+        # The draws of a running mean hang together over about (1 + m) / (1 - m) of them.
+        memory = float(name.rsplit(" ", 1)[1]) if "memory" in name else 0.0
+        independent = max(1.0, len(kept) * (1 - memory) / (1 + memory))
+        error = sd / independent**0.5
+        rows.append(Row(steps, sigma, name, mean, error, sd, mean / sd, max(abs(v) for v in kept) / typical))
+    return rows
+
+
 def main() -> None:
-    """Print one row a sigma and variant."""
+    """Print one row a number of steps, sigma and variant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--truth", type=float, default=0.1)
     parser.add_argument("--sigmas", type=lambda text: [float(s) for s in text.split(",")], default=[0.05, 0.1, 0.2])
-    parser.add_argument("--steps", type=int, default=600, help="training before the draws")
+    parser.add_argument("--steps", type=lambda text: [int(s) for s in text.split(",")], default=[100, 600])
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
@@ -89,16 +142,21 @@ def main() -> None:
     with Cache(ensure_cohort(COHORTS["template-64"])) as cache:
         dataset = SliceDataset(cache, cache.subjects)
         rows = []
-        print(f"truth {options.truth:g}, {options.steps} steps of training, {options.draws} draws")
-        print(f"{'sigma':>6}  {'variant':<24} {'mean':>10} {'sd':>10} {'mean / sd':>10}")
-        for sigma in options.sigmas:
-            for name, values in draws_at(sigma, options, dataset).items():
-                late = values[len(values) // 3 :]  # the running means have settled by then
-                mean, sd = statistics.fmean(late), statistics.stdev(late)
-                rows.append({"name": name, "sigma": sigma, "mean": mean, "sd": sd, "signal": mean / sd})
-                print(f"{sigma:>6g}  {name:<24} {mean:>10.3g} {sd:>10.3g} {mean / sd:>10.2f}", flush=True)
+        print(f"truth {options.truth:g}, {options.draws} draws; largest: the largest |h| over the median")
+        print(
+            f"{'steps':>5} {'sigma':>6}  {'variant':<16} {'mean':>10} {'+-':>9} {'sd':>9} {'mean/sd':>8} {'largest':>8}"
+        )
+        for steps in options.steps:
+            for sigma in options.sigmas:
+                for row in rows_at(sigma, steps, options, dataset):
+                    rows.append(row)
+                    print(
+                        f"{steps:>5} {sigma:>6g}  {row.name:<16} {row.mean:>10.3g} {row.standard_error:>9.2g}"
+                        f" {row.sd:>9.2g} {row.signal:>8.2f} {row.largest:>8.1f}",
+                        flush=True,
+                    )
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2))
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
 
 
 if __name__ == "__main__":

@@ -28,12 +28,19 @@ from metasynth.report.recovery import (
     sigma_figure,
     sigma_table,
 )
-from metasynth.synthesis.cornucopia import PAPER, CornucopiaConfig
+from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
 from metasynth.training.loop import Pace
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
-from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
+from metasynth.training.recovery import (
+    GeneratorName,
+    check_cache,
+    gather,
+    load_examples,
+    save_examples,
+    trajectory_of,
+)
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import OuterSettings, SegmenterSettings
 from metasynth.training.stages import learn, train_plain
@@ -63,8 +70,10 @@ class NoiseConfig:
         The embedded cohort that is used when no cache is given.
     segmenter, outer, pace :
         See the classes.
+    generator : {'batched', 'cornucopia'}
+        What makes the images.
     synthesis : CornucopiaConfig
-        The generator for voxels of 1 mm; widths in voxels are adapted to the cache's.
+        Its steps for voxels of 1 mm; widths in voxels are adapted to the cache's.
     """
 
     sigma: tuple[NoiseLevel, ...] = LEVELS
@@ -75,6 +84,7 @@ class NoiseConfig:
     cohort: Literal["template-64", "template-96", "template-192"] = "template-96"
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     outer: OuterSettings = field(default_factory=OuterSettings)
+    generator: GeneratorName = "batched"
     synthesis: CornucopiaConfig = PAPER
     pace: Pace = field(default_factory=Pace)
 
@@ -125,7 +135,7 @@ def prepare(config: NoiseConfig, data: Path | None, progress: Progress) -> Prepa
 def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset level, train its baselines, and test the three segmenters on every level."""
     config: NoiseConfig = context.config
-    material = gather(context, config.synthesis, config.test_repeats)
+    material = gather(context, config.synthesis, config.test_repeats, config.generator)
     rows: list[dict[str, Any]] = []
     examples: dict[str, NDArray[Any]] = {}
     for level in config.sigma:

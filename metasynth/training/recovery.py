@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
 from metasynth.errors import DataError
-from metasynth.synthesis.cornucopia import CornucopiaConfig, CornucopiaGenerator
-from metasynth.synthesis.generator import ImageGenerator
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.config import CornucopiaConfig
+from metasynth.synthesis.cornucopia import CornucopiaGenerator
+from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.evaluation import TestSet, make_test_set
 from metasynth.training.records import RunFolder
 from metasynth.training.study import PreparedData, StudyContext
@@ -65,23 +67,34 @@ class Material:
     ----------
     train : SliceDataset
     test : TestSet
-    generator : ImageGenerator
+    generator : SeededGenerator
     n_classes, ndim : int
     """
 
     train: SliceDataset
     test: TestSet
-    generator: ImageGenerator
+    generator: SeededGenerator
     n_classes: int
     ndim: int
 
 
-def gather(context: StudyContext, synthesis: CornucopiaConfig, test_repeats: int) -> Material:
+GeneratorName = Literal["batched", "cornucopia"]
+"""Which generator makes the images: ours for whole batches, or cornucopia itself, of which it is the same family."""
+
+_GENERATORS: dict[str, type[BatchedGenerator] | type[CornucopiaGenerator]] = {
+    "batched": BatchedGenerator,
+    "cornucopia": CornucopiaGenerator,
+}
+
+
+def gather(
+    context: StudyContext, synthesis: CornucopiaConfig, test_repeats: int, generator_name: GeneratorName = "batched"
+) -> Material:
     """Open the run's cache, divide its subjects (60/20/20, kept in split.json) and make the test images."""
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     split = _kept_split(context, cache)
     # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
-    generator = CornucopiaGenerator(cache.n_classes, synthesis.at_spacing(min(cache.info.spacing_mm)))
+    generator = _GENERATORS[generator_name](cache.n_classes, synthesis.at_spacing(min(cache.info.spacing_mm)))
     held_out = SliceDataset(cache, split.test)
     return Material(
         train=SliceDataset(cache, split.train),

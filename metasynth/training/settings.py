@@ -156,7 +156,13 @@ class OuterSettings:
 
     def step_options(self) -> OuterStep:
         """The options of the solver's outer step."""
-        return OuterStep(average=self.average, clip=self.clip or None, memory=self.memory)
+        return OuterStep(
+            average=self.average,
+            clip=self.clip or None,
+            memory=self.memory,
+            warmup=self.warmup,
+            every=self.every,
+        )
 
     def hypergradient_strategy(self) -> ProductStrategy:
         """The strategy, in parts where that is asked for."""
@@ -171,7 +177,7 @@ class OuterSettings:
 
     def is_due(self, step: int) -> bool:
         """Whether inner step ``step`` (from 0) takes a hypergradient."""
-        return step >= self.warmup and (step - self.warmup) % self.every == 0
+        return self.step_options().is_due(step)
 
     def outer_steps(self, steps: int) -> int:
         """Outer steps in ``steps`` inner steps."""
