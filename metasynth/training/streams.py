@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
 from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
-from metasynth.errors import MetasynthError
+from metasynth.errors import DataError, MetasynthError
 from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.seeding import generator_for
 
@@ -83,6 +83,23 @@ class Corrupted:
         assert clean.draws is not None
         sigma = self.level.draw(len(clean.images), generator)
         return Example(add_noise(clean.images, sigma, clean.draws), clean.labels, None)
+
+
+@dataclass(frozen=True)
+class Real:
+    """The images of a cache with their labels, as they are; no randomness."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """The batch's own images and labels.
+
+        Raises
+        ------
+        DataError
+            If the cache holds labels only.
+        """
+        if batch.images is None:
+            raise DataError("real examples need a cache with images, got one with labels only")
+        return Example(batch.images, batch.labels, None)
 
 
 @dataclass(frozen=True)

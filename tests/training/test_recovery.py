@@ -11,7 +11,9 @@ from tiny_noise import make_cache, session
 
 from metasynth.data.splits import make_split
 from metasynth.errors import DataError
-from metasynth.synthesis.cornucopia import CornucopiaConfig
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.config import CornucopiaConfig
+from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, tail_of, trajectory_of
 
 SYNTHESIS = CornucopiaConfig(elastic_nodes=4)
@@ -127,3 +129,11 @@ def test_examples_with_a_changed_byte_are_refused_or_unharmed(tmp_path_factory, 
     with suppress(DataError):
         (found,) = load_examples(SimpleNamespace(path=path.parent)).values()
         assert np.array_equal(found, np.arange(100.0))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("batched", BatchedGenerator), ("cornucopia", CornucopiaGenerator)])
+def test_either_generator_can_be_chosen(tmp_path, name, kind):
+    with session(tmp_path / "run", data=make_cache(tmp_path / "c.h5")) as context:
+        material = gather(context, SYNTHESIS, 1, name)
+        assert type(material.generator) is kind
+        assert material.test.images.std() > 0

@@ -56,7 +56,7 @@ def test_a_rate_that_is_held_throughout_or_not_at_all():
 
 def test_the_outer_step_and_optimiser_take_the_settings():
     outer = OuterSettings(lr=0.2, betas=(0.5, 0.75), average=3, clip=2.0, memory=0.25)
-    assert outer.step_options() == OuterStep(average=3, clip=2.0, memory=0.25)
+    assert outer.step_options() == OuterStep(average=3, clip=2.0, memory=0.25, warmup=outer.warmup, every=outer.every)
     assert OuterSettings(clip=0.0).step_options().clip is None
     (group,) = outer.optimizer([torch.zeros(1, requires_grad=True)]).param_groups
     assert (group["lr"], group["betas"]) == (0.2, (0.5, 0.75))

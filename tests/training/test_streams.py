@@ -6,12 +6,12 @@ from tiny_noise import make_cache
 
 from metasynth.augment.noise import NoiseLevel
 from metasynth.data.cache import Cache
-from metasynth.data.dataset import Batch, SliceDataset
-from metasynth.errors import RunError
+from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
+from metasynth.errors import DataError, RunError
 from metasynth.synthesis.cornucopia import CornucopiaConfig, CornucopiaGenerator
 from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.seeding import generator_for
-from metasynth.training.streams import Corrupted, Example, StepData, Synthetic, stream
+from metasynth.training.streams import Corrupted, Example, Real, StepData, Synthetic, stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -171,3 +171,22 @@ def test_batches_move_to_a_device(data):
     moved = batch.to("meta")
     assert [t.device.type for t in tensors(moved)] == ["meta"] * len(tensors(batch))
     assert data[0].to("cpu").outer is None
+
+
+def test_real_examples_are_the_images_of_other_subjects(tmp_path):
+    with Cache(make_cache(tmp_path / "c.h5", images=True)) as cache:
+        dataset = SliceDataset(cache, cache.subjects)
+        data = StepData(dataset, Real(), Real(), 0, 3, 4, is_due=lambda step: True)
+        batch = data[5]
+        ours, theirs = draw_disjoint(dataset, 3, 4, generator_for(0, "subjects", 5))
+        assert torch.equal(batch.outer.images, dataset.read(theirs).images)
+        assert torch.equal(batch.outer.labels, dataset.read(theirs).labels)
+        assert batch.outer.draws is None
+        assert not set(dataset.subject_index[ours].tolist()) & set(dataset.subject_index[theirs].tolist())
+
+
+def test_real_examples_need_images(tmp_path):
+    with Cache(make_cache(tmp_path / "c.h5")) as cache:
+        batch = SliceDataset(cache, cache.subjects).read([0])
+        with pytest.raises(DataError, match="need a cache with images, got one with labels only"):
+            Real()(batch, torch.Generator())

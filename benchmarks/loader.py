@@ -1,0 +1,128 @@
+"""What reading a batch costs, beside the training step it is for.
+
+A cache of slices with images and labels is written to a temporary folder and read back in random batches: kept in
+memory, read from the file by the process itself, and as whole steps (label maps for synthesis, real images of other
+subjects) handed over by a worker. The step is that of the paper's U-Net on as many slices.
+
+    python benchmarks/loader.py [--size 192] [--batch 64] [--slices 320] [--threads 1] [--json FILE]
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from metasynth.data.cache import Cache, CacheInfo, write_cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.segment.losses import soft_dice_loss
+from metasynth.segment.unet import UNet
+from metasynth.training.streams import Real, StepData, stream
+
+CLASSES, SUBJECTS = 5, 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line; the ratio is to the training step."""
+
+    name: str
+    seconds: float
+    ratio: float
+
+
+def make_cache(path: Path, size: int, slices: int) -> None:
+    """Nested discs with noise: labels that compress like anatomy, images that hardly do."""
+    rng = np.random.default_rng(0)
+    axis = np.linspace(-1, 1, size)
+    radius = np.hypot(*np.meshgrid(axis, axis))
+    scale = rng.uniform(0.7, 1.0, (slices, 1, 1))
+    labels = sum((radius < edge * scale).astype(np.uint8) for edge in (0.9, 0.7, 0.4, 0.2))
+    images = np.clip(labels / CLASSES + 0.05 * rng.standard_normal(labels.shape), 0, 1).astype(np.float16)
+    subject = np.arange(slices) * SUBJECTS // slices
+    write_cache(
+        path,
+        labels=labels,
+        images=images,
+        subject=subject,
+        slice_index=np.arange(slices),
+        subjects=[f"s{k}" for k in range(SUBJECTS)],
+        info=CacheInfo(
+            class_names=("background", "a", "b", "c", "d"),
+            mapping="nested discs",
+            spacing_mm=(1.0, 1.0),
+            axis="coronal",
+            orientation="IR",
+            source="made for a benchmark",
+            created_by="benchmarks/loader.py",
+        ),
+    )
+
+
+def median_seconds(call: Callable[[], object], repeats: int) -> float:
+    """Of ``repeats`` calls after one that is not counted."""
+    call()
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--slices", type=int, default=320)
+    parser.add_argument("--widths", default="16-32-64-128")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+
+    model = UNet(CLASSES, widths=tuple(map(int, options.widths.split("-")))).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters())
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cache.h5"
+        make_cache(path, options.size, options.slices)
+        with Cache(path) as cache:
+            draw = torch.Generator().manual_seed(0)
+            for name, in_memory in (("kept in memory", True), ("read from the file", False)):
+                dataset = SliceDataset(cache, cache.subjects, in_memory=in_memory)
+                seconds[name] = median_seconds(
+                    lambda dataset=dataset: dataset.read(torch.randint(len(dataset), (options.batch,), generator=draw)),
+                    options.repeats,
+                )
+            real = Real()
+            data = StepData(dataset, real, real, 0, options.batch, options.batch, is_due=lambda step: True)
+            steps = iter(stream(data, 0, options.repeats + 1, workers=1))
+            seconds["whole steps, one worker (wait)"] = median_seconds(lambda: next(steps), options.repeats)
+            batch = dataset.read(range(options.batch))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        soft_dice_loss(model(batch.images), batch.labels).backward()
+        optimizer.step()
+
+    training = median_seconds(step, 3)
+    rows = [Row("training step", training, 1.0)] + [Row(n, s, s / training) for n, s in seconds.items()]
+    print(f"{options.batch} slices of {options.size}x{options.size}")
+    print(f"{'':34}{'seconds':>9}{'ratio':>9}")
+    for row in rows:
+        print(f"{row.name:34}{row.seconds:9.4f}{row.ratio:9.4f}")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+
+
+if __name__ == "__main__":
+    main()
