@@ -6,25 +6,27 @@ Inner parameters φ (5), held as two tensors; outer parameters θ = (shift s (2)
     L_outer = ½ |φ - t|² + φᵀDθ + ρ/2 |θ|²                      t is the outer batch
 
 so that the Hessian and the mixed derivative ∂²L_inner/∂φ∂θ = [-B, diag(φ) C] both depend on φ. The reference
-follows φ_k, the moments and their sensitivities to θ forward from step to step, written out by hand in numpy.
+follows φ_k, the moments and their sensitivities to θ forward from step to step, written out by hand in numpy. θ may
+set the rates of the update as well (`learned_rates`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy_updates import Array, Rates, clip, numpy_update
 from torch import Tensor, nn
 
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.unrolled import Unrolled
 
-Array = NDArray[np.float64]
 MakeOptimiser = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
@@ -44,7 +46,51 @@ OPTIMISERS: dict[str, MakeOptimiser] = {
     "adam": partial(torch.optim.Adam, lr=0.05, betas=(0.8, 0.95), eps=1e-2),
     "adam-decay": partial(torch.optim.Adam, lr=0.05, betas=(0.8, 0.95), eps=1e-2, weight_decay=0.1),
     "adamw": partial(torch.optim.AdamW, lr=0.05, betas=(0.8, 0.95), eps=1e-2, weight_decay=0.5),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.05, alpha=0.9, eps=1e-2, weight_decay=0.1),
+    "rmsprop-centred": partial(
+        torch.optim.RMSprop, lr=0.05, alpha=0.8, eps=1e-1, momentum=0.7, centered=True, weight_decay=0.1
+    ),
 }
+
+
+def learned_rates(outer: Mapping[str, Tensor], group: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The group's learning rate times a factor, and its weight decay plus a tenth times another."""
+    return {
+        "lr": group["lr"] * (0.5 * outer["shift"][0] - 0.3 * outer["stiffness"][2]).exp(),
+        "weight_decay": (group["weight_decay"] + 0.1) * (0.7 * outer["shift"][1]).exp(),
+    }
+
+
+def rates_by_hand(theta: Array, group: Mapping[str, Any]) -> Rates:
+    """`learned_rates` with their derivatives."""
+    lr = group["lr"] * np.exp(0.5 * theta[0] - 0.3 * theta[4])
+    decay = (group["weight_decay"] + 0.1) * np.exp(0.7 * theta[1])
+    return Rates(lr, decay, lr * np.array([0.5, 0, 0, 0, -0.3]), decay * np.array([0, 0.7, 0, 0, 0]))
+
+
+AROUND: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "clipped": {"clip_norm": 0.8},
+    "learned": {"hyperparameters": learned_rates},
+    "clipped and learned": {"clip_norm": 0.8, "hyperparameters": learned_rates},
+}
+"""Options of an `InnerUpdate`; the limit is below the gradients that are met."""
+
+
+def native_step(update: InnerUpdate, model: nn.Module, loss: Callable[[], Tensor], outer: Any) -> None:
+    """What an `InnerUpdate` is to be, by the means of torch alone."""
+    update.optimizer.zero_grad()
+    loss().backward()
+    if update.clip_norm is not None:
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), update.clip_norm)
+        assert norm > update.clip_norm, "the limit is not reached: nothing would be tested"
+    before = [dict(group) for group in update.optimizer.param_groups]
+    if update.hyperparameters is not None:
+        for group in update.optimizer.param_groups:
+            given = update.hyperparameters(outer, group)
+            group.update({name: value.item() for name, value in given.items()})
+    update.optimizer.step()
+    update.optimizer.param_groups = before
 
 
 class Point(nn.Module):
@@ -106,6 +152,12 @@ class ClosedForm:
 
         return BilevelProblem(inner_loss, outer_loss)
 
+    def native_steps(
+        self, model: nn.Module, update: InnerUpdate, outer: dict[str, Tensor], batches: Iterable[Tensor]
+    ) -> None:
+        for batch in batches:
+            native_step(update, model, lambda given=batch: self.problem().inner_loss(model, outer, given), outer)
+
     def gradient(self, phi: Array, jacobian: Array, theta: Array, batch: Array) -> tuple[Array, Array]:
         """g (5,) and dg/dθ (5, 5) at φ, whose own sensitivity to θ is ``jacobian`` (5, 5)."""
         stiffness = self.c @ theta[2:]
@@ -125,7 +177,7 @@ class ClosedForm:
     def reference(
         self,
         model: Point,
-        optimiser: torch.optim.Optimizer,
+        update: InnerUpdate | torch.optim.Optimizer,
         outer: dict[str, Tensor],
         inner_batches: Sequence[Tensor],
         outer_batch: Tensor,
@@ -133,69 +185,16 @@ class ClosedForm:
         """φ_K, and the indirect and direct parts of the hypergradient, from the present state."""
         phi = model().detach().numpy()
         theta = torch.cat([outer["shift"], outer["stiffness"]]).detach().numpy()
-        update = _Adam(optimiser) if "betas" in optimiser.param_groups[0] else _Sgd(optimiser)
-        jacobian = np.zeros((5, 5))
+        update = update if isinstance(update, InnerUpdate) else InnerUpdate(update)
+        group = update.optimizer.param_groups[0]
+        rates = Rates(group["lr"], group["weight_decay"], np.zeros(5), np.zeros(5))
+        if update.hyperparameters is not None:
+            rates = rates_by_hand(theta, group)
+        advance, jacobian = numpy_update(update.optimizer), np.zeros((5, 5))
         for batch in inner_batches:
             g, dg = self.gradient(phi, jacobian, theta, batch.numpy())
-            phi, jacobian = update(phi, jacobian, g, dg)
+            if update.clip_norm is not None:
+                g, dg = clip(g, dg, update.clip_norm)
+            phi, jacobian = advance(phi, jacobian, g, dg, rates)
         indirect = self.indirect(phi, jacobian, theta, outer_batch.numpy())
         return phi, indirect, self.direct(phi, theta)
-
-
-def _moment(optimiser: torch.optim.Optimizer, name: str) -> Array | None:
-    """A moment of the optimiser over both parameters, (5,), or None before its first step."""
-    held = [optimiser.state[p].get(name) for p in optimiser.param_groups[0]["params"]]
-    return None if held[0] is None else torch.cat(held).numpy().copy()
-
-
-class _Sgd:
-    """SGD with, for every quantity, its sensitivity to θ."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer) -> None:
-        self.options = optimiser.param_groups[0]
-        self.m = _moment(optimiser, "momentum_buffer")
-        self.dm = np.zeros((5, 5))
-
-    def __call__(self, phi: Array, jacobian: Array, g: Array, dg: Array) -> tuple[Array, Array]:
-        lr, mu, decay = (self.options[k] for k in ("lr", "momentum", "weight_decay"))
-        g, dg = g + decay * phi, dg + decay * jacobian
-        if mu:
-            damped = 1 - self.options["dampening"]
-            self.m, self.dm = (g, dg) if self.m is None else (mu * self.m + damped * g, mu * self.dm + damped * dg)
-            if self.options["nesterov"]:
-                g, dg = g + mu * self.m, dg + mu * self.dm
-            else:
-                g, dg = self.m, self.dm
-        return phi - lr * g, jacobian - lr * dg
-
-
-class _Adam:
-    """Adam (L2 in the gradient) or AdamW (decoupled), with sensitivities to θ."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer) -> None:
-        self.options = optimiser.param_groups[0]
-        self.decoupled = isinstance(optimiser, torch.optim.AdamW)
-        m, v = _moment(optimiser, "exp_avg"), _moment(optimiser, "exp_avg_sq")
-        self.m = np.zeros(5) if m is None else m
-        self.v = np.zeros(5) if v is None else v
-        self.dm, self.dv = np.zeros((5, 5)), np.zeros((5, 5))
-        self.steps = 0 if m is None else int(optimiser.state[self.options["params"][0]]["step"])
-
-    def __call__(self, phi: Array, jacobian: Array, g: Array, dg: Array) -> tuple[Array, Array]:
-        (beta1, beta2), lr = self.options["betas"], self.options["lr"]
-        decay, eps = self.options["weight_decay"], self.options["eps"]
-        if self.decoupled:
-            phi, jacobian = (1 - lr * decay) * phi, (1 - lr * decay) * jacobian
-        else:
-            g, dg = g + decay * phi, dg + decay * jacobian
-        self.steps += 1
-        self.m = beta1 * self.m + (1 - beta1) * g
-        self.dm = beta1 * self.dm + (1 - beta1) * dg
-        self.v = beta2 * self.v + (1 - beta2) * g**2
-        self.dv = beta2 * self.dv + (1 - beta2) * 2 * g[:, None] * dg
-        unbias1, unbias2 = 1 - beta1**self.steps, 1 - beta2**self.steps
-        m, dm = self.m / unbias1, self.dm / unbias1
-        root = np.sqrt(self.v / unbias2)
-        droot = self.dv / unbias2 / (2 * root[:, None])
-        below = root[:, None] + eps
-        return phi - lr * m / (root + eps), jacobian - lr * (dm / below - m[:, None] * droot / below**2)

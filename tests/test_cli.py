@@ -99,6 +99,19 @@ def test_report_takes_several_runs(cli):
     assert result.stdout.count("One row.") == 2
 
 
+def test_a_run_is_not_started_once_for_each_of_several_processes(cli, tmp_path, monkeypatch):
+    """As torchrun would: they would write to one folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = (
+        "Error: metasynth run: is a single process, and was started as one of 2 (by torchrun?); start it by itself; "
+        "for training with several processes see docs/distributed.md"
+    )
+    failed(cli("run", "tiny", "--out", "a"), 2, message)
+    assert not any(tmp_path.iterdir())
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert cli("run", "tiny", "--out", "a", "--device", "cpu").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

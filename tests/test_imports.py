@@ -15,7 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     **{layer: set() for layer in CORE},
     "training": CORE,
     "report": set(),
-    "data_prep": {"data"},
+    "data_prep": {"data", "synthesis"},
     "experiments": CORE | {"training", "report", "data_prep"},
     "cli": CORE | {"training", "report", "data_prep", "experiments", "cli_prep"},
     "cli_prep": {"training", "data_prep", "cli_options"},

@@ -27,10 +27,10 @@ class FiniteDifference(ProductStrategy):
 
         h ≈ [∂L_inner/∂θ(φ + ε w) - ∂L_inner/∂θ(φ - ε w)] / 2ε,      ε = relative_step |φ| / |w|.
 
-    Every derivative is a first one in θ alone: any operation and kernel with a backward pass will do. Costs, in passes of
-    all convolutions: 3 for g, then 4 (8 with ``estimate_error``; twice that where ``limit`` sets entries apart). What
-    tells the sides, the outputs of the ReLUs, is kept through the outer pass; `metasynth.bilevel.parts.InParts` keeps it
-    for one chunk of the batch at a time, and peak memory is then that of plain training.
+    Every derivative is a first one in θ alone: any operation and kernel with a backward pass will do. Costs, in passes
+    of all convolutions: 3 for g, then 4 (8 with ``estimate_error``; twice that where ``limit`` sets entries apart).
+    What tells the sides, the outputs of the ReLUs, is kept through the outer pass; `metasynth.bilevel.parts.InParts`
+    keeps it for one chunk of the batch at a time, and peak memory is then that of plain training.
 
     The error is about T ε² + R/ε: truncation, and rounding of gradients that nearly cancel. R is in proportion to the
     rounding unit u, so the best ε is in proportion to u^(1/3) and the error then to u^(2/3).
@@ -79,6 +79,11 @@ class FiniteDifference(ProductStrategy):
             raise ValueError(f"relative_step must be above 0 or None, got {self.relative_step!r}")
         if self.limit is not None and not self.limit >= 1:
             raise ValueError(f"limit must be at least 1 (times the median) or None, got {self.limit!r}")
+
+    @property
+    def needs_double_backward(self) -> bool:
+        """No: first derivatives alone."""
+        return False
 
     def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
         """Refuse a problem under autocast: nothing is left of a difference of gradients rounded that far."""
@@ -193,7 +198,7 @@ class _Differences:
         if gradients is None or self._point.loss is None:
             return
         pairs = [(g, d) for g, d in zip(gradients, w, strict=True) if g is not None and d is not None]
-        slope = torch.stack([(g.detach() * d).sum() for g, d in pairs]).sum().item()
+        slope = torch.stack([(g.detach() * d).sum() for g, d in pairs]).sum().item() if pairs else 0.0
         allowed = 256 * unit * max(abs(above), abs(below)) + step * length * norm_of(gradients)
         if abs((above - below) / 2 - step * slope) > allowed:
             raise irreproducible(self._point.loss.item(), (above + below) / 2, "FiniteDifference")

@@ -10,9 +10,10 @@ from torch.autograd import forward_ad
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.elementary import ElementaryOperations
-from metasynth.bilevel.problem import named_outer_parameters
-from metasynth.bilevel.product import Point, ProductStrategy
-from metasynth.bilevel.replay import require_equal_losses
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.product import Point, ProductStrategy, plain_pass
+from metasynth.bilevel.replay import Replay, require_equal_losses
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class Forward(ProductStrategy):
         From the pullback, if the second pass does not repeat the loss of the first, or an operation of the inner loss
         has no forward-mode derivative.
     """
+
+    @property
+    def needs_double_backward(self) -> bool:
+        """No: forward mode, then reverse."""
+        return False
+
+    def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
+        """Take the derivative along the gradient once, so that an operation it cannot pass is named at the start."""
+        parameters = model.refresh()
+        replay = Replay(model, outer, parameters)
+        loss, gradients = plain_pass(problem, model, outer, parameters, batch)
+        self.mixed_derivative(Point(problem, model, outer, batch, parameters, replay, loss, gradients), gradients)
 
     def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
         """See `ProductStrategy.mixed_derivative`."""

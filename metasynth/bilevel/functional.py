@@ -14,6 +14,8 @@ import higher
 from higher.patch import _internal_attrs
 from torch import Tensor, nn
 
+from metasynth.bilevel.buffers import BufferPolicy, check_policy, keep_evaluating, tracks_statistics
+
 Buffers = dict[str, Tensor]
 
 
@@ -24,6 +26,13 @@ class FunctionalModel:
     ----------
     model : torch.nn.Module
         The model itself; it is read (weights, buffers, flags) by `refresh` and written only by `commit`.
+    buffers : BufferPolicy
+        See there. Other than under ``"commit"``, every pass starts from the buffers that `refresh` took over.
+
+    Raises
+    ------
+    ValueError
+        If there is no such policy.
 
     Notes
     -----
@@ -31,16 +40,22 @@ class FunctionalModel:
     A submodule used in several places keeps one set of buffers, as in the original.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, buffers: BufferPolicy = "commit") -> None:
+        check_policy(buffers)
         self.model = model
+        self.policy = buffers
         self._patched: Any = higher.monkeypatch(model, copy_initial_weights=True, track_higher_grads=False)
         self._pairs = _module_pairs(model, self._patched)
+        self._first = _without_repetition(self._pairs)
         self._owners = {
             f"{prefix}.{key}" if prefix else key: (twin, key)
-            for prefix, module, twin in self._pairs
+            for prefix, module, twin in self._first
             for key, value in module._buffers.items()
             if value is not None
         }
+        # Recurrent layers keep a list of their parameters besides.
+        self._recurrent = [twin for _, _, twin in self._pairs if isinstance(twin, nn.RNNBase)]
+        self._kept: Buffers = {}
         for module in self._patched.modules():
             module.__dict__["as_bound"] = self.as_bound
 
@@ -56,16 +71,29 @@ class FunctionalModel:
             for name, value in module.__dict__.items():
                 if name not in _internal_attrs:
                     twin.__dict__[name] = value
+        for _, module, twin in self._first:
             for key, buffer in module._buffers.items():
                 twin._buffers[key] = None if buffer is None else buffer.detach().clone()
+        for _, _, twin in self._pairs:
+            if self.policy == "freeze" and tracks_statistics(twin):
+                keep_evaluating(twin)
+        if self.policy != "commit":
+            self._kept = {name: value.clone() for name, value in self._present().items()}
         return [p.detach().clone().requires_grad_(p.requires_grad) for p in self.model.parameters()]
 
     def bind(self, parameters: Sequence[Tensor]) -> nn.Module:
-        """The patched model with these parameters in place of its own."""
+        """The patched model with these parameters in place of its own, ready for a pass."""
+        # Buffers of its own for each pass: graphs of earlier ones may hold theirs, and layers move them in place.
+        self.load_buffers(self._start())
+        self._place(parameters)
+        return self._patched
+
+    def _place(self, parameters: Sequence[Tensor]) -> None:
         self._patched.update_params(list(parameters))
         # A submodule called on its own reads the parameters left by the last refill, so refill now.
         self._patched._refill_params_box(None)
-        return self._patched
+        for twin in self._recurrent:
+            twin._flat_weights = [twin._parameters[name] for name in twin._flat_weights_names]
 
     def as_bound(self) -> AbstractContextManager[None]:
         """A context, for any number of entries, in which the twin has the parameters it has now.
@@ -76,8 +104,14 @@ class FunctionalModel:
         return _Rebinding(self, self._patched.fast_params)
 
     def buffers(self) -> Buffers:
-        """Copies of the twin's buffers as they stand (after the passes made since `refresh`)."""
-        return {name: twin._buffers[key].detach().clone() for name, (twin, key) in self._owners.items()}
+        """Copies of the buffers to go on from: after the passes made since `refresh`, or (see the policy) before."""
+        return {name: value.clone() for name, value in self._start().items()}
+
+    def _start(self) -> Buffers:
+        return self._present() if self.policy == "commit" else self._kept
+
+    def _present(self) -> Buffers:
+        return {name: twin._buffers[key].detach() for name, (twin, key) in self._owners.items()}
 
     def load_buffers(self, buffers: Mapping[str, Tensor]) -> None:
         """Set the twin's buffers to copies of ``buffers``."""
@@ -90,7 +124,7 @@ class FunctionalModel:
         self.bind([p.detach() for p in self.model.parameters()])
 
     def commit(self, parameters: Sequence[Tensor], buffers: Mapping[str, Tensor]) -> None:
-        """Write parameters (one per ``model.parameters()``) and buffers into the model itself."""
+        """Write parameters (one per ``model.parameters()``) and buffers, as `buffers` gave them, into the model."""
         for target, value in zip(self.model.parameters(), parameters, strict=True):
             target.data.copy_(value.detach())
         owned = dict(self.model.named_buffers(remove_duplicate=False))
@@ -106,26 +140,28 @@ class _Rebinding(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         self._present.append(self._model._patched.fast_params)
-        self._model.bind(self._parameters)
+        self._model._place(self._parameters)
 
     def __exit__(self, *_: object) -> None:
-        self._model.bind(self._present.pop())
+        self._model._place(self._present.pop())
 
 
 def _module_pairs(model: nn.Module, patched: Any) -> list[tuple[str, nn.Module, Any]]:
-    """Each distinct submodule with its name and its patched twin; further twins share the first one's buffers."""
+    """Each submodule with its name and its patched twin; those of one and the same submodule share their buffers."""
     first: dict[int, Any] = {}
     pairs: list[tuple[str, nn.Module, Any]] = []
 
     def visit(name: str, module: nn.Module, twin: Any) -> None:
-        if id(module) in first:
-            twin._buffers = first[id(module)]._buffers
-        else:
-            first[id(module)] = twin
-            pairs.append((name, module, twin))
+        twin._buffers = first.setdefault(id(module), twin)._buffers
+        pairs.append((name, module, twin))
         for key, child in module._modules.items():
             if child is not None:
                 visit(f"{name}.{key}" if name else key, child, twin._modules[key])
 
     visit("", model, patched)
     return pairs
+
+
+def _without_repetition(pairs: list[tuple[str, nn.Module, Any]]) -> list[tuple[str, nn.Module, Any]]:
+    """The first of the pairs of each submodule."""
+    return list({id(module): (name, module, twin) for name, module, twin in reversed(pairs)}.values())[::-1]

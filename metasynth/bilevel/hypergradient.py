@@ -7,12 +7,13 @@ With g = ∂L_inner/∂φ, φ* = U(φ, g; state) and h = dL_outer(φ*, θ)/dθ (
     h = (∂g/∂θ)ᵀ w + ∂L_outer/∂θ       the mixed second derivative, never formed
 
 A strategy takes the inner step and returns, with φ*, the map v -> h (its *pullback*); the outer pass is the same
-for all. So the graph of the outer pass is gone before the second-order part runs.
+for all. So the graph of the outer pass is gone before the second-order part runs. With several processes g (by the
+strategy), v and h are averaged over them in between: see `metasynth.bilevel.processes`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -62,6 +63,11 @@ class HypergradientStrategy(ABC):
     @abstractmethod
     def inner_steps(self) -> int:
         """How many inner batches one hypergradient consumes (K)."""
+
+    @property
+    def needs_double_backward(self) -> bool:
+        """Whether operations of the inner loss are differentiated twice in reverse mode."""
+        return True
 
     @abstractmethod
     def inner_step(
@@ -136,6 +142,9 @@ def hypergradient(
 
     ``combine`` maps the (corrected) v to what is pulled back in its place, such as a running mean over calls.
 
+    With several processes (`InnerUpdate.processes`) each gives its own part of every batch, and v, the gradients,
+    losses, diagnostics and changes of buffers that come back are means over all of them.
+
     Raises
     ------
     ValueError
@@ -144,7 +153,10 @@ def hypergradient(
     check_batches(strategy, inner_batches)
     learned = named_outer_parameters(outer)
     update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
+    processes = update.processes
     step = strategy.inner_step(problem, model, update, outer, inner_batches)
+    before = dict(model.model.named_buffers(remove_duplicate=False))
+    step = replace(step, buffers=processes.mean_of_changes(before, step.buffers))
 
     leaves = [
         p.detach().requires_grad_(own.requires_grad)
@@ -155,16 +167,27 @@ def hypergradient(
     joint = gradient_of(outer_loss, [*leaves, *learned.values()])
     cotangents, direct = joint[: len(leaves)], joint[len(leaves) :]
 
-    reference_loss = None
+    losses = [*step.losses, outer_loss.detach()]
     if reference_batch is not None:
         model.load_buffers(step.buffers)
         reference = problem.inner_value(model.bind(leaves), outer, reference_batch)
         cotangents = [difference_of(v, r) for v, r in zip(cotangents, gradient_of(reference, leaves), strict=True)]
-        reference_loss = reference.detach()
+        losses.append(reference.detach())
     model.release()
+    cotangents, losses = processes.means(cotangents, losses)
+    inner_losses, (outer_loss, *reference_losses) = tuple(losses[: len(step.losses)]), losses[len(step.losses) :]
     if combine is not None:
         cotangents = combine(cotangents)
 
     through_inner = step.pullback(cotangents)
-    gradients = {name: sum_of(a, b) for name, a, b in zip(learned, through_inner, direct, strict=True)}
-    return Hypergradient(gradients, step.losses, outer_loss.detach(), reference_loss, dict(step.diagnostics)), step
+    total = [sum_of(a, b) for a, b in zip(through_inner, direct, strict=True)]
+    numbers = torch.tensor(list(step.diagnostics.values()), dtype=torch.float64, device=processes.device)
+    total, (numbers,) = processes.means(total, [numbers])
+    result = Hypergradient(
+        gradients=dict(zip(learned, total, strict=True)),
+        inner_losses=inner_losses,
+        outer_loss=outer_loss,
+        reference_loss=reference_losses[0] if reference_losses else None,
+        diagnostics=dict(zip(step.diagnostics, numbers.tolist(), strict=True)),
+    )
+    return result, step

@@ -28,7 +28,11 @@ class Implicit(HypergradientStrategy):
 
     on the last inner batch, at φ after the K steps. It is the hypergradient of a problem solved to its end, whichever
     way the steps went; away from an optimum it is biased. The optimiser's own weight decay is no part of L_inner:
-    for an optimum of loss plus decay (SGD, Adam) set the solver's damping to the decay.
+    for an optimum of loss plus decay (SGD, Adam, RMSprop) set the solver's damping to the decay. Nor does the optimum
+    depend on a learning rate: hyperparameters of the update cannot be learned this way and are refused.
+
+    With several processes each product with H is averaged over them (one exchange each), so that all make the same
+    iterations on the mean Hessian.
 
     Costs, beyond K plain steps: one pass with its graph (3, in passes of all convolutions) and about 8 for each product
     with H; memory is that of double backward, whatever K.
@@ -68,12 +72,20 @@ class Implicit(HypergradientStrategy):
         outer: Outer,
         batches: Sequence[Any],
     ) -> InnerStep:
-        """See `HypergradientStrategy.inner_step`."""
+        """See `HypergradientStrategy.inner_step`; ValueError if the update has learned hyperparameters."""
+        if update.hyperparameters is not None:
+            raise ValueError(
+                "Implicit differentiates an inner optimum, which the update's hyperparameters do not enter; use "
+                "Unrolled or Mixed to learn them, or InnerUpdate(hyperparameters=None)"
+            )
         twin = update.start(list(model.model.parameters()))
         parameters, losses = undifferentiated_steps(problem, model, update, twin, model.refresh(), outer, batches[:-1])
         replay = Replay(model, outer, parameters)
         parameters, last = undifferentiated_steps(problem, model, update, twin, parameters, outer, batches[-1:])
         learned = list(named_outer_parameters(outer).values())
+        # The optimum is one in the parameters that the optimiser holds; any others are constants of the problem.
+        held = {id(p) for group in update.optimizer.param_groups for p in group["params"]}
+        is_moved = [id(p) in held for p in model.model.parameters()]
         diagnostics: dict[str, float] = {}
 
         def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
@@ -81,11 +93,14 @@ class Implicit(HypergradientStrategy):
             with replay.again():
                 loss = problem.inner_value(model.bind(parameters), outer, batches[-1])
                 gradients = gradient_of(loss, parameters, create_graph=True)
-            trained = [(g, p, v) for g, p, v in zip(gradients, parameters, cotangents, strict=True) if g is not None]
+            # Over all processes, so that each solves for the same parameters, whichever of them its own batch reaches.
+            means = update.average([None if g is None else g.detach() for g in gradients])
+            trained = [i for i, mean in enumerate(means) if mean is not None and is_moved[i]]
             found: Gradients = [None] * len(learned)
-            if any(v is not None for _, _, v in trained):
-                g, phi = [g for g, _, _ in trained], [p for _, p, _ in trained]
-                target = [torch.zeros_like(p) if v is None else v for _, p, v in trained]
+            if any(cotangents[i] is not None for i in trained):
+                g, phi = [gradients[i] for i in trained], [parameters[i] for i in trained]
+                given = [cotangents[i] for i in trained]
+                target = [torch.zeros_like(p) if v is None else v for p, v in zip(phi, given, strict=True)]
 
                 def hessian_product(vector: Vector) -> Vector:
                     products = update.average(pull(g, vector, phi, retain_graph=True))
@@ -97,7 +112,7 @@ class Implicit(HypergradientStrategy):
                     converged=float(solution.converged),
                     iterations=float(solution.iterations),
                     residual=solution.residual,
-                    inner_gradient=norm_of(update.average(g)),
+                    inner_gradient=norm_of(means),
                 )
             model.release()
             return found

@@ -1,7 +1,9 @@
 """How the inner parameters move, given their gradient: the optimiser and what is done around it."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,10 +14,17 @@ from metasynth.bilevel.optimizers import apply_update, commit_state, differentia
 from metasynth.bilevel.problem import Outer
 from metasynth.bilevel.processes import Processes
 
+Hyperparameters = Callable[[Any, Mapping[str, Any]], Mapping[str, Tensor | float]]
+"""``(outer, group) -> {"lr": ..., "weight_decay": ...}``, either or both, each a 0-d tensor or a number.
+
+``group`` is a parameter group of the optimiser without its parameters: its values as schedulers have left them, and
+whatever else the group was made with, by which groups can be told apart.
+"""
+
 
 @dataclass(frozen=True)
 class InnerUpdate:
-    """φ* = U(φ, g; state), with U an optimiser's step.
+    """φ* = U(φ, clip(g), θ; state), with U an optimiser's step and g the gradient averaged over processes.
 
     Attributes
     ----------
@@ -23,10 +32,25 @@ class InnerUpdate:
         Of a type registered with `higher`; made on parameters of the inner model.
     processes : Processes
         The gradient g is averaged over them before anything else.
+    hyperparameters : callable or None
+        Learning rate and weight decay as functions of the outer parameters, differentiated through (Bengio 2000;
+        Maclaurin et al. 2015). Called for every parameter group at every step, as ``f(outer, group)``: see
+        `Hyperparameters`. The optimiser's own groups keep their values, so that schedulers act on those; with
+        ``lambda outer, group: {"lr": group["lr"] * outer["log_factor"].exp()}`` a learned factor multiplies the
+        schedule. The rule of a type that a user registered must take 0-d tensors for what is so given.
+    clip_norm : float or None
+        c > 0: g becomes g min(1, c / (|g| + 1e-6)), as by `torch.nn.utils.clip_grad_norm_`, with the Euclidean norm
+        over all parameters of the inner model that have a gradient; differentiated through.
     """
 
     optimizer: torch.optim.Optimizer
     processes: Processes = field(default_factory=Processes)
+    hyperparameters: Hyperparameters | None = None
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
+            raise ValueError(f"clip_norm must be a finite number above 0 or None, got {self.clip_norm!r}")
 
     def start(self, parameters: Sequence[Tensor]) -> Any:
         """A differentiable twin of the optimiser, with a copy of its state.
@@ -46,8 +70,55 @@ class InnerUpdate:
     def apply(
         self, twin: Any, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], outer: Outer
     ) -> list[Tensor]:
-        """φ* from φ and g (already averaged); differentiable in both. The twin's state moves on."""
-        return apply_update(twin, parameters, gradients)
+        """φ* from φ and g (already averaged); differentiable in both and in θ. The twin's state moves on.
+
+        Raises
+        ------
+        ValueError
+            If ``hyperparameters`` gives anything but finite learning rates and weight decays of at least 0.
+        """
+        for options, given in zip(twin.param_groups, self.given(outer), strict=True):
+            options.update(given)
+        return apply_update(twin, parameters, clipped(gradients, self.clip_norm))
+
+    def step(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], outer: Outer) -> None:
+        """Move the model's own ``parameters`` by g (already averaged) with the optimiser itself, undifferentiated.
+
+        Raises
+        ------
+        ValueError
+            As `apply`; nothing has moved then.
+        """
+        with torch.no_grad():
+            given = [{name: _number(value) for name, value in values.items()} for values in self.given(outer)]
+            limited = clipped(gradients, self.clip_norm)
+        groups = self.optimizer.param_groups
+        own = [{name: group[name] for name in values} for group, values in zip(groups, given, strict=True)]
+        try:
+            for parameter, gradient in zip(parameters, limited, strict=True):
+                parameter.grad = gradient
+            for group, values in zip(groups, given, strict=True):
+                group.update(values)
+            self.optimizer.step()
+        finally:
+            for group, values in zip(groups, own, strict=True):
+                group.update(values)
+            for parameter in parameters:
+                parameter.grad = None
+
+    def given(self, outer: Outer) -> list[dict[str, Tensor | float]]:
+        """What ``hyperparameters`` gives for each parameter group, checked; empty where there is none."""
+        groups = self.optimizer.param_groups
+        if self.hyperparameters is None:
+            return [{} for _ in groups]
+        found = []
+        for group in groups:
+            seen = MappingProxyType({name: value for name, value in group.items() if name != "params"})
+            values = dict(self.hyperparameters(outer, seen))
+            for name, value in values.items():
+                _check(name, value, group)
+            found.append(values)
+        return found
 
     def average(self, gradients: Sequence[Tensor | None]) -> Gradients:
         """The gradient over all processes."""
@@ -56,3 +127,31 @@ class InnerUpdate:
     def commit(self, twin: Any) -> None:
         """Write the twin's state into the optimiser, as if it had stepped."""
         commit_state(self.optimizer, twin)
+
+
+def clipped(gradients: Sequence[Tensor | None], limit: float | None) -> Gradients:
+    """The gradients times min(1, limit / (norm of all + 1e-6)), differentiable; as they are for no limit."""
+    present = [g for g in gradients if g is not None]
+    if limit is None or not present:
+        return list(gradients)
+    # The operations of `torch.nn.utils.clip_grad_norm_`, which does not let itself be differentiated.
+    norms = [torch.linalg.vector_norm(g).to(present[0].device) for g in present]
+    factor = (limit / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
+    return [None if g is None else g * factor.to(g.device) for g in gradients]
+
+
+def _check(name: str, value: Tensor | float, group: Mapping[str, Any]) -> None:
+    if name not in ("lr", "weight_decay"):
+        raise ValueError(f"hyperparameters may give 'lr' and 'weight_decay', got {name!r}")
+    if name not in group:
+        raise ValueError(f"hyperparameters gave {name!r}, which the inner optimiser does not have")
+    if not isinstance(value, int | float | Tensor) or (isinstance(value, Tensor) and value.dim() != 0):
+        got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"hyperparameters must give {name} as a number or a 0-d tensor, got {got}")
+    number = _number(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"hyperparameters must give {name} as a finite number of at least 0, got {number!r}")
+
+
+def _number(value: Tensor | float) -> float:
+    return value.item() if isinstance(value, Tensor) else value

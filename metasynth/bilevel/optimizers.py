@@ -1,8 +1,7 @@
-"""Optimiser updates as differentiable functions: SGD, Adam and AdamW, registered with `higher`.
+"""Optimisers as differentiable functions: SGD, Adam, AdamW and RMSprop, registered with `higher`.
 
-Each follows `torch.optim` operation by operation (order, rounding, state), so that steps taken here and steps
-taken by the optimiser itself can be mixed freely; `higher`'s own Adam adds epsilon elsewhere and it has no AdamW.
-The update rules are functions of (parameter, gradient, state, options) and return new tensors.
+They apply the rules of `metasynth.bilevel.rules`, which are those of `torch.optim` to the last bit; `higher`'s own Adam
+adds epsilon elsewhere, its centred RMSprop keeps another state, and it has no AdamW.
 """
 
 from abc import abstractmethod
@@ -14,70 +13,7 @@ import torch
 from higher.optim import DifferentiableOptimizer
 from torch import Tensor
 
-State = dict[str, Any]
-Options = dict[str, Any]
-
-
-def sgd_update(parameter: Tensor, gradient: Tensor, state: State, options: Options) -> tuple[Tensor, State]:
-    """One step of `torch.optim.SGD` (momentum, dampening, Nesterov, weight decay) on one parameter."""
-    if options["weight_decay"] != 0:
-        gradient = gradient.add(parameter, alpha=options["weight_decay"])
-    momentum = options["momentum"]
-    if momentum != 0:
-        buffer = state.get("momentum_buffer")
-        if buffer is None:
-            buffer = gradient.clone()
-        else:
-            buffer = buffer.mul(momentum).add(gradient, alpha=1 - options["dampening"])
-        state = {**state, "momentum_buffer": buffer}
-        gradient = gradient.add(buffer, alpha=momentum) if options["nesterov"] else buffer
-    return parameter.add(gradient, alpha=-options["lr"]), state
-
-
-def sqrt_flat_at_zero(value: Tensor) -> Tensor:
-    """Square root whose derivative at zero is zero instead of infinite.
-
-    The second moment of Adam is exactly zero where a gradient has always been zero (a dead ReLU unit). There the
-    naive chain rule multiplies an infinite derivative by zero and gives NaN. The update m / (sqrt(v) + eps) itself
-    is differentiable at that point, with the derivative of m over eps, which is what a zero derivative here gives.
-    """
-    positive = value > 0
-    return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
-
-
-def _adam(parameter: Tensor, gradient: Tensor, state: State, options: Options, decoupled: bool) -> tuple[Tensor, State]:
-    beta1, beta2 = options["betas"]
-    lr, weight_decay = options["lr"], options["weight_decay"]
-    if not state:
-        state = {
-            "step": torch.tensor(0.0),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    if weight_decay != 0:
-        if decoupled:
-            parameter = parameter.mul(1 - lr * weight_decay)
-        else:
-            gradient = gradient.add(parameter, alpha=weight_decay)
-    step = state["step"] + 1
-    first = torch.lerp(state["exp_avg"], gradient, 1 - beta1)
-    second = state["exp_avg_sq"].mul(beta2).addcmul(gradient, gradient, value=1 - beta2)
-    count = step.item()
-    correction1 = 1 - beta1**count
-    correction2_sqrt = (1 - beta2**count) ** 0.5
-    denominator = (sqrt_flat_at_zero(second) / correction2_sqrt).add(options["eps"])
-    updated = parameter.addcdiv(first, denominator, value=-(lr / correction1))
-    return updated, {"step": step, "exp_avg": first, "exp_avg_sq": second}
-
-
-def adam_update(parameter: Tensor, gradient: Tensor, state: State, options: Options) -> tuple[Tensor, State]:
-    """One step of `torch.optim.Adam` (weight decay added to the gradient) on one parameter."""
-    return _adam(parameter, gradient, state, options, bool(options.get("decoupled_weight_decay", False)))
-
-
-def adamw_update(parameter: Tensor, gradient: Tensor, state: State, options: Options) -> tuple[Tensor, State]:
-    """One step of `torch.optim.AdamW` (decoupled weight decay) on one parameter."""
-    return _adam(parameter, gradient, state, options, True)
+from metasynth.bilevel.rules import Options, State, adam_update, adamw_update, rmsprop_update, sgd_update
 
 
 class _RuleOptimizer(DifferentiableOptimizer):
@@ -120,31 +56,45 @@ class DifferentiableAdamW(_RuleOptimizer):
     rule = staticmethod(adamw_update)
 
 
+class DifferentiableRMSprop(_RuleOptimizer):
+    """Differentiable twin of `torch.optim.RMSprop`; finite at dead units."""
+
+    rule = staticmethod(rmsprop_update)
+
+
 higher.register_optim(torch.optim.SGD, DifferentiableSGD)
 higher.register_optim(torch.optim.Adam, DifferentiableAdam)
 higher.register_optim(torch.optim.AdamW, DifferentiableAdamW)
+higher.register_optim(torch.optim.RMSprop, DifferentiableRMSprop)
 
 _UNSUPPORTED_FLAGS = ("amsgrad", "maximize", "capturable", "differentiable", "fused")
+_NUMBERS = ("lr", "weight_decay", "momentum", "dampening", "alpha", "eps")
 
 
 def check_supported(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse optimiser flags that the differentiable twin would not honour.
+    """Refuse what the differentiable twin would not honour: some flags, tensors for options, hooks, complex numbers.
 
     Raises
     ------
     ValueError
-        Naming the flag.
+        Naming it.
     """
+    kind = type(optimizer).__name__
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise ValueError(f"the inner {kind} has step hooks, which a differentiated step would not run; remove them")
     for options in optimizer.param_groups:
         for flag in _UNSUPPORTED_FLAGS:
             if options.get(flag):
                 raise ValueError(
-                    f"{type(optimizer).__name__}({flag}={options[flag]}) cannot be differentiated through; "
-                    f"expected {flag}=False"
+                    f"{kind}({flag}={options[flag]}) cannot be differentiated through; expected {flag}=False"
                 )
-        for name in ("lr", "weight_decay", "momentum", "eps"):
+        for name in _NUMBERS:
             if isinstance(options.get(name), Tensor):
-                raise ValueError(f"{type(optimizer).__name__}({name}=...) must be a number, got a tensor")
+                raise ValueError(f"{kind}({name}=...) must be a number, got a tensor")
+        if any(isinstance(beta, Tensor) for beta in options.get("betas", ())):
+            raise ValueError(f"{kind}(betas=...) must be two numbers, got a tensor")
+        if any(p.is_complex() for p in options["params"]):
+            raise ValueError(f"the inner {kind} holds a complex parameter; expected real ones")
 
 
 def differentiable(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> DifferentiableOptimizer:
@@ -171,8 +121,8 @@ def differentiable(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
             )
     if type(optimizer) not in higher.optim._opt_mapping:
         raise ValueError(
-            f"no differentiable twin of {type(optimizer).__name__} is registered; expected SGD, Adam, AdamW or a "
-            "type added with higher.register_optim"
+            f"no differentiable twin of {type(optimizer).__name__} is registered; expected SGD, Adam, AdamW, RMSprop "
+            "or a type added with higher.register_optim"
         )
     return higher.optim.get_diff_optim(optimizer, list(parameters), track_higher_grads=True)
 

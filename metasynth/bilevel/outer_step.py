@@ -36,14 +36,24 @@ class OuterStep:
         where there is one) instead of to v: m <- memory * m + (1 - memory) * v, divided by 1 - memory^t at the
         t-th call. Lowers the variance by up to (1 + memory) / (1 - memory) at the price of v being about
         1 / (1 - memory) calls old. The mean still vanishes where the corrected v does. 0: exact, no memory.
+    warmup : int
+        No hypergradient before so many inner steps: an inner model that has learned nothing has nothing to say.
+    every : int
+        A hypergradient at every ``every``-th inner step from then on; the others are plain training steps.
     """
 
     average: int = 1
     clip: float | None = None
     clip_decay: float = 0.95
     memory: float = 0.0
+    warmup: int = 0
+    every: int = 1
 
     def __post_init__(self) -> None:
+        for name, least in (("warmup", 0), ("every", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         if not isinstance(self.average, int) or self.average < 1:
             raise ValueError(f"average must be an integer of at least 1, got {self.average!r}")
         if self.clip is not None and not self.clip > 1:
@@ -51,6 +61,15 @@ class OuterStep:
         for name in ("clip_decay", "memory"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
+
+    def is_due(self, inner_steps: int) -> bool:
+        """Whether the next step takes a hypergradient, after so many inner steps."""
+        return inner_steps >= self.warmup and (inner_steps - self.warmup) % self.every == 0
+
+
+PERSISTENT = OuterStep(clip=3.0, memory=0.9, warmup=200, every=2)
+"""For an inner model that is trained on and on, with a reference batch at every step: what the measurements in
+docs/hypergradients.md recommend, and the default of the studies on images."""
 
 
 class CotangentMean:

@@ -61,6 +61,11 @@ class InParts(ProductStrategy):
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{name} must be an integer of at least 1 or None, got {value!r}")
 
+    @property
+    def needs_double_backward(self) -> bool:
+        """What the other strategy needs."""
+        return self.strategy.needs_double_backward
+
     def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
         """See `ProductStrategy.mixed_derivative`."""
         chosen = self._chosen(batch_size(point.batch))

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from metasynth.bilevel.derivatives import Gradients, gradient_of
+from metasynth.bilevel.derivatives import Gradients, gradient_of, sum_of
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.inner_update import InnerUpdate
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.problem import BilevelProblem, Outer
 from metasynth.bilevel.replay import Replay
 from metasynth.bilevel.updates import update_of
 
@@ -122,12 +122,12 @@ class ProductStrategy(HypergradientStrategy):
         taken = update_of(update, model, parameters, first.gradients, outer)
 
         def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
-            direction = taken.pull(cotangents)
+            direction, direct = taken.pull(cotangents)
             if all(w is None for w in direction):
-                return [None] * len(named_outer_parameters(outer))
+                return direct
             found = first.product(direction)
             model.release()
-            return found
+            return [sum_of(a, b) for a, b in zip(found, direct, strict=True)]
 
         return InnerStep(
             parameters=[p.detach() for p in taken.parameters],

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.outer_state import outer_buffers, restore_outer_buffers
 from metasynth.bilevel.problem import Outer
 
 
@@ -35,7 +36,7 @@ class Replay:
         self._outer = outer
         self._devices = sorted({p.get_device() for p in parameters if p.is_cuda})
         self._buffers = model.buffers()
-        self._outer_buffers = _buffers_of(outer)
+        self._outer_buffers = outer_buffers(outer)
         self._cpu_state = torch.get_rng_state()
         self._cuda_states = [torch.cuda.get_rng_state(device) for device in self._devices]
 
@@ -46,17 +47,17 @@ class Replay:
         The buffers of the patched model are left as the pass leaves them: `FunctionalModel.refresh` or
         `FunctionalModel.load_buffers` comes before their next use.
         """
-        after = _buffers_of(self._outer)
+        after = outer_buffers(self._outer)
         with torch.random.fork_rng(devices=self._devices):
             torch.set_rng_state(self._cpu_state)
             for device, state in zip(self._devices, self._cuda_states, strict=True):
                 torch.cuda.set_rng_state(state, device)
             self._model.load_buffers(self._buffers)
-            _load_buffers(self._outer, self._outer_buffers)
+            restore_outer_buffers(self._outer, self._outer_buffers)
             try:
                 yield
             finally:
-                _load_buffers(self._outer, after)
+                restore_outer_buffers(self._outer, after)
 
 
 def require_equal_losses(first: Tensor, again: Tensor, strategy: str) -> None:
@@ -81,15 +82,3 @@ def irreproducible(first: float, again: float, strategy: str) -> ValueError:
         f"inner_loss gave {first:.9g} and, evaluated again for {strategy} with the same random states, {again:.9g}: it "
         "draws random numbers that cannot be replayed; take the draws from the batch"
     )
-
-
-def _buffers_of(outer: Outer) -> dict[str, Tensor]:
-    if not isinstance(outer, nn.Module):
-        return {}
-    return {name: value.detach().clone() for name, value in outer.named_buffers()}
-
-
-def _load_buffers(outer: Outer, buffers: dict[str, Tensor]) -> None:
-    if isinstance(outer, nn.Module) and buffers:
-        for name, value in outer.named_buffers():
-            value.data.copy_(buffers[name])

@@ -7,11 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metasynth.bilevel.buffers import BufferPolicy, copies_of, plain_pass, restore
 from metasynth.bilevel.derivatives import gradient_of
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, check_batches, hypergradient
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.outer_state import (
+    load_outer_state,
+    outer_buffers,
+    outer_state,
+    require_held,
+    restore_outer_buffers,
+    tensors_of,
+)
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
@@ -31,18 +40,35 @@ class BilevelSolver:
     model : torch.nn.Module
         The inner model; its parameters are updated in place.
     optimizer : torch.optim.Optimizer
-        The inner optimiser, made on parameters of ``model``: SGD, Adam, AdamW or another type registered with
+        The inner optimiser, made on parameters of ``model``: SGD, Adam, AdamW, RMSprop or another type registered with
         `higher`. Learning-rate schedulers may act on it between steps.
     outer : torch.nn.Module, tensor, or sequence or mapping of tensors
         Holds the outer parameters; passed to both losses as it is.
     outer_optimizer : torch.optim.Optimizer
-        Any optimiser, made on the outer parameters.
+        Any optimiser, made on the outer parameters: all that require a gradient.
     strategy : HypergradientStrategy
         How the hypergradient is computed; `Mixed()` by default.
     outer_step : OuterStep
-        Averaging and clipping between the outer pass and the outer optimiser.
+        What is done between the outer pass and the outer optimiser, and when a step is due (`is_due`; the caller
+        decides). The default does nothing: it is right for every problem. `metasynth.bilevel.outer_step.PERSISTENT` is
+        for an inner model that is trained on and on.
     check : bool
         Run `preflight` before the first hypergradient.
+    buffers : BufferPolicy
+        What becomes of the model's buffers, the running statistics of normalisations above all, in both kinds of steps.
+
+    Raises
+    ------
+    ValueError
+        If ``outer`` holds nothing to learn (see `named_outer_parameters`), or the model or it is built otherwise in
+        another process.
+
+    Notes
+    -----
+    With ``optimizer=InnerUpdate(optimizer, processes=Processes.current())`` several processes train as one, each on its
+    own part of every batch (`metasynth.bilevel.processes`). All start from the parameters and buffers of the first,
+    make the same calls, report the same means, raise the same `NonFiniteError` and end each call in the same state to
+    the last bit: floating-point buffers move by the mean of their changes.
     """
 
     def __init__(
@@ -55,6 +81,7 @@ class BilevelSolver:
         strategy: HypergradientStrategy | None = None,
         outer_step: OuterStep | None = None,
         check: bool = True,
+        buffers: BufferPolicy = "commit",
     ) -> None:
         self.problem = problem
         self.model = model
@@ -66,10 +93,16 @@ class BilevelSolver:
         self.outer_step = outer_step or OuterStep()
         self.inner_steps = 0
         self.outer_steps = 0
-        self._functional = FunctionalModel(model)
+        self._functional = FunctionalModel(model, buffers)
         self._accumulator = Accumulator(self.outer_step, list(named_outer_parameters(outer)))
         self._cotangents = CotangentMean(self.outer_step.memory)
         self._unchecked = check
+        self._share()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next step is to be one with a hypergradient, by ``outer_step.warmup`` and ``every``."""
+        return self.outer_step.is_due(self.inner_steps)
 
     def inner_step(self, batch: Any) -> StepReport:
         """A plain training step of the inner model; the outer parameters are read but not differentiated.
@@ -78,25 +111,28 @@ class BilevelSolver:
         ------
         NonFiniteError
             If the loss or its gradient is not finite; model and optimiser are then as they were before the call.
+        ValueError
+            If the update is given hyperparameters that it cannot use (see `InnerUpdate.apply`); likewise.
         """
-        buffers = {name: value.detach().clone() for name, value in self.model.named_buffers()}
-        loss = self.problem.inner_value(self.model, self.outer, batch)
+        self._agree()
+        buffers, outers = copies_of(self.model), outer_buffers(self.outer)
         parameters = list(self.model.parameters())
-        gradients = gradient_of(loss, parameters)
+        with plain_pass(self.model, self._functional.policy):
+            value = self.problem.inner_value(self.model, self.outer, batch)
+            own = gradient_of(value, parameters)
+        gradients, (loss,) = self.update.processes.means(own, [value.detach()])
         try:
             self._require_finite("inner loss", loss)
             norms = [g.norm() for g in gradients if g is not None]
             if norms:
                 self._require_finite("inner gradient", torch.stack(norms).norm())
-        except NonFiniteError:
-            for name, value in self.model.named_buffers():
-                value.data.copy_(buffers[name])
+            self.update.step(parameters, gradients, self.outer)
+        except (NonFiniteError, ValueError):
+            restore(self.model, buffers)
+            restore_outer_buffers(self.outer, outers)
             raise
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.optimizer.step()
-        for parameter in parameters:
-            parameter.grad = None
+        self.update.processes.average_buffers(self.model, buffers)
+        self.update.processes.average_buffers(self.outer, outers)
         self.inner_steps += 1
         return StepReport(self.inner_steps, self.outer_steps, loss.item())
 
@@ -117,14 +153,26 @@ class BilevelSolver:
         NonFiniteError
             If a loss or the hypergradient is not finite; the solver's state is then as it was before the call.
         ValueError
-            If the number of inner batches is not the strategy's, or the problem cannot be differentiated as stated
-            (from `preflight`, on the first call).
+            If the number of inner batches is not the strategy's, the outer optimiser lacks an outer parameter, or the
+            problem cannot be differentiated as stated (from `preflight`, on the first call).
         """
         check_batches(self.strategy, inner_batches)
+        require_held(self.outer_optimizer, self.outer)
+        self._agree()
         if self._unchecked:
-            preflight(self.problem, self.model, self.update, self.outer, inner_batches[0], outer_batch, self.strategy)
+            with self.update.processes.together():
+                preflight(
+                    self.problem,
+                    self.model,
+                    self.update,
+                    self.outer,
+                    inner_batches[0],
+                    outer_batch,
+                    self.strategy,
+                    self._functional.policy,
+                )
             self._unchecked = False
-        cotangents = self._cotangents.state_dict()
+        cotangents, outers = self._cotangents.state_dict(), outer_buffers(self.outer)
         result, taken = hypergradient(
             self.problem,
             self._functional,
@@ -140,7 +188,9 @@ class BilevelSolver:
             norm = self._check(result)
         except NonFiniteError:
             self._cotangents.load_state_dict(cotangents)
+            restore_outer_buffers(self.outer, outers)
             raise
+        self.update.processes.average_buffers(self.outer, outers)
         self._functional.commit(taken.parameters, taken.buffers)
         self.update.commit(taken.optimizer)
         self.inner_steps += len(result.inner_losses)
@@ -159,25 +209,39 @@ class BilevelSolver:
             diagnostics=result.diagnostics,
         )
 
+    def _share(self) -> None:
+        """Start all processes from the parameters and buffers of the first."""
+        self._agreed = False
+        self.update.processes.share("model", tensors_of(self.model))
+        self.update.processes.share("outer", tensors_of(self.outer))
+
+    def _agree(self) -> None:
+        """Before the first step, insist that all processes start it from the same state."""
+        if not self._agreed:
+            self.update.processes.require_same_state("the state of its solver", self.state_dict)
+            self._agreed = True
+
     def _check(self, result: Hypergradient) -> float:
         """Norm of the hypergradient, after insisting that it and the losses are finite."""
-        for loss in result.inner_losses:
-            self._require_finite("inner loss", loss)
-        self._require_finite("outer loss", result.outer_loss)
+        last = len(result.inner_losses)
+        for ahead, loss in enumerate(result.inner_losses, start=1):
+            self._require_finite("inner loss", loss, ahead)
+        self._require_finite("outer loss", result.outer_loss, last)
         if result.reference_loss is not None:
-            self._require_finite("reference loss", result.reference_loss)
+            self._require_finite("reference loss", result.reference_loss, last)
         total = 0.0
         for name, gradient in result.gradients.items():
             if gradient is not None:
                 norm = gradient.norm()
-                self._require_finite(f"hypergradient of {name}", norm)
+                self._require_finite(f"hypergradient of {name}", norm, last)
                 total += norm.item() ** 2
         return math.sqrt(total)
 
-    def _require_finite(self, term: str, value: Tensor) -> None:
+    def _require_finite(self, term: str, value: Tensor, ahead: int = 1) -> None:
+        """``ahead`` counts inner steps from those committed."""
         number = value.item()
         if not math.isfinite(number):
-            raise NonFiniteError(self.inner_steps + 1, term, number)
+            raise NonFiniteError(self.inner_steps + ahead, term, number)
 
     def _step_outer(self, gradients: dict[str, Tensor | None]) -> None:
         learned = named_outer_parameters(self.outer)
@@ -193,7 +257,7 @@ class BilevelSolver:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "outer": _outer_state(self.outer),
+            "outer": outer_state(self.outer),
             "outer_optimizer": self.outer_optimizer.state_dict(),
             "accumulator": self._accumulator.state_dict(),
             "cotangents": self._cotangents.state_dict(),
@@ -202,29 +266,16 @@ class BilevelSolver:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave; model, optimisers and outer must be built as they were."""
+        """Restore what `state_dict` gave; model, optimisers and outer must be built as they were.
+
+        Of several processes each loads the same; the next step insists on it.
+        """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        _load_outer_state(self.outer, state["outer"])
+        load_outer_state(self.outer, state["outer"])
         self.outer_optimizer.load_state_dict(state["outer_optimizer"])
         self._accumulator.load_state_dict(state["accumulator"])
         self._cotangents.load_state_dict(state["cotangents"])
         self.inner_steps = int(state["inner_steps"])
         self.outer_steps = int(state["outer_steps"])
-
-
-def _outer_state(outer: Outer) -> dict[str, Any]:
-    if isinstance(outer, nn.Module):
-        return dict(outer.state_dict())
-    return {name: tensor.detach().clone() for name, tensor in named_outer_parameters(outer).items()}
-
-
-def _load_outer_state(outer: Outer, state: dict[str, Any]) -> None:
-    if isinstance(outer, nn.Module):
-        outer.load_state_dict(state)
-        return
-    learned = named_outer_parameters(outer)
-    if learned.keys() != state.keys():
-        raise ValueError(f"outer state must name {sorted(learned)}, got {sorted(state)}")
-    for name, tensor in learned.items():
-        tensor.data.copy_(state[name])
+        self._agreed = False

@@ -9,7 +9,8 @@ class NonFiniteError(ArithmeticError):
     Attributes
     ----------
     step : int
-        The inner step (counted from 1) that could not be taken.
+        The inner step (counted from 1 over the solver's life) that could not be taken: for an inner loss the one at
+        which it was met; for what comes after the inner steps of a call, the last of them.
     term : str
         What is not finite.
     """

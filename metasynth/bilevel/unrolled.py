@@ -26,6 +26,8 @@ class Unrolled(HypergradientStrategy):
     inner problem is strongly convex; elsewhere it is a bias towards the short term. A step that is not differentiated
     costs a plain training step.
 
+    For a single process: the graph of a step would have to pass through the averaging of g over processes.
+
     Parameters
     ----------
     steps : int
@@ -56,7 +58,13 @@ class Unrolled(HypergradientStrategy):
         outer: Outer,
         batches: Sequence[Any],
     ) -> InnerStep:
-        """See `HypergradientStrategy.inner_step`."""
+        """See `HypergradientStrategy.inner_step`; ValueError with more than one process."""
+        if update.processes.count > 1:
+            raise ValueError(
+                f"Unrolled cannot be used with {update.processes.count} processes, as it would differentiate through "
+                "what they exchange; use Mixed (the same as Unrolled(1)), Forward, FiniteDifference, Implicit or one "
+                "process"
+            )
         twin = update.start(list(model.model.parameters()))
         skipped = 0 if self.last is None else self.steps - self.last
         parameters, losses = undifferentiated_steps(

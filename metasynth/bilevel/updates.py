@@ -10,30 +10,34 @@ from torch import Tensor
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.inner_update import InnerUpdate
-from metasynth.bilevel.problem import BilevelProblem, Outer
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 
 
 @dataclass(frozen=True)
 class Update:
-    """φ* = U(φ, g; state), differentiable in g alone.
+    """φ* = U(φ, g, θ; state), differentiable in g and, where θ sets hyperparameters of the update, in θ.
 
     Attributes
     ----------
     parameters : list of tensor
         φ*, with the (elementwise, cheap) graph of the update.
     gradients : list of (tensor or None)
-        g, the leaves of that graph.
+        g, leaves of that graph.
+    learned : list of tensor
+        The learned outer parameters θ, which may be leaves of it too.
     optimizer : higher.optim.DifferentiableOptimizer
         Holds the optimiser's state after the update.
     """
 
     parameters: list[Tensor]
     gradients: Gradients
+    learned: list[Tensor]
     optimizer: Any
 
-    def pull(self, cotangents: Sequence[Tensor | None]) -> Gradients:
-        """The product w = (∂U/∂g)ᵀ v; None where φ* does not depend on g. May be called once."""
-        return pull(self.parameters, cotangents, self.gradients)
+    def pull(self, cotangents: Sequence[Tensor | None]) -> tuple[Gradients, Gradients]:
+        """The products w = (∂U/∂g)ᵀ v and (∂U/∂θ)ᵀ v; None where there is no dependence. May be called once."""
+        found = pull(self.parameters, cotangents, [*self.gradients, *self.learned])
+        return found[: len(self.gradients)], found[len(self.gradients) :]
 
 
 def update_of(
@@ -48,12 +52,13 @@ def update_of(
     Raises
     ------
     ValueError
-        If the optimiser cannot be differentiated; see `metasynth.bilevel.optimizers.differentiable`.
+        From `InnerUpdate.start` or `InnerUpdate.apply`.
     """
     averaged = update.average([None if g is None else g.detach() for g in gradients])
     leaves = [None if g is None else g.requires_grad_() for g in averaged]
     twin = update.start(list(model.model.parameters()))
-    return Update(update.apply(twin, [p.detach() for p in parameters], leaves, outer), leaves, twin)
+    moved = update.apply(twin, [p.detach() for p in parameters], leaves, outer)
+    return Update(moved, leaves, list(named_outer_parameters(outer).values()), twin)
 
 
 def undifferentiated_steps(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.outer_step import OuterStep
+from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.product import ProductStrategy
 from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
@@ -132,12 +132,12 @@ class OuterSettings:
     lr: float = 0.03
     betas: tuple[float, float] = (0.9, 0.99)
     batch_size: int = 8
-    warmup: int = 200
-    every: int = 2
+    warmup: int = PERSISTENT.warmup
+    every: int = PERSISTENT.every
     reference: bool = True
-    memory: float = 0.9
-    clip: float = 3.0
-    average: int = 1
+    memory: float = PERSISTENT.memory
+    clip: float = PERSISTENT.clip or 0.0
+    average: int = PERSISTENT.average
     hold: float = 0.5
     final: float = 0.1
     strategy: Literal["mixed", "forward", "finite_difference"] = "mixed"

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem
 
@@ -35,15 +37,17 @@ def network() -> nn.Sequential:
 def check(
     problem: BilevelProblem = PROBLEM,
     model: nn.Module | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: torch.optim.Optimizer | InnerUpdate | None = None,
     outer: Any = None,
+    strategy: HypergradientStrategy | None = None,
 ) -> None:
     model = network() if model is None else model
     optimizer = torch.optim.Adam(model.parameters()) if optimizer is None else optimizer
-    preflight(problem, model, optimizer, outer_parameters() if outer is None else outer, IMAGES, IMAGES)
+    preflight(problem, model, optimizer, outer_parameters() if outer is None else outer, IMAGES, IMAGES, strategy)
 
 
-def refuse(message: str, **what: Any) -> None:
+def refuse(message: str, **what: Any) -> str:
     with pytest.raises(ValueError, match=message) as caught:
         check(**what)
     assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -5,10 +5,12 @@ with what they check.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import problems
 import torch
 from problems import MakeOptimiser
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch.nn.functional import max_pool2d
 
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
+from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.segment.losses import soft_dice_loss
 from metasynth.segment.unet import Norm, UNet
@@ -33,7 +36,10 @@ OPTIMISERS: dict[str, MakeOptimiser] = {
     "momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
     "nesterov": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam": partial(torch.optim.Adam, lr=3e-3),
+    "adam-decay": partial(torch.optim.Adam, lr=3e-3, weight_decay=0.01),
     "adamw": partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.1),
+    "rmsprop": partial(torch.optim.RMSprop, lr=3e-3, alpha=0.9),
+    "rmsprop-centred": partial(torch.optim.RMSprop, lr=3e-3, alpha=0.9, eps=1e-3, momentum=0.5, centered=True),
 }
 
 
@@ -95,6 +101,32 @@ class Residual(nn.Module):
         return images + self.sigma * draws + self.outward(torch.tanh(self.inward(images)))
 
 
+def learned_rates(outer: Residual, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The group's learning rate times a factor, and its weight decay plus a tenth times another."""
+    return {
+        "lr": group["lr"] * (2 * outer.sigma + outer.inward.bias[0]).exp(),
+        "weight_decay": (group["weight_decay"] + 0.1) * (outer.outward.bias[0] - outer.sigma).exp(),
+    }
+
+
+AROUND: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "clipped": {"clip_norm": 0.02},
+    "learned": {"hyperparameters": learned_rates},
+    "clipped and learned": {"clip_norm": 0.02, "hyperparameters": learned_rates},
+}
+"""Options of an `InnerUpdate`; the limit is below the gradients that are met."""
+
+
+def with_dead_units() -> UNet:
+    """Channel 0 of the first and of the deepest convolution never fires, so their gradients are exactly zero."""
+    model = segmenter()
+    with torch.no_grad():
+        model.encoder[0].convs[0].bias[0] = -1e3
+        model.encoder[1].convs[1].bias[0] = -1e3
+    return model
+
+
 def trained(model: nn.Module, make: MakeOptimiser, outer: nn.Module, steps: int) -> torch.optim.Optimizer:
     """An optimiser that has taken native steps on ``model``, at its measured rate from here on."""
     optimiser = make(model.parameters())
@@ -106,10 +138,9 @@ def trained(model: nn.Module, make: MakeOptimiser, outer: nn.Module, steps: int)
     return optimiser
 
 
-def native_step(model: nn.Module, optimiser: torch.optim.Optimizer, outer: nn.Module, given: Batch) -> None:
-    optimiser.zero_grad()
-    inner_loss(model, outer, given).backward()
-    optimiser.step()
+def native_step(model: nn.Module, update: InnerUpdate | torch.optim.Optimizer, outer: nn.Module, given: Batch) -> None:
+    update = update if isinstance(update, InnerUpdate) else InnerUpdate(update)
+    problems.native_step(update, model, lambda: inner_loss(model, outer, given), outer)
 
 
 @dataclass(frozen=True)
@@ -125,13 +156,13 @@ class Outcome:
 
 def outcome(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    update: InnerUpdate | torch.optim.Optimizer,
     outer: nn.Module,
     inner_batches: Sequence[Batch],
     target: Batch,
 ) -> Outcome:
     """Native steps from copies of model and optimiser, then the outer loss."""
-    model, optimiser = copy.deepcopy((model, optimiser))
+    model, update = copy.deepcopy((model, update))
     sides: list[Tensor] = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -141,9 +172,13 @@ def outcome(
                 lambda _module, given, _output: sides.append(max_pool2d(given[0], 2, return_indices=True)[1])
             )
     for given in inner_batches:
-        native_step(model, optimiser, outer, given)
+        native_step(model, update, outer, given)
     with torch.no_grad():
         return Outcome(outer_loss(model, outer, target).item(), tuple(sides))
+
+
+class KinkError(AssertionError):
+    """A ReLU or max-pool changes side too near: choose other batches."""
 
 
 def central_difference(along: Callable[[float], Outcome]) -> float:
@@ -153,17 +188,20 @@ def central_difference(along: Callable[[float], Outcome]) -> float:
     its side. Below the narrowest, rounding would exceed the bounds of the tests.
     """
     for step in (1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5):
-        at = {shift: along(shift * step) for shift in (-1.0, -0.5, 0.5, 1.0)}
-        if all(at[-1.0].same_side(other) for other in at.values()):
-            wide = (at[1.0].loss - at[-1.0].loss) / (2 * step)
-            narrow = (at[0.5].loss - at[-0.5].loss) / step
+        low, high = along(-step), along(step)
+        if not low.same_side(high):
+            continue
+        lower, higher = along(-step / 2), along(step / 2)
+        if low.same_side(lower) and low.same_side(higher):
+            wide = (high.loss - low.loss) / (2 * step)
+            narrow = (higher.loss - lower.loss) / step
             return (4 * narrow - wide) / 3
-    raise AssertionError("a kink is too near: choose another seed")
+    raise KinkError
 
 
 def along_direction(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    update: InnerUpdate | torch.optim.Optimizer,
     outer: nn.Module,
     inner_batches: Sequence[Batch],
     target: Batch,
@@ -176,18 +214,18 @@ def along_direction(
         with torch.no_grad():
             for parameter, d in zip(moved.parameters(), direction, strict=True):
                 parameter.add_(d, alpha=by)
-        return outcome(model, optimiser, moved, inner_batches, target)
+        return outcome(model, update, moved, inner_batches, target)
 
     return shifted
 
 
 def computed(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    update: InnerUpdate | torch.optim.Optimizer,
     outer: nn.Module,
     inner_batches: Sequence[Batch],
     target: Batch,
     strategy: HypergradientStrategy,
 ) -> Hypergradient:
     functional = FunctionalModel(model)
-    return hypergradient(PROBLEM, functional, optimiser, outer, inner_batches, target, strategy)[0]
+    return hypergradient(PROBLEM, functional, update, outer, inner_batches, target, strategy)[0]

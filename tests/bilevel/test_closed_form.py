@@ -1,41 +1,128 @@
-"""The contract of every strategy: the hypergradient known in closed form, for every optimiser, cold and warm."""
+"""What strategies report, what they leave alone, and where `Unrolled` is cut, on the closed form."""
+
+import copy
 
 import numpy as np
 import pytest
 import torch
-from problems import OPTIMISERS, STRATEGIES, ClosedForm
+from problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
+from torch import Tensor
 
+from metasynth.bilevel.finite_difference import FiniteDifference
+from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.hypergradient import hypergradient
+from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
+from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.unrolled import Unrolled
 
 CASE = ClosedForm()
 
 
-def native_step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, outer: object, batch: object) -> None:
-    optimiser.zero_grad()
-    CASE.problem().inner_loss(model, outer, batch).backward()
-    optimiser.step()
-
-
-@pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_hypergradient_is_the_closed_form(strategy: str, optimiser: str, warm_steps: int) -> None:
-    model, outer, chosen = CASE.model(), CASE.outer(), STRATEGIES[strategy]
+def warmed(optimiser: str, steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer, dict[str, Tensor]]:
+    model, outer = CASE.model(), CASE.outer()
     inner = OPTIMISERS[optimiser](model.parameters())
-    for index in range(warm_steps):
+    for index in range(steps):
         native_step(model, inner, outer, CASE.inner_batch(50 + index))
-    batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
-    target = CASE.outer_batch()
-    phi, indirect, direct = CASE.reference(model, inner, outer, batches, target)
+    inner.zero_grad()
+    for tensor in outer.values():
+        tensor.grad = None
+    return model, inner, outer
 
-    result, step = hypergradient(CASE.problem(), FunctionalModel(model), inner, outer, batches, target, chosen)
 
+def native_step(model: torch.nn.Module, inner: torch.optim.Optimizer, outer: dict[str, Tensor], batch: Tensor) -> None:
+    inner.zero_grad()
+    CASE.problem().inner_loss(model, outer, batch).backward()
+    inner.step()
+
+
+def computed(
+    model: torch.nn.Module, inner: torch.optim.Optimizer, outer: dict[str, Tensor], strategy: HypergradientStrategy
+) -> tuple[Array, Hypergradient, InnerStep]:
+    batches = [CASE.inner_batch(k) for k in range(strategy.inner_steps)]
+    result, step = hypergradient(
+        CASE.problem(), FunctionalModel(model), inner, outer, batches, CASE.outer_batch(), strategy
+    )
+    return torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy(), result, step
+
+
+def state_of(inner: torch.optim.Optimizer) -> list[Tensor]:
+    return [value for state in inner.state.values() for value in state.values() if isinstance(value, Tensor)]
+
+
+@pytest.mark.parametrize("last", [1, 2, 4])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_truncated_is_full_from_where_it_is_cut(optimiser: str, last: int) -> None:
+    model, inner, outer = warmed(optimiser, 3)
+    h, result, step = computed(model, inner, outer, Unrolled(4, last=last))
+    assert len(result.inner_losses) == 4
+
+    later, its_inner = copy.deepcopy((model, inner))
+    batches = [CASE.inner_batch(k) for k in range(4)]
+    for batch in batches[: 4 - last]:
+        native_step(later, its_inner, outer, batch)
+    phi, indirect, direct = CASE.reference(later, its_inner, outer, batches[4 - last :], CASE.outer_batch())
     assert np.allclose(torch.cat(step.parameters).numpy(), phi, rtol=1e-13, atol=1e-13)
-    computed = torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy()
-    # Relative to the part that comes through the inner step, so that the direct part hides nothing.
-    assert np.linalg.norm(computed - direct - indirect) < 1e-8 * np.linalg.norm(indirect)
-    assert np.linalg.norm(indirect) > 1e-3
+    assert np.linalg.norm(h - direct - indirect) < 1e-8 * np.linalg.norm(indirect)
+
+    # The state it leaves is that of all four steps.
+    for batch in batches[4 - last :]:
+        native_step(later, its_inner, outer, batch)
+    left = [v for group in step.optimizer.state for state in group.values() for v in state.values()]
+    expected = state_of(its_inner)
+    assert len(left) == len(expected)
+    assert all(torch.allclose(a.detach(), b, rtol=1e-13, atol=0) for a, b in zip(left, expected, strict=True))
+
+
+def test_truncation_at_all_steps_is_none() -> None:
+    model, inner, outer = warmed("adamw", 3)
+    full, _, _ = computed(model, inner, outer, Unrolled(4))
+    assert (computed(model, inner, outer, Unrolled(4, last=4))[0] == full).all()
+    assert not np.allclose(computed(model, inner, outer, Unrolled(4, last=3))[0], full, rtol=1e-3)
+
+
+@pytest.mark.parametrize("strategy", [Forward(), FiniteDifference(), Unrolled(2, last=1)], ids=str)
+def test_model_optimiser_and_outer_stay_as_they_were(strategy: HypergradientStrategy) -> None:
+    model, inner, outer = warmed("adam", 2)
+    before = [t.detach().clone() for t in (*model.parameters(), *outer.values(), *state_of(inner))]
+    computed(model, inner, outer, strategy)
+    after = [*model.parameters(), *outer.values(), *state_of(inner)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(p.grad is None for p in (*model.parameters(), *outer.values()))
+
+
+@pytest.mark.parametrize("strategy", [Forward(), FiniteDifference(estimate_error=True)], ids=str)
+def test_an_outer_loss_without_the_model_has_only_a_direct_part(strategy: HypergradientStrategy) -> None:
+    model, inner, outer = warmed("sgd", 0)
+    problem = CASE.problem().__class__(CASE.problem().inner_loss, lambda m, o, b: 3 * o["shift"].sum())
+    result, _ = hypergradient(
+        problem, FunctionalModel(model), inner, outer, [CASE.inner_batch(0)], CASE.outer_batch(), strategy
+    )
+    assert result.gradients["shift"].tolist() == [3.0, 3.0]
+    assert result.gradients["stiffness"] is None
+
+
+def test_a_cotangent_of_zeros_gives_zeros() -> None:
+    model, inner, outer = warmed("sgd", 0)
+    step = FiniteDifference(estimate_error=True, limit=3.0).inner_step(
+        CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, [CASE.inner_batch(0)]
+    )
+    h = step.pullback([torch.zeros_like(p) for p in model.parameters()])
+    assert [t.abs().max().item() for t in h] == [0.0, 0.0]
+    assert step.diagnostics == {"rounding": 0.0, "error": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FiniteDifference(0.0), "relative_step must be above 0 or None, got 0.0"),
+        (lambda: FiniteDifference(limit=0.5), "limit must be at least 1 .*, got 0.5"),
+        (lambda: Unrolled(3, last=4), "last must be an integer from 1 to steps=3 or None, got 4"),
+        (lambda: Unrolled(3, last=0), "last must be an integer from 1 to steps=3 or None, got 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

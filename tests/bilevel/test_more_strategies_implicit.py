@@ -79,26 +79,6 @@ def test_from_afar_the_steps_lead_there() -> None:
     assert np.allclose(torch.cat(step.parameters[1:3]).numpy(), OPTIMUM)
 
 
-@pytest.mark.parametrize("which", ["cg", "neumann"])
-def test_the_error_falls_with_the_tolerance(which: str) -> None:
-    """|h - truth| <= |∂g/∂θ| |b| tolerance / λ_min, and it does reach that order."""
-    errors, tolerances = [], [1e-1, 1e-3, 1e-6, 1e-9]
-    for tolerance in tolerances:
-        solver: LinearSolver = (
-            ConjugateGradient(50, tolerance)
-            if which == "cg"
-            else Neumann(5000, 1 / np.linalg.norm(HESSIAN, 2), tolerance=tolerance)
-        )
-        result, _ = computed(solver, OPTIMUM)
-        assert result.diagnostics["converged"] == 1.0
-        assert result.diagnostics["residual"] <= tolerance
-        errors.append(abs(result.gradients["outer"].item() - DIRECT - TRUTH))
-    smallest = np.linalg.eigvalsh(HESSIAN).min()
-    constant = np.linalg.norm(OPTIMUM) * np.linalg.norm(COTANGENT) / smallest
-    assert all(e <= constant * t + 1e-13 for e, t in zip(errors, tolerances, strict=True))
-    assert errors[3] < 1e-6 * errors[0]
-
-
 def test_damping_is_that_of_the_dense_solve() -> None:
     result, _ = computed(ConjugateGradient(50, 1e-13, damping=0.7), OPTIMUM)
     damped = -OPTIMUM @ np.linalg.solve(HESSIAN + 0.7 * np.eye(D), COTANGENT)

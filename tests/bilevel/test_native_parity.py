@@ -18,7 +18,7 @@ from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled
 from metasynth.segment.unet import UNet
 
-N = 20
+N = 12
 TOLERANCE = 1e-12
 
 OPTIMISERS: dict[str, MakeOptimiser] = {
@@ -29,6 +29,8 @@ OPTIMISERS: dict[str, MakeOptimiser] = {
     "adam": partial(torch.optim.Adam, lr=3e-3),
     "adam-decay": partial(torch.optim.Adam, lr=3e-3, weight_decay=0.01),
     "adamw": partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.1),
+    "rmsprop": partial(torch.optim.RMSprop, lr=3e-3, weight_decay=0.01),
+    "rmsprop-centred": partial(torch.optim.RMSprop, lr=3e-3, alpha=0.9, momentum=0.5, centered=True),
 }
 ADAM = OPTIMISERS["adam"]
 
@@ -130,8 +132,10 @@ def compare(build: Callable[[], nn.Module], make: Callable[[nn.Module], torch.op
     assert_equal(model, optimiser, other, native)
 
 
+# On a small problem for every strategy, optimiser and schedule, with clipping and learned rates:
+# test_inner_update_parity.py.
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["unrolled-2", "mixed and plain"])
 def test_steps_are_native_steps(strategy: str, optimiser: str) -> None:
     compare(unet, lambda model: OPTIMISERS[optimiser](model.parameters()), strategy)
 
@@ -165,7 +169,7 @@ def test_optimiser_of_some_parameters(strategy: str) -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["unrolled-2", "mixed and plain"])
 def test_scheduler_on_the_inner_optimiser(strategy: str) -> None:
     def scheduled(optimiser: torch.optim.Optimizer) -> Callable[[int], None]:
         scheduler = torch.optim.lr_scheduler.StepLR(optimiser, step_size=2, gamma=0.6)

@@ -12,13 +12,15 @@ from bilevel.segmentation import PROBLEM, Batch, Residual, batch, segmenter
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.implicit import Implicit
+from metasynth.bilevel.linear_solve import Neumann
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
 from metasynth.bilevel.unrolled import Unrolled
 
-STRATEGIES = {"mixed": Mixed(), "unrolled-2": Unrolled(2)}
+STRATEGIES = {"mixed": Mixed(), "unrolled-3": Unrolled(3)}
 
 
 def spoiled(given: Batch, value: float) -> Batch:
@@ -67,7 +69,7 @@ def test_loss(strategy: str, which: str, value: float) -> None:
     solver = solver_of(STRATEGIES[strategy])
     for index in (0, 10, 20):
         solver.step(batches_of(solver, index), batch(index + 5), batch(index + 6))
-    taken = solver.inner_steps
+    expected = solver.inner_steps + solver.strategy.inner_steps
     inner, outer, reference = batches_of(solver, 30), batch(40), batch(41)
     if which == "inner loss":
         inner[-1] = spoiled(inner[-1], value)
@@ -76,8 +78,20 @@ def test_loss(strategy: str, which: str, value: float) -> None:
     else:
         reference = spoiled(reference, value)
     error = refused(solver, lambda: solver.step(inner, outer, reference))
-    assert (error.term, error.step) == (which, taken + 1)
-    assert str(error) == f"{which} is nan at step {taken + 1}"
+    assert (error.term, error.step) == (which, expected)
+    assert str(error) == f"{which} is nan at step {expected}"
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("strategy", [Unrolled(3), Unrolled(3, last=1), Implicit(Neumann(steps=2), steps=3)])
+def test_the_first_step_that_cannot_be_taken_is_named(strategy: HypergradientStrategy, position: int) -> None:
+    solver = solver_of(strategy)
+    solver.step(batches_of(solver, 0), batch(5))
+    solver.inner_step(batch(9))
+    inner = batches_of(solver, 30)
+    inner[position] = spoiled(inner[position], math.inf)
+    error = refused(solver, lambda: solver.step(inner, batch(40)))
+    assert (error.term, error.step) == ("inner loss", 4 + position + 1)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -86,7 +100,7 @@ def test_hypergradient(strategy: str) -> None:
     outer_losses = [PROBLEM.outer_loss]
     solver = solver_of(STRATEGIES[strategy], problem)
     solver.step(batches_of(solver, 0), batch(5))
-    taken = solver.inner_steps
+    expected = solver.inner_steps + solver.strategy.inner_steps
     outer_losses.append(with_steep_outer)
 
     def call() -> None:
@@ -96,7 +110,7 @@ def test_hypergradient(strategy: str) -> None:
             outer_losses.pop()
 
     error = refused(solver, call)
-    assert (error.term, error.step) == ("hypergradient of sigma", taken + 1)
+    assert (error.term, error.step) == ("hypergradient of sigma", expected)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.optimizers import adam_update, adamw_update, commit_state, differentiable, sgd_update
+from metasynth.bilevel.optimizers import commit_state, differentiable
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.rules import adam_update, adamw_update, rmsprop_update, sgd_update, sqrt_flat_at_zero
 from metasynth.bilevel.solver import BilevelSolver
 
 VARIANTS = {
@@ -28,12 +29,20 @@ VARIANTS = {
         partial(torch.optim.Adam, lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
     ),
     "adamw": (adamw_update, partial(torch.optim.AdamW, lr=0.01, betas=(0.7, 0.9), eps=1e-6)),
+    "rmsprop": (rmsprop_update, partial(torch.optim.RMSprop, lr=0.01, alpha=0.9)),
+    "rmsprop-decay": (rmsprop_update, partial(torch.optim.RMSprop, lr=0.01, weight_decay=0.01, centered=True)),
+    "rmsprop-momentum": (
+        rmsprop_update,
+        partial(torch.optim.RMSprop, lr=0.01, alpha=0.8, eps=1e-4, momentum=0.9, centered=True),
+    ),
 }
 
 
+@pytest.mark.parametrize("tensors", [False, True], ids=["numbers", "tensors"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_update_rules_round_as_torch_does(variant: str, dtype: torch.dtype) -> None:
+def test_update_rules_round_as_torch_does(variant: str, dtype: torch.dtype, tensors: bool) -> None:
+    """Also with tensors that are to be differentiated for learning rate and weight decay."""
     rule, make = VARIANTS[variant]
     generator = torch.Generator().manual_seed(0)
     native = nn.Parameter(torch.randn(50, dtype=dtype, generator=generator))
@@ -44,9 +53,82 @@ def test_update_rules_round_as_torch_does(variant: str, dtype: torch.dtype) -> N
         gradient[:5] = 0
         native.grad = gradient
         optimiser.step()
-        parameter, state = rule(parameter, gradient, state, optimiser.param_groups[0])
+        options = dict(optimiser.param_groups[0])
+        if tensors:
+            for name in ("lr", "weight_decay"):
+                options[name] = torch.tensor(options[name], dtype=torch.float64, requires_grad=True)
+        parameter, state = rule(parameter, gradient, state, options)
+        assert parameter.requires_grad == tensors
         assert torch.equal(parameter, native)
+        assert list(state) == list(optimiser.state[native])
         assert all(torch.equal(state[key], value) for key, value in optimiser.state[native].items())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rules_are_differentiable_in_rate_and_decay(variant: str) -> None:
+    """Also in a weight decay of zero, at the third of three steps that share them."""
+    rule, make = VARIANTS[variant]
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(6, dtype=torch.float64, generator=generator)
+    gradients = torch.randn(3, 6, dtype=torch.float64, generator=generator)
+    options = dict(make([nn.Parameter(start)]).param_groups[0])
+    rates = [torch.tensor(options[name], dtype=torch.float64, requires_grad=True) for name in ("lr", "weight_decay")]
+
+    def moved(lr: Tensor, weight_decay: Tensor) -> Tensor:
+        parameter, state = start, {}
+        for gradient in gradients:
+            parameter, state = rule(parameter, gradient, state, {**options, "lr": lr, "weight_decay": weight_decay})
+        return parameter
+
+    assert torch.autograd.gradcheck(moved, rates)
+
+
+def test_a_variance_below_zero_by_rounding_counts_as_zero() -> None:
+    """Where `torch.optim.RMSprop` takes a square root of it."""
+    options = dict(torch.optim.RMSprop([nn.Parameter(torch.zeros(2))], centered=True, eps=0.5).param_groups[0])
+    mean = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    state = {"step": torch.tensor(9.0), "square_avg": mean * (1 - 1e-15), "grad_avg": mean}
+    gradient = mean.clone().requires_grad_()
+    updated, left = rmsprop_update(torch.zeros(2, dtype=torch.float64), gradient, state, options)
+    assert left["square_avg"][0] < left["grad_avg"][0] ** 2
+    assert updated.tolist() == [-0.01 / 0.5, 0.0]
+    (slope,) = torch.autograd.grad(updated.sum(), gradient)
+    assert slope.tolist() == [-0.01 / 0.5, -0.01 / 0.5]
+    assert torch.equal(sqrt_flat_at_zero(torch.tensor([-1.0, 0.0, 4.0])), torch.tensor([0.0, 0.0, 2.0]))
+
+
+REFUSED = {
+    "Adam.amsgrad=True": lambda p: torch.optim.Adam([p], amsgrad=True),
+    "AdamW.maximize=True": lambda p: torch.optim.AdamW([p], maximize=True),
+    "RMSprop.maximize=True": lambda p: torch.optim.RMSprop([p], maximize=True),
+    "RMSprop.capturable=True": lambda p: torch.optim.RMSprop([p], capturable=True),
+    "RMSprop.differentiable=True": lambda p: torch.optim.RMSprop([p], differentiable=True),
+    "SGD.fused=True": lambda p: torch.optim.SGD([p], fused=True),
+    r"RMSprop\(lr=...\) must be a number": lambda p: torch.optim.RMSprop([p], lr=torch.tensor(0.1)),
+    r"Adam\(betas=...\) must be two numbers": lambda p: torch.optim.Adam(
+        [p], betas=(torch.tensor(0.9), torch.tensor(0.999)), foreach=False
+    ),
+    "SGD has step hooks": lambda p: _with_hook(torch.optim.SGD([p])),
+    "SGD holds a complex parameter": lambda p: torch.optim.SGD([p.data.to(torch.complex64).requires_grad_()]),
+}
+
+
+def _with_hook(optimiser: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    optimiser.register_step_post_hook(lambda *_: None)
+    return optimiser
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_a_twin_would_not_honour_is_refused(message: str) -> None:
+    optimiser = REFUSED[message](nn.Parameter(torch.ones(2)))
+    with pytest.raises(ValueError, match=message) as caught:
+        differentiable(optimiser, optimiser.param_groups[0]["params"])
+    assert "\n" not in str(caught.value)
+
+
+def test_foreach_is_fine() -> None:
+    optimiser = torch.optim.RMSprop([nn.Parameter(torch.ones(2))], foreach=True)
+    differentiable(optimiser, optimiser.param_groups[0]["params"])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -7,7 +7,7 @@ import torch
 from bilevel.segmentation import PROBLEM, batch, segmenter
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
@@ -188,3 +188,39 @@ def test_memory_pulls_back_the_running_mean_of_v() -> None:
         m = 0.8 * m + 0.2 * v
         report = solver.step([None], target)
         assert report.hypergradient_norm == pytest.approx(abs(0.1 * m / (1 - 0.8**t)), rel=1e-12)
+
+
+def test_a_solver_says_when_a_hypergradient_is_due() -> None:
+    due = [OuterStep(warmup=3, every=2).is_due(step) for step in range(8)]
+    assert due == [False, False, False, True, False, True, False, True]
+    model, outer = nn.Linear(1, 1), torch.tensor(1.0, requires_grad=True)
+    problem = BilevelProblem(lambda m, o, b: (o * m(b)).square().mean(), lambda m, o, b: (m(b) - 1).square().mean())
+    solver = BilevelSolver(
+        problem,
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.01),
+        outer,
+        torch.optim.SGD([outer], lr=0.01),
+        outer_step=OuterStep(warmup=3, every=2),
+    )
+    taken = []
+    for _ in range(8):
+        taken.append(solver.is_due)
+        batch = torch.ones(2, 1)
+        report = solver.step([batch], batch) if solver.is_due else solver.inner_step(batch)
+        assert (report.outer_loss is not None) == taken[-1]
+    assert taken == due
+    assert solver.outer_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"warmup": -1}, "warmup must be an integer of at least 0, got -1"),
+        ({"every": 0}, "every must be an integer of at least 1, got 0"),
+        ({"every": 1.5}, "every must be an integer of at least 1, got 1.5"),
+    ],
+)
+def test_when_a_hypergradient_is_due_is_checked(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OuterStep(**options)

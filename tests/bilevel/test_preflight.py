@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from bilevel.preflight_cases import IMAGES, check, inner_loss, network, outer_loss, outer_parameters, refuse
+from bilevel.preflight_cases import IMAGES, PROBLEM, check, inner_loss, network, outer_loss, outer_parameters, refuse
 from torch import Tensor, nn
 
 from metasynth.bilevel.problem import BilevelProblem
@@ -61,41 +61,6 @@ def test_the_solver_checks_once(check_first: bool) -> None:
     assert counts == [4 if check_first else 1, 1, 1]
 
 
-def unused(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
-    return model(given * outer["gain"]).square().mean()
-
-
-def detached(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
-    return inner_loss(model, {"gain": outer["gain"], "shift": outer["shift"].detach()}, given)
-
-
-def without_grad(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
-    with torch.no_grad():
-        shift = 2 * outer["shift"]
-    return inner_loss(model, {"gain": outer["gain"], "shift": shift}, given)
-
-
-def without_effect_on_the_gradient(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
-    return unused(model, outer, given) + outer["shift"]
-
-
-@pytest.mark.parametrize("loss", [unused, detached, without_grad, without_effect_on_the_gradient])
-def test_outer_parameter_that_reaches_nothing(loss: Any) -> None:
-    refuse(
-        "outer parameter shift reaches neither the gradient of inner_loss nor outer_loss",
-        problem=BilevelProblem(loss, outer_loss),
-    )
-    check(BilevelProblem(loss, lambda m, o, b: outer_loss(m, o, b) + o["shift"]))
-
-
-def test_losses_that_ignore_the_model() -> None:
-    def constant(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
-        return outer["gain"] * outer["shift"]
-
-    refuse("inner_loss does not depend on any trainable", problem=BilevelProblem(constant, outer_loss))
-    refuse("outer_loss does not depend on any trainable", problem=BilevelProblem(inner_loss, constant))
-
-
 def test_levels_that_share_a_parameter() -> None:
     model = network()
     outer = {"gain": model[1].weight, "shift": outer_parameters()["shift"]}
@@ -116,6 +81,38 @@ def test_levels_that_share_a_parameter() -> None:
 def test_optimiser_without_a_derivative(make: Callable[..., torch.optim.Optimizer], message: str) -> None:
     model = network()
     refuse(message, model=model, optimizer=make(model.parameters()))
+
+
+@pytest.mark.parametrize("register", ["register_step_pre_hook", "register_step_post_hook"])
+def test_optimiser_with_step_hooks(register: str) -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    handle = getattr(optimizer, register)(lambda *_: None)
+    refuse(
+        "the inner Adam has step hooks, which a step that is differentiated does not call",
+        optimizer=optimizer,
+        model=model,
+    )
+    handle.remove()
+    check(optimizer=optimizer, model=model)
+
+
+def test_outer_optimiser_that_lacks_an_outer_parameter() -> None:
+    model, outer = network(), outer_parameters()
+
+    def solver(*held: Tensor) -> BilevelSolver:
+        return BilevelSolver(
+            PROBLEM, model, torch.optim.Adam(model.parameters()), outer, torch.optim.SGD(held, lr=0.1), check=False
+        )
+
+    for held, lacking in (([outer["gain"]], "shift"), ([torch.zeros(1, requires_grad=True)], "gain, shift")):
+        with pytest.raises(
+            ValueError, match=rf"the outer SGD does not hold outer parameter {lacking}, which"
+        ) as caught:
+            solver(*held).step([IMAGES], IMAGES)
+        assert "\n" not in str(caught.value)
+    outer["shift"].requires_grad_(False)
+    assert solver(outer["gain"]).step([IMAGES], IMAGES).outer_stepped
 
 
 def test_optimiser_of_another_model() -> None:

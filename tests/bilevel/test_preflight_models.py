@@ -5,11 +5,19 @@ from typing import Any
 
 import pytest
 import torch
-from bilevel.preflight_cases import network, outer_loss, refuse
+from bilevel.preflight_cases import IMAGES, check, network, outer_loss, outer_parameters, refuse
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from metasynth.bilevel.finite_difference import FiniteDifference
+from metasynth.bilevel.forward import Forward
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import hypergradient
+from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.second_derivative import refusal
 
 
 def hooked(register: Callable[[nn.Module], Any]) -> nn.Module:
@@ -35,6 +43,13 @@ def test_old_weight_norm_is_a_hook() -> None:
     refuse(r"3 has forward or backward hooks.*weight_norm", model=hooked(nn.utils.weight_norm))
 
 
+@pytest.mark.parametrize("constrain", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_parametrizations_are_no_hooks(constrain: Callable[[nn.Module], nn.Module]) -> None:
+    model = network()
+    constrain(model[3])
+    check(model=model)
+
+
 class OnceDifferentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -51,12 +66,90 @@ def attention(x: Tensor) -> Tensor:
     return scaled_dot_product_attention(x[None, None], x[None, None], x[None, None])
 
 
-@pytest.mark.parametrize("operation", [OnceDifferentiable.apply, attention])
-def test_operation_without_a_second_derivative(operation: Callable[[Tensor], Tensor]) -> None:
+def distances(x: Tensor) -> Tensor:
+    return torch.cdist(x, x + 1)
+
+
+class Overwriting(torch.autograd.Function):
+    """Whose backward changes in place what it has just used."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        factor = 2 * x
+        found = factor * given
+        factor.add_(1.0)
+        return found
+
+
+WITHOUT_SECOND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "once": (OnceDifferentiable.apply, "the backward of OnceDifferentiable is marked once_differentiable; write one"),
+    "attention": (
+        attention,
+        r"scaled_dot_product_attention ran a fused kernel, .* under torch.nn.attention.sdpa_kernel",
+    ),
+    "distances": (distances, "cdist has no second derivative; write it out of other operations"),
+    "overwriting": (Overwriting.apply, "an operation in place changed a tensor that the second derivative needs"),
+}
+
+
+def passed_through(operation: Callable[[Tensor], Tensor]) -> BilevelProblem:
     def loss(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
         return (operation(model(given * outer["gain"])) + outer["shift"]).square().mean()
 
-    refuse("inner_loss cannot be differentiated twice: ", problem=BilevelProblem(loss, outer_loss))
+    return BilevelProblem(loss, outer_loss)
+
+
+@pytest.mark.parametrize("name", WITHOUT_SECOND)
+def test_operation_without_a_second_derivative(name: str) -> None:
+    operation, cause = WITHOUT_SECOND[name]
+    message = refuse("inner_loss cannot be differentiated twice: " + cause, problem=passed_through(operation))
+    assert message.endswith(", or choose FiniteDifference")
+    check(passed_through(operation), strategy=FiniteDifference())
+
+
+def test_fused_attention_is_differentiated_by_finite_differences_and_otherwise_as_advised() -> None:
+    """The fused kernel under FiniteDifference against double backward of the kernel the message names."""
+    found = []
+    for strategy, kernel in ((Mixed(), SDPBackend.MATH), (FiniteDifference(), SDPBackend.FLASH_ATTENTION)):
+
+        def chosen(x: Tensor, kernel: SDPBackend = kernel) -> Tensor:
+            with sdpa_kernel(kernel):
+                return attention(x)
+
+        model = network().double()
+        outer = {name: t.detach().double().requires_grad_() for name, t in outer_parameters().items()}
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        batch = IMAGES.double()
+        preflight(passed_through(chosen), model, optimizer, outer, batch, batch, strategy)
+        result, _ = hypergradient(
+            passed_through(chosen), FunctionalModel(model), optimizer, outer, [batch], batch, strategy
+        )
+        found.append(torch.stack(list(result.gradients.values())))
+    assert found[0].norm() > 1e-3
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-9)
+
+
+def test_forward_names_what_it_cannot_pass() -> None:
+    refuse("inner_loss cannot be differentiated by Forward", problem=passed_through(attention), strategy=Forward())
+
+
+def test_recurrent_kernels_are_told_from_torchs_message() -> None:
+    """Only a GPU has them; the message is torch's."""
+    said = (
+        "the derivative for '_cudnn_rnn_backward' is not implemented. Double backwards is not supported for CuDNN RNNs "
+        "due to limitations in the CuDNN API.\nTo run double backwards"
+    )
+    refused = refusal(NotImplementedError(said))
+    assert refused is not None
+    assert "a recurrent layer ran a cuDNN kernel" in str(refused)
+    assert "torch.backends.cudnn.flags(enabled=False)" in str(refused)
+    assert refusal(RuntimeError("CUDA out of memory")) is None
 
 
 class Listed(nn.Module):

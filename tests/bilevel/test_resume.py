@@ -10,6 +10,7 @@ from bilevel.segmentation import PROBLEM, Residual, batch, segmenter
 from problems import ClosedForm
 from torch import Tensor
 
+from metasynth.bilevel.buffers import BufferPolicy
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
@@ -22,7 +23,9 @@ OUTER_STEPS = {
 }
 
 
-def build(seed: int, strategy: HypergradientStrategy, outer_step: OuterStep, adam: bool) -> BilevelSolver:
+def build(
+    seed: int, strategy: HypergradientStrategy, outer_step: OuterStep, adam: bool, buffers: BufferPolicy = "commit"
+) -> BilevelSolver:
     model, outer = segmenter(seed, norm="batch"), Residual(seed)
     inner: torch.optim.Optimizer
     if adam:
@@ -30,7 +33,7 @@ def build(seed: int, strategy: HypergradientStrategy, outer_step: OuterStep, ada
     else:
         inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     outer_optimiser = torch.optim.Adam(outer.parameters(), lr=1e-2)
-    return BilevelSolver(PROBLEM, model, inner, outer, outer_optimiser, strategy, outer_step)
+    return BilevelSolver(PROBLEM, model, inner, outer, outer_optimiser, strategy, outer_step, buffers=buffers)
 
 
 def advance(solver: BilevelSolver, calls: range) -> list[Any]:
@@ -67,6 +70,25 @@ def test_resumed_is_uninterrupted(strategy: HypergradientStrategy, outer_step: s
     assert_identical(resumed.state_dict(), whole.state_dict())
     assert len(first) == 2 * stop
     assert rest[-1].outer_steps == 8 // options.average
+
+
+@pytest.mark.parametrize("buffers", ["freeze", "batch"])
+def test_resumed_with_buffers_that_stay(buffers: BufferPolicy) -> None:
+    """They stay at those of the state, not at those the new model was built with."""
+    strategy, options = Unrolled(2), OUTER_STEPS["all"]
+    whole = build(0, strategy, options, adam=True, buffers=buffers)
+    first = whole.model.encoder[0].norms[0]
+    with torch.no_grad():
+        first.running_mean.add_(0.3)
+        first.running_var.mul_(1.7)
+    advance(whole, range(2))
+    state = through_a_file(whole.state_dict())
+    rest = advance(whole, range(2, 5))
+    resumed = build(1, strategy, options, adam=True, buffers=buffers)
+    resumed.load_state_dict(state)
+    assert advance(resumed, range(2, 5)) == rest
+    assert_identical(resumed.state_dict(), whole.state_dict())
+    assert resumed.model.encoder[0].norms[0].running_mean[0] == 0.3
 
 
 def test_a_state_is_not_changed_by_going_on_from_it() -> None:

@@ -1,0 +1,174 @@
+"""Whether outer parameters reach the outer loss through the inner step, and why not."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metasynth.bilevel.buffers import copies_of, plain_pass, restore
+from metasynth.bilevel.derivatives import Gradients, gradient_of
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.graph_ends import meeting_points, why_disconnected
+from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.replay import Replay
+from metasynth.bilevel.second_derivative import refusal, refuse_once_differentiable
+
+
+class Case:
+    """A problem with its batches, evaluated any number of times from one and the same start."""
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        functional: FunctionalModel,
+        update: InnerUpdate,
+        outer: Outer,
+        inner_batch: Any,
+        outer_batch: Any,
+    ) -> None:
+        self.problem, self.functional, self.update, self.outer = problem, functional, update, outer
+        self.inner_batch, self.outer_batch = inner_batch, outer_batch
+        self.parameters = functional.refresh()
+        self.learned = named_outer_parameters(outer)
+        self.replay = Replay(functional, outer, self.parameters)
+        held = {id(p) for group in update.optimizer.param_groups for p in group["params"]}
+        self.names = [name for name, _ in functional.model.named_parameters()]
+        self.is_held = [id(p) in held for p in functional.model.parameters()]
+
+    def inner_loss(self, parameters: list[Tensor] | None = None) -> Tensor:
+        """The inner loss of the patched model, at its own parameters unless others are given."""
+        with self.replay.again():
+            bound = self.functional.bind(parameters or self.parameters)
+            return self.problem.inner_value(bound, self.outer, self.inner_batch)
+
+    def outer_loss(self) -> Tensor:
+        """The outer loss of the patched model at the same parameters."""
+        with self.replay.again():
+            return self.problem.outer_value(self.functional.bind(self.parameters), self.outer, self.outer_batch)
+
+    def original(self) -> tuple[Tensor, Gradients]:
+        """Loss and gradient of the model itself, whose buffers are put back."""
+        model = self.functional.model
+        before = copies_of(model)
+        try:
+            with self.replay.again(), plain_pass(model, self.functional.policy):
+                loss = self.problem.inner_value(model, self.outer, self.inner_batch)
+                return loss.detach(), gradient_of(loss, list(model.parameters()))
+        finally:
+            restore(model, before)
+
+
+def require_connection(case: Case, loss: Tensor, gradients: Gradients, needs_double_backward: bool) -> None:
+    """Raise ValueError, in one line, if the model is not trained or an outer parameter has no hypergradient.
+
+    Parameters
+    ----------
+    case : Case
+        What is checked.
+    loss : tensor
+        The inner loss at ``case.parameters``, with its graph if double backward is needed.
+    gradients : list of (tensor or None)
+        Its gradient there, likewise.
+    needs_double_backward : bool
+        False: only first derivatives are taken.
+    """
+    learned = list(case.learned.values())
+    _require_training(case, gradients)
+    if needs_double_backward:
+        through_inner = _through_gradient(loss, [g for g in gradients if g is not None], learned)
+    else:
+        through_inner = _through_loss(case, gradients, learned)
+    joint = gradient_of(case.outer_loss(), [*case.parameters, *learned])
+    _require_outer_dependence(case, gradients, joint[: len(gradients)])
+    ways = zip(through_inner, _through_update(case, learned), joint[len(gradients) :], strict=True)
+    lost = [name for name, way in zip(case.learned, ways, strict=True) if all(g is None for g in way)]
+    if lost:
+        others = f" (nor can {', '.join(lost[1:])})" if lost[1:] else ""
+        raise ValueError(f"outer parameter {lost[0]} cannot be learned: {_why(case, case.learned[lost[0]])}{others}")
+
+
+def _require_training(case: Case, gradients: Gradients) -> None:
+    trainable = [p for p in case.parameters if p.requires_grad]
+    if not trainable:
+        raise ValueError("the inner model has no parameter with requires_grad=True, so there is nothing to train")
+    present = [name for name, g in zip(case.names, gradients, strict=True) if g is not None]
+    if not present:
+        why = why_disconnected("inner_loss", "its trainable parameters", case.inner_loss, trainable, _leaves(case))
+        raise ValueError(f"the inner model cannot be trained: {why}")
+    if not any(held and g is not None for held, g in zip(case.is_held, gradients, strict=True)):
+        kind = type(case.update.optimizer).__name__
+        raise ValueError(f"the inner {kind} holds none of the parameters inner_loss depends on: {_some(present)}")
+
+
+def _through_gradient(loss: Tensor, gradients: list[Tensor], learned: list[Tensor]) -> Gradients:
+    """Something for each outer parameter that the gradient depends on."""
+    refuse_once_differentiable(loss, gradients)
+    try:
+        # A sum of squares reaches every gradient with a weight that is zero only where the gradient is.
+        return gradient_of(torch.stack([g.square().sum() for g in gradients]).sum(), learned)
+    except RuntimeError as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        raise refused from error
+
+
+def _through_loss(case: Case, gradients: Gradients, learned: list[Tensor]) -> Gradients:
+    """The same by first derivatives: ∂L/∂θ must depend on φ, so it must change with it."""
+    here = gradient_of(case.inner_loss(), learned)
+    if not any(bool(g.any()) for g in gradients if g is not None):
+        return here  # a model that does not react says nothing
+    generator = torch.Generator().manual_seed(0)
+    moved = []
+    for p in case.parameters:
+        noise = torch.randn(p.shape, generator=generator).to(p)
+        moved.append(p.detach() + 0.01 * max(0.1, p.detach().abs().mean().item()) * noise)
+    there = gradient_of(case.inner_loss(moved), learned)
+    return [
+        None if a is not None and b is not None and bool(a.any()) and torch.equal(a, b) else a
+        for a, b in zip(here, there, strict=True)
+    ]
+
+
+def _through_update(case: Case, learned: list[Tensor]) -> Gradients:
+    """Something for each outer parameter that a hyperparameter of the update depends on."""
+    given = [v for values in case.update.given(case.outer) for v in values.values() if isinstance(v, Tensor)]
+    return gradient_of(torch.stack([v.double() for v in given]).sum(), learned) if given else [None] * len(learned)
+
+
+def _require_outer_dependence(case: Case, gradients: Gradients, cotangents: Gradients) -> None:
+    if all(v is None for v in cotangents):
+        trainable = [p for p in case.parameters if p.requires_grad]
+        what = "the inner model's trainable parameters"
+        why = why_disconnected("outer_loss", what, case.outer_loss, trainable, _leaves(case))
+        raise ValueError(f"there is no hypergradient: {why}")
+    moved = [held and g is not None for held, g in zip(case.is_held, gradients, strict=True)]
+    if not any(m and v is not None for m, v in zip(moved, cotangents, strict=True)):
+        used = [name for name, v in zip(case.names, cotangents, strict=True) if v is not None]
+        raise ValueError(
+            f"there is no hypergradient: of the inner model's parameters outer_loss depends only on {_some(used)}, "
+            "which the inner step does not move"
+        )
+
+
+def _why(case: Case, theta: Tensor) -> str:
+    loss = case.inner_loss()
+    if gradient_of(loss, [theta])[0] is None:
+        inner = why_disconnected("inner_loss", "it", case.inner_loss, [theta], _leaves(case))
+    else:
+        meet = meeting_points(loss, [theta], case.parameters)
+        where = f" (the graphs of both meet only in {_some(meet)})" if meet else ""
+        inner = f"inner_loss depends on it, but its gradient in the model's parameters does not{where}"
+    reasons = [inner, why_disconnected("outer_loss", "it", case.outer_loss, [theta], _leaves(case))]
+    if case.update.hyperparameters is not None:
+        reasons.append("no hyperparameter of the update depends on it")
+    return "; ".join(reasons)
+
+
+def _leaves(case: Case) -> list[Tensor]:
+    return [*case.parameters, *case.learned.values()]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

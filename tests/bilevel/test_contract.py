@@ -1,0 +1,266 @@
+"""The contract of every strategy, for every optimiser, with clipping and with learned rates, on two problems.
+
+Exact strategies: the closed form, which itself is held against central differences of native `torch.optim` steps, and
+such differences on a convolutional segmenter. `FiniteDifference`: off by no more than it reports. `Implicit`: off by no
+more than its solver's tolerance allows.
+"""
+
+import copy
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import problems
+import pytest
+import torch
+from bilevel import segmentation
+from bilevel.segmentation import (
+    Batch,
+    KinkError,
+    Residual,
+    along_direction,
+    batch,
+    central_difference,
+    computed,
+    seeded,
+    segmenter,
+)
+from problems import OPTIMISERS, Array, ClosedForm
+from torch import Tensor, nn
+
+from metasynth.bilevel.finite_difference import FiniteDifference
+from metasynth.bilevel.forward import Forward
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
+from metasynth.bilevel.implicit import Implicit
+from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.linear_solve import ConjugateGradient, LinearSolver, Neumann
+from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.unrolled import Unrolled
+
+EXACT: dict[str, HypergradientStrategy] = {
+    "mixed": Mixed(),
+    "forward": Forward(),
+    "unrolled-1": Unrolled(1),
+    "unrolled-2": Unrolled(2),
+    "unrolled-5": Unrolled(5),
+    "unrolled-3-last-2": Unrolled(3, last=2),
+}
+CASE = ClosedForm()
+TARGET = batch(99)
+
+
+def cut(strategy: HypergradientStrategy) -> int:
+    """Steps that the strategy takes without differentiating them."""
+    return strategy.steps - strategy.last if isinstance(strategy, Unrolled) and strategy.last else 0
+
+
+class TestClosedForm:
+    """A problem of five inner and five outer parameters."""
+
+    @staticmethod
+    def start(optimiser: str, around: str, steps: int) -> tuple[nn.Module, InnerUpdate, dict[str, Tensor]]:
+        model, outer = CASE.model(), CASE.outer()
+        update = InnerUpdate(OPTIMISERS[optimiser](model.parameters()), **problems.AROUND[around])
+        CASE.native_steps(model, update, outer, [CASE.inner_batch(50 + index) for index in range(steps)])
+        return model, update, outer
+
+    @staticmethod
+    def computed(
+        model: nn.Module, update: InnerUpdate, outer: dict[str, Tensor], strategy: HypergradientStrategy
+    ) -> tuple[Array, Hypergradient, InnerStep]:
+        batches = [CASE.inner_batch(k) for k in range(strategy.inner_steps)]
+        result, step = hypergradient(
+            CASE.problem(), FunctionalModel(model), update, outer, batches, CASE.outer_batch(), strategy
+        )
+        return torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy(), result, step
+
+    @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
+    @pytest.mark.parametrize("around", problems.AROUND)
+    @pytest.mark.parametrize("optimiser", OPTIMISERS)
+    def test_by_hand_is_by_native_steps(self, optimiser: str, around: str, warm_steps: int) -> None:
+        model, update, outer = self.start(optimiser, around, warm_steps)
+        batches, target = [CASE.inner_batch(k) for k in range(3)], CASE.outer_batch()
+        _, indirect, direct = CASE.reference(model, update, outer, batches, target)
+        theta = torch.cat([outer["shift"], outer["stiffness"]]).detach()
+
+        def after(moved: Tensor) -> float:
+            its_model, its_update = copy.deepcopy((model, update))
+            its_outer = {"shift": moved[:2].clone().requires_grad_(), "stiffness": moved[2:].clone().requires_grad_()}
+            CASE.native_steps(its_model, its_update, its_outer, batches)
+            return CASE.problem().outer_loss(its_model, its_outer, target).item()
+
+        for along in torch.randn(2, 5, dtype=torch.float64, generator=seeded(0)):
+            wide, narrow = ((after(theta + s * along) - after(theta - s * along)) / (2 * s) for s in (2e-4, 1e-4))
+            expected = (direct + indirect) @ along.numpy()
+            assert abs((4 * narrow - wide) / 3 - expected) < 1e-7 * np.linalg.norm(indirect)
+
+    @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
+    @pytest.mark.parametrize("around", problems.AROUND)
+    @pytest.mark.parametrize("optimiser", OPTIMISERS)
+    @pytest.mark.parametrize("strategy", [*EXACT, "in parts"])
+    def test_exact_strategies(self, strategy: str, optimiser: str, around: str, warm_steps: int) -> None:
+        chosen = EXACT.get(strategy) or InParts(Mixed())
+        model, update, outer = self.start(optimiser, around, warm_steps)
+        h, result, step = self.computed(model, update, outer, chosen)
+        batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
+        # What is not differentiated is as if it had been taken before.
+        CASE.native_steps(model, update, outer, batches[: cut(chosen)])
+        phi, indirect, direct = CASE.reference(model, update, outer, batches[cut(chosen) :], CASE.outer_batch())
+        assert np.allclose(torch.cat(step.parameters).numpy(), phi, rtol=1e-13, atol=1e-13)
+        # Relative to the part that comes through the inner step, so that the direct part hides nothing.
+        assert np.linalg.norm(h - direct - indirect) < 1e-8 * np.linalg.norm(indirect)
+        assert np.linalg.norm(indirect) > 1e-3
+        assert result.diagnostics == {}
+
+    @pytest.mark.parametrize("relative_step", [None, 0.1])
+    @pytest.mark.parametrize("limit", [None, 1.0])
+    @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
+    @pytest.mark.parametrize("around", problems.AROUND)
+    @pytest.mark.parametrize("optimiser", OPTIMISERS)
+    def test_finite_differences_are_as_near_as_they_report(
+        self, optimiser: str, around: str, warm_steps: int, limit: float | None, relative_step: float | None
+    ) -> None:
+        model, update, outer = self.start(optimiser, around, warm_steps)
+        _, indirect, direct = CASE.reference(model, update, outer, [CASE.inner_batch(0)], CASE.outer_batch())
+        strategy = FiniteDifference(relative_step, estimate_error=True, limit=limit)
+        h, result, step = self.computed(model, update, outer, strategy)
+        assert np.linalg.norm(h - direct - indirect) <= result.diagnostics["error"]
+        assert result.diagnostics["error"] <= 1e-5 * np.linalg.norm(indirect)
+        assert result.diagnostics["rounding"] <= result.diagnostics["error"]
+        assert result.diagnostics == step.diagnostics
+
+
+class TestSegmenter:
+    """A small U-Net on images that are augmented by a convolutional residual: 40 outer parameters."""
+
+    @staticmethod
+    @cache
+    def directions() -> dict[str, list[Tensor]]:
+        """Two random unit directions over all outer parameters, and three coordinates."""
+        found = {}
+        for seed in (1, 2):
+            generator = seeded(seed)
+            drawn = [torch.randn(p.shape, dtype=torch.float64, generator=generator) for p in Residual().parameters()]
+            norm = torch.stack([d.square().sum() for d in drawn]).sum().sqrt()
+            found[f"random {seed}"] = [d / norm for d in drawn]
+        for which, entry in (("sigma", 0), ("inward.weight", 4), ("outward.bias", 0)):
+            unit = {name: torch.zeros_like(p) for name, p in Residual().named_parameters()}
+            unit[which].view(-1)[entry] = 1.0
+            found[which] = list(unit.values())
+        return found
+
+    @staticmethod
+    @cache
+    def trained(optimiser: str) -> tuple[nn.Module, torch.optim.Optimizer, Residual]:
+        model, outer = segmenter(), Residual()
+        steps = segmentation.WARM_STEPS
+        return model, segmentation.trained(model, segmentation.OPTIMISERS[optimiser], outer, steps), outer
+
+    @classmethod
+    def start(cls, optimiser: str, around: str) -> tuple[nn.Module, InnerUpdate, Residual]:
+        model, inner, outer = cls.trained(optimiser)
+        return model, InnerUpdate(inner, **segmentation.AROUND[around]), outer
+
+    @classmethod
+    @cache
+    def differences(cls, optimiser: str, around: str, skipped: int, steps: int) -> tuple[list[Batch], dict[str, float]]:
+        """Batches and the derivatives along directions, by native steps of which the first ones are not followed."""
+        wanted = list(cls.directions()) if (around, steps) == ("plain", 1) else ["random 1"]
+        for first in range(0, 500, 100):
+            batches = [batch(first + k) for k in range(steps)]
+            model, update, outer = copy.deepcopy(cls.start(optimiser, around))
+            for given in batches[:skipped]:
+                segmentation.native_step(model, update, outer, given)
+            along = partial(along_direction, model, update, outer, batches[skipped:], TARGET)
+            try:
+                return batches, {name: central_difference(along(cls.directions()[name])) for name in wanted}
+            except KinkError:
+                continue
+        raise AssertionError("kinks everywhere")
+
+    @pytest.mark.parametrize("around", ["plain", "clipped", "learned"])
+    @pytest.mark.parametrize("optimiser", segmentation.OPTIMISERS)
+    @pytest.mark.parametrize("strategy", EXACT)
+    def test_exact_strategies(self, strategy: str, optimiser: str, around: str) -> None:
+        chosen = EXACT[strategy]
+        batches, derivatives = self.differences(optimiser, around, cut(chosen), chosen.inner_steps)
+        gradients = computed(*self.start(optimiser, around), batches, TARGET, chosen).gradients
+        assert list(gradients) == [name for name, _ in Residual().named_parameters()]
+        for name, truth in derivatives.items():
+            pairs = zip(gradients.values(), self.directions()[name], strict=True)
+            h = sum((g * d).sum().item() for g, d in pairs)
+            assert abs(h - truth) < 1e-6 * abs(truth), name
+
+    @pytest.mark.parametrize(
+        ("around", "limit"), [("plain", None), ("plain", 3.0), ("clipped", None), ("learned", None)]
+    )
+    @pytest.mark.parametrize("optimiser", segmentation.OPTIMISERS)
+    def test_finite_differences_are_as_near_as_they_report(
+        self, optimiser: str, around: str, limit: float | None
+    ) -> None:
+        model, update, outer = self.start(optimiser, around)
+        strategy = FiniteDifference(estimate_error=True, limit=limit)
+        result, exact = (computed(model, update, outer, [batch(0)], TARGET, s) for s in (strategy, Mixed()))
+        error = flat(result.gradients) - flat(exact.gradients)
+        assert error.norm() <= result.diagnostics["error"]
+        assert result.diagnostics["error"] < 1e-3 * flat(exact.gradients).norm()
+
+
+class TestOptimum:
+    """Ridge regression, φ* = (XᵀX/n + θ I)⁻¹ Xᵀy/n, whose derivative -(XᵀX/n + θ I)⁻¹ φ* is known."""
+
+    RIDGE = 0.1
+
+    class Weights(nn.Module):
+        def __init__(self, value: Array) -> None:
+            super().__init__()
+            self.value = nn.Parameter(torch.tensor(value))
+
+    @staticmethod
+    def inner_loss(model: nn.Module, outer: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
+        misfit = given[0] @ model.value - given[1]
+        return 0.5 * misfit.square().mean() + 0.5 * outer * model.value.square().sum()
+
+    @staticmethod
+    def outer_loss(model: nn.Module, outer: Tensor, given: Tensor) -> Tensor:
+        return 0.5 * (model.value - given).square().sum()
+
+    @pytest.mark.parametrize("around", ["plain", "clipped"])
+    @pytest.mark.parametrize("optimiser", ["sgd", "momentum", "adam"])
+    @pytest.mark.parametrize("which", ["conjugate gradients", "neumann"])
+    def test_the_error_falls_with_the_tolerance(self, which: str, optimiser: str, around: str) -> None:
+        """|h - truth| <= |φ*| |v| tolerance / λ_min, and it does reach that order."""
+        random = np.random.default_rng(0)
+        x, y, target = random.standard_normal((60, 40)), random.standard_normal(60), random.standard_normal(40)
+        hessian = x.T @ x / 60 + self.RIDGE * np.eye(40)
+        curvatures = np.linalg.eigvalsh(hessian)
+        optimum = np.linalg.solve(hessian, x.T @ y / 60)
+        truth = -optimum @ np.linalg.solve(hessian, optimum - target)
+        problem = BilevelProblem(self.inner_loss, self.outer_loss)
+
+        tolerances, errors = [1e-2, 1e-4, 1e-6, 1e-8], []
+        for tolerance in tolerances:
+            solver: LinearSolver = ConjugateGradient(200, tolerance)
+            if which == "neumann":
+                solver = Neumann(5000, 1 / curvatures[-1], tolerance=tolerance)
+            model = self.Weights(optimum)
+            update = InnerUpdate(OPTIMISERS[optimiser](model.parameters()), **problems.AROUND[around])
+            outer = torch.tensor(self.RIDGE, dtype=torch.float64, requires_grad=True)
+            given = (torch.tensor(x), torch.tensor(y))
+            result, _ = hypergradient(
+                problem, FunctionalModel(model), update, outer, [given], torch.tensor(target), Implicit(solver)
+            )
+            assert result.diagnostics["converged"] == 1.0
+            assert result.diagnostics["residual"] <= tolerance
+            errors.append(abs(result.gradients["outer"].item() - truth))
+        constant = np.linalg.norm(optimum) * np.linalg.norm(optimum - target) / curvatures[0]
+        assert all(e <= constant * t + 1e-13 for e, t in zip(errors, tolerances, strict=True))
+        assert errors[0] > 1e-6 * constant
+        assert errors[-1] < 1e-5 * errors[0]
+
+
+def flat(gradients: dict[str, Any]) -> Tensor:
+    return torch.cat([g.flatten() for g in gradients.values()])

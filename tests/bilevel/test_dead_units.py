@@ -1,0 +1,90 @@
+"""Adaptive optimisers where moments are zero: at their first step, and where gradients have always been zero."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from bilevel.segmentation import (
+    OPTIMISERS,
+    WARM_STEPS,
+    along_direction,
+    batch,
+    central_difference,
+    computed,
+    segmenter,
+    trained,
+    with_dead_units,
+)
+from problems import STRATEGIES
+from torch import nn
+
+from metasynth.augment.noise import GaussianNoise
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import hypergradient
+from metasynth.bilevel.problem import BilevelProblem
+
+BOUND = 1e-6
+"""Relative error allowed."""
+
+TARGET = batch(99)
+
+# Epsilon is above the gradients' size: else the first step of Adam is sign(g) and has no derivative to speak of.
+COLD = {
+    "adam": partial(torch.optim.Adam, lr=0.03, eps=1e-2),
+    "adamw": partial(torch.optim.AdamW, lr=0.03, eps=1e-2, weight_decay=0.1),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.01, alpha=0.5, eps=1e-2),
+    "rmsprop-centred": partial(torch.optim.RMSprop, lr=0.01, alpha=0.5, eps=1e-2, momentum=0.5, centered=True),
+}
+
+CHOSEN = ["mixed", "forward", "unrolled-2", "unrolled-5"]
+
+ONE = [torch.tensor(1.0, dtype=torch.float64)]
+
+
+def relative_error(value: float, truth: float) -> float:
+    return abs(value - truth) / abs(truth)
+
+
+@pytest.mark.parametrize("optimiser", COLD)
+@pytest.mark.parametrize("strategy", CHOSEN)
+def test_learned_noise_from_cold_moments(strategy: str, optimiser: str) -> None:
+    model, outer, chosen = segmenter(), GaussianNoise(0.2).double(), STRATEGIES[strategy]
+    inner = COLD[optimiser](model.parameters())
+    batches = [batch(k) for k in range(chosen.inner_steps)]
+    h = computed(model, inner, outer, batches, TARGET, chosen).gradients["raw_sigma"].item()
+    truth = central_difference(along_direction(model, inner, outer, batches, TARGET, ONE))
+    assert relative_error(h, truth) < BOUND
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("optimiser", COLD)
+@pytest.mark.parametrize("strategy", CHOSEN)
+def test_dead_units(strategy: str, optimiser: str, warm: bool) -> None:
+    model, outer, chosen = with_dead_units(), GaussianNoise(0.2).double(), STRATEGIES[strategy]
+    make = OPTIMISERS[optimiser] if warm else COLD[optimiser]
+    inner = trained(model, make, outer, WARM_STEPS if warm else 0)
+    if warm:
+        state = inner.state[model.encoder[0].convs[0].weight]
+        second_moment = state["square_avg" if "square_avg" in state else "exp_avg_sq"]
+        assert (second_moment[0] == 0).all()
+        assert (second_moment[1:] > 0).all()
+    batches = [batch(30 + k) for k in range(chosen.inner_steps)]
+    h = computed(model, inner, outer, batches, TARGET, chosen).gradients["raw_sigma"].item()
+    truth = central_difference(along_direction(model, inner, outer, batches, TARGET, ONE))
+    assert relative_error(h, truth) < BOUND
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+@pytest.mark.parametrize("strategy", ["mixed", "unrolled-1"])
+def test_zero_gradient_that_depends_on_the_outer_parameter(
+    strategy: str, make: Callable[..., torch.optim.Optimizer]
+) -> None:
+    """At θ = 0 the gradient θ is zero, and so are the moments; the update -lr θ/(|θ| + eps) has the slope -lr/eps."""
+
+    model = nn.Linear(1, 1, bias=False).double()
+    theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    problem = BilevelProblem(lambda m, o, b: o * m.weight.sum(), lambda m, o, b: m.weight.sum())
+    inner = make(model.parameters(), lr=0.1, eps=0.5)
+    result, _ = hypergradient(problem, FunctionalModel(model), inner, theta, [None], None, STRATEGIES[strategy])
+    assert result.gradients["outer"].item() == pytest.approx(-0.1 / 0.5, rel=1e-12)
