@@ -191,7 +191,7 @@ def methods(batch: int) -> dict[str, Method]:
         "Unrolled(1)": Method(_solver(Unrolled(1))),
         "Forward": Method(_solver(Forward())),
         "FiniteDifference": Method(_solver(differences)),
-        "Implicit, 5 products": Method(_solver(Implicit(ConjugateGradient(5, tolerance=1e-12)))),
+        "Implicit, 2 products": Method(_solver(Implicit(ConjugateGradient(2, tolerance=1e-12)))),
         "higher used directly": Method(lambda case: case.higher_directly()),
     }
     if importlib.util.find_spec("torchopt") is not None:

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from metasynth.data_prep import cohort as cohort_module
+from metasynth.data_prep import warped
 from metasynth.data_prep.cohort import COHORTS, CohortSpec, build_cohort, cache_folder, ensure_cohort
 
 from metasynth.data.cache import Cache, verify_digest
@@ -81,7 +82,7 @@ def test_more_subjects_keep_the_first_ones(kept, tmp_path):
 
 
 def test_a_kept_cohort_is_not_made_again(kept, monkeypatch):
-    monkeypatch.setattr(cohort_module, "build_cohort", lambda *_: pytest.fail("was made again"))
+    monkeypatch.setattr(CohortSpec, "build", lambda *_: pytest.fail("was made again"))
     assert ensure_cohort(SPEC, kept.parent) == kept
 
 
@@ -171,13 +172,23 @@ def test_the_file_name_follows_specification_and_recipe(monkeypatch):
     assert len(names) == len(COHORTS) + 3
     before = SPEC.file_name
     assert before.startswith("tiny-")
-    monkeypatch.setattr(cohort_module, "RECIPE", cohort_module.RECIPE + 1)
+    monkeypatch.setattr(warped, "RECIPE", warped.RECIPE + 1)
     assert SPEC.file_name != before
 
 
 def test_the_named_cohorts():
-    assert set(COHORTS) == {"template-64", "template-96", "template-192"}
+    kinds = ("template", "mprage-young", "mprage-older", "flash-3", "flash-5", "flash-20", "flash-30")
+    assert set(COHORTS) == {f"{kind}-{size}" for kind in kinds for size in (64, 96, 192)}
     assert all(name == spec.name for name, spec in COHORTS.items())
+
+
+def test_the_template_cohorts_stay_as_they_are():
+    """Their caches are found by these names: a change of the specification or the recipe makes all of them anew."""
+    assert [COHORTS[f"template-{size}"].file_name for size in (64, 96, 192)] == [
+        "template-64-740a198504b0.h5",
+        "template-96-c2317e0d4da2.h5",
+        "template-192-8a48fed6bb12.h5",
+    ]
 
 
 def test_the_cache_folder(monkeypatch):
