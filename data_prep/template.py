@@ -70,12 +70,16 @@ class Ellipsoid:
 
     def contains(self, x: FloatArray, y: FloatArray, z: FloatArray) -> BoolArray:
         """True inside; x, y, z are coordinates in mm that broadcast to (X, Y, Z)."""
+        return self.depth(x, y, z) <= 1.0
+
+    def depth(self, x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
+        """0 at the centre, 1 at the surface and more outside, quadratic along every ray from the centre."""
         dx, dy, dz = np.abs(x) - self.centre[0], y - self.centre[1], z - self.centre[2]
         c, s = np.cos(np.deg2rad(self.yaw)), np.sin(np.deg2rad(self.yaw))
         dx, dy = c * dx + s * dy, -s * dx + c * dy
         c, s = np.cos(np.deg2rad(self.pitch)), np.sin(np.deg2rad(self.pitch))
         dy, dz = c * dy - s * dz, s * dy + c * dz
-        return (dx / self.radii[0]) ** 2 + (dy / self.radii[1]) ** 2 + (dz / self.radii[2]) ** 2 <= 1.0
+        return (dx / self.radii[0]) ** 2 + (dy / self.radii[1]) ** 2 + (dz / self.radii[2]) ** 2
 
 
 NUCLEI = {
@@ -115,6 +119,8 @@ class Template:
     Attributes:
         t1: (X, Y, Z) float32 in [0, 1], 0 outside the brain.
         labels: (X, Y, Z) uint8, indices into CLASS_NAMES.
+        grey: (X, Y, Z) float32, probability of grey matter.
+        white: (X, Y, Z) float32, probability of white matter.
         origin: Coordinates in mm of voxel (0, 0, 0); voxels are 1 mm, axes x, y, z.
         file_y: Coordinate in mm of coronal plane 0 of nilearn's file, of which these arrays are a part.
 
@@ -122,11 +128,13 @@ class Template:
 
     t1: FloatArray
     labels: NDArray[np.uint8]
+    grey: FloatArray
+    white: FloatArray
     origin: tuple[float, float, float]
     file_y: float
 
 
-def _union(shapes: Iterable[Ellipsoid], x: FloatArray, y: FloatArray, z: FloatArray) -> BoolArray:
+def union(shapes: Iterable[Ellipsoid], x: FloatArray, y: FloatArray, z: FloatArray) -> BoolArray:
     """True inside any of the shapes, (X, Y, Z)."""
     return np.logical_or.reduce([shape.contains(x, y, z) for shape in shapes])
 
@@ -152,7 +160,7 @@ def delineate(
 
     # The cistern behind the third ventricle is as central and as dark as a ventricle; only its place tells.
     cistern = (y < -25) & (((np.abs(x) < 9) & (z < 17)) | ((np.abs(x) < 19) & (z < 8)))
-    ventricles = is_fluid & _union(VENTRICULAR_SPACE, x, y, z) & ~cistern
+    ventricles = is_fluid & union(VENTRICULAR_SPACE, x, y, z) & ~cistern
     deep = np.zeros_like(brain)
     for nucleus in NUCLEI.values():
         inside = nucleus.contains(x, y, z) & brain & ~is_fluid & (white <= nucleus.max_white)
@@ -161,14 +169,14 @@ def delineate(
 
     # Partial volume paints a grey rim round the ventricles; it is wall or fluid, never cortex.
     rim = ndimage.binary_dilation(ventricles, iterations=3) & is_grey & ~deep
-    stem = _union(BRAIN_STEM, x, y, z)
+    stem = union(BRAIN_STEM, x, y, z)
     tentorium = -15.0 - 0.48 * (np.abs(x) - 10.0) - 0.8 * (y + 36.0)
     cerebellum = (y < -26) & (z < tentorium) & ~stem
 
     labels = np.full(t1.shape, BACKGROUND, dtype=np.uint8)
     labels[is_white] = WHITE
     labels[is_grey] = CORTEX
-    labels[(is_grey & _union(CORE, x, y, z)) | (stem & (is_grey | is_white)) | rim] = WHITE
+    labels[(is_grey & union(CORE, x, y, z)) | (stem & (is_grey | is_white)) | rim] = WHITE
     labels[deep] = DEEP
     labels[ventricles | (rim & (t1 < 0.5))] = VENTRICLES
     labels[np.broadcast_to(cerebellum, labels.shape)] = BACKGROUND
@@ -194,7 +202,7 @@ def load_template() -> Template:
     t1, grey, white = (np.ascontiguousarray(volume[used]) for volume in (t1, grey, white))
     x, y, z = (float(first + axis.start) for first, axis in zip(start, used, strict=True))
     labels = delineate(t1, grey, white, (x, y, z))
-    return Template(t1=t1, labels=labels, origin=(x, y, z), file_y=float(start[1]))
+    return Template(t1=t1, labels=labels, grey=grey, white=white, origin=(x, y, z), file_y=float(start[1]))
 
 
 def _bounding_box(brain: BoolArray, first: int, last: int) -> tuple[slice, slice, slice]:

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from metasynth.data_prep.prepare import Options
     from metasynth.data_prep.sources import Sources
 
+COHORT_HELP = "template, mprage-young, mprage-older, flash-3, flash-5, flash-20 or flash-30, then -64, -96 or -192."
+
 
 @click.command()
-@click.option("--cohort", metavar="NAME", default="template-64", show_default=True, help="Which cohort.")
+@click.option("--cohort", metavar="NAME", default="template-64", show_default=True, help=COHORT_HELP)
 @click.option("--out", metavar="FILE", type=PATH, help="Copy the cache to this file.")
 @click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
 def template(cohort: str, out: Path | None, quiet: bool) -> None:
     """Make an embedded cohort: one brain template under many seeded warps. Nothing is downloaded.
+
+    The template cohorts have its own image; the images of all others are simulated, not scanned.
 
     It is made once and kept in the user's cache folder (METASYNTH_CACHE names another).
     """
