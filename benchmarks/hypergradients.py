@@ -16,7 +16,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ from metasynth.segment.unet import UNet
 CLASSES = 5
 LAST = ", channels-last"
 PLAIN = "plain training step"
-WARM_UP = 2
+WARM_UP = 1
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """images (B, 1, H, W), labels (B, H, W), draws (B, 1, H, W)."""
@@ -210,9 +210,9 @@ def methods(batch: int) -> dict[str, Method]:
     }
 
 
-def median_seconds(shared: Size, repeats: int) -> dict[str, float]:
+def median_seconds(shared: Size, names: Sequence[str], repeats: int) -> dict[str, float]:
     """Per training step; interleaved, so that what else the machine does falls on all rows alike."""
-    chosen = methods(shared.batch)
+    chosen = {name: method for name, method in methods(shared.batch).items() if name in names}
     steps = {name: m.make(Case(shared, m.channels_last, m.checkpoint)) for name, m in chosen.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(WARM_UP + repeats):
@@ -225,7 +225,7 @@ def median_seconds(shared: Size, repeats: int) -> dict[str, float]:
 
 
 def peak_mib(shared: Size, name: str) -> float:
-    """Peak resident memory of three calls, above what was held before them, in a process of its own."""
+    """Peak resident memory of two calls, above what was held before them, in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure_peak, (shared, name, torch.get_num_threads()))
 
@@ -235,7 +235,7 @@ def _measure_peak(shared: Size, name: str, threads: int) -> float:
     method = methods(shared.batch)[name]
     step = method.make(Case(shared, method.channels_last, method.checkpoint))
     before = _peak_bytes()
-    for _ in range(3):
+    for _ in range(2):
         step()
     return (_peak_bytes() - before) / 2**20
 
@@ -245,11 +245,9 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def rows_of(shared: Size, repeats: int) -> list[Row]:
+def rows_of(shared: Size, names: Sequence[str], peaks: dict[str, float], repeats: int) -> list[Row]:
     """One row a method."""
-    # Memory first: on Linux a process inherits the peak of the one that started it, still low here.
-    peaks = {name: peak_mib(shared, name) for name in methods(shared.batch)}
-    seconds = median_seconds(shared, repeats)
+    seconds = median_seconds(shared, names, repeats)
     return [
         Row(
             name=name,
@@ -269,6 +267,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="96", help="voxels per side of the square images, one or several")
     parser.add_argument("--batch", type=int, default=16, help="images per batch")
     parser.add_argument("--widths", default="16-32-64-128", help="channels of each level of the U-Net")
+    parser.add_argument("--rows", default="", help="only rows whose names begin so, separated by commas")
     parser.add_argument("--repeats", type=int, default=7, help="timed calls of each row")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--json", metavar="FILE", help="also write the rows to this file")
@@ -277,9 +276,15 @@ def main() -> None:
     torch.set_flush_denormal(True)
     widths = tuple(int(width) for width in options.widths.split("-"))
 
+    sizes = [Size(int(text), options.batch, widths) for text in options.sizes.split(",")]
+    wanted = tuple(filter(None, options.rows.split(",")))
+    names = [name for name in methods(options.batch) if name.startswith((PLAIN, *(wanted or [""])))]
+    # Memory first: on Linux a process inherits the peak of the one that started it, still low here.
+    peaks = [{name: peak_mib(shared, name) for name in names} for shared in sizes]
     rows = []
-    for size in (int(text) for text in options.sizes.split(",")):
-        found = rows_of(Size(size, options.batch, widths), options.repeats)
+    for shared, its_peaks in zip(sizes, peaks, strict=True):
+        found = rows_of(shared, names, its_peaks, options.repeats)
+        size = shared.size
         print(f"{size}x{size}, batch {options.batch}, widths {options.widths}, threads {options.threads}")
         print(f"{'':34}{'seconds':>9}{'ratio':>8}{'own':>8}{'peak MiB':>10}{'ratio':>8}")
         for row in found:
@@ -287,7 +292,7 @@ def main() -> None:
                 f"{row.name:34}{row.seconds:9.3f}{row.ratio:8.2f}{row.ratio_own_layout:8.2f}"
                 f"{row.peak_mib:10.0f}{row.peak_ratio:8.2f}"
             )
-        if not any(row.name.startswith("TorchOpt") for row in found):
+        if "TorchOpt MetaAdam" not in methods(options.batch):
             print("TorchOpt is not installed: its row is left out (pip install 'metasynth[peers]')")
         print(flush=True)
         rows += found

@@ -112,7 +112,9 @@ PRESETS = {
     "quick": NoiseConfig(
         sigma=LEVELS[2:3],
         cohort="template-64",
-        segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1200),
+        # With the generator and layout that its published seeds were recovered with.
+        segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1200, channels_last=False),
+        generator="cornucopia",
     ),
     "standard": NoiseConfig(segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=2000)),
     "paper": NoiseConfig(
