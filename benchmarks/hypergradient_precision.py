@@ -41,6 +41,7 @@ STRATEGIES: dict[str, HypergradientStrategy] = {
     "FiniteDifference": FiniteDifference(estimate_error=True),
     "FiniteDifference, step 1e-5": FiniteDifference(1e-5, estimate_error=True),
     "FiniteDifference, step 1e-4": FiniteDifference(1e-4, estimate_error=True),
+    "FiniteDifference, no tolerance": FiniteDifference(tolerance=None, estimate_error=True),
     "FiniteDifference, limit 30": FiniteDifference(limit=30.0, estimate_error=True),
     "FiniteDifference, excess dropped": FiniteDifference(limit=30.0, drop_excess=True),
     "FiniteDifference, kinks free": FiniteDifference(hold_kinks=False),

@@ -161,14 +161,7 @@ def _strip_and_scale(image: Volume, labels: Volume, mask: Volume | None, options
     brain = mask.data > 0 if mask is not None else options.mapping.brain(labels.data)
     if not brain.any():
         raise DataError(f"{labels.where}: holds no label of the brain to make a mask from")
-    if options.strip:
-        return Volume(scale(image.data, brain, image.where), image.affine, image.where)
-    everywhere = np.ones_like(brain)
-    scale(image.data, everywhere, image.where)  # all of the image stays, so all of it must be finite
-    low, high = np.percentile(image.data[brain].astype(np.float64), (1.0, 99.0))
-    if not high > low:
-        raise DataError(f"{image.where}: has no contrast in the brain, its 1 and 99 % quantiles are both {low:g}")
-    return Volume(np.clip((image.data - low) / (high - low), 0.0, 1.0).astype(np.float32), image.affine, image.where)
+    return Volume(scale(image.data, brain, image.where, keep_outside=not options.strip), image.affine, image.where)
 
 
 def _target(

@@ -1,7 +1,7 @@
 """The mixed second derivative by central differences, without a second derivative being taken."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,12 +11,16 @@ from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of,
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.kinks import Kinks
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.product import InnerPass, Point, ProductStrategy, plain_pass
-from metasynth.bilevel.replay import Replay, irreproducible
+from metasynth.bilevel.product import InnerPass, Point, ProductStrategy
+from metasynth.bilevel.replay import irreproducible
+from metasynth.bilevel.updates import loss_and_gradient
 
 ROUNDING_UNITS = 32
 """How many units of rounding a gradient in θ is taken to be off; for trained U-Nets in float32 it was 8 in the mean
 square and at most 17."""
+
+WIDENED, WIDENINGS = 4, 2
+"""How many times as large the step is that is tried where rounding might spoil the result, and how often."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,24 @@ class FiniteDifference(ProductStrategy):
     Reported as diagnostics: ``step`` (ε), ``rounding`` = 32 u |∂L_inner/∂θ| / ε, and with ``estimate_error`` also
     ``error`` = |h(2ε) - h(ε)| + ``rounding``, from a second pair of passes. The first term is about three times the
     truncation error. It bounds the Euclidean norm of h's error, unless ε is so large that higher orders dominate or
-    ∂L_inner/∂θ is itself almost zero by cancellation. Where h is small because its terms cancel, its relative error is
-    large.
+    ∂L_inner/∂θ is itself almost zero by cancellation.
+
+    ``rounding`` is a bound, typically twenty times what is there. Where h is small because its terms cancel, rounding
+    weighs the more: while it exceeds ``tolerance`` |h|, a pair of passes is made at a step four times as large, and
+    taken if that moves h by no more than ``rounding`` / 8, that is if truncation there is still small. This happens at
+    most twice, and in about one draw of ten of a trained U-Net; ``step`` tells.
 
     Parameters
     ----------
     relative_step : float or None
-        |ε w| / |φ|. None: 6e-3 u^(1/3), that is 3e-5 in float32 and 3.6e-8 in float64. The factor was found on trained
-        U-Nets under Adam, whose w lies along strongly curved directions.
+        |ε w| / |φ|. None: 3e-3 u^(1/3), 1.5e-5 in float32 and 1.8e-8 in float64. The factor was found on trained U-Nets
+        under Adam, whose w lies along strongly curved directions.
     estimate_error : bool
         Make the second pair of passes.
     hold_kinks : bool
         Hold ReLUs and max-pools on the side they are on at φ (see `metasynth.bilevel.kinks`). Without it the
-        difference of a trained U-Net is typically 1 to 50 % off whatever the step and precision, as units change side
-        between the two passes.
+        difference of a trained U-Net can be off by several times its value (docs/hypergradients.md), at any step and
+        in any precision, as units change side between the two passes.
     limit : float or None
         Entries of w beyond ``limit`` times the median of the |w| that are not zero are set apart. A second moment of
         Adam near zero gives such entries (up to lr / eps times v); as ε is in proportion to 1 / |w| they
@@ -61,6 +69,8 @@ class FiniteDifference(ProductStrategy):
         result stays exact up to the errors above. True: it is left out, as if the preconditioner were bounded; h
         then lacks (∂g/∂θ)ᵀ excess, which is small where ∂g/∂θ is nearly zero, as for units that are nearly dead; in
         general it is a bias.
+    tolerance : float or None
+        Where to try a larger step, as above. None: nowhere.
 
     Raises
     ------
@@ -73,12 +83,15 @@ class FiniteDifference(ProductStrategy):
     hold_kinks: bool = True
     limit: float | None = None
     drop_excess: bool = False
+    tolerance: float | None = 0.15
 
     def __post_init__(self) -> None:
         if self.relative_step is not None and not self.relative_step > 0:
             raise ValueError(f"relative_step must be above 0 or None, got {self.relative_step!r}")
         if self.limit is not None and not self.limit >= 1:
             raise ValueError(f"limit must be at least 1 (times the median) or None, got {self.limit!r}")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0 or None, got {self.tolerance!r}")
 
     @property
     def needs_double_backward(self) -> bool:
@@ -93,21 +106,13 @@ class FiniteDifference(ProductStrategy):
                 "rounded too far; use Mixed"
             )
 
-    def inner_pass(
-        self,
-        problem: BilevelProblem,
-        model: FunctionalModel,
-        outer: Outer,
-        parameters: list[Tensor],
-        batch: Any,
-        diagnostics: dict[str, float],
-    ) -> InnerPass:
+    def inner_pass(self, point: Point) -> InnerPass:
         """Loss and gradient at φ, with the sides recorded."""
-        replay, kinks = Replay(model, outer, parameters), Kinks()
+        kinks = Kinks()
         with kinks.recorded() if self.hold_kinks else nullcontext():
-            loss, gradients = plain_pass(problem, model, outer, parameters, batch)
-        point = Point(problem, model, outer, batch, parameters, replay, loss, gradients, diagnostics)
-        return InnerPass(loss, gradients, lambda direction: self._derivative(point, direction, kinks))
+            loss, gradients = loss_and_gradient(point.problem, point.model, point.outer, point.parameters, point.batch)
+        known = replace(point, loss=loss, gradients=gradients)
+        return InnerPass(loss, gradients, lambda direction: self._derivative(known, direction, kinks))
 
     def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
         """See `ProductStrategy.mixed_derivative`; the sides are recorded in one forward pass more."""
@@ -142,6 +147,19 @@ class FiniteDifference(ProductStrategy):
         return [bounded] if self.drop_excess else [bounded, excess]
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """What a pass on either side gives: the quotient, its rounding error, both losses and their rounding unit."""
+
+    difference: Gradients
+    rounding: float
+    losses: tuple[float, float]
+    unit: float
+
+    def distance(self, other: "_Pair") -> float:
+        return norm_of([difference_of(a, b) for a, b in zip(self.difference, other.difference, strict=True)])
+
+
 class _Differences:
     """Differences along directions from one point, and what they report together."""
 
@@ -162,24 +180,34 @@ class _Differences:
         if length == 0:
             return [torch.zeros_like(t) for t in self.learned]
         unit = max(torch.finfo(p.dtype).eps for p in self._start)
-        step = (self._options.relative_step or 6e-3 * unit ** (1 / 3)) * self._size / length
-        found, rounding = self._central(direction, step, length)
+        step = (self._options.relative_step or 3e-3 * unit ** (1 / 3)) * self._size / length
+        pair = self._central(direction, step)
+        self._require_replayed(pair, direction, step, length)
+        for _ in range(WIDENINGS):
+            tolerance = self._options.tolerance
+            if tolerance is None or pair.rounding <= tolerance * norm_of(pair.difference):
+                break
+            wider = self._central(direction, WIDENED * step)
+            if not pair.distance(wider) <= pair.rounding / 8:  # also where it is not finite
+                break
+            pair, step = wider, WIDENED * step
         self.diagnostics.setdefault("step", step)
-        self.diagnostics["rounding"] += rounding
+        self.diagnostics["rounding"] += pair.rounding
         if self._options.estimate_error:
-            wider, _ = self._central(direction, 2 * step, length)
-            change = norm_of([difference_of(a, b) for a, b in zip(wider, found, strict=True)])
-            self.diagnostics["error"] += change + rounding
-        return found
+            self.diagnostics["error"] += pair.distance(self._central(direction, 2 * step)) + pair.rounding
+        return pair.difference
 
-    def _central(self, direction: Gradients, step: float, length: float) -> tuple[Gradients, float]:
+    def _central(self, direction: Gradients, step: float) -> _Pair:
         above_loss, above = self._evaluate(step, direction)
         below_loss, below = self._evaluate(-step, direction)
         unit = max(torch.finfo(above_loss.dtype).eps, *(torch.finfo(p.dtype).eps for p in self._start))
-        self._require_replayed(above_loss.double().item(), below_loss.double().item(), direction, step, length, unit)
         found = [difference_of(a, b) for a, b in zip(above, below, strict=True)]
-        rounding = ROUNDING_UNITS * unit * (norm_of(above) + norm_of(below)) / (2 * step)
-        return [None if d is None else d / (2 * step) for d in found], rounding
+        return _Pair(
+            difference=[None if d is None else d / (2 * step) for d in found],
+            rounding=ROUNDING_UNITS * unit * (norm_of(above) + norm_of(below)) / (2 * step),
+            losses=(above_loss.double().item(), below_loss.double().item()),
+            unit=unit,
+        )
 
     def _evaluate(self, shift: float, direction: Gradients) -> tuple[Tensor, Gradients]:
         """Loss and gradient in θ at φ + shift w."""
@@ -190,15 +218,14 @@ class _Differences:
             loss = point.problem.inner_value(point.model.bind(moved), point.outer, point.batch)
             return loss.detach(), gradient_of(loss, self.learned)
 
-    def _require_replayed(
-        self, above: float, below: float, w: Gradients, step: float, length: float, unit: float
-    ) -> None:
+    def _require_replayed(self, pair: _Pair, w: Gradients, step: float, length: float) -> None:
         """(L(+) - L(-)) / 2 is ε gᵀw but for rounding and third order; other draws would move it by more."""
         gradients = self._point.gradients
         if gradients is None or self._point.loss is None:
             return
+        above, below = pair.losses
         pairs = [(g, d) for g, d in zip(gradients, w, strict=True) if g is not None and d is not None]
         slope = torch.stack([(g.detach() * d).sum() for g, d in pairs]).sum().item() if pairs else 0.0
-        allowed = 256 * unit * max(abs(above), abs(below)) + step * length * norm_of(gradients)
+        allowed = 256 * pair.unit * max(abs(above), abs(below)) + step * length * norm_of(gradients)
         if abs((above - below) / 2 - step * slope) > allowed:
             raise irreproducible(self._point.loss.item(), (above + below) / 2, "FiniteDifference")

@@ -12,7 +12,7 @@ from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.elementary import ElementaryOperations
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.product import Point, ProductStrategy, plain_pass
+from metasynth.bilevel.product import Point, ProductStrategy
 from metasynth.bilevel.replay import Replay, require_equal_losses
 
 
@@ -32,9 +32,10 @@ class Forward(ProductStrategy):
     slope by the inputs, slope by the weights) and 3 backward, with no gradients of weights.
 
     Torch's forward-mode rules were not all made to be differentiated again. Softmax, its relatives and the
-    normalisations are taken care of (`metasynth.bilevel.elementary`); convolutions, recurrent cells, pooling and the
-    usual activations are right; attention and GLU are refused by torch 2.13; `linalg.solve` is wrong in silence.
-    Compare once with `Mixed` where a loss uses an unusual operation.
+    normalisations are taken care of (`metasynth.bilevel.elementary`); convolutions, pooling and the usual
+    activations are right, recurrent cells too where torch has a rule for them (not for a float32 LSTM on CPUs);
+    attention and GLU are refused by torch 2.13; `linalg.solve` is wrong in silence. Compare once with `Mixed` where a
+    loss uses an unusual operation.
 
     The pass is made twice: see `metasynth.bilevel.replay.Replay` for what is repeated exactly.
 
@@ -53,9 +54,8 @@ class Forward(ProductStrategy):
     def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
         """Take the derivative along the gradient once, so that an operation it cannot pass is named at the start."""
         parameters = model.refresh()
-        replay = Replay(model, outer, parameters)
-        loss, gradients = plain_pass(problem, model, outer, parameters, batch)
-        self.mixed_derivative(Point(problem, model, outer, batch, parameters, replay, loss, gradients), gradients)
+        first = self.inner_pass(Point(problem, model, outer, batch, parameters, Replay(model, outer, parameters)))
+        first.product(first.gradients)
 
     def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
         """See `ProductStrategy.mixed_derivative`."""

@@ -1,13 +1,9 @@
 """The mixed second derivative by double backward."""
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
-from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.problem import named_outer_parameters
 from metasynth.bilevel.product import InnerPass, Point, ProductStrategy
 from metasynth.bilevel.replay import require_equal_losses
 
@@ -20,19 +16,11 @@ class Mixed(ProductStrategy):
     of the inner pass is kept until the pullback.
     """
 
-    def inner_pass(
-        self,
-        problem: BilevelProblem,
-        model: FunctionalModel,
-        outer: Outer,
-        parameters: list[Tensor],
-        batch: Any,
-        diagnostics: dict[str, float],
-    ) -> InnerPass:
+    def inner_pass(self, point: Point) -> InnerPass:
         """Loss and gradient at φ, with the gradient's graph."""
-        loss = problem.inner_value(model.bind(parameters), outer, batch)
-        gradients = gradient_of(loss, parameters, create_graph=True)
-        learned = list(named_outer_parameters(outer).values())
+        loss = point.problem.inner_value(point.model.bind(point.parameters), point.outer, point.batch)
+        gradients = gradient_of(loss, point.parameters, create_graph=True)
+        learned = list(named_outer_parameters(point.outer).values())
         return InnerPass(
             loss=loss.detach(),
             gradients=[None if g is None else g.detach() for g in gradients],
@@ -42,7 +30,7 @@ class Mixed(ProductStrategy):
     def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
         """See `ProductStrategy.mixed_derivative`."""
         with point.replay.again():
-            again = self.inner_pass(point.problem, point.model, point.outer, point.parameters, point.batch, {})
+            again = self.inner_pass(point)
         if point.loss is not None:
             require_equal_losses(point.loss, again.loss, "Mixed")
         return again.product(direction)

@@ -72,7 +72,7 @@ _NUMBERS = ("lr", "weight_decay", "momentum", "dampening", "alpha", "eps")
 
 
 def check_supported(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse what the differentiable twin would not honour: some flags, tensors for options, hooks, complex numbers.
+    """Refuse what the differentiable twin would not honour: some flags, tensors for options, complex numbers.
 
     Raises
     ------
@@ -80,8 +80,6 @@ def check_supported(optimizer: torch.optim.Optimizer) -> None:
         Naming it.
     """
     kind = type(optimizer).__name__
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
-        raise ValueError(f"the inner {kind} has step hooks, which a differentiated step would not run; remove them")
     for options in optimizer.param_groups:
         for flag in _UNSUPPORTED_FLAGS:
             if options.get(flag):
@@ -110,7 +108,7 @@ def differentiable(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
     Raises
     ------
     ValueError
-        If the optimiser's type is not registered, or it holds parameters that are not the model's.
+        If the optimiser's type is not registered, it has step hooks, or holds parameters that are not the model's.
     """
     known = {id(p) for p in parameters}
     for options in optimizer.param_groups:
@@ -119,6 +117,11 @@ def differentiable(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
                 f"the inner {type(optimizer).__name__} holds a parameter that is not the inner model's; "
                 "expected only parameters of the inner model"
             )
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise ValueError(
+            f"the inner {type(optimizer).__name__} has step hooks, which a step that is differentiated does not call; "
+            "remove them and do their work between the solver's steps"
+        )
     if type(optimizer) not in higher.optim._opt_mapping:
         raise ValueError(
             f"no differentiable twin of {type(optimizer).__name__} is registered; expected SGD, Adam, AdamW, RMSprop "

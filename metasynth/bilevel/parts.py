@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.batches import batch_size, take_samples
-from metasynth.bilevel.derivatives import Gradients, gradient_of, norm_of, sum_of
+from metasynth.bilevel.derivatives import Gradients, difference_of, norm_of, sum_of
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.product import Point, ProductStrategy
+from metasynth.bilevel.updates import loss_and_gradient
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,14 @@ class InParts(ProductStrategy):
         if size < 2:
             return
         indices = torch.arange(size)
-        value, gradients = _loss_and_gradient(problem, model, outer, batch)
+        value, gradients = loss_and_gradient(problem, model, outer, model.refresh(), batch)
         total, sums = torch.zeros_like(value), list[Tensor | None]([None] * len(gradients))
         for part in (indices[:1], indices[1:]):
-            loss, parts = _loss_and_gradient(problem, model, outer, take_samples(batch, part))
+            loss, parts = loss_and_gradient(problem, model, outer, model.refresh(), take_samples(batch, part))
             weight = len(part) / size
             total = total + weight * loss
             sums = [sum_of(a, None if b is None else weight * b) for a, b in zip(sums, parts, strict=True)]
-        off = norm_of([sum_of(a, None if b is None else -b) for a, b in zip(sums, gradients, strict=True)])
+        off = norm_of([difference_of(a, b) for a, b in zip(sums, gradients, strict=True)])
         allowed = torch.finfo(problem.autocast or value.dtype).eps ** 0.5
         if abs(value - total) > allowed * abs(value) or off > 10 * allowed * norm_of(gradients):
             raise ValueError(
@@ -119,11 +120,3 @@ class InParts(ProductStrategy):
 
     def _is_one_chunk(self, samples: int) -> bool:
         return self.chunk is None or self.chunk >= samples
-
-
-def _loss_and_gradient(
-    problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any
-) -> tuple[Tensor, Gradients]:
-    parameters = model.refresh()
-    loss = problem.inner_value(model.bind(parameters), outer, batch)
-    return loss.detach(), gradient_of(loss, parameters)

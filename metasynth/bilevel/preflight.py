@@ -42,7 +42,7 @@ def preflight(
         which loss cuts its graph, where and by what operation, as far as that can be found.
     """
     update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
-    _refuse_hooks(model, update.optimizer)
+    _refuse_hooks(model)
     update.start(list(model.parameters()))
     _refuse_shared(model, named_outer_parameters(outer))
     needs_double_backward = strategy is None or strategy.needs_double_backward
@@ -68,18 +68,13 @@ def preflight(
     case.functional.release()
 
 
-def _refuse_hooks(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _refuse_hooks(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             raise ValueError(
                 f"inner model: {name or type(model).__name__} has forward or backward hooks, which a patched model "
                 "drops (weight_norm and spectral_norm of torch.nn.utils are hooks); remove them"
             )
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
-        raise ValueError(
-            f"the inner {type(optimizer).__name__} has step hooks, which a step that is differentiated does not call; "
-            "remove them and do their work between the solver's steps"
-        )
 
 
 def _refuse_shared(model: nn.Module, learned: dict[str, Tensor]) -> None:

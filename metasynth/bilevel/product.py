@@ -2,18 +2,18 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from metasynth.bilevel.derivatives import Gradients, gradient_of, sum_of
+from metasynth.bilevel.derivatives import Gradients, sum_of
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem, Outer
 from metasynth.bilevel.replay import Replay
-from metasynth.bilevel.updates import update_of
+from metasynth.bilevel.updates import loss_and_gradient, update_of
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,6 @@ class Point:
     diagnostics: dict[str, float] = field(default_factory=dict)
 
 
-def plain_pass(
-    problem: BilevelProblem, model: FunctionalModel, outer: Outer, parameters: list[Tensor], batch: Any
-) -> tuple[Tensor, Gradients]:
-    """Loss (detached) and gradient at φ by an ordinary backward pass, of which no graph is kept."""
-    loss = problem.inner_value(model.bind(parameters), outer, batch)
-    return loss.detach(), gradient_of(loss, parameters)
-
-
 class ProductStrategy(HypergradientStrategy):
     """One inner step; the hypergradient as the product of three parts (`metasynth.bilevel.hypergradient`).
 
@@ -92,20 +84,11 @@ class ProductStrategy(HypergradientStrategy):
         ``direction`` is w, one entry per parameter, not all None.
         """
 
-    def inner_pass(
-        self,
-        problem: BilevelProblem,
-        model: FunctionalModel,
-        outer: Outer,
-        parameters: list[Tensor],
-        batch: Any,
-        diagnostics: dict[str, float],
-    ) -> InnerPass:
+    def inner_pass(self, point: Point) -> InnerPass:
         """Loss and gradient at φ; here by an ordinary backward pass, of which no graph is kept."""
-        replay = Replay(model, outer, parameters)
-        loss, gradients = plain_pass(problem, model, outer, parameters, batch)
-        point = Point(problem, model, outer, batch, parameters, replay, loss, gradients, diagnostics)
-        return InnerPass(loss, gradients, lambda direction: self.mixed_derivative(point, direction))
+        loss, gradients = loss_and_gradient(point.problem, point.model, point.outer, point.parameters, point.batch)
+        known = replace(point, loss=loss, gradients=gradients)
+        return InnerPass(loss, gradients, lambda direction: self.mixed_derivative(known, direction))
 
     def inner_step(
         self,
@@ -117,8 +100,8 @@ class ProductStrategy(HypergradientStrategy):
     ) -> InnerStep:
         """See `HypergradientStrategy.inner_step`."""
         parameters = model.refresh()
-        diagnostics: dict[str, float] = {}
-        first = self.inner_pass(problem, model, outer, parameters, batches[0], diagnostics)
+        point = Point(problem, model, outer, batches[0], parameters, Replay(model, outer, parameters))
+        first = self.inner_pass(point)
         taken = update_of(update, model, parameters, first.gradients, outer)
 
         def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
@@ -135,5 +118,5 @@ class ProductStrategy(HypergradientStrategy):
             optimizer=taken.optimizer,
             losses=(first.loss,),
             pullback=pullback,
-            diagnostics=diagnostics,
+            diagnostics=point.diagnostics,
         )

@@ -61,6 +61,14 @@ def update_of(
     return Update(moved, leaves, list(named_outer_parameters(outer).values()), twin)
 
 
+def loss_and_gradient(
+    problem: BilevelProblem, model: FunctionalModel, outer: Outer, parameters: list[Tensor], batch: Any
+) -> tuple[Tensor, Gradients]:
+    """The inner loss (detached) and its gradient at φ by an ordinary backward pass, of which no graph is kept."""
+    loss = problem.inner_value(model.bind(parameters), outer, batch)
+    return loss.detach(), gradient_of(loss, parameters)
+
+
 def undifferentiated_steps(
     problem: BilevelProblem,
     model: FunctionalModel,
@@ -78,10 +86,9 @@ def undifferentiated_steps(
     """
     losses = []
     for batch in batches:
-        loss = problem.inner_value(model.bind(parameters), outer, batch)
-        gradients = update.average(gradient_of(loss, parameters))
+        loss, gradients = loss_and_gradient(problem, model, outer, parameters, batch)
         with torch.no_grad():
-            moved = update.apply(twin, [p.detach() for p in parameters], gradients, outer)
+            moved = update.apply(twin, [p.detach() for p in parameters], update.average(gradients), outer)
         parameters = [p.detach().requires_grad_(old.requires_grad) for p, old in zip(moved, parameters, strict=True)]
-        losses.append(loss.detach())
+        losses.append(loss)
     return parameters, losses

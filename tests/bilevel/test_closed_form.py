@@ -101,6 +101,17 @@ def test_an_outer_loss_without_the_model_has_only_a_direct_part(strategy: Hyperg
     assert result.gradients["stiffness"] is None
 
 
+def test_larger_steps_are_taken_where_only_rounding_is_in_the_way() -> None:
+    """The loss is quadratic, so nothing is truncated; the step is widened twice at most."""
+    model, inner, outer = warmed("adam", 3)
+    found = {}
+    for tolerance in (None, 1e-4, 1e-30):
+        found[tolerance] = computed(model, inner, outer, FiniteDifference(tolerance=tolerance))[1].diagnostics
+    assert found[1e-4] == found[None]
+    assert found[1e-30]["step"] == 16 * found[None]["step"]
+    assert found[1e-30]["rounding"] == pytest.approx(found[None]["rounding"] / 16, rel=1e-6)
+
+
 def test_a_cotangent_of_zeros_gives_zeros() -> None:
     model, inner, outer = warmed("sgd", 0)
     step = FiniteDifference(estimate_error=True, limit=3.0).inner_step(
@@ -115,6 +126,7 @@ def test_a_cotangent_of_zeros_gives_zeros() -> None:
     ("make", "message"),
     [
         (lambda: FiniteDifference(0.0), "relative_step must be above 0 or None, got 0.0"),
+        (lambda: FiniteDifference(tolerance=0.0), "tolerance must be above 0 or None, got 0.0"),
         (lambda: FiniteDifference(limit=0.5), "limit must be at least 1 .*, got 0.5"),
         (lambda: Unrolled(3, last=4), "last must be an integer from 1 to steps=3 or None, got 4"),
         (lambda: Unrolled(3, last=0), "last must be an integer from 1 to steps=3 or None, got 0"),
