@@ -38,6 +38,7 @@ from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled
 from metasynth.segment.losses import soft_dice_loss
 from metasynth.segment.unet import UNet
+from metasynth.training.device import keep_freed_memory
 
 CLASSES = 5
 LAST = ", channels-last"
@@ -232,6 +233,7 @@ def peak_mib(shared: Size, name: str) -> float:
 
 def _measure_peak(shared: Size, name: str, threads: int) -> float:
     torch.set_num_threads(threads)
+    keep_freed_memory()
     method = methods(shared.batch)[name]
     step = method.make(Case(shared, method.channels_last, method.checkpoint))
     before = _peak_bytes()
@@ -274,6 +276,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
+    if not keep_freed_memory():
+        print("memory is given back to the system after every step: times are longer and less even")
     widths = tuple(int(width) for width in options.widths.split("-"))
 
     sizes = [Size(int(text), options.batch, widths) for text in options.sizes.split(",")]
