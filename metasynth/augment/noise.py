@@ -7,12 +7,13 @@ from typing import Self, final
 import torch
 from torch import Tensor, nn
 
+from metasynth.augment.augmenter import Augmenter, shapes_of
 from metasynth.augment.bijections import Bijection, Softplus
 from metasynth.errors import UsageError
 
 
 @final
-class GaussianNoise(nn.Module):
+class GaussianNoise(Augmenter[Tensor]):
     """x <- x + sigma * eps with eps ~ N(0, 1) per voxel and one learned sigma (Eq. 8).
 
     Sigma is in units of image intensity and positive by construction: `sigma = bijection.forward(raw_sigma)`,
@@ -56,6 +57,10 @@ class GaussianNoise(nn.Module):
         """
         _check_draws(images, draws)
         return images + self.sigma * draws
+
+    def observed(self) -> dict[str, float]:
+        """The value of sigma."""
+        return {"sigma": self.sigma.item()}
 
 
 @final
@@ -136,6 +141,15 @@ class NoiseLevel:
         uniform = torch.rand(batch_size, generator=generator, device=generator.device)
         return self.low + (self.high - self.low) * uniform
 
+    def corrupt(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Images (B, C, *S) with noise of this level.
+
+        The standard normal draws come first, as in `GaussianNoise.draw`: known and learned noise share them where their
+        generators are in the same state.
+        """
+        draws = standard_normal(images, generator)
+        return add_noise(images, self.draw(len(images), generator), draws)
+
 
 def standard_normal(images: Tensor, generator: torch.Generator) -> Tensor:
     """Independent N(0, 1) draws of the shape, dtype and device of `images`.
@@ -170,5 +184,5 @@ def add_noise(images: Tensor, sigma: Tensor | float, eps: Tensor) -> Tensor:
 
 
 def _check_draws(images: Tensor, draws: Tensor) -> None:
-    if draws.shape != images.shape:
-        raise ValueError(f"draws: must have the shape of the images, {tuple(images.shape)}, got {tuple(draws.shape)}")
+    if shapes_of(draws) != tuple(images.shape):
+        raise ValueError(f"draws: must have the shape of the images, {tuple(images.shape)}, got {shapes_of(draws)}")

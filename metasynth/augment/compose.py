@@ -1,0 +1,96 @@
+"""Augmenters one after the other."""
+
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from metasynth.augment.augmenter import Augmenter, Draws
+from metasynth.augment.residual import ResidualNetwork
+from metasynth.augment.varying_noise import RandomAmplitudeNoise
+from metasynth.errors import UsageError
+
+
+@final
+class Compose(Augmenter[tuple[Draws, ...]]):
+    """Augmenters applied in order.
+
+    The joint model of the paper's section 3.3 is `Compose(BiasField(...), GaussianNoise(...))`.
+
+    Parameters
+    ----------
+    *parts : Augmenter
+        The first is applied first.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) when there is no part, or one is no `Augmenter`.
+    """
+
+    def __init__(self, *parts: Augmenter[Any]) -> None:
+        super().__init__()
+        for part in parts:
+            if not isinstance(part, Augmenter):
+                raise UsageError(f"parts: must be augmenters, got {type(part).__name__}")
+        if not parts:
+            raise UsageError("parts: must be one or more augmenters, got none")
+        self.parts = nn.ModuleList(parts)
+
+    def __iter__(self) -> Iterator[Augmenter[Any]]:
+        """The parts in order."""
+        return iter(self.parts)  # type: ignore[arg-type]
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Draws, ...]:
+        """The draws of each part, in order."""
+        return tuple(part.draw(images, generator) for part in self)
+
+    def forward(self, images: Tensor, draws: tuple[Draws, ...]) -> Tensor:
+        """Augmented images (B, C, *S) from `images` (B, C, *S) and `draws` of `draw`.
+
+        Raises
+        ------
+        ValueError
+            When the shapes of `draws` do not belong to those of `images`.
+        """
+        if not isinstance(draws, tuple) or len(draws) != len(self.parts):
+            got = f"one of {len(draws)}" if isinstance(draws, tuple) else type(draws).__name__
+            raise ValueError(f"draws: must be a tuple of {len(self.parts)}, one for each part, got {got}")
+        for part, own in zip(self, draws, strict=True):
+            images = part(images, own)
+        return images
+
+    def observed(self) -> dict[str, float]:
+        """What each part observes. Names that several of them have are numbered: sigma_1, sigma_2."""
+        found = [item for part in self for item in part.observed().items()]
+        names = [name for name, _ in found]
+        taken = set(names)
+        union = {}
+        for name, value in found:
+            own = name
+            if names.count(name) > 1:
+                number = 1
+                while (own := f"{name}_{number}") in taken:
+                    number += 1
+                taken.add(own)
+            union[own] = value
+        return union
+
+
+def nonparametric(network: nn.Module, sigma_start: float) -> Compose:
+    """The paper's nonparametric model (section 3.4): a residual network (Eqs 10-11), then noise (Eq. 9).
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (B, C + 1, *S) to (B, C, *S); see `ResidualNetwork`.
+    sigma_start : float
+        The first value of sigma.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) when `sigma_start` is not positive and finite.
+    """
+    return Compose(ResidualNetwork(network), RandomAmplitudeNoise(sigma_start))

@@ -1,0 +1,182 @@
+"""The nonparametric augmenter: a learned residual from the image and a channel of noise (Eqs 10 and 11)."""
+
+import math
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from metasynth.augment.augmenter import Augmenter, check_draws
+from metasynth.augment.noise import standard_normal
+from metasynth.errors import UsageError
+
+_CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+_MEAN_POOL: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+
+
+@final
+class ResidualNetwork(Augmenter[Tensor]):
+    """x <- x + A([x, xi]) with xi ~ N(0, 1) per voxel, one channel of it beside those of x (Eqs 10 and 11).
+
+    The noise makes of the network a random augmentation; its weights are what is learned. In units of image intensity.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A, which maps (B, C + 1, *S) to (B, C, *S), the noise in the last channel. It has to be deterministic, twice
+        differentiable, and without layers that mix the images of a batch; see `residual_unet`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The channel of noise, xi (B, 1, *S)."""
+        return standard_normal(images[:, :1], generator)
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Images with the residual added (B, C, *S), from `images` (B, C, *S) and `draws` (B, 1, *S) of `draw`.
+
+        Raises
+        ------
+        ValueError
+            When the shape of `draws` does not belong to that of `images`, or the network gives another shape.
+        """
+        check_draws(draws, (len(images), 1, *images.shape[2:]))
+        residual = self.network(torch.cat([images, draws], dim=1))
+        if residual.shape != images.shape:
+            raise ValueError(
+                f"network: must map (B, C + 1, *S) to the shape of the images, {tuple(images.shape)}, "
+                f"got {tuple(residual.shape)}"
+            )
+        return images + residual
+
+    def observed(self) -> dict[str, float]:
+        """Nothing: weights have no natural unit."""
+        return {}
+
+
+def residual_unet(
+    channels: int = 1,
+    ndim: int = 2,
+    widths: Sequence[int] = (8, 16, 32),
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """A small U-Net for `ResidualNetwork`, which is the identity at the start: its last convolution begins at 0.
+
+    It has no kinks: two 3x3 convolutions with SiLU per level, average pooling on the way down, transposed convolutions
+    of stride 2 on the way up. While the last convolution is 0 no other layer has a hypergradient; one outer step
+    changes that.
+
+    Parameters
+    ----------
+    channels : int
+        C, of the images; the network takes C + 1 and gives C.
+    ndim : int
+        Number of voxel axes, 2 or 3.
+    widths : sequence of int
+        Channels of each level, finest first. Voxel axes must be multiples of 2**(levels - 1); ValueError if not.
+    generator : torch.Generator or None
+        Source of the initial weights (normal, biases 0). None: torch's global stream.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) for an argument out of range.
+    """
+    if channels < 1:
+        raise UsageError(f"channels: must be at least 1, got {channels}")
+    if ndim not in _CONV:
+        raise UsageError(f"ndim: must be 2 or 3, got {ndim}")
+    if len(widths) < 1 or any(width < 1 for width in widths):
+        raise UsageError(f"widths: must be one or more numbers >= 1, got {tuple(widths)}")
+    with torch.random.fork_rng(devices=[]):  # torch's own initial values are overwritten below
+        network = _UNet(channels, ndim, widths)
+    _initialise(network, generator)
+    return network
+
+
+@final
+class _UNet(nn.Module):
+    def __init__(self, channels: int, ndim: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.in_channels = channels + 1
+        self.ndim = ndim
+        self.stride = 2 ** (len(widths) - 1)
+        self.levels = _Level(self.in_channels, widths, ndim)
+        self.last = _CONV[ndim](widths[0], channels, kernel_size=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, *S) from (B, C + 1, *S)."""
+        if images.ndim != self.ndim + 2 or images.shape[1] != self.in_channels:
+            raise ValueError(
+                f"images: must have {self.in_channels - 1} channels and {self.ndim} voxel axes for this network, got "
+                f"{images.shape[1] - 1} and {images.ndim - 2}"
+            )
+        if any(size % self.stride for size in images.shape[2:]):
+            raise ValueError(
+                f"images: every voxel axis must be a multiple of {self.stride} for this network, "
+                f"got {tuple(images.shape[2:])}"
+            )
+        return self.last(self.levels(images))
+
+
+@final
+class _Level(nn.Module):
+    """One level and, inside of it, all that are coarser."""
+
+    def __init__(self, in_channels: int, widths: Sequence[int], ndim: int) -> None:
+        super().__init__()
+        width = widths[0]
+        self.before = _Convolutions(in_channels, width, ndim)
+        self.coarser: nn.Module | None = None
+        if len(widths) > 1:
+            self.coarser = nn.Sequential(
+                _MEAN_POOL[ndim](kernel_size=2),
+                _Level(width, widths[1:], ndim),
+                _TRANSPOSED[ndim](widths[1], width, kernel_size=2, stride=2),
+            )
+            self.after = _Convolutions(2 * width, width, ndim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, width, *S) from (B, in_channels, *S)."""
+        here = self.before(features)
+        return here if self.coarser is None else self.after(torch.cat([here, self.coarser(here)], dim=1))
+
+
+@final
+class _Convolutions(nn.Module):
+    """Two 3x3 convolutions, each followed by a SiLU."""
+
+    def __init__(self, in_channels: int, width: int, ndim: int) -> None:
+        super().__init__()
+        self.first = _CONV[ndim](in_channels, width, kernel_size=3, padding=1)
+        self.second = _CONV[ndim](width, width, kernel_size=3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, width, *S) from (B, in_channels, *S)."""
+        return silu(self.second(silu(self.first(features))))
+
+
+@torch.no_grad()
+def _initialise(network: _UNet, generator: torch.Generator | None) -> None:
+    """Weights ~ N(0, gain / fan-in), gain 2 before a SiLU (that of He et al. 2015 for a ReLU), else 1; the last 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            variance = 2.0 / module.weight[0].numel()
+        elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
+            # Kernel and stride are equal, so an output voxel sees one input voxel.
+            variance = 1.0 / module.in_channels
+        else:
+            continue
+        module.weight.normal_(0.0, math.sqrt(variance), generator=generator)
+        if module.bias is not None:
+            module.bias.zero_()
+    network.last.weight.zero_()

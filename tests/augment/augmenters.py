@@ -1,0 +1,40 @@
+"""Every augmenter, at the size of a test and away from values that are special."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from metasynth.augment.augmenter import Augmenter
+from metasynth.augment.bias_field import BiasField
+from metasynth.augment.bijections import Exp, Softplus
+from metasynth.augment.compose import Compose, nonparametric
+from metasynth.augment.noise import GaussianNoise
+from metasynth.augment.residual import ResidualNetwork, residual_unet
+from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def network(ndim: int, channels: int = 1) -> torch.nn.Module:
+    """A residual U-Net whose last convolution has left 0."""
+    made: Any = residual_unet(channels, ndim, widths=(2, 3), generator=seeded(0))
+    with torch.no_grad():
+        made.last.weight.normal_(0.0, 0.5, generator=seeded(1))
+    return made
+
+
+AUGMENTERS: dict[str, Callable[[int], Augmenter[Any]]] = {
+    "noise": lambda ndim: GaussianNoise(0.2),
+    "random amplitude": lambda ndim: RandomAmplitudeNoise(0.2, Exp()),
+    "range": lambda ndim: NoiseRange(0.1, 0.3),
+    "field": lambda ndim: BiasField((0.2, 0.5, 0.8), (1, 2, 3), ndim=ndim),
+    "unbounded field": lambda ndim: BiasField((0.3, 2.5), (2, 4), (0.9, 1.5), ndim, Softplus()),
+    "network": lambda ndim: ResidualNetwork(network(ndim)),
+    "joint": lambda ndim: Compose(BiasField((0.3, 0.6), (2, 3), ndim=ndim), GaussianNoise(0.2)),
+    "nonparametric": lambda ndim: nonparametric(network(ndim), 0.2),
+    "nested": lambda ndim: Compose(Compose(GaussianNoise(0.1), NoiseRange(0.1, 0.2)), GaussianNoise(0.2)),
+}
+"""By name, for a number of voxel axes."""

@@ -1,0 +1,127 @@
+"""Augmenters in the problem they are made for: one step of a segmenter, differentiated with respect to them."""
+
+import copy
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from augment.augmenters import AUGMENTERS, seeded
+from bilevel import segmentation
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from metasynth.augment.augmenter import Augmenter
+from metasynth.augment.residual import ResidualNetwork, residual_unet
+from metasynth.bilevel.finite_difference import FiniteDifference
+from metasynth.bilevel.forward import Forward
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
+from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.preflight import preflight
+from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.unrolled import Unrolled
+
+RATE = 0.5
+OTHERS: dict[str, HypergradientStrategy] = {
+    "forward": Forward(),
+    "unrolled": Unrolled(1),
+    "differences": FiniteDifference(estimate_error=True),
+    "parts": InParts(Mixed(), chunk=1),
+}
+
+
+class Example(NamedTuple):
+    images: Tensor
+    labels: Tensor
+    draws: Any
+
+
+def example(augmenter: Augmenter[Any], seed: int) -> Example:
+    given = segmentation.batch(seed)
+    return Example(given.images, given.labels, augmenter.draw(given.images, seeded(seed)))
+
+
+def inner_loss(model: nn.Module, augmenter: nn.Module, given: Example) -> Tensor:
+    return cross_entropy(model(augmenter(given.images, given.draws)), given.labels)
+
+
+def outer_loss(model: nn.Module, augmenter: nn.Module, given: Example) -> Tensor:
+    return cross_entropy(model(given.images), given.labels)
+
+
+PROBLEM = BilevelProblem(inner_loss, outer_loss)
+
+
+def segmenter() -> nn.Module:
+    """Without kinks, so that difference quotients converge."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 3, 3, padding=1)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.5, generator=seeded(7))
+    return model
+
+
+def computed(augmenter: Augmenter[Any], strategy: HypergradientStrategy) -> tuple[Tensor, float]:
+    """The hypergradient, flat, and what is reported of its error."""
+    model = segmenter()
+    optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
+    batches, target = [example(augmenter, 0)], example(augmenter, 99)
+    found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimiser, augmenter, batches, target, strategy)
+    gradients = [found.gradients[name] for name, _ in augmenter.named_parameters()]
+    return torch.cat([g.flatten() for g in gradients if g is not None]), found.diagnostics.get("error", 0.0)
+
+
+def loss_after_step(augmenter: Augmenter[Any], shift: Tensor) -> float:
+    """The outer loss after a step of torch's own SGD, with the augmenter's parameters shifted."""
+    moved, model = copy.deepcopy(augmenter), segmenter()
+    with torch.no_grad():
+        vector = nn.utils.parameters_to_vector(moved.parameters())
+        nn.utils.vector_to_parameters(vector + shift, moved.parameters())
+    optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
+    inner_loss(model, moved, example(augmenter, 0)).backward()
+    optimiser.step()
+    with torch.no_grad():
+        return outer_loss(model, moved, example(augmenter, 99)).item()
+
+
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_hypergradient_is_the_derivative_of_the_loss_after_a_step(name: str) -> None:
+    augmenter = AUGMENTERS[name](2).double()
+    found, _ = computed(augmenter, Mixed())
+    direction = torch.randn(found.shape, dtype=torch.float64, generator=seeded(3))
+    direction /= direction.norm()
+    wide, narrow = (
+        (loss_after_step(augmenter, h * direction) - loss_after_step(augmenter, -h * direction)) / (2 * h)
+        for h in (2e-3, 1e-3)
+    )
+    assert (found @ direction).item() == pytest.approx((4 * narrow - wide) / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("strategy", OTHERS)
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_every_strategy_gives_the_same(name: str, strategy: str) -> None:
+    augmenter = AUGMENTERS[name](2).double()
+    expected, _ = computed(augmenter, Mixed())
+    found, error = computed(augmenter, OTHERS[strategy])
+    assert expected.norm() > 0
+    assert (found - expected).norm() <= error + 1e-10 * expected.norm()
+    assert error < 1e-4 * expected.norm()
+
+
+def test_a_network_that_starts_as_the_identity_can_be_learned() -> None:
+    """At first its last convolution alone has a hypergradient; a step later every layer has."""
+    augmenter = ResidualNetwork(residual_unet(widths=(2, 3), generator=seeded(0))).double()
+    model = segmenter()
+    optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
+    preflight(PROBLEM, model, optimiser, augmenter, example(augmenter, 0), example(augmenter, 99))
+    sizes = [parameter.numel() for parameter in augmenter.parameters()]
+    names = [name for name, _ in augmenter.named_parameters()]
+    first, _ = computed(augmenter, Mixed())
+    moved = [name for name, part in zip(names, first.split(sizes), strict=True) if part.any()]
+    assert moved == ["network.last.weight", "network.last.bias"]
+    with torch.no_grad():
+        vector = nn.utils.parameters_to_vector(augmenter.parameters())
+        nn.utils.vector_to_parameters(vector - first / first.norm(), augmenter.parameters())
+    second, _ = computed(augmenter, Mixed())
+    assert all(part.any() for part in second.split(sizes))
