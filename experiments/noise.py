@@ -6,16 +6,14 @@ segmenters stand beside it: one trained with the preset noise (N, naive) and one
 (O, optimised). All three are tested on every noise level.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
-from numpy.typing import NDArray
-from torch import nn
 
-from metasynth.augment.noise import GaussianNoise, NoiseLevel, add_noise, standard_normal
+from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_ONLY
 from metasynth.report.recovery import (
@@ -28,84 +26,29 @@ from metasynth.report.recovery import (
     sigma_figure,
     sigma_table,
 )
-from metasynth.synthesis.config import PAPER, CornucopiaConfig
-from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
+from metasynth.report.recovery_grid import RecoveryGridReport
 from metasynth.training.loop import Pace
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
-from metasynth.training.recovery import (
-    GeneratorName,
-    check_cache,
-    gather,
-    load_examples,
-    save_examples,
-    trajectory_of,
-)
-from metasynth.training.seeding import generator_for
+from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
+from metasynth.training.recovery_study import LEVELS, Case, RecoveryConfig, learning, recover
 from metasynth.training.settings import OuterSettings, SegmenterSettings
-from metasynth.training.stages import learn, train_plain
-from metasynth.training.streams import Corrupted
+from metasynth.training.stages import Learned
 from metasynth.training.study import Experiment, PreparedData, StudyContext
-
-LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
-    """Settings of the study.
+class NoiseConfig(RecoveryConfig):
+    """Settings of the study, beside those of `RecoveryConfig`.
 
     Attributes
     ----------
-    sigma : tuple of NoiseLevel
-        Preset levels of the real images: a number, or LOW:HIGH for one drawn per image.
-    start : float
-        Where the learned sigma starts.
-    test : tuple of NoiseLevel
-        Levels of the test images.
-    test_repeats : int
-        Synthetic test images of each test slice.
-    baselines : bool
-        Train N and O too; without them a run only recovers sigma.
-    cohort : str
-        The embedded cohort that is used when no cache is given.
-    segmenter, outer, pace :
-        See the classes.
-    generator : {'batched', 'cornucopia'}
-        What makes the images.
-    synthesis : CornucopiaConfig
-        Its steps for voxels of 1 mm; widths in voxels are adapted to the cache's.
+    augmenter : {'fixed', 'random_amplitude', 'range'}
+        The noise that is learned: of one sigma (Eq. 8), of sigma times a normal draw per image (Eq. 9), or of a sigma
+        drawn per image from a range of which both ends are learned (as in the authors' code), from 0.1 to 1 ``start``.
     """
 
-    sigma: tuple[NoiseLevel, ...] = LEVELS
-    start: float = 0.4
-    test: tuple[NoiseLevel, ...] = LEVELS
-    test_repeats: int = 2
-    baselines: bool = True
-    cohort: Literal["template-64", "template-96", "template-192"] = "template-96"
-    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
-    outer: OuterSettings = field(default_factory=OuterSettings)
-    generator: GeneratorName = "batched"
-    synthesis: CornucopiaConfig = PAPER
-    pace: Pace = field(default_factory=Pace)
-
-    def __post_init__(self) -> None:
-        for name in ("sigma", "test"):
-            labels = [level.label for level in getattr(self, name)]
-            if not labels or len(set(labels)) != len(labels):
-                raise ValueError(f"{name} must list at least one noise level, each once, got {labels}")
-        if not 0 < self.start < float("inf"):
-            raise ValueError(f"start must be a positive number, got {self.start}")
-        if self.test_repeats < 1:
-            raise ValueError(f"test_repeats must be at least 1, got {self.test_repeats}")
-        if self.outer.warmup >= self.segmenter.steps:
-            raise ValueError(
-                f"outer.warmup must be below segmenter.steps = {self.segmenter.steps}, got {self.outer.warmup}"
-            )
-        if not self.outer.outer_steps(self.segmenter.steps):
-            raise ValueError(
-                f"outer.average must leave an outer step in segmenter.steps = {self.segmenter.steps} with outer.warmup "
-                f"= {self.outer.warmup} and outer.every = {self.outer.every}, got {self.outer.average}"
-            )
+    augmenter: Literal["fixed", "random_amplitude", "range"] = "fixed"
 
 
 PRESETS = {
@@ -138,62 +81,35 @@ def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset level, train its baselines, and test the three segmenters on every level."""
     config: NoiseConfig = context.config
     material = gather(context, config.synthesis, config.test_repeats, config.generator)
-    rows: list[dict[str, Any]] = []
-    examples: dict[str, NDArray[Any]] = {}
-    for level in config.sigma:
-        augmenter = GaussianNoise(config.start)
-        real = Corrupted(material.generator, level)
-        found = learn(context, material, learning(level.label), augmenter, real, _observe(augmenter))
-        sigma = found.mean["sigma"]
-        trained: dict[str, tuple[nn.Module, Any, float]] = {"L": (found.segmenter, None, found.seconds)}
-        if config.baselines:
-            same = Corrupted(material.generator, NoiseLevel(sigma, sigma))
-            naive, seconds = train_plain(context, material, f"sigma={level.label}/naive", real)
-            optimised, more_seconds = train_plain(context, material, f"sigma={level.label}/optimised", same)
-            trained = {"N": (naive, level.to_json(), seconds), **trained, "O": (optimised, sigma, more_seconds)}
-        for model, (segmenter, sigma_train, seconds) in trained.items():
-            rows.append(
-                {
-                    "model": model,
-                    "sigma_true": level.to_json(),
-                    "sigma_learned": sigma,
-                    "sigma_sd": found.sd["sigma"],
-                    "sigma_train": sigma_train,
-                    "steps": config.segmenter.steps,
-                    "wall_s": round(seconds, 3),
-                    "dice": evaluate(segmenter, material.test, config.test, context.device),
-                }
-            )
-        segmenters = {model: segmenter for model, (segmenter, *_) in trained.items()}
-        examples.update(_examples(context, material.test, level, sigma, segmenters))
+    rows, examples = recover(context, material, [_case(config, level) for level in config.sigma])
     save_examples(context.folder, examples)
     return {"rows": rows, "reference": NOISE_ONLY}
 
 
-def learning(label: str) -> str:
-    """Name of the stage that learns a level."""
-    return f"sigma={label}/learn"
+def _case(config: NoiseConfig, level: NoiseLevel) -> Case:
+    truth = {"sigma_true": level.to_json(), "augmenter": config.augmenter}
+    if config.augmenter == "range":
+        return Case(level, level, NoiseRange(0.1 * config.start, config.start), truth, _range, _known_range)
+    if config.augmenter == "random_amplitude":
+        return Case(level, level, RandomAmplitudeNoise(config.start), truth, _sigma)
+    return Case(level, level, GaussianNoise(config.start), truth, _sigma, _known)
 
 
-def _observe(augmenter: GaussianNoise) -> Callable[[], dict[str, float]]:
-    return lambda: {"sigma": augmenter.sigma.item()}
+def _sigma(found: Learned) -> dict[str, Any]:
+    return {"sigma_learned": found.mean["sigma"], "sigma_sd": found.sd["sigma"]}
 
 
-def _examples(
-    context: StudyContext, test: TestSet, level: NoiseLevel, sigma: float, segmenters: Mapping[str, nn.Module]
-) -> dict[str, NDArray[Any]]:
-    """One test image three ways (Figure 2) and its segmentations, keyed by the level."""
-    item = test.fullest()
-    clean, real = test.images[item : item + 1], test.noisy(level)[item : item + 1]
-    draws = standard_normal(clean, generator_for(context.seed, "example", level.label))
-    shown = {
-        "noise_free": clean[0, 0],
-        "learned": add_noise(clean, sigma, draws)[0, 0],
-        "real": real[0, 0],
-        "truth": test.labels[item],
-        **{model: segment(segmenter, real, context.device)[0] for model, segmenter in segmenters.items()},
-    }
-    return {f"{level.label}/{name}": middle_plane(image).numpy() for name, image in shown.items()}
+def _range(found: Learned) -> dict[str, Any]:
+    ends = ("sigma_low", "sigma_high")
+    return {"sigma_learned": [found.mean[end] for end in ends], "sigma_sd": [found.sd[end] for end in ends]}
+
+
+def _known(found: Learned) -> NoiseLevel:
+    return NoiseLevel(found.mean["sigma"], found.mean["sigma"])
+
+
+def _known_range(found: Learned) -> NoiseLevel:
+    return NoiseLevel(found.mean["sigma_low"], found.mean["sigma_high"])
 
 
 def report(folder: RunFolder) -> ReportContent:
@@ -202,7 +118,8 @@ def report(folder: RunFolder) -> ReportContent:
     learned = [row for row in rows if row["model"] == "L"]
     labels = [_label(row["sigma_true"]) for row in learned]
     records, shown = folder.read_metrics(), load_examples(folder)
-    courses = {name: trajectory_of(records, learning(name), "sigma") for name in labels}
+    observed = "sigma_high" if config["augmenter"] == "range" else "sigma"
+    courses = {name: trajectory_of(records, learning(name), observed) for name in labels}
     class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
     published = dict(zip(NOISE_ONLY["levels"], NOISE_ONLY["table_1"], strict=True))
     return ReportContent(
@@ -222,9 +139,14 @@ def _label(value: Any) -> str:
     return NoiseLevel.from_json(value).label
 
 
+def _learned(value: float | list[float]) -> str:
+    """A level as it was learned, to more digits than a label has."""
+    return f"{value:.4f}" if isinstance(value, float) else f"U[{value[0]:.4f}, {value[1]:.4f}]"
+
+
 def _summary(learned: list[dict[str, Any]], config: dict[str, Any]) -> list[str]:
     found = [
-        f"Preset sigma {_label(row['sigma_true'])}: learned {row['sigma_learned']:.4f}"
+        f"Preset sigma {_label(row['sigma_true'])}: learned {_learned(row['sigma_learned'])}"
         + ("." if error_of(row) is None else f", an error of {error_of(row):.4f}.")
         for row in learned
     ]
@@ -246,4 +168,5 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=report,
+    grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", _label, learning),
 )

@@ -5,16 +5,14 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from metasynth import __version__
+from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, run_grid
 from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import MetasynthError, UsageError
-
-if TYPE_CHECKING:
-    from metasynth.training.records import RunFolder
 
 INTERRUPTED = 130
 
@@ -102,10 +100,14 @@ def list_() -> None:
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Seed of every random draw; 0 by default.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
-@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+@grid_options
+@click.option("--resume", is_flag=True, help="Continue the run, or the runs, in --out.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
-    "--threads", metavar="N", type=click.IntRange(min=1), help="CPU threads of torch; half of the cores by default."
+    "--threads",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="CPU threads of torch; by default half of the cores, and one in each of several runs.",
 )
 @click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
 def run(
@@ -115,6 +117,9 @@ def run(
     out: Path | None,
     seed: int | None,
     overrides: tuple[str, ...],
+    seeds: int | None,
+    vary: tuple[str, ...],
+    jobs: int | None,
     resume: bool,
     device: str,
     threads: int | None,
@@ -124,7 +129,12 @@ def run(
 
     A resumed run keeps the preset, settings, seed and cache it was started with; if they are given again they
     must be the same.
+
+    With --seeds or --vary, every combination of seed and values is a run in a folder of its own inside --out, in a
+    process of its own, and the report is on all of them.
     """
+    from metasynth.training.grid_folder import GRID
+    from metasynth.training.records import CONFIG
     from metasynth.training.study import execute, load_experiment
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -134,47 +144,62 @@ def run(
         )
     if resume and out is None:
         raise UsageError("--resume: needs --out DIR, the folder of the run to continue")
+    grid = is_grid(out, resume, seeds, vary, jobs)
     study = load_experiment(experiment)
     if out is None:
-        out = Path("runs") / f"{experiment}-{preset or 'quick'}-seed{seed or 0}-{time.strftime('%Y%m%d-%H%M%S')}"
+        first = seed or 0
+        which = f"seeds{first}-{first + (seeds or 1) - 1}" if grid else f"seed{first}"
+        out = Path("runs") / f"{experiment}-{preset or 'quick'}-{which}-{time.strftime('%Y%m%d-%H%M%S')}"
+    failure = None
     click.echo(f"Run folder: {out}", err=True)
     try:
-        folder = execute(
-            study,
-            out,
-            preset=preset,
-            overrides=overrides,
-            seed=seed,
-            data=data,
-            resume=resume,
-            device=device,
-            threads=threads,
-            quiet=quiet,
-        )
+        if grid:
+            request = GridRequest(preset, seeds, seed, vary, overrides, data, device, threads)
+            failure = run_grid(study, out, request, resume=resume, jobs=jobs, quiet=quiet)
+        else:
+            execute(
+                study,
+                out,
+                preset=preset,
+                overrides=overrides,
+                seed=seed,
+                data=data,
+                resume=resume,
+                device=device,
+                threads=threads,
+                quiet=quiet,
+            )
     except KeyboardInterrupt:
         again = f"metasynth run {experiment} --resume --out {shlex.quote(str(out))}"
-        begun = (out / "config.json").is_file()
+        begun = any((out / name).is_file() for name in (CONFIG, GRID))
         raise _Stopped(f"Interrupted. {f'Continue with: {again}' if begun else 'Nothing was begun.'}") from None
-    _show(folder)
+    _show(out)
+    if failure:
+        raise failure
 
 
 @main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def report(runs: tuple[Path, ...]) -> None:
-    """Write the tables, figures and page of finished runs again."""
+    """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
+    from metasynth.training.grid_folder import GRID, GridFolder
     from metasynth.training.records import RunFolder
     from metasynth.training.study import load_experiment, write_run_report
 
     for path in runs:
-        folder = RunFolder.open(path)
-        write_run_report(load_experiment(folder.manifest["experiment"]), folder)
-        _show(folder)
+        if (path / GRID).is_file():
+            several = GridFolder.open(path)
+            report_grid(load_experiment(several.grid.experiment), several)
+        else:
+            folder = RunFolder.open(path)
+            write_run_report(load_experiment(folder.manifest["experiment"]), folder)
+        _show(path)
 
 
-def _show(folder: "RunFolder") -> None:
+def _show(folder: Path) -> None:
     """Print the tables and where the page is."""
-    click.echo((folder.path / "table.md").read_text(encoding="utf-8").rstrip())
-    click.echo(f"\nReport: {folder.path / 'report.html'}")
+    click.echo((folder / "table.md").read_text(encoding="utf-8").rstrip())
+    click.echo(f"\nReport: {folder / 'report.html'}")
 
 
 @main.group(cls=_Commands)

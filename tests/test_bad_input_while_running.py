@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 from click.testing import CliRunner
-from metasynth.experiments import noise
 from tiny_noise import arguments, make_cache, results
 
 from metasynth.cli import main
-from metasynth.training import loop
+from metasynth.training import loop, recovery_study
 from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.records import RunFolder
 from metasynth.training.seeding import derive_seed
@@ -146,7 +145,7 @@ class Spoiled:
 def test_a_loss_that_is_not_finite(tmp_path, cache, whole):
     with pytest.MonkeyPatch.context() as patch:
         seed = derive_seed(0, "outer", 7)
-        patch.setattr(noise, "Corrupted", lambda generator, level: Spoiled(Corrupted(generator, level), seed))
+        patch.setattr(recovery_study, "Corrupted", lambda *parts: Spoiled(Corrupted(*parts), seed))
         line = failed(CliRunner().invoke(main, arguments(tmp_path / "run", cache, **SMALL)))
     latest = tmp_path / "run" / "checkpoints" / "sigma=0.1-learn" / "latest.pt"
     assert line == (

@@ -1,19 +1,39 @@
-"""The page of a run: one file with its tables, figures, settings and surroundings, which fetches nothing."""
+"""The page of a run or a grid: one file with its tables, figures, settings and surroundings, which fetches nothing."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from metasynth.report.style import png
 from metasynth.report.tables import Table
-from metasynth.training.records import RunFolder
+
+
+class Reported(Protocol):
+    """The folder of finished work: a `metasynth.training.records.RunFolder`, or that of a grid of runs."""
+
+    path: Path
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """``rows`` and what they come from."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What was asked for, with dotted keys."""
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What it ran on, with ``started`` (seconds since 1970) and ``resumed``, one entry a time."""
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write one whole file, atomically."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +47,7 @@ class ReportFigure:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What a study has to say about a finished run.
+    """What a study has to say about a finished run, or a grid of runs.
 
     Attributes:
         title: the question or the finding.
@@ -43,7 +63,7 @@ class ReportContent:
     figures: Sequence[ReportFigure]
 
 
-def write_report(folder: RunFolder, content: ReportContent) -> Path:
+def write_report(folder: Reported, content: ReportContent) -> Path:
     """Write table.csv, table.md, figures/*.png and report.html, each atomically; return the page's place.
 
     Raises:
@@ -65,7 +85,7 @@ def _markdown(tables: Sequence[Table]) -> str:
     return "\n".join(f"{table.caption}\n\n{table.markdown()}" for table in tables)
 
 
-def _page(folder: RunFolder, results: dict[str, Any], content: ReportContent, images: dict[str, bytes]) -> str:
+def _page(folder: Reported, results: dict[str, Any], content: ReportContent, images: dict[str, bytes]) -> str:
     source = files("metasynth.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
     figures = [
@@ -76,12 +96,20 @@ def _page(folder: RunFolder, results: dict[str, Any], content: ReportContent, im
         content=content,
         tables=[(table, table.numeric(), table.cells()) for table in content.tables],
         figures=figures,
-        results=results,
-        minutes=results["wall_s"] / 60,
+        what=f"{folder.path.resolve().name}: {', '.join(_facts(results))}",
         settings=folder.settings,
         environment=_readable(folder.environment),
-        name=folder.path.resolve().name,
     )
+
+
+def _facts(results: dict[str, Any]) -> list[str]:
+    """What was run, for the line under the title; a grid has several seeds and no device of its own."""
+    facts = [f"experiment {results['experiment']}", f"preset {results['preset']}"]
+    if "seed" in results:
+        facts += [f"seed {results['seed']}", results["device"]]
+    else:
+        facts += [f"seeds {', '.join(map(str, results['seeds']))}"]
+    return [*facts, f"{results['wall_s'] / 60:.1f} minutes"]
 
 
 def _readable(environment: dict[str, Any]) -> dict[str, Any]:

@@ -31,3 +31,26 @@ NOISE_ONLY: dict[str, Any] = {
     },
 }
 """Section 4.1.1: rows of Table 2 are the levels trained on, columns those tested on."""
+
+NOISE_AND_INU: dict[str, Any] = {
+    "source": "Hu et al., Learn2Synth, ICCV 2025, Tables 3 and 4 (434 OASIS subjects, full scale)",
+    "levels": ["0", "0.05", "0.1", "0.15", "U[0.025, 0.2]"],
+    "table_3": [0.018, 0.049, 0.085, 0.147, 0.134],
+    "table_4": {
+        "parametric": [
+            [0.924, 0.867, 0.748, 0.619, 0.729],
+            [0.900, 0.894, 0.867, 0.696, 0.744],
+            [0.894, 0.889, 0.872, 0.832, 0.849],
+            [0.881, 0.869, 0.856, 0.854, 0.862],
+            [0.875, 0.868, 0.870, 0.851, 0.867],
+        ],
+        "nonparametric": [
+            [0.903, 0.871, 0.752, 0.603, 0.769],
+            [0.891, 0.886, 0.859, 0.749, 0.792],
+            [0.884, 0.877, 0.865, 0.828, 0.839],
+            [0.878, 0.864, 0.851, 0.837, 0.844],
+            [0.869, 0.858, 0.843, 0.831, 0.850],
+        ],
+    },
+}
+"""Section 4.1.2, of Learn2Synth's segmenter alone; rows and columns as above."""

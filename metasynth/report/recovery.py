@@ -62,9 +62,53 @@ def sigma_table(learned: Sequence[Row], label: Label, published: Mapping[str, fl
 
 
 def error_of(row: Row) -> float | None:
-    """|learned - true|; None where the truth is a range."""
-    truth = row["sigma_true"]
-    return abs(row["sigma_learned"] - truth) if isinstance(truth, int | float) else None
+    """|learned - true|; None where one of them is a range, or the augmenter's sigma means something else."""
+    truth, learned = row["sigma_true"], row["sigma_learned"]
+    comparable = row.get("augmenter", "fixed") in ("fixed", "parametric")
+    numbers = isinstance(truth, int | float) and isinstance(learned, int | float)
+    return abs(learned - truth) if comparable and numbers else None
+
+
+def exponent_table(learned: Sequence[Row], label: Label, names: Sequence[str]) -> Table:
+    """Preset against learned exponents of the fields (Eq. 7), one row a setting and field.
+
+    Parameters
+    ----------
+    learned : sequence of rows
+        Those of model L, with ``c_true``, ``c_learned`` and ``c_sd``.
+    label : callable
+        The label of a ``sigma_true``.
+    names : sequence of str
+        Of the exponents, in their order.
+    """
+    records = [
+        {"noise": label(row["sigma_true"]), "field": name, "preset": true, "learned": found, "error": error, "sd": sd}
+        for row in learned
+        for name, true, found, sd in zip(names, row["c_true"], row["c_learned"], row["c_sd"], strict=True)
+        for error in [abs(found - true)]
+    ]
+    headings = {"noise": "preset σ", "field": "exponent", "preset": "preset c", "learned": "learned c"}
+    headings |= {"error": "absolute error", "sd": "sd over the tail"}
+    return Table.from_records("Preset and learned exponents of the fields, coarsest first.", records, headings)
+
+
+def exponent_figures(
+    courses: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]],
+    learned: Sequence[Row],
+    label: Label,
+    start: float,
+) -> list[ReportFigure]:
+    """The exponents against outer steps, one figure a setting; ``courses`` by label and name of the exponent."""
+    figures = []
+    for index, row in enumerate(learned):
+        name = label(row["sigma_true"])
+        series = [
+            Series(field, [0, *steps], [start, *values], true)
+            for (field, (steps, values)), true in zip(courses[name].items(), row["c_true"], strict=True)
+        ]
+        caption = f"Exponents of the fields against outer steps, for real σ {name}; the truth is the dashed line."
+        figures.append(ReportFigure(f"exponents-{index}", caption, trajectory(series, ylabel="c")))
+    return figures
 
 
 def dice_table(rows: Sequence[Row], label: Label) -> Table:

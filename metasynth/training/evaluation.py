@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
 from metasynth.data.dataset import SliceDataset
 from metasynth.segment.metrics import DiceAccumulator
@@ -18,11 +19,14 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class TestSet:
-    """Noise-free test images, made once a run and shared by every model and condition.
+    """Test images without noise, made once a run and shared by every model and condition.
 
     Attributes
     ----------
+    clean : Tensor (N, 1, *S)
+        As they were synthesised.
     images : Tensor (N, 1, *S)
+        With all of the corruption but noise.
     labels : Tensor (N, *S)
     subject : Tensor (N,)
         Index into ``subjects``.
@@ -33,6 +37,7 @@ class TestSet:
 
     __test__ = False  # pytest takes the name for a test
 
+    clean: Tensor
     images: Tensor
     labels: Tensor
     subject: Tensor
@@ -56,12 +61,21 @@ def middle_plane(image: Tensor) -> Tensor:
     return image[image.shape[0] // 2] if image.ndim == 3 else image
 
 
-def make_test_set(dataset: SliceDataset, generator: ImageGenerator, seed: int, repeats: int) -> TestSet:
-    """``repeats`` noise-free images of every item of the test subjects."""
+def make_test_set(
+    dataset: SliceDataset,
+    generator: ImageGenerator,
+    seed: int,
+    repeats: int,
+    corruption: Corruption | None = None,
+) -> TestSet:
+    """``repeats`` images of every item of the test subjects, with a corruption that all conditions share."""
     everything = dataset.read(torch.arange(len(dataset)))
     made = [generator(everything.labels, generator_for(seed, "test images", repeat)) for repeat in range(repeats)]
+    clean = torch.cat([images for images, _ in made])
+    corrupted = clean if corruption is None else corruption.corrupt(clean, generator_for(seed, "test corruption"))
     return TestSet(
-        images=torch.cat([images for images, _ in made]),
+        clean=clean,
+        images=corrupted,
         labels=torch.cat([labels for _, labels in made]),
         subject=everything.subject.repeat(repeats),
         subjects=dataset.subjects,

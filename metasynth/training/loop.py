@@ -81,8 +81,6 @@ class Bilevel:
     solver : BilevelSolver
     outer : OuterSettings
         Learning rate of the outer level over time.
-    steps : int
-        Length of the stage.
     observe : callable
         Gives the outer parameters to record, by name.
     """
@@ -91,20 +89,19 @@ class Bilevel:
         self,
         solver: BilevelSolver,
         outer: OuterSettings,
-        steps: int,
         observe: Callable[[], dict[str, float]],
     ) -> None:
         self.solver = solver
         self._outer = outer
-        self._steps = steps
         self._observe = observe
+        self._rates = [group["lr"] for group in solver.outer_optimizer.param_groups]
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
         """A plain inner step, or one with a hypergradient where the batch brings real examples."""
         if batch.outer is None:
             return {"inner_loss": self.solver.inner_step(batch.inner).inner_loss}
-        for group in self.solver.outer_optimizer.param_groups:
-            group["lr"] = self._outer.lr_at(index, self._steps)
+        for group, rate in zip(self.solver.outer_optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self._outer.rate_at(index)
         report = self.solver.step([batch.inner], batch.outer, batch.reference)
         record: dict[str, Any] = {"inner_loss": report.inner_loss, "outer_loss": report.outer_loss}
         if report.reference_loss is not None:

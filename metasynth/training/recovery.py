@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from metasynth.augment.corruption import Corruption
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
@@ -88,9 +89,16 @@ _GENERATORS: dict[str, type[BatchedGenerator] | type[CornucopiaGenerator]] = {
 
 
 def gather(
-    context: StudyContext, synthesis: CornucopiaConfig, test_repeats: int, generator_name: GeneratorName = "batched"
+    context: StudyContext,
+    synthesis: CornucopiaConfig,
+    test_repeats: int,
+    generator_name: GeneratorName = "batched",
+    corruption: Corruption | None = None,
 ) -> Material:
-    """Open the run's cache, divide its subjects (60/20/20, kept in split.json) and make the test images."""
+    """Open the run's cache, divide its subjects (60/20/20, kept in split.json) and make the test images.
+
+    ``corruption`` is what all test images have whatever their noise.
+    """
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     split = _kept_split(context, cache)
     # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
@@ -98,7 +106,7 @@ def gather(
     held_out = SliceDataset(cache, split.test)
     return Material(
         train=SliceDataset(cache, split.train),
-        test=make_test_set(held_out, generator, context.seed, test_repeats),
+        test=make_test_set(held_out, generator, context.seed, test_repeats, corruption),
         generator=generator,
         n_classes=cache.n_classes,
         ndim=len(cache.shape),

@@ -1,13 +1,12 @@
 """Settings that studies share: the segmenter's training and the outer level."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from metasynth.augment.residual import ResidualNetwork
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.mixed import Mixed
@@ -106,6 +105,8 @@ class OuterSettings:
     ----------
     lr : float
         Learning rate of Adam on the unconstrained outer parameters.
+    network_lr : float
+        The same for the weights of an augmenting network.
     betas : tuple of two float
         Decay of its first and second moments.
     batch_size : int
@@ -123,13 +124,15 @@ class OuterSettings:
         How the mixed second derivative is computed; see `metasynth.bilevel`.
     samples, chunk : int
         See `metasynth.bilevel.parts.InParts`; 0 means all.
-    hold : float
-        Fraction of the outer steps at the full rate; over the rest it falls along a half cosine to ``final`` times it.
-    final : float
-        See ``hold``.
+    hold : int
+        Outer steps at the full rate, in which the parameters travel to where they belong.
+    settle : int
+        At outer step t from then on the rate is ``settle`` / (``settle`` + t - ``hold``) of it (Robbins & Monro 1951),
+        so that the last values rest on all draws and not on the latest alone. 0: the rate never falls.
     """
 
     lr: float = 0.03
+    network_lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     batch_size: int = 8
     warmup: int = PERSISTENT.warmup
@@ -138,20 +141,20 @@ class OuterSettings:
     memory: float = PERSISTENT.memory
     clip: float = PERSISTENT.clip or 0.0
     average: int = PERSISTENT.average
-    hold: float = 0.5
-    final: float = 0.1
+    hold: int = 100
+    settle: int = 15
     strategy: Literal["mixed", "forward", "finite_difference"] = "mixed"
     samples: int = 0
     chunk: int = 0
 
     def __post_init__(self) -> None:
-        _require_positive(lr=self.lr)
+        _require_positive(lr=self.lr, network_lr=self.network_lr)
         _require_at_least(1, batch_size=self.batch_size, every=self.every)
-        _require_at_least(0, warmup=self.warmup, samples=self.samples, chunk=self.chunk)
+        _require_at_least(
+            0, warmup=self.warmup, hold=self.hold, settle=self.settle, samples=self.samples, chunk=self.chunk
+        )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
-        if not (0 <= self.hold <= 1 and 0 <= self.final <= 1):
-            raise ValueError(f"hold and final must be in [0, 1], got {self.hold} and {self.final}")
         self.step_options()
 
     def step_options(self) -> OuterStep:
@@ -171,9 +174,13 @@ class OuterSettings:
             return strategy
         return InParts(strategy, self.samples or None, self.chunk or None)
 
-    def optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
-        """Adam on the outer parameters."""
-        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)
+    def optimizer(self, augmenter: nn.Module) -> torch.optim.Adam:
+        """Adam on the augmenter's parameters, those of networks in a group of their own."""
+        networks = [m.network for m in augmenter.modules() if isinstance(m, ResidualNetwork)]
+        weights = {id(p): p for network in networks for p in network.parameters()}
+        others = [p for p in augmenter.parameters() if id(p) not in weights]
+        groups = [{"params": others, "lr": self.lr}, {"params": list(weights.values()), "lr": self.network_lr}]
+        return torch.optim.Adam([group for group in groups if group["params"]], lr=self.lr, betas=self.betas)
 
     def is_due(self, step: int) -> bool:
         """Whether inner step ``step`` (from 0) takes a hypergradient."""
@@ -183,13 +190,10 @@ class OuterSettings:
         """Outer steps in ``steps`` inner steps."""
         return sum(map(self.is_due, range(steps))) // self.average
 
-    def lr_at(self, step: int, steps: int) -> float:
-        """The outer learning rate at inner step ``step`` of ``steps``."""
-        done = (step - self.warmup) / max(1, steps - self.warmup)
-        if done <= self.hold:
-            return self.lr
-        fall = 0.5 * (1 + math.cos(math.pi * (done - self.hold) / (1 - self.hold)))
-        return self.lr * (self.final + (1 - self.final) * fall)
+    def rate_at(self, step: int) -> float:
+        """What the learning rates are multiplied by at inner step ``step`` (from 0)."""
+        falling = (step - self.warmup) // (self.every * self.average) - self.hold
+        return 1.0 if self.settle == 0 or falling <= 0 else self.settle / (self.settle + falling)
 
 
 def _require_at_least(bound: int, **values: int) -> None:

@@ -4,12 +4,12 @@ All segmenters of a run start from the same weights and see the same label maps 
 that what tells them apart is their augmentation alone.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
 
+from metasynth.augment.augmenter import Augmenter
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.training.loop import Bilevel, Pace, Stage, Supervised, bilevel_losses, run_stage
@@ -58,9 +58,8 @@ def learn(
     context: StudyContext,
     material: Material,
     name: str,
-    augmenter: nn.Module,
+    augmenter: Augmenter,
     real: Source,
-    observe: Callable[[], dict[str, float]],
 ) -> Learned:
     """Learn2Synth (paper section 3.1): train a segmenter on augmented synthetic images, the augmenter on real ones.
 
@@ -70,12 +69,10 @@ def learn(
         The run and its data.
     name : str
         Of the stage.
-    augmenter : torch.nn.Module
-        ``augmenter(images, draws)``; its parameters are learned in place.
+    augmenter : Augmenter
+        Learned in place; what it observes is recorded.
     real : callable
         Makes the real examples.
-    observe : callable
-        The outer parameters to record, by name.
     """
     settings: TrainingSettings = context.config
     inner, outer = settings.segmenter, settings.outer
@@ -86,19 +83,19 @@ def learn(
         segmenter,
         inner.optimizer(segmenter),
         augmenter,
-        outer.optimizer(augmenter.parameters()),
+        outer.optimizer(augmenter),
         outer.hypergradient_strategy(),
         outer_step=outer.step_options(),
     )
-    data = _data(context, material, Synthetic(material.generator), real)
+    data = _data(context, material, Synthetic(material.generator, augmenter.draw), real)
 
     def note(record: dict[str, Any]) -> str:
-        return ", ".join([f"{key} {value:.3f}" for key, value in observe().items()] + [_loss(record)])
+        return ", ".join([f"{key} {value:.3f}" for key, value in augmenter.observed().items()] + [_loss(record)])
 
     stage = Stage(name, inner.steps, data, note)
-    seconds = run_stage(stage, Bilevel(solver, outer, inner.steps, observe), settings.pace, context)
+    seconds = run_stage(stage, Bilevel(solver, outer, augmenter.observed), settings.pace, context)
     records = context.folder.read_metrics()
-    tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in observe()}
+    tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in augmenter.observed()}
     return Learned(
         segmenter,
         mean={key: mean for key, (mean, _) in tails.items()},

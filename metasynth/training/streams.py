@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
+from metasynth.augment.augmenter import Augmenter, Draws
+from metasynth.augment.corruption import Corruption
+from metasynth.augment.noise import standard_normal
 from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
 from metasynth.errors import DataError, MetasynthError
 from metasynth.synthesis.generator import ImageGenerator
@@ -25,18 +26,17 @@ from metasynth.training.seeding import generator_for
 class Example(NamedTuple):
     """Images with their truth.
 
-    ``images`` (B, 1, *S) float32; ``labels`` (B, *S) int64; ``draws`` (B, 1, *S) standard normal draws for the
-    augmenter, or None where the images are final.
+    ``images`` (B, 1, *S) float32; ``labels`` (B, *S) int64; ``draws`` what the augmenter is to apply, a tensor (B, ...)
+    or a nested tuple of such, or None where the images are final.
     """
 
     images: Tensor
     labels: Tensor
-    draws: Tensor | None
+    draws: Draws | None
 
     def to(self, device: str) -> "Example":
         """The same example on another device."""
-        draws = None if self.draws is None else self.draws.to(device)
-        return Example(self.images.to(device), self.labels.to(device), draws)
+        return Example(*_mapped(lambda x: x.to(device), self))
 
 
 class StepBatch(NamedTuple):
@@ -51,38 +51,61 @@ class StepBatch(NamedTuple):
         return StepBatch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
+def _mapped(function: Callable[[Any], Any], parts: Any) -> Any:
+    """``function`` of every tensor or array in nested tuples; None stays, and tuples become plain ones."""
+    if parts is None:
+        return None
+    return tuple(_mapped(function, part) for part in parts) if isinstance(parts, tuple) else function(parts)
+
+
+Draw = Callable[[Tensor, torch.Generator], Draws]
+"""Makes an augmenter's draws for images; `metasynth.augment.augmenter.Augmenter.draw`."""
+
 Source = Callable[[Batch, torch.Generator], Example]
 """Makes an example from items of a cache; picklable, so that workers can have it."""
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Noise-free synthetic images, with draws for the augmenter to apply."""
+    """Clean synthetic images, with draws for the augmenter to apply."""
 
     generator: ImageGenerator
+    draw: Draw = standard_normal
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Images and deformed labels of a batch's label maps."""
         images, labels = self.generator(batch.labels, generator)
-        return Example(images, labels, standard_normal(images, generator))
+        return Example(images, labels, self.draw(images, generator))
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Synthetic images with noise of a known level: the "real" domain of the paper's section 4.1.
+    """Synthetic images with a known corruption: the "real" domain of the paper's section 4.1.
 
-    From the same generator state it makes the same noise-free images and draws as `Synthetic`.
+    From the same generator state it makes the same clean images as `Synthetic`.
     """
 
     generator: ImageGenerator
-    level: NoiseLevel
+    corruption: Corruption
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
-        """Noisy images and deformed labels of a batch's label maps."""
-        clean = Synthetic(self.generator)(batch, generator)
-        assert clean.draws is not None
-        sigma = self.level.draw(len(clean.images), generator)
-        return Example(add_noise(clean.images, sigma, clean.draws), clean.labels, None)
+        """Corrupted images and deformed labels of a batch's label maps."""
+        images, labels = self.generator(batch.labels, generator)
+        return Example(self.corruption.corrupt(images, generator), labels, None)
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Synthetic images as an augmenter that is no longer learned makes them."""
+
+    generator: ImageGenerator
+    augmenter: Augmenter
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """Augmented images and deformed labels of a batch's label maps."""
+        images, labels = self.generator(batch.labels, generator)
+        with torch.no_grad():
+            return Example(self.augmenter(images, self.augmenter.draw(images, generator)), labels, None)
 
 
 @dataclass(frozen=True)
@@ -169,7 +192,8 @@ def stream(data: StepData, start: int, stop: int, workers: int) -> Iterator[Step
         yield _as_tensors(made)
 
 
-_Arrays = tuple[tuple[NDArray[Any] | None, ...] | None, ...]
+_Arrays = tuple[Any, ...]
+"""A `StepBatch` as nested plain tuples, with arrays for tensors."""
 
 
 @dataclass(frozen=True)
@@ -187,15 +211,12 @@ class _Made(Dataset[_Arrays | MetasynthError]):
             batch = self.data[step]
         except MetasynthError as error:
             return error
-        return tuple(None if part is None else tuple(None if x is None else x.numpy() for x in part) for part in batch)
+        return _mapped(Tensor.numpy, batch)
 
 
 def _as_tensors(made: _Arrays) -> StepBatch:
-    parts = (
-        None if part is None else Example(*(None if x is None else torch.from_numpy(x) for x in part))  # type: ignore[arg-type]
-        for part in made
-    )
-    return StepBatch(*parts)  # type: ignore[arg-type]
+    parts = _mapped(torch.from_numpy, made)
+    return StepBatch(*(None if part is None else Example(*part) for part in parts))  # type: ignore[arg-type]
 
 
 def _unchanged(made: Any) -> Any:

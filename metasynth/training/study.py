@@ -16,6 +16,7 @@ from metasynth.errors import MetasynthError, RunError, UsageError
 from metasynth.training.config import apply_overrides, from_dict, nearest, to_dict
 from metasynth.training.device import configure_torch
 from metasynth.training.environment import describe_environment
+from metasynth.training.grid_folder import GridFolder
 from metasynth.training.manifest import make_manifest
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
@@ -88,6 +89,7 @@ class Experiment:
             folder is made.
         run: does the work and returns ``{"rows": [{...}], "reference": {...}}``.
         report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
+        grid_report: the same of a grid of runs; without it, every number of the rows is summarised over seeds.
 
     """
 
@@ -97,6 +99,7 @@ class Experiment:
     prepare: Callable[[Any, Path | None, Progress], PreparedData]
     run: Callable[[StudyContext], dict[str, Any]]
     report: Callable[[RunFolder], Any]
+    grid_report: Callable[[GridFolder], Any] | None = None
 
 
 def discover_experiments() -> dict[str, EntryPoint]:
@@ -161,7 +164,7 @@ def execute(
     asked = _Request(preset, seed, data, device, threads)
     settled = asked if earlier is None else asked.completed_by(earlier)
     preset = settled.preset or "quick"
-    start = _preset(experiment, preset)
+    start = preset_settings(experiment, preset)
     if earlier is not None and asked.preset is None and not overrides:
         config = from_dict(type(start), earlier.manifest["config"])
     else:
@@ -232,7 +235,8 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
     write_report(folder, experiment.report(folder))
 
 
-def _preset(experiment: Experiment, name: str) -> Any:
+def preset_settings(experiment: Experiment, name: str) -> Any:
+    """The settings of a preset; UsageError if there is none of that name."""
     if name not in experiment.presets:
         hint = nearest(name, experiment.presets)
         every = f" (presets: {', '.join(experiment.presets)})" if hint.startswith("did") else ""

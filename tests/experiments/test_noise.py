@@ -62,7 +62,17 @@ def test_rows_have_every_field(run):
         (model, sigma) for sigma in (0.05, [0.025, 0.2]) for model in "NLO"
     ]
     for row in rows:
-        fields = {"model", "sigma_true", "sigma_learned", "sigma_sd", "sigma_train", "steps", "wall_s", "dice"}
+        fields = {
+            "model",
+            "augmenter",
+            "sigma_true",
+            "sigma_learned",
+            "sigma_sd",
+            "sigma_train",
+            "steps",
+            "wall_s",
+            "dice",
+        }
         assert set(row) == fields
         assert row["steps"] == STEPS
         assert row["wall_s"] > 0

@@ -6,6 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metasynth.augment.compose import nonparametric
+from metasynth.augment.noise import GaussianNoise
+from metasynth.augment.residual import residual_unet
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.mixed import Mixed
@@ -28,38 +31,45 @@ def test_outer_steps_are_whole_averages(warmup, every, average, steps):
     assert OuterSettings(warmup=warmup, every=every, average=average).outer_steps(steps) == due // average
 
 
-def test_the_rate_is_held_and_falls_along_half_a_cosine():
-    outer = OuterSettings(lr=0.4, warmup=100, hold=0.5, final=0.1)
-    steps = 300
-    assert [outer.lr_at(step, steps) for step in (0, 100, 150, 200)] == [0.4] * 4  # 100 of 200 steps are held
-    assert outer.lr_at(250, steps) == pytest.approx(0.4 * (0.1 + 0.9 * 0.5))
-    quarter = 0.5 * (1 + math.cos(math.pi / 4))
-    assert outer.lr_at(225, steps) == pytest.approx(0.4 * (0.1 + 0.9 * quarter))
-    assert outer.lr_at(300, steps) == pytest.approx(0.4 * 0.1)
+def test_the_rate_is_held_and_then_falls_as_one_over_t():
+    outer = OuterSettings(warmup=100, every=2, hold=50, settle=25)
+    assert [outer.rate_at(step) for step in (0, 100, 150, 200)] == [1.0] * 4  # 50 outer steps of 2 inner ones
+    assert outer.rate_at(250) == pytest.approx(1 / 2)
+    assert outer.rate_at(350) == pytest.approx(1 / 4)
+    assert OuterSettings(warmup=100, every=2, average=5, hold=10, settle=5).rate_at(250) == pytest.approx(1 / 2)
+    assert {OuterSettings(settle=0).rate_at(step) for step in range(0, 9000, 1000)} == {1.0}
 
 
-@given(hold=st.floats(0, 1), final=st.floats(0, 1), warmup=st.integers(0, 50), steps=st.integers(51, 200))
-def test_the_rate_never_rises_and_stays_between_its_ends(hold, final, warmup, steps):
-    outer = OuterSettings(lr=2.0, warmup=warmup, hold=hold, final=final)
-    rates = [outer.lr_at(step, steps) for step in range(warmup, steps)]
-    assert rates[0] == 2.0
-    assert all(a >= b - 1e-12 for a, b in pairwise(rates))
-    assert all(2.0 * final - 1e-12 <= rate <= 2.0 for rate in rates)
-
-
-def test_a_rate_that_is_held_throughout_or_not_at_all():
-    constant, falling = OuterSettings(warmup=0, hold=1.0), OuterSettings(warmup=0, hold=0.0, final=0.0)
-    assert {constant.lr_at(step, 50) for step in range(50)} == {constant.lr}
-    assert falling.lr_at(1, 50) < falling.lr
-    assert falling.lr_at(50, 50) == pytest.approx(0.0)
+@given(
+    hold=st.integers(0, 60),
+    settle=st.integers(1, 60),
+    warmup=st.integers(0, 50),
+    every=st.integers(1, 4),
+    steps=st.integers(51, 300),
+)
+def test_the_rate_never_rises_and_its_sum_has_no_bound(hold, settle, warmup, every, steps):
+    outer = OuterSettings(warmup=warmup, every=every, hold=hold, settle=settle)
+    rates = [outer.rate_at(step) for step in range(warmup, steps, every)]
+    assert rates[0] == 1.0
+    assert all(a >= b for a, b in pairwise(rates))
+    # Robbins and Monro's conditions hold: it falls as 1 / t, neither faster nor slower.
+    assert all(rate * (settle + max(0, t - hold)) == pytest.approx(settle) for t, rate in enumerate(rates))
 
 
 def test_the_outer_step_and_optimiser_take_the_settings():
     outer = OuterSettings(lr=0.2, betas=(0.5, 0.75), average=3, clip=2.0, memory=0.25)
     assert outer.step_options() == OuterStep(average=3, clip=2.0, memory=0.25, warmup=outer.warmup, every=outer.every)
     assert OuterSettings(clip=0.0).step_options().clip is None
-    (group,) = outer.optimizer([torch.zeros(1, requires_grad=True)]).param_groups
+    (group,) = outer.optimizer(GaussianNoise(0.1)).param_groups
     assert (group["lr"], group["betas"]) == (0.2, (0.5, 0.75))
+
+
+def test_the_weights_of_an_augmenting_network_have_a_rate_of_their_own():
+    augmenter = nonparametric(residual_unet(widths=(2, 4)), 0.1)
+    numbers, weights = OuterSettings(lr=0.2, network_lr=0.01).optimizer(augmenter).param_groups
+    assert (numbers["lr"], weights["lr"]) == (0.2, 0.01)
+    assert [p.ndim for p in numbers["params"]] == [0]
+    assert len(weights["params"]) == len(list(augmenter.parameters())) - 1
 
 
 def test_the_segmenter_is_the_paper_network_from_its_own_generator():
@@ -104,8 +114,8 @@ def test_the_losses_by_name():
         (OuterSettings, {"every": 0}, "every must be at least 1, got 0"),
         (OuterSettings, {"warmup": -1}, "warmup must be at least 0, got -1"),
         (OuterSettings, {"betas": (0.9, 1.0)}, r"betas must be in \[0, 1\), got \(0.9, 1.0\)"),
-        (OuterSettings, {"hold": 1.5}, r"hold and final must be in \[0, 1\], got 1.5 and 0.1"),
-        (OuterSettings, {"final": -0.1}, r"hold and final must be in \[0, 1\], got 0.5 and -0.1"),
+        (OuterSettings, {"settle": -1}, "settle must be at least 0, got -1"),
+        (OuterSettings, {"hold": -1}, "hold must be at least 0, got -1"),
         (OuterSettings, {"memory": 1.0}, r"memory must be in \[0, 1\), got 1.0"),
         (OuterSettings, {"clip": 0.5}, "clip must be above 1"),
         (OuterSettings, {"average": 0}, "average must be an integer of at least 1, got 0"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_noise import make_cache, session
 
+from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.errors import RunError
 from metasynth.synthesis.cornucopia import CornucopiaConfig
@@ -21,7 +22,7 @@ from metasynth.training.streams import Corrupted, Synthetic
 SYNTHESIS = CornucopiaConfig(elastic_nodes=4)
 STEPS = 12
 INNER = SegmenterSettings(widths=(4, 8), batch_size=2, steps=STEPS)
-OUTER = OuterSettings(batch_size=2, warmup=4, every=2, lr=0.1)
+OUTER = OuterSettings(hold=1, settle=2, batch_size=2, warmup=4, every=2, lr=0.1)
 PACE = Pace(checkpoint_every=3, workers=0)
 
 
@@ -47,12 +48,18 @@ class Poisoned:
         return example
 
 
-class Steep(torch.nn.Module):
+class Steep(Augmenter):
     """Gaussian noise whose derivative is not finite where an image holds a very large value."""
 
     def __init__(self, start):
         super().__init__()
         self.noise = GaussianNoise(start)
+
+    def draw(self, images, generator):
+        return self.noise.draw(images, generator)
+
+    def observed(self):
+        return self.noise.observed()
 
     def forward(self, images, draws):
         noisy = self.noise(images, draws)
@@ -74,8 +81,8 @@ def train(run, cache, resume=False, poison=None, start=0.4, settings=Settings())
             purpose, step, value = poison
             seed = derive_seed(0, purpose, step)
             real = Poisoned(real, seed, value)
-            patch.setattr(stages, "Synthetic", lambda generator: Poisoned(Synthetic(generator), seed, value))
-        found = learn(context, material, "learn", augmenter, real, lambda: {"sigma": augmenter.noise.sigma.item()})
+            patch.setattr(stages, "Synthetic", lambda *parts: Poisoned(Synthetic(*parts), seed, value))
+        found = learn(context, material, "learn", augmenter, real)
         return found, context.folder.read_metrics()
 
 
@@ -126,7 +133,7 @@ def test_the_outer_rate_follows_its_schedule(tmp_path, cache, monkeypatch):
 
     monkeypatch.setattr(torch.optim.Adam, "step", spy)
     train(tmp_path, cache)
-    assert rates == [OUTER.lr_at(step, STEPS) for step in (4, 6, 8, 10)]
+    assert rates == [OUTER.lr * OUTER.rate_at(step) for step in (4, 6, 8, 10)]
     assert rates[0] > rates[-1]
 
 

@@ -1,0 +1,128 @@
+"""The real loss as a function of an augmentation parameter, measured directly: the check on what is learned.
+
+Plain segmenters are trained with the augmentation fixed at each of several values, everything else being equal (the
+same label maps, clean images and initial weights), and tested on the real domain. The value that learning should find
+lies within the flat bottom of this curve; how flat it is says how well the value can be known at all.
+
+    python benchmarks/real_loss_profile.py --sigma 0.1 --values 0.02,0.05,0.07,0.1,0.14,0.2,0.3 [--seeds 2]
+    python benchmarks/real_loss_profile.py --sigma 0.05 --c 0.5,0.5,0.5 --vary c_low --values 0,0.25,0.5,0.75,1
+
+With ``--c`` the real images have intensity non-uniformity with these exponents too, and ``--vary`` says what is varied.
+"""
+
+import argparse
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+
+from metasynth.augment.bias_field import KnownBias
+from metasynth.augment.corruption import Corruption, Corruptions
+from metasynth.augment.noise import NoiseLevel
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.data.splits import make_split
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.config import PAPER
+from metasynth.training.device import keep_freed_memory
+from metasynth.training.evaluation import TestSet, evaluate, make_test_set
+from metasynth.training.loop import Supervised
+from metasynth.training.seeding import generator_for
+from metasynth.training.settings import SegmenterSettings
+from metasynth.training.streams import Corrupted, StepData, stream
+
+CHUNK = 32
+PARAMETERS = ("sigma", "c_low", "c_mid", "c_high")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trained segmenter: loss and mean Dice on the real domain's test images."""
+
+    parameter: str
+    value: float
+    seed: int
+    loss: float
+    dice: float
+
+
+def corruption(values: dict[str, float]) -> Corruption:
+    """Fields and noise with these parameters; no fields where there are no exponents."""
+    noise = NoiseLevel(values["sigma"], values["sigma"])
+    exponents = tuple(values[name] for name in PARAMETERS[1:] if name in values)
+    return Corruptions((KnownBias(exponents), noise)) if exponents else noise
+
+
+def trained(values: dict[str, float], seed: int, settings: SegmenterSettings, cache: Cache) -> torch.nn.Module:
+    """A segmenter trained with the augmentation fixed at ``values``."""
+    generator = BatchedGenerator(cache.n_classes, PAPER.at_spacing(min(cache.info.spacing_mm)))
+    dataset = SliceDataset(cache, make_split(cache.subjects, seed).train)
+    data = StepData(dataset, Corrupted(generator, corruption(values)), None, seed, settings.batch_size)
+    segmenter = settings.build(cache.n_classes, len(cache.shape), generator_for(seed, "segmenter"))
+    trainer = Supervised(segmenter, settings)
+    for step, batch in enumerate(stream(data, 0, settings.steps, 0)):
+        trainer.step(step, batch)
+    return segmenter
+
+
+def tested(segmenter: torch.nn.Module, test: TestSet, sigma: float, settings: SegmenterSettings) -> tuple[float, float]:
+    """Mean loss and mean foreground Dice on the test images with the real noise."""
+    level = NoiseLevel(sigma, sigma)
+    images = test.noisy(level)
+    with torch.no_grad():
+        losses = [
+            settings.loss_of(segmenter(x), y).item()
+            for x, y in zip(images.split(CHUNK), test.labels.split(CHUNK), strict=True)
+        ]
+    return statistics.fmean(losses), evaluate(segmenter, test, [level], "cpu")[level.label]["mean"]
+
+
+def main() -> None:
+    """Print one line a value: mean over seeds of loss and Dice."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sigma", type=float, default=0.1, help="noise of the real images")
+    parser.add_argument("--c", type=_numbers, default=[], help="exponents of the real images' fields")
+    parser.add_argument("--vary", choices=PARAMETERS, default="sigma")
+    parser.add_argument("--values", type=_numbers, default=[0.02, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--data", type=Path, help="cache; the embedded cohort of 64 voxels by default")
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+    truth = {"sigma": options.sigma, **dict(zip(PARAMETERS[1:], options.c, strict=False))}
+    if options.vary not in truth:
+        parser.error(f"--vary {options.vary}: needs --c with three exponents")
+    settings = SegmenterSettings(widths=(8, 16, 32, 64), steps=options.steps)
+    rows = []
+    print(f"real images: {truth}; {options.steps} steps, {options.seeds} seeds")
+    print(f"{options.vary:>10}{'loss':>9}{'Dice':>9}")
+    with Cache(options.data or ensure_cohort(COHORTS["template-64"])) as cache:
+        for value in options.values:
+            found = []
+            for seed in range(options.seeds):
+                segmenter = trained(truth | {options.vary: value}, seed, settings, cache)
+                held_out = SliceDataset(cache, make_split(cache.subjects, seed).test)
+                generator = BatchedGenerator(cache.n_classes, PAPER.at_spacing(min(cache.info.spacing_mm)))
+                fields = KnownBias(tuple(options.c)) if options.c else None
+                test = make_test_set(held_out, generator, seed, 4, fields)
+                loss, dice = tested(segmenter, test, options.sigma, settings)
+                found.append(Row(options.vary, value, seed, loss, dice))
+            rows += found
+            means = [statistics.fmean(getattr(row, name) for row in found) for name in ("loss", "dice")]
+            print(f"{value:10g}{means[0]:9.4f}{means[1]:9.4f}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The part of ``metasynth run`` that carries out an experiment over seeds and settings."""
+
+import os
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from metasynth.cli_options import with_options
+from metasynth.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from metasynth.training.grid import Grid
+    from metasynth.training.grid_folder import GridFolder
+    from metasynth.training.study import Experiment
+
+grid_options = with_options(
+    click.option("--seeds", metavar="N", type=click.IntRange(min=1), help="Run N seeds, from --seed on."),
+    click.option("--vary", metavar="KEY=V1,V2,...", multiple=True, help="Run each value of a setting; repeatable."),
+    click.option(
+        "--jobs",
+        metavar="J",
+        type=click.IntRange(min=1),
+        help="Runs at a time; by default half of the cores, and one on a GPU.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """What was asked for; None, empty and 'auto' leave it open."""
+
+    preset: str | None
+    seeds: int | None
+    seed: int | None
+    vary: tuple[str, ...]
+    overrides: tuple[str, ...]
+    data: Path | None
+    device: str
+    threads: int | None
+
+    def settled(self, experiment: str, earlier: "Grid | None") -> "Grid":
+        """The grid; what is open is taken from the one that is resumed."""
+        from metasynth.training.grid import Grid, parse_vary
+
+        before = earlier or Grid(experiment, "quick", (0,))
+        first = before.seeds[0] if self.seed is None else self.seed
+        return Grid(
+            experiment=experiment,
+            preset=self.preset or before.preset,
+            seeds=tuple(range(first, first + (self.seeds or len(before.seeds)))),
+            vary=parse_vary(self.vary) or before.vary,
+            overrides=self.overrides or before.overrides,
+            data=self.data.resolve() if self.data else before.data,
+            device=before.device if self.device == "auto" else self.device,
+            threads=self.threads or before.threads,
+        )
+
+
+def is_grid(out: Path | None, resume: bool, seeds: int | None, vary: tuple[str, ...], jobs: int | None) -> bool:
+    """Whether ``metasynth run`` is to carry out a grid; UsageError if it is one run and has options of a grid."""
+    from metasynth.training.grid_folder import GRID
+
+    if seeds is not None or vary or (resume and out is not None and (out / GRID).is_file()):
+        return True
+    if jobs is not None:
+        raise UsageError("--jobs: is for several runs; give --seeds N or --vary KEY=V1,V2,... too")
+    return False
+
+
+def run_grid(
+    experiment: "Experiment",
+    out: Path,
+    request: GridRequest,
+    *,
+    resume: bool,
+    jobs: int | None,
+    quiet: bool,
+) -> RunError | None:
+    """Carry out a grid in the folder ``out`` and report on what has finished; return what failed.
+
+    Raises:
+        UsageError: a setting, the folder or the device cannot be used; nothing was started.
+        RunError: no run has finished.
+        KeyboardInterrupt: the grid was interrupted; its runs have ended.
+
+    """
+    from metasynth.training.device import configure_torch
+    from metasynth.training.grid_folder import GRID, GridFolder, refuse_grid
+    from metasynth.training.grid_run import carry_out
+    from metasynth.training.progress import Progress
+    from metasynth.training.study import preset_settings
+
+    earlier = GridFolder.open(out) if resume and (out / GRID).is_file() else None
+    grid = request.settled(experiment.name, earlier.grid if earlier else None)
+    if earlier:
+        earlier.check_same(grid)
+    elif not resume:
+        refuse_grid(out)
+    configs = grid.configurations(preset_settings(experiment, grid.preset))
+    in_use, _ = configure_torch(grid.device, None)
+    progress = Progress(quiet)
+    # Before the runs, so that they do not all make it. A cache that is named needs checking only, and once.
+    prepared = [experiment.prepare(config, grid.data, progress) for config in configs[: 1 if grid.data else None]]
+    make = GridFolder.resume if resume else GridFolder.create
+    folder = make(out, replace(grid, digest=prepared[0].digest))
+    try:
+        folder.check_runs(configs)
+        cores = 1 if in_use != "cpu" else max(1, (os.cpu_count() or 1) // 2)
+        failed = carry_out(folder, jobs or cores, progress)
+        problem = _problem(folder, failed)
+        if problem and not folder.finished:
+            raise problem
+        report_grid(experiment, folder)
+    finally:
+        folder.close()
+    return problem
+
+
+def report_grid(experiment: "Experiment", folder: "GridFolder") -> None:
+    """Write the results, tables, figures and page of a grid's finished runs; UsageError if none has finished."""
+    from metasynth.report.grid import summarise
+    from metasynth.report.html import write_report
+
+    folder.collect()
+    content = experiment.grid_report(folder) if experiment.grid_report else summarise(folder, experiment.question)
+    missing = folder.results["missing"]
+    if missing:
+        content = replace(content, summary=[*content.summary, f"Runs without results: {'; '.join(missing)}."])
+    write_report(folder, content)
+
+
+def _problem(folder: "GridFolder", failed: dict[str, str]) -> RunError | None:
+    if not failed:
+        return None
+    again = f"metasynth run {folder.grid.experiment} --resume --out {shlex.quote(str(folder.path))}"
+    count = f"{len(failed)} of {len(folder.grid.runs)} runs failed"
+    return RunError(f"{folder.path}: {count}: {'; '.join(failed)}; to try them again: {again}")
