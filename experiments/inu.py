@@ -89,12 +89,15 @@ class InuConfig(RecoveryConfig):
 
 PRESETS = {
     "quick": InuConfig(
-        sigma=LEVELS[1:2], cohort="template-64", segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1200)
+        sigma=LEVELS[1:2],
+        cohort="template-64",
+        segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1500, cooldown=0.3),
     ),
-    "standard": InuConfig(segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=2000)),
+    "standard": InuConfig(segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=3000, cooldown=0.3)),
+    # The paper's sizes and its loss.
     "paper": InuConfig(
         cohort="template-192",
-        segmenter=SegmenterSettings(lr=1e-3, batch_size=64, steps=9000),
+        segmenter=SegmenterSettings(loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
         outer=OuterSettings(batch_size=64, warmup=500),
         pace=Pace(checkpoint_every=500, workers=8),
     ),

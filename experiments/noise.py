@@ -55,14 +55,13 @@ PRESETS = {
     "quick": NoiseConfig(
         sigma=LEVELS[2:3],
         cohort="template-64",
-        # With the generator and layout that its published seeds were recovered with.
-        segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1200, channels_last=False),
-        generator="cornucopia",
+        segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1500, cooldown=0.3),
     ),
-    "standard": NoiseConfig(segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=2000)),
+    "standard": NoiseConfig(segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=3000, cooldown=0.3)),
+    # The paper's sizes and its loss.
     "paper": NoiseConfig(
         cohort="template-192",
-        segmenter=SegmenterSettings(lr=1e-3, batch_size=64, steps=9000),
+        segmenter=SegmenterSettings(loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
         outer=OuterSettings(batch_size=64, warmup=500),
         pace=Pace(checkpoint_every=500, workers=8),
     ),

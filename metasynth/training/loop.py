@@ -6,12 +6,13 @@ have given uninterrupted; a stage that was finished is only loaded.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
+from torch.optim import Optimizer
 
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
@@ -47,6 +48,7 @@ class Supervised:
     def __init__(self, segmenter: nn.Module, settings: SegmenterSettings) -> None:
         self.segmenter = segmenter
         self._optimizer = settings.optimizer(segmenter)
+        self._settings = settings
 
         def loss(segmenter: nn.Module, _: None, example: Example) -> Any:
             return settings.loss_of(segmenter(example.images), example.labels)
@@ -58,6 +60,7 @@ class Supervised:
         loss = self._problem.inner_value(self.segmenter, None, batch.inner)
         if not loss.isfinite():
             raise NonFiniteError(index + 1, "loss", loss.item())
+        _set_rate(self._optimizer, [self._settings.lr], self._settings.rate_at(index))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -79,8 +82,10 @@ class Bilevel:
     Parameters
     ----------
     solver : BilevelSolver
+    inner : SegmenterSettings
+        Learning rate of the inner level over time.
     outer : OuterSettings
-        Learning rate of the outer level over time.
+        That of the outer level.
     observe : callable
         Gives the outer parameters to record, by name.
     """
@@ -88,20 +93,22 @@ class Bilevel:
     def __init__(
         self,
         solver: BilevelSolver,
+        inner: SegmenterSettings,
         outer: OuterSettings,
         observe: Callable[[], dict[str, float]],
     ) -> None:
         self.solver = solver
+        self._inner = inner
         self._outer = outer
         self._observe = observe
         self._rates = [group["lr"] for group in solver.outer_optimizer.param_groups]
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
         """A plain inner step, or one with a hypergradient where the batch brings real examples."""
+        _set_rate(self.solver.optimizer, [self._inner.lr], self._inner.rate_at(index))
         if batch.outer is None:
             return {"inner_loss": self.solver.inner_step(batch.inner).inner_loss}
-        for group, rate in zip(self.solver.outer_optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self._outer.rate_at(index)
+        _set_rate(self.solver.outer_optimizer, self._rates, self._outer.rate_at(index))
         report = self.solver.step([batch.inner], batch.outer, batch.reference)
         record: dict[str, Any] = {"inner_loss": report.inner_loss, "outer_loss": report.outer_loss}
         if report.reference_loss is not None:
@@ -119,6 +126,11 @@ class Bilevel:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore it."""
         self.solver.load_state_dict(state)
+
+
+def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
 
 
 @dataclass(frozen=True)

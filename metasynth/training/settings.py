@@ -13,7 +13,7 @@ from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.product import ProductStrategy
-from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
+from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
 from metasynth.segment.unet import UNet
 
 _STRATEGIES: dict[str, ProductStrategy] = {
@@ -33,9 +33,10 @@ class SegmenterSettings:
         Channels of each resolution level; four levels in the paper.
     norm : {'none', 'batch', 'instance'}
         Normalisation after each convolution; none in the paper.
-    loss : {'dice', 'squared_dice', 'logit_mse'}
-        Soft Dice with a plain or (as in the authors' scripts) squared denominator, over all classes; or the logit
-        regression of the authors' README.
+    loss : {'dice_cross_entropy', 'dice', 'squared_dice', 'logit_mse'}
+        Soft Dice with a squared denominator plus cross-entropy (nnU-Net trains with such a sum, Isensee et al. 2021),
+        which tells augmentations apart much better than Dice alone (docs/recovery.md); soft Dice with a plain or (as
+        in the authors' scripts) squared denominator, over all classes; or the logit regression of the authors' README.
     dice_over : {'batch', 'image'}
         Whether soft Dice sums over the voxels of the whole batch, or of each image and averages over images. Only the
         latter is a mean over samples, which ``outer.samples`` and ``outer.chunk`` need.
@@ -45,6 +46,8 @@ class SegmenterSettings:
         Synthetic images a step.
     steps : int
         Inner steps.
+    cooldown : float
+        Fraction of the steps, at the end, over which the learning rate falls linearly to 0 (none in the paper).
     channels_last : bool
         Keep weights (and so activations) with the channels innermost: the same numbers up to rounding, faster on CPUs
         and on GPUs with tensor cores.
@@ -56,11 +59,12 @@ class SegmenterSettings:
 
     widths: tuple[int, ...] = (16, 32, 64, 128)
     norm: Literal["none", "batch", "instance"] = "none"
-    loss: Literal["dice", "squared_dice", "logit_mse"] = "squared_dice"
+    loss: Literal["dice_cross_entropy", "dice", "squared_dice", "logit_mse"] = "dice_cross_entropy"
     dice_over: Literal["batch", "image"] = "batch"
     lr: float = 2e-3
     batch_size: int = 8
     steps: int = 1000
+    cooldown: float = 0.0
     channels_last: bool = True
     checkpoint: bool = False
     autocast: Literal["none", "bfloat16"] = "none"
@@ -69,6 +73,8 @@ class SegmenterSettings:
         _require_at_least(1, batch_size=self.batch_size, steps=self.steps, levels=len(self.widths))
         _require_at_least(1, widths=min(self.widths))
         _require_positive(lr=self.lr)
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"cooldown must be in [0, 1], got {self.cooldown}")
 
     def build(self, n_classes: int, ndim: int, generator: torch.Generator) -> UNet:
         """The paper's U-Net with these widths, initialised from ``generator``."""
@@ -84,12 +90,17 @@ class SegmenterSettings:
         """Adam on the model's parameters."""
         return torch.optim.Adam(model.parameters(), lr=self.lr)
 
+    def rate_at(self, step: int) -> float:
+        """What the learning rate is multiplied by at inner step ``step`` (from 0)."""
+        left, falling = self.steps - step, self.cooldown * self.steps
+        return 1.0 if left >= falling else left / falling
+
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of logits (B, K, *S) against labels (B, *S)."""
         if self.loss == "logit_mse":
             return logit_mse_loss(logits, labels)
-        squared = self.loss == "squared_dice"
-        return soft_dice_loss(logits, labels, squared=squared, batch=self.dice_over == "batch")
+        dice = soft_dice_loss(logits, labels, squared=self.loss != "dice", batch=self.dice_over == "batch")
+        return dice + cross_entropy_loss(logits, labels) if self.loss == "dice_cross_entropy" else dice
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -108,9 +119,10 @@ class OuterSettings:
     network_lr : float
         The same for the weights of an augmenting network.
     betas : tuple of two float
-        Decay of its first and second moments.
+        Decay of its first and second moments. The second is fast, as the scale of hypergradients falls a hundredfold
+        while a parameter travels: a mean over a hundred steps would hold it back for hundreds more.
     batch_size : int
-        Real images a hypergradient (and as many in the reference batch).
+        Real images a hypergradient (and as many in the reference batch): their number is what its noise depends on.
     warmup : int
         Inner steps before the first hypergradient.
     every : int
@@ -131,10 +143,10 @@ class OuterSettings:
         so that the last values rest on all draws and not on the latest alone. 0: the rate never falls.
     """
 
-    lr: float = 0.03
+    lr: float = 0.05
     network_lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    batch_size: int = 8
+    betas: tuple[float, float] = (0.9, 0.95)
+    batch_size: int = 16
     warmup: int = PERSISTENT.warmup
     every: int = PERSISTENT.every
     reference: bool = True
@@ -142,7 +154,7 @@ class OuterSettings:
     clip: float = PERSISTENT.clip or 0.0
     average: int = PERSISTENT.average
     hold: int = 100
-    settle: int = 15
+    settle: int = 20
     strategy: Literal["mixed", "forward", "finite_difference"] = "mixed"
     samples: int = 0
     chunk: int = 0

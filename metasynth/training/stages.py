@@ -93,7 +93,7 @@ def learn(
         return ", ".join([f"{key} {value:.3f}" for key, value in augmenter.observed().items()] + [_loss(record)])
 
     stage = Stage(name, inner.steps, data, note)
-    seconds = run_stage(stage, Bilevel(solver, outer, augmenter.observed), settings.pace, context)
+    seconds = run_stage(stage, Bilevel(solver, inner, outer, augmenter.observed), settings.pace, context)
     records = context.folder.read_metrics()
     tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in augmenter.observed()}
     return Learned(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 from metasynth.segment import losses
-from metasynth.segment.losses import logit_mse_loss, one_hot, soft_dice_loss, softmax
+from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, one_hot, soft_dice_loss, softmax
 
 OPTIONS = [
     {},
@@ -77,7 +77,7 @@ def test_logit_mse_is_twice_differentiable() -> None:
 
 # torch compiles its forward-mode rules with its own deprecated compiler on first use.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("loss", [soft_dice_loss, logit_mse_loss])
+@pytest.mark.parametrize("loss", [soft_dice_loss, logit_mse_loss, cross_entropy_loss])
 def test_reverse_over_forward_gives_the_hessian_product(loss) -> None:
     logits, labels = example()
     direction = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
@@ -150,13 +150,32 @@ def test_one_hot_marks_each_class_and_ignores_labels_beyond() -> None:
     assert marks[0, :, 0].T.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_cross_entropy_is_torchs(scale: float) -> None:
+    logits = scale * torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.randint(4, (3, 5, 6), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(cross_entropy_loss(logits, labels), torch.nn.functional.cross_entropy(logits, labels))
+
+
+def test_cross_entropy_leaves_out_labels_beyond() -> None:
+    logits, labels = torch.zeros(1, 2, 1, 2), torch.tensor([[[1, 7]]])
+    assert cross_entropy_loss(logits, labels).item() == pytest.approx(math.log(2) / 2)
+
+
+def test_cross_entropy_is_twice_differentiable() -> None:
+    logits = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.randint(3, (2, 2, 2), generator=torch.Generator().manual_seed(1))
+    assert gradcheck(lambda x: cross_entropy_loss(x, labels), logits.requires_grad_())
+    assert gradgradcheck(lambda x: cross_entropy_loss(x, labels), logits)
+
+
 def test_logit_mse_by_hand() -> None:
     logits = torch.tensor([[[[1.0]], [[2.0]]]])
     assert logit_mse_loss(logits, torch.tensor([[[1]]])).item() == (6.0**2 + 3.0**2) / 2
     assert logit_mse_loss(logits, torch.tensor([[[1]]]), target=2.0).item() == (3.0**2 + 0.0**2) / 2
 
 
-@pytest.mark.parametrize("loss", [soft_dice_loss, logit_mse_loss])
+@pytest.mark.parametrize("loss", [soft_dice_loss, logit_mse_loss, cross_entropy_loss])
 @pytest.mark.parametrize("shape", [(2, 4, 4, 1), (2, 1, 4, 3), (1, 4, 3)])
 def test_labels_of_another_shape_are_rejected(loss, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"^labels: must have the shape \(B, \*S\) .*\(2, 3, 4, 3\), got"):

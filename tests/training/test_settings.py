@@ -31,6 +31,13 @@ def test_outer_steps_are_whole_averages(warmup, every, average, steps):
     assert OuterSettings(warmup=warmup, every=every, average=average).outer_steps(steps) == due // average
 
 
+def test_the_rate_of_the_segmenter_falls_to_nothing_at_the_end():
+    settings = SegmenterSettings(steps=100, cooldown=0.2)
+    assert {settings.rate_at(step) for step in range(81)} == {1.0}
+    assert [settings.rate_at(step) for step in (85, 90, 99)] == pytest.approx([0.75, 0.5, 0.05])
+    assert {SegmenterSettings(steps=100).rate_at(step) for step in range(100)} == {1.0}
+
+
 def test_the_rate_is_held_and_then_falls_as_one_over_t():
     outer = OuterSettings(warmup=100, every=2, hold=50, settle=25)
     assert [outer.rate_at(step) for step in (0, 100, 150, 200)] == [1.0] * 4  # 50 outer steps of 2 inner ones
@@ -115,6 +122,7 @@ def test_the_losses_by_name():
         (OuterSettings, {"warmup": -1}, "warmup must be at least 0, got -1"),
         (OuterSettings, {"betas": (0.9, 1.0)}, r"betas must be in \[0, 1\), got \(0.9, 1.0\)"),
         (OuterSettings, {"settle": -1}, "settle must be at least 0, got -1"),
+        (SegmenterSettings, {"cooldown": 1.5}, r"cooldown must be in \[0, 1\], got 1.5"),
         (OuterSettings, {"hold": -1}, "hold must be at least 0, got -1"),
         (OuterSettings, {"memory": 1.0}, r"memory must be in \[0, 1\), got 1.0"),
         (OuterSettings, {"clip": 0.5}, "clip must be above 1"),
