@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
@@ -35,6 +35,7 @@ from metasynth.training.settings import SegmenterSettings
 from metasynth.training.streams import Corrupted, StepData, Synthetic, stream
 
 AVERAGE, CLIP = 5, 3.0
+LOSSES = get_args(get_type_hints(SegmenterSettings)["loss"])
 MEMORIES = (0.9, 0.97)
 SETTLED = 30
 """Draws left out at the start, in which running means and scales find their level."""
@@ -56,7 +57,7 @@ class Row:
 
 def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: SliceDataset) -> dict[str, list[float]]:
     """Hypergradients of sigma by variant of v, at a segmenter trained with ``sigma``."""
-    settings = SegmenterSettings(widths=(8, 16, 32, 64), steps=steps)
+    settings = SegmenterSettings(widths=(8, 16, 32, 64), steps=steps, loss=options.loss)
     generator = BatchedGenerator(dataset.cache.n_classes, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
     data = StepData(
         dataset,
@@ -132,6 +133,7 @@ def main() -> None:
     parser.add_argument("--truth", type=float, default=0.1)
     parser.add_argument("--sigmas", type=lambda text: [float(s) for s in text.split(",")], default=[0.05, 0.1, 0.2])
     parser.add_argument("--steps", type=lambda text: [int(s) for s in text.split(",")], default=[100, 600])
+    parser.add_argument("--loss", choices=LOSSES, default=SegmenterSettings().loss)
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)

@@ -21,6 +21,8 @@ _NEGLIGIBLE = 1e-9
 _FREQUENCIES = 2.5
 # This many standard deviations from a mirror the variance of the smooth noise is within 2e-4 of what it is afar.
 _MARGIN = 3.0
+# Bytes; what torch allocates starts at a multiple of it.
+_ALIGNMENT = 64
 
 
 def kernels(fwhm: Tensor, widest: float) -> Tensor:
@@ -63,6 +65,9 @@ def smoothing_matrix(weights: Tensor, size: int) -> Tensor:
 def along_axes(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """Each matrix (n_out, n_in) applied along its axis of field (*n_in): (*n_out)."""
     *others, last = matrices
+    if field.data_ptr() % _ALIGNMENT:
+        # Some processors sum in another order there, and an image's last bits would depend on its place in the batch.
+        field = field.clone()
     field = field @ last.T
     for axis, matrix in enumerate(others):
         before, after = field.shape[:axis], field.shape[axis + 1 :]
