@@ -4,7 +4,6 @@
 output beside them in ``NAME.log``; ``results.json`` holds the rows of all runs that have finished.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +15,7 @@ from metasynth.training.grid import FORMAT, Grid, GridRun, value_of
 from metasynth.training.jsonlines import encode
 from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings
 from metasynth.training.manifest import differing, flatten, normal
-from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
+from metasynth.training.records import CONFIG, RESULTS, RunFolder, read_json_file, refuse_taken
 
 GRID, PAGE = "grid.json", "report.html"
 Json = dict[str, Any]
@@ -74,7 +73,7 @@ class GridFolder:
         """Open a grid for reading; UsageError if the folder holds none, DataError if its file is damaged."""
         if not (path / GRID).is_file():
             raise UsageError(f"{path}: holds no grid ({GRID} is missing)")
-        value = _read_json(path / GRID)
+        value = read_json_file(path / GRID)
         found = value.get("format") if isinstance(value, dict) else None
         if found != FORMAT:
             raise UsageError(f"{path / GRID}: expected a grid of format {FORMAT!r}, got {found!r}")
@@ -147,7 +146,7 @@ class GridFolder:
     @property
     def results(self) -> Json:
         """The content of results.json, as `collect` wrote it; DataError if it has not."""
-        results: Json = _read_json(self.path / RESULTS)
+        results: Json = read_json_file(self.path / RESULTS)
         return results
 
     @property
@@ -182,12 +181,3 @@ def refuse_grid(path: Path) -> None:
     if (path / GRID).is_file():
         raise UsageError(f"{path}: holds another grid; continue it with --resume or give another --out")
     refuse_taken(path)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON: {error}") from error

@@ -124,7 +124,7 @@ class RunFolder:
 
     def read_json(self, name: str) -> Any:
         """The content of one JSON file; DataError if it is missing or damaged."""
-        return _read_json(self.path / name)
+        return read_json_file(self.path / name)
 
     @property
     def results(self) -> Json:
@@ -218,14 +218,15 @@ def refuse_taken(path: Path) -> None:
 def _read_manifest(path: Path) -> Json:
     if not (path / CONFIG).is_file():
         raise UsageError(f"{path}: holds no run ({CONFIG} is missing)")
-    manifest: Json = _read_json(path / CONFIG)
+    manifest: Json = read_json_file(path / CONFIG)
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
         raise UsageError(f"{path / CONFIG}: expected a run of format {FORMAT!r}, got {found!r}")
     return manifest
 
 
-def _read_json(path: Path) -> Any:
+def read_json_file(path: Path) -> Any:
+    """What a JSON file holds; DataError, which names it, if it cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
