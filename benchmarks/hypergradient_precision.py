@@ -30,10 +30,10 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
-from metasynth.training.loop import bilevel_losses
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import SegmenterSettings
 from metasynth.training.streams import Corrupted, Example, StepData, Synthetic, stream
+from metasynth.training.trainers import bilevel_losses
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "Mixed": Mixed(),
@@ -79,7 +79,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     widths = tuple(int(width) for width in options.widths.split("-"))
-    settings = SegmenterSettings(widths=widths, steps=options.steps, dice_over="image")
+    settings = SegmenterSettings(widths=widths, norm="none", lr=2e-3, steps=options.steps, dice_over="image")
     problem = BilevelProblem(*bilevel_losses(settings))
     with Cache(ensure_cohort(COHORTS["template-64"])) as cache:
         dataset = SliceDataset(cache, cache.subjects)

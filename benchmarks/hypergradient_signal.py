@@ -5,6 +5,7 @@ batches. At the true sigma their mean should be zero, away from it it should poi
 what counts is how far the mean stands out of the spread of single draws.
 
     python benchmarks/hypergradient_signal.py [--truth 0.1] [--sigmas 0.05,0.1,0.2] [--steps 100,600] [--draws 100]
+    python benchmarks/hypergradient_signal.py --variants gap --real 32 --loss dice --sigmas 0.07,0.14 --steps 700
 """
 
 import argparse
@@ -29,14 +30,15 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
-from metasynth.training.loop import bilevel_losses
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import SegmenterSettings
 from metasynth.training.streams import Corrupted, StepData, Synthetic, stream
+from metasynth.training.trainers import bilevel_losses
 
 AVERAGE, CLIP = 5, 3.0
-LOSSES = get_args(get_type_hints(SegmenterSettings)["loss"])
+LOSSES, NORMS = (get_args(get_type_hints(SegmenterSettings)[name]) for name in ("loss", "norm"))
 MEMORIES = (0.9, 0.97)
+VARIANTS = ("plain", f"memory {MEMORIES[0]:g}", "gap", *(f"gap, memory {m:g}" for m in MEMORIES))
 SETTLED = 30
 """Draws left out at the start, in which running means and scales find their level."""
 
@@ -57,7 +59,7 @@ class Row:
 
 def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: SliceDataset) -> dict[str, list[float]]:
     """Hypergradients of sigma by variant of v, at a segmenter trained with ``sigma``."""
-    settings = SegmenterSettings(widths=(8, 16, 32, 64), steps=steps, loss=options.loss)
+    settings = SegmenterSettings((8, 16, 32, 64), norm=options.norm, loss=options.loss, lr=options.lr, steps=steps)
     generator = BatchedGenerator(dataset.cache.n_classes, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
     data = StepData(
         dataset,
@@ -65,7 +67,7 @@ def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: Sli
         Corrupted(generator, NoiseLevel(options.truth, options.truth)),
         seed=options.seed,
         batch_size=settings.batch_size,
-        outer_batch_size=settings.batch_size,
+        outer_batch_size=options.real or settings.batch_size,
         is_due=lambda step: step >= steps,
     )
     segmenter = settings.build(dataset.cache.n_classes, 2, generator_for(options.seed, "segmenter"))
@@ -80,6 +82,7 @@ def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: Sli
         "gap": (True, None),
     }
     variants |= {f"gap, memory {m:g}": (True, CotangentMean(m).add) for m in MEMORIES}
+    variants = {name: variants[name] for name in options.variants}
     found: dict[str, list[float]] = {name: [] for name in variants}
     for batch in stream(data, 0, steps + SETTLED + options.draws, options.workers):
         if batch.outer is None:
@@ -111,12 +114,12 @@ def rows_at(sigma: float, steps: int, options: argparse.Namespace, dataset: Slic
     """The variants of v, and the plain and the gap-corrected draws averaged or clipped."""
     draws = draws_at(sigma, steps, options, dataset)
     processed = dict(draws)
-    for name in ("plain", "gap"):
+    for name in (name for name in ("plain", "gap") if name in draws):
         processed[f"{name}, clip {CLIP:g}"] = after(draws[name], OuterStep(clip=CLIP))
         processed[f"{name}, average {AVERAGE}"] = after(draws[name], OuterStep(average=AVERAGE))
     rows = []
     for name, values in processed.items():
-        kept = values[len(values) * SETTLED // len(draws["plain"]) :]
+        kept = values[len(values) * SETTLED // len(next(iter(draws.values()))) :]
         mean, sd = statistics.fmean(kept), statistics.stdev(kept)
         typical = statistics.median(abs(v) for v in kept)
         # The draws of a running mean hang together over about (1 + m) / (1 - m) of them.
@@ -134,7 +137,11 @@ def main() -> None:
     parser.add_argument("--sigmas", type=lambda text: [float(s) for s in text.split(",")], default=[0.05, 0.1, 0.2])
     parser.add_argument("--steps", type=lambda text: [int(s) for s in text.split(",")], default=[100, 600])
     parser.add_argument("--loss", choices=LOSSES, default=SegmenterSettings().loss)
+    parser.add_argument("--norm", choices=NORMS, default=SegmenterSettings().norm)
+    parser.add_argument("--lr", type=float, default=SegmenterSettings().lr, help="of the segmenter")
     parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--real", type=int, default=0, help="real, and reference, images a draw; as many as inner ones")
+    parser.add_argument("--variants", type=_variants, default=VARIANTS, help="some of: " + "; ".join(VARIANTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the rows here")
@@ -159,6 +166,14 @@ def main() -> None:
                     )
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+
+
+def _variants(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(";")]
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such variant: {', '.join(unknown)}; there are {'; '.join(VARIANTS)}")
+    return names
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ With ``--c`` the real images have intensity non-uniformity with these exponents 
 import argparse
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,10 +29,11 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
 from metasynth.training.device import keep_freed_memory
 from metasynth.training.evaluation import TestSet, evaluate, make_test_set
-from metasynth.training.loop import Supervised
+from metasynth.training.recovery_study import SIZES
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import SegmenterSettings
 from metasynth.training.streams import Corrupted, StepData, stream
+from metasynth.training.trainers import Supervised
 
 CHUNK = 32
 PARAMETERS = ("sigma", "c_low", "c_mid", "c_high")
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--vary", choices=PARAMETERS, default="sigma")
     parser.add_argument("--values", type=_numbers, default=[0.02, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3])
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--data", type=Path, help="cache; the embedded cohort of 64 voxels by default")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
@@ -98,7 +99,7 @@ def main() -> None:
     truth = {"sigma": options.sigma, **dict(zip(PARAMETERS[1:], options.c, strict=False))}
     if options.vary not in truth:
         parser.error(f"--vary {options.vary}: needs --c with three exponents")
-    settings = SegmenterSettings(widths=(8, 16, 32, 64), steps=options.steps)
+    settings = replace(SIZES["quick"]["segmenter"], steps=options.steps)
     rows = []
     print(f"real images: {truth}; {options.steps} steps, {options.seeds} seeds")
     print(f"{options.vary:>10}{'loss':>9}{'Dice':>9}")

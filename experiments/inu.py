@@ -32,13 +32,11 @@ from metasynth.report.recovery import (
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
 from metasynth.report.recovery_grid_tables import SIGMA, exponents
-from metasynth.training.loop import Pace
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
-from metasynth.training.recovery_study import LEVELS, Case, RecoveryConfig, learning, recover
+from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
 from metasynth.training.seeding import generator_for
-from metasynth.training.settings import OuterSettings, SegmenterSettings
 from metasynth.training.stages import Learned
 from metasynth.training.study import Experiment, PreparedData, StudyContext
 
@@ -88,19 +86,9 @@ class InuConfig(RecoveryConfig):
 
 
 PRESETS = {
-    "quick": InuConfig(
-        sigma=LEVELS[1:2],
-        cohort="template-64",
-        segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1500, cooldown=0.3),
-    ),
-    "standard": InuConfig(segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=3000, cooldown=0.3)),
-    # The paper's sizes and its loss.
-    "paper": InuConfig(
-        cohort="template-192",
-        segmenter=SegmenterSettings(loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
-        outer=OuterSettings(batch_size=64, warmup=500),
-        pace=Pace(checkpoint_every=500, workers=8),
-    ),
+    "quick": InuConfig(sigma=LEVELS[1:2], **SIZES["quick"]),
+    "standard": InuConfig(**SIZES["standard"]),
+    "paper": InuConfig(**SIZES["paper"]),
 }
 
 

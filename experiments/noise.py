@@ -27,12 +27,10 @@ from metasynth.report.recovery import (
     sigma_table,
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
-from metasynth.training.loop import Pace
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
-from metasynth.training.recovery_study import LEVELS, Case, RecoveryConfig, learning, recover
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
 from metasynth.training.stages import Learned
 from metasynth.training.study import Experiment, PreparedData, StudyContext
 
@@ -52,19 +50,9 @@ class NoiseConfig(RecoveryConfig):
 
 
 PRESETS = {
-    "quick": NoiseConfig(
-        sigma=LEVELS[2:3],
-        cohort="template-64",
-        segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1500, cooldown=0.3),
-    ),
-    "standard": NoiseConfig(segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=3000, cooldown=0.3)),
-    # The paper's sizes and its loss.
-    "paper": NoiseConfig(
-        cohort="template-192",
-        segmenter=SegmenterSettings(loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
-        outer=OuterSettings(batch_size=64, warmup=500),
-        pace=Pace(checkpoint_every=500, workers=8),
-    ),
+    "quick": NoiseConfig(sigma=LEVELS[2:3], **SIZES["quick"]),
+    "standard": NoiseConfig(**SIZES["standard"]),
+    "paper": NoiseConfig(**SIZES["paper"]),
 }
 
 

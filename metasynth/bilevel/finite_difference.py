@@ -39,10 +39,10 @@ class FiniteDifference(ProductStrategy):
     The error is about T ε² + R/ε: truncation, and rounding of gradients that nearly cancel. R is in proportion to the
     rounding unit u, so the best ε is in proportion to u^(1/3) and the error then to u^(2/3).
 
-    Reported as diagnostics: ``step`` (ε), ``rounding`` = 32 u |∂L_inner/∂θ| / ε, and with ``estimate_error`` also
-    ``error`` = |h(2ε) - h(ε)| + ``rounding``, from a second pair of passes. The first term is about three times the
-    truncation error. It bounds the Euclidean norm of h's error, unless ε is so large that higher orders dominate or
-    ∂L_inner/∂θ is itself almost zero by cancellation.
+    Reported as diagnostics: ``step`` (ε), ``rounding`` = 32 u (|∂L_inner/∂θ| / ε + |h|), and with ``estimate_error``
+    also ``error`` = |h(2ε) - h(ε)| + ``rounding``, from a second pair of passes. The first term is about three times
+    the truncation error. It bounds the Euclidean norm of h's error (h without the outer loss's direct part), unless ε
+    is so large that higher orders dominate or ∂L_inner/∂θ is itself almost zero by cancellation.
 
     ``rounding`` is a bound, typically twenty times what is there. Where h is small because its terms cancel, rounding
     weighs the more: while it exceeds ``tolerance`` |h|, a pair of passes is made at a step four times as large, and
@@ -191,10 +191,12 @@ class _Differences:
             if not pair.distance(wider) <= pair.rounding / 8:  # also where it is not finite
                 break
             pair, step = wider, WIDENED * step
+        # w is rounded as well, and h with it, which matters where the step is so large that the differences are exact.
+        rounding = pair.rounding + ROUNDING_UNITS * pair.unit * norm_of(pair.difference)
         self.diagnostics.setdefault("step", step)
-        self.diagnostics["rounding"] += pair.rounding
+        self.diagnostics["rounding"] += rounding
         if self._options.estimate_error:
-            self.diagnostics["error"] += pair.distance(self._central(direction, 2 * step)) + pair.rounding
+            self.diagnostics["error"] += pair.distance(self._central(direction, 2 * step)) + rounding
         return pair.difference
 
     def _central(self, direction: Gradients, step: float) -> _Pair:

@@ -22,6 +22,9 @@ from metasynth.report.figures import (
 from metasynth.report.html import ReportFigure
 from metasynth.report.tables import Table
 
+COMPARABLE = ("fixed", "parametric")
+"""Augmenters whose sigma means what the preset's means."""
+
 MODELS = {"N": "naive", "L": "Learn2Synth", "O": "optimised"}
 
 Row = Mapping[str, Any]
@@ -46,7 +49,7 @@ def sigma_table(learned: Sequence[Row], label: Label, published: Mapping[str, fl
             "learned": row["sigma_learned"],
             "error": error_of(row),
             "sd": row["sigma_sd"],
-            "paper": published.get(label(row["sigma_true"])),
+            "paper": published.get(label(row["sigma_true"])) if is_comparable(row) else None,
         }
         for row in learned
     ]
@@ -63,10 +66,19 @@ def sigma_table(learned: Sequence[Row], label: Label, published: Mapping[str, fl
 
 def error_of(row: Row) -> float | None:
     """|learned - true|; None where one of them is a range, or the augmenter's sigma means something else."""
-    truth, learned = row["sigma_true"], row["sigma_learned"]
-    comparable = row.get("augmenter", "fixed") in ("fixed", "parametric")
-    numbers = isinstance(truth, int | float) and isinstance(learned, int | float)
-    return abs(learned - truth) if comparable and numbers else None
+    truth = _truth(row)
+    return abs(row["sigma_learned"] - truth) if truth is not None else None
+
+
+def is_comparable(row: Row) -> bool:
+    """Whether what was learned means what the preset means."""
+    return row.get("augmenter", COMPARABLE[0]) in COMPARABLE
+
+
+def _truth(row: Row) -> float | None:
+    """The preset sigma, where it is a single value that the learned one should have."""
+    truth = row["sigma_true"]
+    return float(truth) if is_comparable(row) and isinstance(truth, int | float) else None
 
 
 def exponent_table(learned: Sequence[Row], label: Label, names: Sequence[str]) -> Table:
@@ -161,10 +173,9 @@ def sigma_figure(
     """
     series = []
     for row in learned:
-        name, truth = label(row["sigma_true"]), row["sigma_true"]
+        name = label(row["sigma_true"])
         steps, values = courses[name]
-        known = float(truth) if isinstance(truth, int | float) else None
-        series.append(Series(f"σ {name}", [0, *steps], [start, *values], known))
+        series.append(Series(f"σ {name}", [0, *steps], [start, *values], _truth(row)))
     return ReportFigure("sigma", "Sigma against outer steps; the truth is the dashed line.", trajectory(series))
 
 

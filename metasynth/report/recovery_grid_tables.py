@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeVar
 
-from metasynth.report.recovery import MODELS, Label, Row
+from metasynth.report.recovery import MODELS, Label, Row, is_comparable
 from metasynth.report.recovery_grid_figures import Truth
 from metasynth.report.statistics import Comparison, Interval, holm, interval, paired
 from metasynth.report.tables import Table
 
 PAIRS = (("L", "N"), ("O", "L"))
-COMPARABLE = ("fixed", "parametric")  # augmenters whose values mean what the preset means
 K = TypeVar("K", bound=Hashable)
 
 
@@ -50,7 +49,7 @@ class Quantity:
     def truth_in(self, row: Row) -> Truth:
         """A number, or a range (low, high); None where what is learned is not to be compared with it."""
         value = self._of(row, self.truth)
-        if row.get("augmenter", COMPARABLE[0]) not in COMPARABLE or value is None:
+        if value is None or not is_comparable(row):
             return None
         return (float(value[0]), float(value[1])) if isinstance(value, list | tuple) else float(value)
 

@@ -38,9 +38,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep what is freed for the next step, instead of giving it back and asking for it again.
 
     The activations of a training step are some large blocks that come and go; every page of memory that the system
-    gives anew it clears first. On two cores this takes a fifth off the time of a hypergradient, and more for images
-    of 192 voxels (`benchmarks/hypergradients.py`). It holds for the process and takes nothing but memory that the
-    process has had before.
+    gives anew it clears first. On two cores this takes a fifth off the time of a hypergradient
+    (`benchmarks/hypergradients.py`). It holds for the process; kept blocks that no longer fit raise its peak somewhat.
 
     Returns:
         Whether it could be done: only with glibc, and not where the environment sets ``MALLOC_...`` or

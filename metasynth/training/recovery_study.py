@@ -28,6 +28,24 @@ from metasynth.training.study import StudyContext
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
 
 
+_SMALL = (8, 16, 32, 64)
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {
+        "cohort": "template-64",
+        "segmenter": SegmenterSettings(widths=_SMALL, steps=1500, cooldown=0.3),
+    },
+    "standard": {"segmenter": SegmenterSettings(widths=_SMALL, steps=3000, cooldown=0.3)},
+    # The paper's sizes, network and loss.
+    "paper": {
+        "cohort": "template-192",
+        "segmenter": SegmenterSettings(norm="none", loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
+        "outer": OuterSettings(batch_size=64, warmup=500, every=2),
+        "pace": Pace(checkpoint_every=500, workers=8),
+    },
+}
+"""Preset -> the settings that all recovery studies have there."""
+
+
 @dataclass(frozen=True)
 class RecoveryConfig:
     """Settings that recovery studies share.
@@ -133,9 +151,11 @@ def recover(
         label = case.level.label
         real = Corrupted(material.generator, case.real)
         found = learn(context, material, learning(label), case.augmenter, real)
-        learned: Source = Augmented(material.generator, case.augmenter.cpu().eval())
-        if case.known is not None:
-            learned = Corrupted(material.generator, case.known(found))
+        case.augmenter.cpu().eval()
+        known = case.known(found) if case.known else None
+        learned: Source = Augmented(material.generator, case.augmenter)
+        if known is not None:
+            learned = Corrupted(material.generator, known)
         trained: dict[str, tuple[nn.Module, Any, float]] = {"L": (found.segmenter, None, found.seconds)}
         if config.baselines:
             naive, seconds = train_plain(context, material, f"sigma={label}/naive", real)
@@ -155,7 +175,7 @@ def recover(
                 }
             )
         segmenters = {model: segmenter for model, (segmenter, *_) in trained.items()}
-        examples.update(_examples(context, material.test, case, case.known and case.known(found), segmenters))
+        examples.update(_examples(context, material.test, case, known, segmenters))
     return rows, examples
 
 

@@ -127,8 +127,9 @@ class TestClosedForm:
         _, indirect, direct = CASE.reference(model, update, outer, [CASE.inner_batch(0)], CASE.outer_batch())
         strategy = FiniteDifference(relative_step, estimate_error=True, limit=limit)
         h, result, step = self.computed(model, update, outer, strategy)
-        # Beside the error of the differences there is the rounding of v, of w and of the reference.
-        assert np.linalg.norm(h - direct - indirect) <= result.diagnostics["error"] + 1e-13 * np.linalg.norm(indirect)
+        # Where the outer loss has a direct part, h is rounded once more when that is added.
+        added = np.finfo(np.float64).eps * np.linalg.norm(direct)
+        assert np.linalg.norm(h - direct - indirect) <= result.diagnostics["error"] + added
         assert result.diagnostics["error"] <= 1e-5 * np.linalg.norm(indirect)
         assert result.diagnostics["rounding"] <= result.diagnostics["error"]
         assert result.diagnostics == step.diagnostics

@@ -37,10 +37,9 @@ def test_the_example_gives_the_same_with_one_and_two_processes(tmp_path: Path) -
         states.append(torch.load(folder / "checkpoint.pt", weights_only=True))
     single, double = printed
     assert [line.split(":")[0] for line in double] == ["step 20", "step 40", "step 60"]
-    # In float32: sums over ranks round otherwise, and training makes more of it step by step.
-    for one, two, apart in zip(single, double, (1e-3, 2e-3, 1e-2), strict=True):
+    for one, two in zip(single, double, strict=True):
         pairs = zip(re.findall(r"\d\.\d+", one), re.findall(r"\d\.\d+", two), strict=True)
-        assert all(float(a) == pytest.approx(float(b), abs=apart) for a, b in pairs), (single, double)
+        assert all(float(a) == pytest.approx(float(b), abs=2e-3) for a, b in pairs), (single, double)
     sigma = float(double[-1].split()[-1])
     assert 0.07 < sigma < 0.4  # it began at 0.05
     assert states[1]["inner_steps"] == states[1]["outer_steps"] == 60

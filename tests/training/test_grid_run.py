@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -66,7 +67,7 @@ def test_every_run_is_carried_out_once(folder, programs):
     failed, said = go(folder, jobs=2)
     assert failed == {}
     assert all(map(folder.done, folder.grid.runs))
-    assert sorted(said[:3]) == [f"seed={n}: finished in 0 s" for n in range(3)]
+    assert [re.sub(r"\d+ s$", "_ s", line) for line in sorted(said[:3])] == [f"seed={n}: finished in _ s" for n in range(3)]
     assert said[3:] == ["grid of tiny: 3/3, 0 s"]
     programs |= dict.fromkeys(range(3), "sys.exit(1)")
     assert go(folder) == ({}, ["grid of tiny: 3/3, 0 s"])

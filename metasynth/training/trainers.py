@@ -1,0 +1,128 @@
+"""What takes the steps of a stage: plain training of a segmenter, and the bilevel training of Learn2Synth."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
+from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.streams import Example, StepBatch
+
+
+class Trainer(Protocol):
+    """Takes steps and can be saved."""
+
+    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
+        """Take step ``index`` (from 0) and return what to record; NonFiniteError if it cannot be taken."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+
+
+class Supervised:
+    """Plain training of a segmenter on finished images (the baselines)."""
+
+    def __init__(self, segmenter: nn.Module, settings: SegmenterSettings) -> None:
+        self.segmenter = segmenter
+        self._optimizer = settings.optimizer(segmenter)
+        self._settings = settings
+
+        def loss(segmenter: nn.Module, _: None, example: Example) -> Any:
+            return settings.loss_of(segmenter(example.images), example.labels)
+
+        self._problem = BilevelProblem(loss, loss, settings.autocast_dtype)
+
+    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
+        """One step of Adam on the loss of the inner examples."""
+        loss = self._problem.inner_value(self.segmenter, None, batch.inner)
+        if not loss.isfinite():
+            raise NonFiniteError(index + 1, "loss", loss.item())
+        _set_rate(self._optimizer, [self._settings.lr], self._settings.rate_at(index))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        return {"inner_loss": loss.item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimiser."""
+        return {"model": self.segmenter.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them."""
+        self.segmenter.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+class Bilevel:
+    """Training of a segmenter whose augmenter learns from real examples (Learn2Synth).
+
+    Parameters
+    ----------
+    solver : BilevelSolver
+    inner : SegmenterSettings
+        Learning rate of the inner level over time.
+    outer : OuterSettings
+        That of the outer level.
+    observe : callable
+        Gives the outer parameters to record, by name.
+    """
+
+    def __init__(
+        self,
+        solver: BilevelSolver,
+        inner: SegmenterSettings,
+        outer: OuterSettings,
+        observe: Callable[[], dict[str, float]],
+    ) -> None:
+        self.solver = solver
+        self._inner = inner
+        self._outer = outer
+        self._observe = observe
+        self._rates = [group["lr"] for group in solver.outer_optimizer.param_groups]
+
+    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
+        """A plain inner step, or one with a hypergradient where the batch brings real examples."""
+        _set_rate(self.solver.optimizer, [self._inner.lr], self._inner.rate_at(index))
+        if batch.outer is None:
+            return {"inner_loss": self.solver.inner_step(batch.inner).inner_loss}
+        _set_rate(self.solver.outer_optimizer, self._rates, self._outer.rate_at(index))
+        report = self.solver.step([batch.inner], batch.outer, batch.reference)
+        record: dict[str, Any] = {"inner_loss": report.inner_loss, "outer_loss": report.outer_loss}
+        if report.reference_loss is not None:
+            record["reference_loss"] = report.reference_loss
+        record["hypergradient_norm"] = report.hypergradient_norm
+        if report.outer_stepped:
+            record["outer_step"] = report.outer_steps
+            record.update(self._observe())
+        return record
+
+    def state_dict(self) -> dict[str, Any]:
+        """The solver's."""
+        return self.solver.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        self.solver.load_state_dict(state)
+
+
+def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
+
+
+def bilevel_losses(settings: SegmenterSettings) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(images, draws)``."""
+
+    def inner_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
+        return settings.loss_of(segmenter(augmenter(example.images, example.draws)), example.labels)
+
+    def outer_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
+        return settings.loss_of(segmenter(example.images), example.labels)
+
+    return inner_loss, outer_loss
