@@ -11,6 +11,7 @@ import click
 
 from metasynth import __version__
 from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, run_grid
+from metasynth.cli_predict import PREDICT_COMMANDS
 from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import MetasynthError, UsageError
 
@@ -209,4 +210,5 @@ def prep() -> None:
 
 for _command in PREP_COMMANDS:
     prep.add_command(_command)
-main.add_command(inspect)
+for _command in (inspect, *PREDICT_COMMANDS):
+    main.add_command(_command)

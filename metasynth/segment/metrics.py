@@ -1,4 +1,4 @@
-"""Dice per subject and class, counted exactly over a whole split."""
+"""Dice per subject and class, counted exactly over a whole split, and the distance between two surfaces."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 
@@ -114,6 +115,68 @@ class DiceAccumulator:
     def _count(self, bins: Tensor) -> Tensor:
         counts = torch.bincount(bins.reshape(-1), minlength=self.n_subjects * self.n_classes)
         return counts.reshape(self.n_subjects, self.n_classes).cpu()
+
+
+def hausdorff_distance(
+    predicted: NDArray[np.bool_], true: NDArray[np.bool_], spacing: Sequence[float], percentile: float = 95.0
+) -> float:
+    """Percentile of the distances between the surfaces of two structures, the larger of both directions.
+
+    With dP the distances from every surface voxel of P to the nearest one of T, and dT those of T to P,
+
+        HD = max(percentile(dP), percentile(dT))
+
+    which is the Hausdorff distance for the 100th percentile and less sensitive to single voxels for the 95th (HD95).
+    Surface voxels have a face-neighbour outside the structure, or lie at the border of the field; distances are those
+    of voxel centres.
+
+    Parameters
+    ----------
+    predicted, true : array (*S) bool
+        The structures.
+    spacing : sequence of float
+        Distance between voxel centres along each axis, in mm.
+    percentile : float
+        0 to 100.
+
+    Returns
+    -------
+    float
+        In mm; NaN where both structures are empty, infinite where only one is.
+
+    Raises
+    ------
+    ValueError
+        When shapes do not match, a distance is not above 0, or the percentile is out of range.
+
+    Examples
+    --------
+    >>> row = np.arange(10)
+    >>> hausdorff_distance(row < 4, row < 6, [1.5], percentile=100)  # their ends are two voxels apart
+    3.0
+    """
+    if predicted.shape != true.shape:
+        raise ValueError(f"predicted: must have the shape of true, {true.shape}, got {predicted.shape}")
+    if len(spacing) != true.ndim or not all(0 < step < math.inf for step in spacing):
+        raise ValueError(f"spacing: must be {true.ndim} numbers above 0, got {tuple(spacing)}")
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"percentile: must be from 0 to 100, got {percentile}")
+    if not predicted.any() or not true.any():
+        return math.nan if predicted.any() == true.any() else math.inf
+    surfaces = [_surface(mask) for mask in _boxed(predicted, true)]
+    distances = [ndimage.distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
+    both = (distances[1][surfaces[0]], distances[0][surfaces[1]])
+    return max(float(np.percentile(values, percentile)) for values in both)
+
+
+def _boxed(*masks: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """The masks in the box that holds them all; what lies outside is as background as what is beyond the field."""
+    box = ndimage.find_objects(np.logical_or.reduce(masks).astype(np.uint8))[0]
+    return [mask[box] for mask in masks]
+
+
+def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return mask & ~ndimage.binary_erosion(mask, border_value=0)
 
 
 def _check_range(name: str, values: Tensor, bound: int) -> None:

@@ -12,12 +12,14 @@ from torch import nn
 from metasynth.augment.augmenter import Augmenter
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.training.loop import Bilevel, Pace, Stage, Supervised, bilevel_losses, run_stage
+from metasynth.segment.model_file import ModelDescription, model_path, save_model
+from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.recovery import Material, tail_of, trajectory_of
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import OuterSettings, SegmenterSettings
 from metasynth.training.streams import Source, StepData, Synthetic
 from metasynth.training.study import StudyContext
+from metasynth.training.trainers import Bilevel, Supervised, bilevel_losses
 
 
 class TrainingSettings(Protocol):
@@ -63,6 +65,8 @@ def learn(
 ) -> Learned:
     """Learn2Synth (paper section 3.1): train a segmenter on augmented synthetic images, the augmenter on real ones.
 
+    The segmenter is kept in the run's models.
+
     Parameters
     ----------
     context, material :
@@ -94,6 +98,7 @@ def learn(
 
     stage = Stage(name, inner.steps, data, note)
     seconds = run_stage(stage, Bilevel(solver, inner, outer, augmenter.observed), settings.pace, context)
+    _keep(context, material, name, segmenter)
     records = context.folder.read_metrics()
     tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in augmenter.observed()}
     return Learned(
@@ -105,11 +110,29 @@ def learn(
 
 
 def train_plain(context: StudyContext, material: Material, name: str, source: Source) -> tuple[nn.Module, float]:
-    """A plain segmenter on the images of ``source``, and the seconds its training took."""
+    """A plain segmenter on the images of ``source``, kept in the run's models, and the seconds its training took."""
     settings: TrainingSettings = context.config
     segmenter = _segmenter(context, material)
     stage = Stage(name, settings.segmenter.steps, _data(context, material, source, None), _loss)
-    return segmenter, run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
+    seconds = run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
+    _keep(context, material, name, segmenter)
+    return segmenter, seconds
+
+
+def _keep(context: StudyContext, material: Material, name: str, segmenter: nn.Module) -> None:
+    cache = material.train.cache
+    info = cache.info
+    description = ModelDescription(
+        class_names=info.class_names,
+        mapping=info.mapping,
+        spacing_mm=info.spacing_mm,
+        axis=info.axis,
+        orientation=info.orientation,
+        shape=cache.shape,
+        brain_only=True,  # generators leave the background at 0
+        provenance={"experiment": context.folder.manifest["experiment"], "stage": name, "seed": context.seed},
+    )
+    save_model(model_path(context.folder.path, name), segmenter, description)
 
 
 def _segmenter(context: StudyContext, material: Material) -> nn.Module:

@@ -7,10 +7,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from tiny_noise import CLASSES, SETTINGS, STEPS, WARMUP, arguments, make_cache, results
 
 from metasynth.cli import main
+from metasynth.data.cache import Cache
+from metasynth.segment.model_file import find_model, load_model
 
 LABELS = ("0.05", "U[0.025, 0.2]")
 ASKED = {"sigma": "0.05,0.025:0.2", "start": "0.3"}
@@ -157,6 +160,20 @@ def test_the_page_needs_nothing_else(run):
     for label in LABELS:
         assert f"σ {label}" in page or f"sigma {label}" in page
     assert "started at sigma = 0.3" in page
+
+
+def test_the_segmenters_are_kept_for_use(run, cache):
+    stages = [f"sigma={label}/{stage}" for label in LABELS for stage in ("learn", "naive", "optimised")]
+    assert sorted(path.stem for path in (run / "models").iterdir()) == sorted(s.replace("/", "-") for s in stages)
+    for stage in stages:
+        model = load_model(find_model(run, stage))
+        assert model.description.class_names == CLASSES
+        assert dict(model.description.provenance) == {"experiment": "noise", "stage": stage, "seed": 3}
+    with np.load(run / "examples.npz") as shown, Cache(cache) as opened:
+        assert model.description.shape == opened.shape
+        image = torch.from_numpy(shown["U[0.025, 0.2]/real"])
+        labels = model.network(image[None, None]).argmax(1)[0]
+        assert (labels.numpy() == shown["U[0.025, 0.2]/O"]).all()
 
 
 def test_a_report_is_made_again(run):

@@ -1,0 +1,88 @@
+"""A picture to check a segmentation with: planes of the three axes, the scan alone and under its labels."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from metasynth.data_prep.montage import OPACITY, colours
+from metasynth.data_prep.slicing import AXIS_INDEX, Axis, content_along, plane_spacing, planes
+from metasynth.data_prep.volumes import Volume, to_ras
+from metasynth.files import write_atomically
+from metasynth.predict.scan import foreground
+
+COLUMNS = 6
+PANEL_INCHES = 1.7
+HEAD_INCHES, LINE_INCHES = 0.3, 0.17
+GAP = 0.01
+SHOWN_PERCENT = (1.0, 99.5)
+
+
+def write_picture(path: Path, image: Volume, labels: NDArray[np.integer], class_names: Sequence[str]) -> None:
+    """Draw planes spread over the labels, for each axis a row of the scan and one with the labels over it.
+
+    The numbers are indices along the axis, oriented to right, anterior and superior. The subject's left is on the left.
+
+    Args:
+        path: The PNG to write.
+        image: The scan.
+        labels: (X, Y, Z) on its voxels.
+        class_names: K names, background first.
+
+    Raises:
+        RunError: The picture cannot be written.
+
+    """
+    scan, classes = to_ras(image), to_ras(Volume(labels, image.affine, image.where))
+    names = list(class_names[1:])
+    seen = np.isfinite(scan.data) & foreground(scan.data)
+    low, high = np.percentile(scan.data[seen], SHOWN_PERCENT)
+    shades = ListedColormap([(0.0, 0.0, 0.0, 0.0), *((*c[:3], OPACITY) for c in colours(len(names)))])
+    height = 2 * sum(_height(scan, axis) for axis in AXIS_INDEX)
+    foot = LINE_INCHES * (1 + -(-len(names) // COLUMNS))
+    inches = PANEL_INCHES * height + HEAD_INCHES + foot
+    figure = Figure(figsize=(PANEL_INCHES * COLUMNS, inches), facecolor="black")
+    FigureCanvasAgg(figure)
+    # One pair of axes for all planes, whose unit is a plane's width: a pair for each takes seconds.
+    sheet = figure.add_axes((0.0, foot / inches, 1.0, PANEL_INCHES * height / inches))
+    top = 0.0
+    for axis in AXIS_INDEX:
+        tall = _height(scan, axis)
+        for column, at in enumerate(_chosen(classes.data, axis)):
+            plane, found = (planes(v.data, axis, np.array([at]))[0] for v in (scan, classes))
+            for row in range(2):
+                place = (column + GAP, column + 1 - GAP, top + (row + 1) * tall, top + row * tall)
+                sheet.imshow(np.nan_to_num(plane), cmap="gray", vmin=low, vmax=high, extent=place)
+            sheet.imshow(found, cmap=shades, vmin=0, vmax=len(names), interpolation="nearest", extent=place)
+            sheet.text(column + 2 * GAP, top + GAP, f"{axis} {at}", color="white", fontsize=5, va="top")
+        top += 2 * tall
+    sheet.set(xlim=(0, COLUMNS), ylim=(top, 0), aspect="auto")
+    sheet.axis("off")
+    handles = [Patch(color=c, label=n) for c, n in zip(colours(len(names)), names, strict=True)]
+    most = min(len(names), COLUMNS)
+    figure.legend(handles=handles, loc="lower center", ncols=most, frameon=False, labelcolor="white", fontsize=7)
+    figure.suptitle(Path(image.where).name, color="white", fontsize=8, y=1 - 0.05 / inches, va="top")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100, format="png")
+    write_atomically(path, buffer.getbuffer())
+
+
+def _chosen(classes: NDArray[np.integer], axis: Axis) -> list[int]:
+    """Planes evenly spread over those with labels, or over all where there are none."""
+    content = content_along(classes, axis)
+    at = np.flatnonzero(content) if content.any() else np.arange(len(content))
+    share = (np.arange(COLUMNS) + 0.5) / COLUMNS
+    return (at[0] + share * (at[-1] - at[0])).round().astype(int).tolist()
+
+
+def _height(scan: Volume, axis: Axis) -> float:
+    """Height of a plane over its width."""
+    _, down, across = plane_spacing(scan.spacing, axis)
+    _, rows, columns = plane_spacing(scan.data.shape, axis)
+    return (rows * down) / (columns * across)

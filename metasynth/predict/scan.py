@@ -1,0 +1,200 @@
+"""From one scan to its label map, voxel by voxel those of the scan."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metasynth.data_prep.resample import (
+    Grid,
+    grid_with_spacing,
+    has_spacing,
+    resample_ids,
+    resample_image,
+    resample_mask,
+    to_source,
+)
+from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, same_grid, scale
+from metasynth.errors import DataError
+from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
+from metasynth.predict.network import slice_posteriors, volume_posteriors
+from metasynth.segment.model_file import ModelDescription, TrainedModel
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found in a scan.
+
+    Attributes:
+        labels: (X, Y, Z) uint8, or int16 for more than 256 classes.
+        certainty: (X, Y, Z) float32, the posterior of the label.
+        posteriors: (X, Y, Z, K) float32, or None where they were not asked for.
+
+    """
+
+    labels: NDArray[np.integer]
+    certainty: NDArray[np.float32]
+    posteriors: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A scan as the network is given it.
+
+    Attributes:
+        data: (D, H, W) float32 in [0, 1], of the training images' spacing; 0 is background.
+        grid: Where its voxels lie.
+        own: The scan's own voxels, turned in the same way.
+
+    """
+
+    data: NDArray[np.float32]
+    grid: Grid
+    own: Grid
+
+
+def check_usable(model: TrainedModel) -> None:
+    """Require a model whose preprocessing is done here.
+
+    Raises:
+        DataError: It needs images of another kind.
+
+    """
+    description = model.description
+    stack_orientation(description.orientation)
+    if tuple(description.percentiles) != SCALE_PERCENT:
+        raise DataError(f"the model scales by the {description.percentiles} %, this version by {SCALE_PERCENT}")
+    if model.network.in_channels != 1:
+        raise DataError(f"the model takes images of {model.network.in_channels} channels, expected 1")
+
+
+def segment(
+    model: TrainedModel,
+    image: Volume,
+    mask: Volume | None = None,
+    *,
+    device: str = "cpu",
+    keep_posteriors: bool = False,
+) -> Segmentation:
+    """Label every voxel of a scan with the class of the largest posterior.
+
+    Posteriors, not labels, are brought back to the scan's voxels. Where the image is background for as far as a window
+    of the training images' size reaches, the label is 0.
+
+    Args:
+        model: Whose network is on `device`.
+        image: Any grid and orientation.
+        mask: The brain, above 0, on any grid; without it all of the image but its background is taken for it.
+        device: "cpu", "cuda", ...
+        keep_posteriors: Return them too.
+
+    Raises:
+        DataError: The scan cannot be used.
+
+    """
+    description = model.description
+    stack = make_stack(image, mask, description)
+    window = _window(stack.data, model)
+    part = window.take(stack.data)
+    if model.network.ndim == 2:
+        posteriors = slice_posteriors(model.network, part, device)
+    else:
+        posteriors = volume_posteriors(model.network, part, _rounded(description.shape, model.network.stride), device)
+    if not np.isfinite(posteriors).all():
+        raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
+    labels, certainty, kept = _on_own_grid(posteriors, window, stack, keep_posteriors)
+    orientation = stack_orientation(description.orientation)
+    back = [turned_back(data, image.affine, orientation) for data in (labels, certainty)]
+    classes = None if kept is None else np.stack([turned_back(k, image.affine, orientation) for k in kept], axis=-1)
+    return Segmentation(back[0], back[1], classes)
+
+
+def make_stack(image: Volume, mask: Volume | None, description: ModelDescription) -> Stack:
+    """Turn, scale, strip and resample a scan as `metasynth prep` does for training.
+
+    Raises:
+        DataError: The image has no contrast, values that are not finite, or voxels of no size; no voxel of the mask
+            lies in it.
+
+    """
+    check_affine(image, allow_shear=True)
+    orientation = stack_orientation(description.orientation)
+    brain = foreground(image.data) if mask is None else _on_grid_of(image, mask)
+    whole = mask is not None and not description.brain_only
+    wrong = ~np.isfinite(image.data) & (whole | brain)
+    if wrong.any():
+        raise DataError(f"{image.where}: {int(wrong.sum())} voxels that are needed are NaN or infinite")
+    scaled = scale(image.data, brain, image.where, keep_outside=whole)
+    volume = turned(Volume(scaled, image.affine, image.where), orientation)
+    own = _grid_of(volume)
+    # Slices are not thinned out or made up: every plane of the scan is one.
+    wanted = (*(volume.spacing[: 3 - len(description.shape)]), *description.spacing_mm)
+    if has_spacing(volume, wanted):
+        return Stack(np.ascontiguousarray(volume.data), own, own)
+    grid = grid_with_spacing(volume, wanted)
+    matrix = to_source(volume, grid)
+    data = resample_image(volume.data, matrix, grid)
+    if description.brain_only:
+        data[~resample_mask(volume.data > 0, matrix, grid)] = 0
+    if not data.any():
+        raise DataError(f"{image.where}: nothing is left of the brain at {description.spacing_mm} mm")
+    return Stack(data, grid, own)
+
+
+def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where an image (X, Y, Z) is not background: a value, 0 or NaN mostly, that half of its outermost voxels have.
+
+    Everywhere, if there is no such value.
+    """
+    faces = np.concatenate([image.take(at, axis).ravel() for axis in range(3) for at in (0, -1)])
+    values, counts = np.unique(faces, return_counts=True)
+    if 2 * counts.max() < faces.size:
+        return np.ones(image.shape, dtype=bool)
+    background = values[counts.argmax()]
+    return ~np.isnan(image) if np.isnan(background) else image != background
+
+
+def _on_grid_of(image: Volume, mask: Volume) -> NDArray[np.bool_]:
+    """The mask on the image's grid, by the nearest voxel where it has another."""
+    check_affine(mask, allow_shear=True)
+    inside = mask.data > 0 if same_grid(image, mask) else resample_ids(mask, _grid_of(image)) > 0
+    if not inside.any():
+        raise DataError(f"{mask.where}: no voxel of the mask lies in the field of {image.where}")
+    return inside
+
+
+def _grid_of(volume: Volume) -> Grid:
+    shape = volume.data.shape
+    return Grid((shape[0], shape[1], shape[2]), volume.affine)
+
+
+def _window(stack: NDArray[np.float32], model: TrainedModel) -> Window:
+    """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
+    shape, stride = model.description.shape, model.network.stride
+    flat = 3 - len(shape)
+    return Window.about(stack > 0, (*[1] * flat, *shape), (*[1] * flat, *[stride] * len(shape)))
+
+
+def _rounded(shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
+    return tuple(-(-n // stride) * stride for n in shape)
+
+
+def _on_own_grid(
+    posteriors: NDArray[np.float32], window: Window, stack: Stack, keep: bool
+) -> tuple[NDArray[np.integer], NDArray[np.float32], list[NDArray[np.float32]] | None]:
+    """Labels, their posteriors, and all posteriors, on the scan's own voxels; one class at a time to save memory."""
+    resampled = stack.grid is not stack.own
+    matrix = np.linalg.inv(stack.grid.affine) @ stack.own.affine
+    labels = np.zeros(stack.own.shape, dtype=np.uint8 if len(posteriors) <= 256 else np.int16)
+    best = np.full(stack.own.shape, -1.0, dtype=np.float32)
+    kept = []
+    for k, part in enumerate(posteriors):
+        share = window.put(part, stack.data.shape, around=float(k == 0))
+        if resampled:
+            share = resample_share(share, matrix, stack.own)
+        wins = share > best
+        labels[wins] = k
+        best[wins] = share[wins]
+        if keep:
+            kept.append(share)
+    return labels, best, kept if keep else None

@@ -1,0 +1,48 @@
+"""CSV tables with one heading and a row a record; what is absent is an empty field."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metasynth.errors import DataError
+from metasynth.files import write_atomically
+
+DIGITS = 6
+
+
+def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records that share their keys, numbers to six digits; None and NaN are empty.
+
+    Raises:
+        RunError: The file cannot be written.
+
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]) if records else [])
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in record.items()} for record in records)
+    write_atomically(path, text.getvalue().encode())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The records of a table as text; none if there is no such file.
+
+    Raises:
+        DataError: The file cannot be read.
+
+    """
+    try:
+        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table: {error}") from error
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.{DIGITS}g}" if isinstance(value, float) else value

@@ -1,0 +1,233 @@
+"""Files of trained segmenters: the weights, the network they belong to, and what images it was trained on.
+
+A file holds tensors and plain values only, and reading one runs no code of it.
+"""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metasynth.errors import DataError, UsageError
+from metasynth.files import write_atomically
+from metasynth.segment.unet import UNet
+
+FORMAT = "metasynth-model"
+VERSION = 1
+FOLDER, SUFFIX = "models", ".pt"
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a segmenter tells apart, and the images it needs to be given.
+
+    Attributes
+    ----------
+    class_names : tuple of K str
+        Background first.
+    mapping : str
+        How the classes were made from the labels of the training data.
+    spacing_mm : tuple of float
+        Distance in mm between voxel centres along each axis of S.
+    axis : str
+        Slicing axis ("coronal", "axial", "sagittal"), or "volume".
+    orientation : str
+        For each axis of S the direction in which its index grows, one letter each of RLAPSI.
+    shape : tuple of int
+        S, the shape of the training images.
+    brain_only : bool
+        Whether they are 0 outside the brain (skull-stripped).
+    percentiles : tuple of two float
+        The percentiles of the intensities in the brain that are 0 and 1 in them.
+    provenance : dict
+        Where the model comes from, by name: experiment, stage, seed, ...; text and numbers.
+
+    Raises
+    ------
+    ValueError
+        When the numbers of axes differ or there are fewer than two classes.
+    """
+
+    class_names: tuple[str, ...]
+    mapping: str
+    spacing_mm: tuple[float, ...]
+    axis: str
+    orientation: str
+    shape: tuple[int, ...]
+    brain_only: bool = True
+    percentiles: tuple[float, float] = (1.0, 99.0)
+    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise ValueError(f"class_names: must be at least 2 (background and one more), got {self.class_names}")
+        if not len(self.shape) == len(self.spacing_mm) == len(self.orientation):
+            raise ValueError(
+                "shape, spacing_mm and orientation: must have one entry an axis, got "
+                f"{self.shape}, {self.spacing_mm} and {self.orientation!r}"
+            )
+        if not all(n >= 1 for n in self.shape) or not all(0 < s < float("inf") for s in self.spacing_mm):
+            raise ValueError(f"shape and spacing_mm: must be above 0, got {self.shape} and {self.spacing_mm}")
+
+    @property
+    def needs(self) -> str:
+        """The images it needs, in words."""
+        kind = "volumes" if self.axis == "volume" else f"{self.axis} slices"
+        low, high = self.percentiles
+        return (
+            f"{kind} of {_by(self.shape)} voxels of {_by(self.spacing_mm)} mm (orientation {self.orientation}), "
+            f"{'the brain alone' if self.brain_only else 'the whole head'}, the brain's {low:g} and {high:g} % "
+            "quantiles scaled to 0 and 1"
+        )
+
+    @property
+    def origin(self) -> str:
+        """Where the model comes from, in words; empty where it does not say."""
+        return ", ".join(f"{key} {value}" for key, value in self.provenance.items())
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A segmenter read from a file, in evaluation mode on the CPU, and its description."""
+
+    network: UNet
+    description: ModelDescription
+
+
+def model_path(run: Path | str, stage: str) -> Path:
+    """Where a run's folder keeps the segmenter of a stage ("sigma=0.1/learn"): in ``models/sigma=0.1-learn.pt``."""
+    return Path(run) / FOLDER / f"{stage.replace('/', '-')}{SUFFIX}"
+
+
+def find_model(run: Path | str, stage: str | None = None) -> Path:
+    """The model file that is meant by a file, or by a run's folder and the name of a stage.
+
+    Raises
+    ------
+    UsageError
+        When there is none, or the folder holds several and no stage is named.
+    """
+    run = Path(run)
+    if run.is_file():
+        if stage is not None:
+            raise UsageError(f"--stage {stage}: {run} is a model file; stages are those of a run's folder")
+        return run
+    if not run.is_dir():
+        raise UsageError(f"{run}: there is no such model file or folder of a run")
+    found = sorted((run / FOLDER).glob(f"*{SUFFIX}"))
+    if not found:
+        several = any(run.glob(f"*/{FOLDER}/*{SUFFIX}"))
+        hint = "; it holds several runs: name one of them" if several else ""
+        raise UsageError(f"{run}: holds no trained segmenter ({FOLDER}/*{SUFFIX}){hint}")
+    names = ", ".join(path.name.removesuffix(SUFFIX) for path in found)
+    if stage is not None:
+        wanted = model_path(run, stage)
+        if wanted not in found:
+            raise UsageError(f"--stage {stage}: {run} holds no segmenter of this stage; it has {names}")
+        return wanted
+    if len(found) > 1:
+        raise UsageError(f"{run}: holds {len(found)} segmenters; choose one with --stage: {names}")
+    return found[0]
+
+
+def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescription) -> None:
+    """Write a trained segmenter atomically; a folder that is missing is made.
+
+    Raises
+    ------
+    ValueError
+        When the segmenter is no `UNet`, or the description is of another number of classes or axes.
+    RunError
+        When the file cannot be written; one of that name stays as it was.
+    """
+    if not isinstance(segmenter, UNet):
+        raise ValueError(f"segmenter: must be a UNet, got {type(segmenter).__name__}")
+    _check_match(segmenter, description)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": _arguments(segmenter),
+        "description": asdict(description),
+        "weights": {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(Path(path), buffer.getbuffer())
+
+
+def load_model(path: Path | str) -> TrainedModel:
+    """Read a trained segmenter.
+
+    Raises
+    ------
+    DataError
+        When the file is missing, damaged, of another format or version, or its parts do not fit together.
+    """
+    content = _read(Path(path))
+    if content.get("format") != FORMAT:
+        raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {FOLDER}/")
+    if content.get("version") != VERSION:
+        raise DataError(f"{path}: format version {VERSION} is supported, got {content.get('version')!r}")
+    try:
+        given = content["description"]
+        names = {f.name for f in fields(ModelDescription)}
+        description = ModelDescription(**{key: value for key, value in given.items() if key in names})
+        network = UNet(**content["network"], generator=torch.Generator())
+        _check_match(network, description)
+        network.load_state_dict(content["weights"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DataError(f"{path}: its parts do not fit together ({_first_line(error)})") from error
+    return TrainedModel(network.eval(), description)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of the file; only tensors and plain containers are accepted."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # torch itself reads flipped bytes without complaint
+        content = None if broken else torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"{path}: the model cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{path}: holds more than tensors and plain values, so it is no {FORMAT} file") from error
+    except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: is damaged or no {FORMAT} file ({_first_line(error)})") from error
+    if broken:
+        raise DataError(f"{path}: is damaged (at {broken})")
+    return content if isinstance(content, dict) else {}
+
+
+def _arguments(network: UNet) -> dict[str, Any]:
+    """What the network was made with."""
+    levels: Any = network.encoder
+    norm = levels[0].norms[0]
+    return {
+        "n_classes": network.n_classes,
+        "ndim": network.ndim,
+        "in_channels": network.in_channels,
+        "widths": [level.convs[0].out_channels for level in levels],
+        "norm": None if isinstance(norm, nn.Identity) else "instance" if isinstance(norm, nn.GroupNorm) else "batch",
+    }
+
+
+def _check_match(network: UNet, description: ModelDescription) -> None:
+    if network.n_classes != len(description.class_names):
+        raise ValueError(
+            f"class_names: must name the network's {network.n_classes} classes, got {description.class_names}"
+        )
+    if network.ndim != len(description.shape):
+        raise ValueError(f"shape: must have the network's {network.ndim} axes, got {description.shape}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _by(numbers: tuple[float, ...]) -> str:
+    return " x ".join(f"{n:g}" for n in numbers)

@@ -1,0 +1,152 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from head_phantom import as_muse, head_labels, save
+from metasynth.data_prep.labels import MAPPINGS
+
+from metasynth.errors import DataError, UsageError
+from metasynth.predict.evaluate import Classes, classes_of, find_pairs, score, summary
+from metasynth.segment.metrics import hausdorff_distance
+
+FOUR = MAPPINGS["freesurfer-4"]
+
+
+@pytest.fixture
+def truth():
+    return FOUR.apply(head_labels())
+
+
+def pairs(tmp_path, predicted, reference, **place):
+    save(tmp_path / "p" / "s1.nii.gz", predicted, **place)
+    save(tmp_path / "r" / "s1.nii.gz", reference, **place)
+    return find_pairs(str(tmp_path / "p"), str(tmp_path / "r"))[0][0]
+
+
+def test_scores_by_hand(tmp_path, truth):
+    predicted = np.where(truth == 4, 0, np.roll(truth, 2, axis=1)).astype(np.uint8)
+    spacing = (1.0, 1.5, 2.0)
+    scan = pairs(tmp_path, predicted, truth, spacing=spacing)
+    records = score(scan, Classes(FOUR.class_names))
+    assert [record["class"] for record in records] == list(FOUR.class_names[1:])
+    for k, record in enumerate(records, 1):
+        p, t = predicted == k, truth == k
+        assert record["subject"] == "s1"
+        assert record["dice"] == pytest.approx(2 * (p & t).sum() / (p.sum() + t.sum()))
+        assert record["hd95_mm"] == pytest.approx(hausdorff_distance(p, t, spacing))
+        assert record["volume_ml"] == pytest.approx(0.003 * p.sum())
+        assert record["reference_ml"] == pytest.approx(0.003 * t.sum())
+        assert record["volume_error_percent"] == pytest.approx(100 * (p.sum() / t.sum() - 1))
+
+
+def test_the_orientation_of_the_files_does_not_matter(tmp_path, truth):
+    predicted = np.roll(truth, 1, axis=0)
+    plain = score(pairs(tmp_path / "a", predicted, truth, spacing=(1, 2, 1)), Classes(FOUR.class_names))
+    save(tmp_path / "b" / "p" / "s1.nii.gz", predicted, "LIA", (1, 2, 1))
+    save(tmp_path / "b" / "r" / "s1.mgz", truth, "PSR", (1, 2, 1))
+    turned = score(find_pairs(str(tmp_path / "b/p"), str(tmp_path / "b/r"))[0][0], Classes(FOUR.class_names))
+    assert turned == [pytest.approx(record) for record in plain]
+
+
+def test_a_mapping_merges_the_reference(tmp_path, truth):
+    for name, ids in (("freesurfer-4", head_labels()), ("muse-4", as_muse(head_labels()))):
+        scan = pairs(tmp_path / name, truth, ids)
+        assert {record["dice"] for record in score(scan, classes_of(name, MAPPINGS[name], "error"))} == {1.0}
+    with pytest.raises(DataError, match=r"r.s1\.nii\.gz: holds label 101; the classes are 0 to 4 \(background, white"):
+        score(scan, Classes(FOUR.class_names))
+    ids = np.where(head_labels() == 16, 9999, head_labels())
+    scan = pairs(tmp_path / "odd", truth, ids)
+    with pytest.raises(DataError, match="does not name id 9999"):
+        score(scan, Classes(FOUR.class_names, mapping=FOUR))
+    assert score(scan, Classes(FOUR.class_names, mapping=FOUR, unknown="background"))[0]["dice"] < 1
+
+
+def test_structures_that_are_missing(tmp_path, truth):
+    scan = pairs(tmp_path, truth * (truth == 1), truth * (truth == 3))
+    white, cortex, deep, fluid = score(scan, Classes(FOUR.class_names))
+    for record, volume, reference in ((white, True, False), (deep, False, True)):
+        assert (record["dice"], record["hd95_mm"]) == (0.0, math.inf)
+        assert (record["volume_ml"] > 0, record["reference_ml"] > 0) == (volume, reference)
+    assert white["volume_error_percent"] is None
+    assert deep["volume_error_percent"] == -100.0
+    for record in (cortex, fluid):
+        assert math.isnan(record["dice"])
+        assert math.isnan(record["hd95_mm"])
+
+
+def test_label_maps_without_names(tmp_path):
+    scan = pairs(tmp_path, head_labels(), head_labels(seed=1))
+    found = [record["class"] for record in score(scan, Classes())]
+    assert found == [str(i) for i in np.unique(head_labels()) if i]
+    assert [r["class"] for r in score(scan, Classes().choose("49, 3,49, 60"))] == ["49", "3", "60"]
+    empty = pairs(tmp_path / "empty", np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8))
+    assert score(empty, Classes()) == []
+    assert math.isnan(score(empty, Classes().choose("2"))[0]["dice"])
+
+
+def test_which_classes_are_scored(tmp_path, truth):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "segmentation.json").write_text(json.dumps({"classes": FOUR.class_names}))
+    folder = str(tmp_path / "p")
+    for named in (folder, f"{folder}/s1.nii.gz", f"{folder}/*.nii.gz"):
+        assert classes_of(named, None, "error").names == FOUR.class_names
+    assert classes_of(folder, FOUR, "error").mapping is FOUR
+    with pytest.raises(UsageError, match=r"^--mapping freesurfer-tissue: has the classes background, .*; the label m"):
+        classes_of(folder, MAPPINGS["freesurfer-tissue"], "error")
+    assert classes_of(str(tmp_path), None, "error").names is None
+    chosen = Classes(FOUR.class_names).choose("ventricles,1")
+    scan = pairs(tmp_path, truth, truth)
+    assert [record["class"] for record in score(scan, chosen)] == ["ventricles", "white matter"]
+    for wrong in ("ventricle", "5", "", "1,,2"):
+        with pytest.raises(UsageError, match=rf"^--classes {wrong}: expected numbers or names of background, white"):
+            Classes(FOUR.class_names).choose(wrong)
+
+
+def test_pairs(tmp_path, truth):
+    for name in ("p/a_seg.nii.gz", "p/b_seg.nii.gz", "p/c_seg.nii.gz", "r/a.nii.gz", "r/b.mgz", "r/d.nii.gz"):
+        save(tmp_path / name, truth)
+    scans, alone = find_pairs(str(tmp_path / "p"), str(tmp_path / "r"))
+    assert [scan.name for scan in scans] == ["a", "b"]
+    assert [path.name for path in alone] == ["c_seg.nii.gz", "d.nii.gz"]
+    scans, alone = find_pairs(str(tmp_path / "p/a_seg.nii.gz"), str(tmp_path / "r/d.nii.gz"))
+    assert ([scan.name for scan in scans], alone) == (["a_seg"], [])
+    save(tmp_path / "q" / "z.nii.gz", truth)
+    with pytest.raises(UsageError, match="no name is in both"):
+        find_pairs(str(tmp_path / "q"), str(tmp_path / "r"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "place"),
+    [(np.ones((4, 5, 6)), {}), (None, {"spacing": (1.0, 1.0, 1.1)}), (None, {"affine": np.eye(4)})],
+)
+def test_other_voxels_are_refused(tmp_path, truth, reference, place):
+    save(tmp_path / "p.nii", truth)
+    path = save(tmp_path / "r.nii", truth if reference is None else reference, **place)
+    scan = find_pairs(str(tmp_path / "p.nii"), str(path))[0][0]
+    with pytest.raises(DataError, match=r"must have the same voxels, got shapes 36 x 44 x 40 and \d+ x"):
+        score(scan, Classes())
+
+
+def record(subject, name, dice, distance, error):
+    return {"subject": subject, "class": name, "dice": dice, "hd95_mm": distance, "volume_error_percent": error}
+
+
+def test_a_summary_by_hand():
+    rows = summary(
+        [
+            record("a", "x", 0.5, 2.0, 10.0),
+            record("a", "y", 0.9, 1.0, -30.0),
+            record("b", "x", 0.0, math.inf, -100.0),
+            record("b", "y", math.nan, math.nan, None),
+        ]
+    )
+    x, y, both = rows
+    assert (x["class"], x["subjects"], x["dice"], x["hd95_mm"], x["missed"]) == ("x", 2, 0.25, 2.0, 1)
+    assert x["dice_sd"] == pytest.approx(math.sqrt(0.125))
+    assert x["volume_error_percent"] == -45.0
+    assert (y["subjects"], y["dice"], y["dice_sd"], y["missed"], y["volume_error_percent"]) == (1, 0.9, None, 0, -30.0)
+    # Classes of a subject first: a has .7 and 1.5 mm, b has 0 and no finite distance.
+    assert (both["class"], both["dice"], both["hd95_mm"], both["missed"]) == ("all", pytest.approx(0.35), 1.5, 1)
+    assert both["volume_error_percent"] == pytest.approx((-10 - 100) / 2)
+    assert [row["class"] for row in summary([record("a", "x", 1.0, 0.0, 0.0)])] == ["x"]

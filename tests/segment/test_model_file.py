@@ -1,0 +1,191 @@
+import dataclasses
+import io
+import pickle
+import zipfile
+
+import pytest
+import torch
+from tiny_model import describe, random_unet
+from torch import nn
+
+from metasynth.errors import DataError, RunError, UsageError
+from metasynth.segment.model_file import find_model, load_model, model_path, save_model
+
+DESCRIPTION = describe(provenance={"experiment": "noise", "stage": "sigma=0.1/learn", "seed": 3})
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "m.pt"
+    save_model(path, random_unet(), DESCRIPTION)
+    return path
+
+
+def content(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("norm", [None, "batch", "instance"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_model_comes_back_as_it_was(tmp_path, ndim, norm):
+    network = random_unet(ndim, norm)
+    images = torch.randn(2, 1, *[8] * ndim)
+    network(images)  # moves the running statistics of batch normalisation
+    description = dataclasses.replace(describe(ndim), provenance=DESCRIPTION.provenance)
+    save_model(tmp_path / "deep" / "m.pt", network, description)
+    assert network.training
+    before = torch.get_rng_state()
+    again = load_model(tmp_path / "deep" / "m.pt")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert again.description == description
+    assert not again.network.training
+    assert torch.equal(again.network(images), network.eval()(images))
+
+
+def test_the_memory_format_does_not_matter(tmp_path, model):
+    save_model(tmp_path / "c.pt", random_unet().to(memory_format=torch.channels_last), DESCRIPTION)
+    a, b = (content(tmp_path / name)["weights"] for name in ("m.pt", "c.pt"))
+    assert all(torch.equal(a[key], b[key]) and b[key].is_contiguous() for key in a)
+
+
+def test_the_needs_and_the_origin_in_words():
+    assert DESCRIPTION.needs == (
+        "coronal slices of 32 x 32 voxels of 1 x 1 mm (orientation IR), the brain alone, the brain's 1 and 99 % "
+        "quantiles scaled to 0 and 1"
+    )
+    assert DESCRIPTION.origin == "experiment noise, stage sigma=0.1/learn, seed 3"
+    assert describe(3, brain_only=False).needs.startswith("volumes of 16 x 16 x 16 voxels of 1 x 1 x 1 mm")
+    assert "the whole head" in describe(3, brain_only=False).needs
+
+
+class Writes:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_no_code_of_a_file_is_run(tmp_path, model):
+    torch.save({**content(model), "extra": Writes(tmp_path / "made")}, model)
+    with pytest.raises(DataError, match=r"m\.pt: holds more than tensors and plain values"):
+        load_model(model)
+    assert not (tmp_path / "made").exists()
+
+
+def changed(**parts):
+    def change(path):
+        torch.save({**content(path), **parts}, path)
+
+    return change
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flip_a_weight(path):
+    with zipfile.ZipFile(path) as archive:
+        info = max(archive.infolist(), key=lambda info: info.file_size)
+    data = bytearray(path.read_bytes())
+    data[info.header_offset + 100 + info.file_size // 2] ^= 1
+    path.write_bytes(data)
+
+
+def lose_a_weight(path):
+    parts = content(path)
+    parts["weights"].popitem()
+    torch.save(parts, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "the model cannot be read: No such file or directory"),
+        (lambda path: path.write_text("no model"), "is damaged or no metasynth-model file"),
+        (lambda path: path.write_bytes(pickle.dumps({})), "is damaged or no metasynth-model file"),
+        (cut_short, "is damaged or no metasynth-model file"),
+        (flip_a_weight, r"is damaged \(at "),
+        (lambda path: torch.save({"step": 3}, path), "is not a metasynth-model file; a run keeps"),
+        (lambda path: torch.save([1, 2], path), "is not a metasynth-model file; a run keeps"),
+        (changed(version=2), "format version 1 is supported, got 2"),
+        (changed(description={"axis": "coronal"}), "its parts do not fit together"),
+        (changed(description=None), "its parts do not fit together"),
+        (changed(network={"n_classes": 4, "depth": 3}), "its parts do not fit together"),
+        (changed(network={"n_classes": 4, "widths": [4, 7]}), r"fit together \(Error\(s\) in loading state_dict"),
+        (changed(network={"n_classes": 5, "widths": [4, 6]}), r"fit together \(class_names: must name the network's 5"),
+        (lose_a_weight, "its parts do not fit together"),
+    ],
+)
+def test_a_wrong_file_is_told_in_a_line(model, damage, message):
+    damage(model)
+    with pytest.raises(DataError, match=rf"m\.pt: .*{message}") as caught:
+        load_model(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_saved(model):
+    before = model.read_bytes()
+    with pytest.raises(ValueError, match=r"^segmenter: must be a UNet, got Linear$"):
+        save_model(model, nn.Linear(2, 2), DESCRIPTION)
+    with pytest.raises(ValueError, match=r"^class_names: must name the network's 4 classes, got \('a', 'b'\)$"):
+        save_model(model, random_unet(), dataclasses.replace(DESCRIPTION, class_names=("a", "b")))
+    with pytest.raises(ValueError, match=r"^shape: must have the network's 3 axes, got \(32, 32\)$"):
+        save_model(model, random_unet(3), DESCRIPTION)
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"class_names": ("one",)}, "class_names: must be at least 2"),
+        ({"spacing_mm": (1.0,)}, "shape, spacing_mm and orientation: must have one entry an axis"),
+        ({"orientation": "AIR"}, "shape, spacing_mm and orientation: must have one entry an axis"),
+        ({"spacing_mm": (1.0, 0.0)}, "shape and spacing_mm: must be above 0"),
+    ],
+)
+def test_a_description_that_cannot_be(part, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(DESCRIPTION, **part)
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(model, full_disk):
+    before = model.read_bytes()
+    with full_disk(), pytest.raises(RunError, match=r"m\.pt: cannot be written: No space left on device"):
+        save_model(model, random_unet(seed=1), DESCRIPTION)
+    assert model.read_bytes() == before
+    assert [path.name for path in model.parent.iterdir()] == ["m.pt"]
+
+
+def test_which_model_of_a_run_is_meant(tmp_path, model):
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(UsageError, match=r"run: holds no trained segmenter \(models/\*\.pt\)$"):
+        find_model(run)
+    assert model_path(run, "sigma=0.1/learn") == run / "models" / "sigma=0.1-learn.pt"
+    save_model(model_path(run, "sigma=0.1/learn"), random_unet(), DESCRIPTION)
+    assert find_model(run) == find_model(run, "sigma=0.1/learn") == run / "models" / "sigma=0.1-learn.pt"
+    save_model(model_path(run, "sigma=0.1/naive"), random_unet(), DESCRIPTION)
+    with pytest.raises(UsageError, match=r"choose one with --stage: sigma=0\.1-learn, sigma=0\.1-naive$"):
+        find_model(run)
+    assert find_model(run, "sigma=0.1-naive").name == "sigma=0.1-naive.pt"
+    with pytest.raises(UsageError, match=r"^--stage best: .*run holds no segmenter of this stage; it has sigma=0\.1-l"):
+        find_model(run, "best")
+    with pytest.raises(UsageError, match="holds several runs: name one of them"):
+        find_model(tmp_path)
+    assert find_model(model) == model
+    with pytest.raises(UsageError, match="is a model file"):
+        find_model(model, "learn")
+    with pytest.raises(UsageError, match="there is no such model file or folder"):
+        find_model(tmp_path / "absent")
+
+
+def test_a_file_that_a_newer_program_added_to_is_read(model):
+    parts = content(model)
+    parts["description"]["colour"] = "blue"
+    buffer = io.BytesIO()
+    torch.save(parts, buffer)
+    model.write_bytes(buffer.getvalue())
+    assert load_model(model).description == DESCRIPTION
