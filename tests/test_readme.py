@@ -46,7 +46,7 @@ def test_the_cache_of_own_arrays_can_be_inspected_and_trained_on(
 def test_the_commands_name_existing_commands_options_and_settings() -> None:
     block = next(block for block in blocks("") if "metasynth list" in block)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
-    assert len(commands) == 8
+    assert len(commands) == 10
     for program, name, *arguments in commands:
         assert program == "metasynth"
         command = main.commands[name]
