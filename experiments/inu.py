@@ -5,7 +5,7 @@ learns the exponents of the fields and sigma ("parametric"), or a network that i
 ones ("nonparametric", Eqs 9-11). The baselines are those of the noise study.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,9 +85,21 @@ class InuConfig(RecoveryConfig):
         return KnownBias(self.c, self.nodes)
 
 
+def _sized(preset: str, **settings: Any) -> InuConfig:
+    """The sizes that recovery studies share, for parameters that a hypergradient says less about than about noise.
+
+    With a normalisation, fields are driven up as long as sigma is too large, and too strong ones then hardly cost
+    anything; and where single draws say little, there have to be more of them and the rate has to fall more slowly,
+    to come back from where the first steps overshot (docs/recovery.md).
+    """
+    config = InuConfig(**SIZES[preset], **settings)
+    segmenter, outer = replace(config.segmenter, norm="none", lr=2e-3), replace(config.outer, every=2, settle=60)
+    return replace(config, segmenter=segmenter, outer=outer)
+
+
 PRESETS = {
-    "quick": InuConfig(sigma=LEVELS[1:2], **SIZES["quick"]),
-    "standard": InuConfig(**SIZES["standard"]),
+    "quick": _sized("quick", sigma=LEVELS[1:2]),
+    "standard": _sized("standard"),
     "paper": InuConfig(**SIZES["paper"]),
 }
 

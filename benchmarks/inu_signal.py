@@ -1,0 +1,155 @@
+"""What a hypergradient says about intensity non-uniformity and noise, at any point on the way to the truth.
+
+A segmenter is trained for a while with fields and noise held at given values, then frozen, and hypergradients of the
+unconstrained exponents and sigma are drawn on fresh batches, each clipped at three times the median size. A positive
+mean lowers the parameter. What counts is the mean per standard deviation: n draws tell a mean of 1 / sqrt(n) of it
+from zero.
+
+    python benchmarks/inu_signal.py --sigma 0.4 --c 0.9,0.9,0.9 [--norm none] [--lr 2e-3] [--steps 600] [--draws 40]
+
+``--paired`` gives the reference batch the clean images of the real ones, which leaves of the gap what augmentation
+makes of it: about a third of the noise. It is a diagnosis only; real images do not come with their clean ones.
+"""
+
+import argparse
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import torch
+from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+
+from metasynth.augment.bias_field import BiasField, KnownBias
+from metasynth.augment.compose import Compose
+from metasynth.augment.corruption import Corruptions
+from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.hypergradient import hypergradient
+from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.solver import BilevelSolver
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset, draw_disjoint
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.config import PAPER
+from metasynth.training.device import keep_freed_memory
+from metasynth.training.seeding import generator_for
+from metasynth.training.settings import SegmenterSettings
+from metasynth.training.streams import Corrupted, Example, StepBatch, StepData, Synthetic, stream
+from metasynth.training.trainers import bilevel_losses
+
+NORMS = get_args(get_type_hints(SegmenterSettings)["norm"])
+CLIP = 3.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter: mean and spread of its hypergradient, and their ratio with its standard error."""
+
+    parameter: str
+    mean: float
+    sd: float
+    signal: float
+    standard_error: float
+
+
+class Paired(StepData):
+    """The reference batch has the clean images of the real ones, and draws of its own."""
+
+    def __getitem__(self, step: int) -> StepBatch:
+        """Step ``step``'s data."""
+        batch = super().__getitem__(step)
+        if batch.outer is None or not isinstance(self.inner, Synthetic):
+            return batch
+        draw = generator_for(self.seed, "subjects", step)
+        theirs = draw_disjoint(self.dataset, self.batch_size, self.outer_batch_size, draw)[1]
+        clean = self.inner(self.dataset.read(theirs), generator_for(self.seed, "outer", step))
+        own = self.inner.draw(clean.images, generator_for(self.seed, "paired", step))
+        return batch._replace(reference=Example(clean.images, clean.labels, own))
+
+
+def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[str, list[float]]:
+    """Hypergradients of each unconstrained parameter."""
+    settings = SegmenterSettings((8, 16, 32, 64), norm=options.norm, lr=options.lr, steps=options.steps)
+    generator = BatchedGenerator(dataset.cache.n_classes, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
+    augmenter = Compose(BiasField(options.c), GaussianNoise(options.sigma))
+    truth = Corruptions((KnownBias(tuple(options.true_c)), NoiseLevel(options.truth, options.truth)))
+    data = (Paired if options.paired else StepData)(
+        dataset,
+        Synthetic(generator, augmenter.draw),
+        Corrupted(generator, truth),
+        seed=options.seed,
+        batch_size=settings.batch_size,
+        outer_batch_size=options.real,
+        is_due=lambda step: step >= options.steps,
+    )
+    segmenter = settings.build(dataset.cache.n_classes, 2, generator_for(options.seed, "segmenter"))
+    problem = BilevelProblem(*bilevel_losses(settings))
+    optimizer = settings.optimizer(segmenter)
+    solver = BilevelSolver(problem, segmenter, optimizer, augmenter, torch.optim.SGD(augmenter.parameters(), lr=0.0))
+    model = FunctionalModel(segmenter)
+    names = [*augmenter.observed()]
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for batch in stream(data, 0, options.steps + options.draws, 0):
+        if batch.outer is None:
+            solver.inner_step(batch.inner)
+            continue
+        result, _ = hypergradient(
+            problem, model, optimizer, augmenter, [batch.inner], batch.outer, Mixed(), batch.reference
+        )
+        values = torch.cat([g.flatten() for g in result.gradients.values() if g is not None]).tolist()
+        for name, value in zip(names, values, strict=True):
+            found[name].append(value)
+    return found
+
+
+def row_of(name: str, values: list[float]) -> Row:
+    """The draws of a parameter, clipped."""
+    largest = CLIP * statistics.median(map(abs, values))
+    clipped = [max(-largest, min(largest, value)) for value in values]
+    mean, sd = statistics.fmean(clipped), statistics.stdev(clipped)
+    return Row(name, mean, sd, mean / sd, len(values) ** -0.5)
+
+
+def main() -> None:
+    """Print one row a parameter."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--truth", type=float, default=0.05, help="noise of the real images")
+    parser.add_argument("--true-c", type=_three, default=[0.5, 0.5, 0.5], help="exponents of their fields")
+    parser.add_argument("--sigma", type=float, default=0.05, help="noise of the segmenter's images")
+    parser.add_argument("--c", type=_three, default=[0.5, 0.5, 0.5], help="exponents of their fields")
+    parser.add_argument("--norm", choices=NORMS, default="none")
+    parser.add_argument("--lr", type=float, default=2e-3, help="of the segmenter")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--draws", type=int, default=40)
+    parser.add_argument("--real", type=int, default=16, help="real, and reference, images a draw")
+    parser.add_argument("--paired", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+    with Cache(ensure_cohort(COHORTS["template-64"])) as cache:
+        rows = [row_of(*item) for item in draws_of(options, SliceDataset(cache, cache.subjects)).items()]
+    print(
+        f"truth {options.truth:g}, {options.true_c}; trained {options.steps} steps with {options.sigma:g}, {options.c}"
+    )
+    print(f"{'parameter':<10}{'mean':>11}{'sd':>11}{'mean/sd':>9}{'+-':>6}")
+    for row in rows:
+        print(f"{row.parameter:<10}{row.mean:>11.2e}{row.sd:>11.2e}{row.signal:>9.2f}{row.standard_error:>6.2f}")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+
+
+def _three(text: str) -> list[float]:
+    values = [float(part) for part in text.split(",")]
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError(f"expected three exponents, got {text!r}")
+    return values
+
+
+if __name__ == "__main__":
+    main()
