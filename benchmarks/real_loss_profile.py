@@ -15,6 +15,7 @@ import json
 import statistics
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
@@ -36,6 +37,7 @@ from metasynth.training.streams import Corrupted, StepData, stream
 from metasynth.training.trainers import Supervised
 
 CHUNK = 32
+NORMS = get_args(get_type_hints(SegmenterSettings)["norm"])
 PARAMETERS = ("sigma", "c_low", "c_mid", "c_high")
 
 
@@ -83,6 +85,7 @@ def tested(segmenter: torch.nn.Module, test: TestSet, sigma: float, settings: Se
 
 def main() -> None:
     """Print one line a value: mean over seeds of loss and Dice."""
+    quick: SegmenterSettings = SIZES["quick"]["segmenter"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sigma", type=float, default=0.1, help="noise of the real images")
     parser.add_argument("--c", type=_numbers, default=[], help="exponents of the real images' fields")
@@ -90,6 +93,8 @@ def main() -> None:
     parser.add_argument("--values", type=_numbers, default=[0.02, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--norm", choices=NORMS, default=quick.norm)
+    parser.add_argument("--lr", type=float, default=quick.lr)
     parser.add_argument("--data", type=Path, help="cache; the embedded cohort of 64 voxels by default")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
@@ -99,7 +104,7 @@ def main() -> None:
     truth = {"sigma": options.sigma, **dict(zip(PARAMETERS[1:], options.c, strict=False))}
     if options.vary not in truth:
         parser.error(f"--vary {options.vary}: needs --c with three exponents")
-    settings = replace(SIZES["quick"]["segmenter"], steps=options.steps)
+    settings = replace(quick, steps=options.steps, norm=options.norm, lr=options.lr)
     rows = []
     print(f"real images: {truth}; {options.steps} steps, {options.seeds} seeds")
     print(f"{options.vary:>10}{'loss':>9}{'Dice':>9}")
