@@ -98,6 +98,12 @@ def list_() -> None:
 @click.argument("experiment")
 @click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
 @click.option("--data", metavar="CACHE", type=click.Path(path_type=Path), help="HDF5 cache to use.")
+@click.option(
+    "--labels",
+    metavar="CACHE",
+    type=click.Path(path_type=Path),
+    help="HDF5 cache of label maps for synthesis, where the experiment takes one of their own (--set labels=CACHE).",
+)
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Seed of every random draw; 0 by default.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
@@ -115,6 +121,7 @@ def run(
     experiment: str,
     preset: str | None,
     data: Path | None,
+    labels: Path | None,
     out: Path | None,
     seed: int | None,
     overrides: tuple[str, ...],
@@ -136,7 +143,7 @@ def run(
     """
     from metasynth.training.grid_folder import GRID
     from metasynth.training.records import CONFIG
-    from metasynth.training.study import execute, load_experiment
+    from metasynth.training.study import execute, labels_override, load_experiment
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(
@@ -155,6 +162,8 @@ def run(
     click.echo(f"Run folder: {out}", err=True)
     try:
         if grid:
+            if labels is not None:
+                overrides = (*overrides, labels_override(study, preset or "quick", labels))
             request = GridRequest(preset, seeds, seed, vary, overrides, data, device, threads)
             failure = run_grid(study, out, request, resume=resume, jobs=jobs, quiet=quiet)
         else:
@@ -165,6 +174,7 @@ def run(
                 overrides=overrides,
                 seed=seed,
                 data=data,
+                labels=labels,
                 resume=resume,
                 device=device,
                 threads=threads,

@@ -135,13 +135,29 @@ def draw_disjoint(dataset: SliceDataset, n_a: int, n_b: int, generator: torch.Ge
         raise DataError(f"n_a and n_b must be at least 1, got {n_a} and {n_b}")
     in_a = torch.zeros(n_subjects, dtype=torch.bool)
     in_a[torch.randperm(n_subjects, generator=generator)[: (n_subjects + 1) // 2]] = True
-    of_a = in_a[dataset.subject_index]
-    first = _draw(torch.nonzero(of_a).flatten(), n_a, generator)
-    second = _draw(torch.nonzero(~of_a).flatten(), n_b, generator)
-    return first, second
+    return draw_items(dataset, n_a, generator, in_a), draw_items(dataset, n_b, generator, ~in_a)
 
 
-def _draw(pool: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """(n,) elements of `pool`, in whole shuffles, so that no element is drawn twice more than another."""
+def draw_items(dataset: SliceDataset, n: int, generator: torch.Generator, subjects: Tensor | None = None) -> Tensor:
+    """Draw items evenly: without repetition until all are used, then again.
+
+    Args:
+        dataset: Where to draw from.
+        n: How many, at least 1.
+        generator: Source of all randomness (CPU).
+        subjects: (len(dataset.subjects),) bool, whose items are drawn; by default everyone's.
+
+    Returns:
+        Positions (n,) int64 for `SliceDataset.read`.
+
+    Raises:
+        DataError: None of the subjects may be drawn from.
+
+    """
+    pool = torch.arange(len(dataset))
+    if subjects is not None:
+        pool = pool[subjects[dataset.subject_index]]
+    if not len(pool):
+        raise DataError("items can be drawn from at least 1 subject, got none")
     shuffles = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(-(-n // len(pool)))]
     return torch.cat(shuffles)[:n]

@@ -79,9 +79,7 @@ def make_split(subjects: Sequence[str], seed: int, fractions: tuple[float, float
     if len(fractions) != 3 or not all(f > 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(f"fractions must be three positive numbers that add to 1, got {tuple(fractions)}")
     n = len(subjects)
-    if len(set(subjects)) != n:
-        twice = next(name for name in subjects if subjects.count(name) > 1)
-        raise DataError(f"subjects must be different, got {twice!r} twice")
+    _check_different(subjects)
     n_val, n_test = (max(1, int(fraction * n + 0.5)) for fraction in fractions[1:])
     n_train = n - n_val - n_test
     if n_train < 1:
@@ -89,10 +87,58 @@ def make_split(subjects: Sequence[str], seed: int, fractions: tuple[float, float
             f"a split into train, val and test needs at least 3 subjects and one of them left for training, "
             f"got {n} subjects for fractions {tuple(fractions)}"
         )
-    ordered = sorted(subjects, key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
+    ordered = _ordered(subjects, seed)
     return Split(
         train=tuple(sorted(ordered[:n_train])),
         val=tuple(sorted(ordered[n_train : n_train + n_val])),
         test=tuple(sorted(ordered[n_train + n_val :])),
         seed=seed,
     )
+
+
+def rotated_split(subjects: Sequence[str], seed: int, n_val: int, n_test: int, rotation: int = 0) -> Split:
+    """Divide subjects by numbers; rotations of one seed test other subjects each.
+
+    The subjects stand in a circle, in the order of `make_split`. Rotation r tests the r-th `n_test` of them, takes the
+    `n_val` that follow for validation and the rest, as they follow, for training: the first few of them are a training
+    set as random as all of them.
+
+    Args:
+        subjects: Names, all different.
+        seed: Any integer.
+        n_val: Validation subjects, at least 1.
+        n_test: Test subjects, at least 1.
+        rotation: Which of the groups of `n_test` whole ones to test, from 0.
+
+    Raises:
+        DataError: Too few subjects for these numbers, or for this rotation; a name given twice.
+
+    """
+    n = len(subjects)
+    _check_different(subjects)
+    if n_val < 1 or n_test < 1 or n - n_val - n_test < 1:
+        raise DataError(
+            f"a split needs at least 1 subject each for training, validation and test; got {n} subjects for "
+            f"{n_val} of validation and {n_test} of test"
+        )
+    if not 0 <= rotation < n // n_test:
+        raise DataError(f"rotation must be 0 to {n // n_test - 1} for {n_test} test subjects of {n}, got {rotation}")
+    circle = _ordered(subjects, seed)
+    at = rotation * n_test
+    circle = circle[at:] + circle[:at]
+    return Split(
+        train=tuple(circle[n_test + n_val :]),
+        val=tuple(circle[n_test : n_test + n_val]),
+        test=tuple(circle[:n_test]),
+        seed=seed,
+    )
+
+
+def _ordered(subjects: Sequence[str], seed: int) -> list[str]:
+    return sorted(subjects, key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
+
+
+def _check_different(subjects: Sequence[str]) -> None:
+    if len(set(subjects)) != len(subjects):
+        twice = next(name for name in subjects if subjects.count(name) > 1)
+        raise DataError(f"subjects must be different, got {twice!r} twice")

@@ -54,3 +54,74 @@ NOISE_AND_INU: dict[str, Any] = {
     },
 }
 """Section 4.1.2, of Learn2Synth's segmenter alone; rows and columns as above."""
+
+REAL_WORLD: dict[str, Any] = {
+    "source": "Hu et al., Learn2Synth, ICCV 2025, Tables 5 and 8 (ABIDE, 1,087 subjects, and OASIS3, 1,235)",
+    "columns": ["method", "ABIDE", "OASIS3"],
+    "rows": [
+        ["Supervised UNet", 0.908, 0.899],
+        ["SAMSEG", 0.875, 0.841],
+        ["Naive SynthSeg", 0.869, 0.831],
+        ["Mixed SynthSeg", 0.875, 0.854],
+        ["Finetuned SynthSeg", 0.871, 0.847],
+        ["Learn2Synth (parametric, fixed σ)", 0.878, 0.860],
+        ["Learn2Synth (parametric, varying σ)", 0.881, 0.857],
+        ["Learn2Synth (nonparametric, fixed σ)", 0.879, 0.875],
+        ["Learn2Synth (nonparametric, varying σ)", 0.874, 0.881],
+        ["nnU-Net backbone: Naive SynthSeg", 0.881, 0.863],
+        ["nnU-Net backbone: Learn2Synth (parametric, fixed σ)", 0.893, 0.875],
+    ],
+}
+"""Section 4.2.1, mean Dice."""
+
+COSTS: dict[str, Any] = {
+    "source": "Hu et al., Learn2Synth, supplement, section 13 (OASIS3, 1,500 epochs of batch 64, one NVIDIA L40S)",
+    "columns": ["method", "hours"],
+    "rows": [
+        ["Naive SynthSeg", 10.3],
+        ["Learn2Synth (parametric, fixed σ)", 17.7],
+        ["the same with nnU-Net as backbone", 62.1],
+    ],
+}
+"""Training time."""
+
+CROSS_CONTRAST: dict[str, Any] = {
+    "source": "Hu et al., Learn2Synth, ICCV 2025, Tables 6 and 7 (Buckner39 and FreeSurfer maintenance data)",
+    "columns": [
+        *["method", "train, validation, test", "checkpoint"],
+        *["MPRAGE", "FLASH 3°", "FLASH 5°", "FLASH 20°", "FLASH 30°"],
+    ],
+    "rows": [
+        ["SynthSeg", None, None, 0.861, 0.776, 0.694, 0.766, 0.781],
+        ["Supervised UNet", "29, 5, 5", "best", 0.941, 0.419, 0.396, 0.671, 0.769],
+        ["Supervised UNet", "29, 5, 5", "last", 0.936, 0.301, 0.314, 0.527, 0.637],
+        ["Supervised UNet", "5, 5, 29", "best", 0.907, 0.397, 0.413, 0.586, 0.692],
+        ["Supervised UNet", "5, 5, 29", "last", 0.900, 0.342, 0.379, 0.637, 0.728],
+        ["Supervised UNet", "1, 5, 33", "best", 0.885, 0.267, 0.247, 0.544, 0.651],
+        ["Supervised UNet", "1, 5, 33", "last", 0.871, 0.337, 0.372, 0.654, 0.727],
+        ["Learn2Synth", "29, 5, 5", "best", 0.895, 0.804, 0.789, 0.785, 0.797],
+        ["Learn2Synth", "29, 5, 5", "last", 0.897, 0.801, 0.787, 0.782, 0.794],
+        ["Learn2Synth", "5, 5, 29", "best", 0.867, 0.798, 0.789, 0.795, 0.799],
+        ["Learn2Synth", "5, 5, 29", "last", 0.864, 0.800, 0.788, 0.786, 0.793],
+        ["Learn2Synth", "1, 5, 33", "best", 0.718, 0.606, 0.603, 0.690, 0.707],
+        ["Learn2Synth", "1, 5, 33", "last", 0.725, 0.588, 0.591, 0.695, 0.715],
+    ],
+}
+"""Section 4.2.2, mean Dice."""
+
+SAME_TEST_SIZE: dict[str, Any] = {
+    "source": "Hu et al., Learn2Synth, supplement, Table 9 (as Tables 6 and 7, with 5 test subjects for all)",
+    "columns": ["method", "train, validation, test", "MPRAGE", "FLASH 3°"],
+    "rows": [
+        ["SynthSeg", None, 0.861, 0.776],
+        ["Mixed SynthSeg", "5, 5, 5", 0.859, 0.781],
+        ["Finetuned SynthSeg", "5, 5, 5", 0.863, 0.783],
+        ["Supervised UNet", "29, 5, 5", 0.941, 0.419],
+        ["Supervised UNet", "5, 5, 5", 0.910, 0.397],
+        ["Supervised UNet", "1, 5, 5", 0.879, 0.267],
+        ["Learn2Synth", "29, 5, 5", 0.895, 0.804],
+        ["Learn2Synth", "5, 5, 5", 0.871, 0.798],
+        ["Learn2Synth", "1, 5, 5", 0.725, 0.606],
+    ],
+}
+"""Section 12 of the supplement, mean Dice."""

@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from metasynth.errors import RunError, UsageError
+from metasynth.errors import DataError, RunError, UsageError
 from metasynth.synthesis import deformation, intensity
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.synthesis.draws import either_way, generators_of, normal, uniforms, whole
@@ -88,6 +88,50 @@ class BatchedGenerator(SeededGenerator):
                 raise RunError(f"synthesis gave a voxel that is not finite (label map drawn with seed {seed})")
         return images[:, None], labels
 
+    @torch.no_grad()
+    def augment(self, images: Tensor, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Images there are already, such as real ones, through steps 1 and 3 to 7; those without strength do nothing.
+
+        An image and its labels are deformed alike, the image interpolated linearly, the labels to the nearest.
+
+        Parameters
+        ----------
+        images : Tensor (B, 1, *S) float32
+            Intensities about [0, 1].
+        labels : Tensor (B, *S), an integer dtype
+            What they show, class indices 0..K-1.
+        seeds : Tensor (B,) int64
+            From `draw_seeds`.
+
+        Returns
+        -------
+        images : Tensor (B, 1, *S) float32
+            Not scaled again.
+        labels : Tensor (B, *S) int64
+
+        Raises
+        ------
+        DataError
+            (a ValueError) when `labels` are not what `synthesise` takes, or `images` have another shape.
+        """
+        self.check(labels)
+        if images.shape != (len(labels), 1, *labels.shape[1:]):
+            raise DataError(
+                f"images: must have shape {(len(labels), 1, *labels.shape[1:])}, as the labels, got "
+                f"{tuple(images.shape)}"
+            )
+        labels, out = labels.detach().to(torch.int64, copy=True), images[:, 0].to(torch.float32, copy=True)
+        if labels.numel() == 0:
+            return out[:, None], labels
+        generators = generators_of(seeds, labels.device)
+        draws = uniforms(self._shapes(labels.ndim - 1), generators)
+        geometry = self._geometry(labels, draws)
+        if geometry is not None:
+            at = deformation.positions(*geometry, labels.shape[1:])
+            out = deformation.interpolated(out, at)
+            labels = deformation.nearest(labels, at)
+        return self._scanned(out, draws, generators)[:, None], labels
+
     def _shapes(self, ndim: int) -> dict[str, tuple[int, ...]]:
         """What is drawn per image, switched off or not: leaving a step out does not change the parameters of others."""
         planes, classes = ndim * (ndim - 1) // 2, self.n_classes - 1
@@ -102,9 +146,16 @@ class BatchedGenerator(SeededGenerator):
         }
 
     def _deformed(self, labels: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        geometry = self._geometry(labels, draws)
+        return labels if geometry is None else deformation.warped(labels, *geometry)
+
+    def _geometry(
+        self, labels: Tensor, draws: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, int] | None:
+        """What `deformation.warped` takes beside label maps; None where nothing is deformed."""
         config, shape = self.config, labels.shape[1:]
         if not any((config.translations, config.rotation, config.shears, config.zooms, config.elastic)):
-            return labels
+            return None
         linear, offset = deformation.affine_matrices(
             either_way(draws["translations"], config.translations),
             either_way(draws["rotation"], config.rotation),
@@ -118,7 +169,7 @@ class BatchedGenerator(SeededGenerator):
         if config.elastic:
             bound = draws["elastic"][:, None] * config.elastic * torch.tensor(shape, device=labels.device)
             controls = either_way(draws["controls"], 1) * bound.reshape(-1, ndim, *(1,) * ndim)
-        return deformation.warped(labels, linear, offset, controls, nodes, config.order)
+        return linear, offset, controls, nodes, config.order
 
     def _mixed(self, labels: Tensor, draws: dict[str, Tensor], generators: list[torch.Generator]) -> Tensor:
         widest = self.config.gmm_fwhm

@@ -1,4 +1,4 @@
-"""Affine and elastic deformation of label maps, with cornucopia's parameters and its nearest-neighbour rule."""
+"""Affine and elastic deformation of label maps and images, with cornucopia's parameters."""
 
 import math
 from collections.abc import Sequence
@@ -78,19 +78,38 @@ def warped(
     -------
     labels : Tensor (B, *S) int64
     """
-    shape = labels.shape[1:]
+    return nearest(labels, positions(linear, offset, controls, nodes, order, labels.shape[1:]))
+
+
+def positions(
+    linear: Tensor, offset: Tensor, controls: Tensor | None, nodes: Tensor, order: int, shape: Sequence[int]
+) -> list[Tensor]:
+    """Where each voxel of the output lies in the input, in voxels: D tensors (B, *S); parameters as of `warped`."""
     at = [mapped(linear[:, d], offset[:, d], shape) for d in range(len(shape))]
     if controls is not None:
         shifts = _displacement(controls, linear, offset, nodes, order, shape)
         for position, shift in zip(at, shifts.unbind(1), strict=True):
             position += shift
+    return at
+
+
+def nearest(labels: Tensor, at: Sequence[Tensor]) -> Tensor:
+    """Labels (B, *S) at `positions`, which are used up: the nearest; beyond the edge, that of the edge."""
+    shape = labels.shape[1:]
     # Whole numbers are exact in float32 up to 2^24.
     exact = torch.float32 if math.prod(shape) <= 2**24 else torch.float64
     index = torch.zeros((), dtype=exact, device=labels.device)
     for position, size in zip(at, shape, strict=True):
-        nearest = position.add_(0.5).floor_().clamp_(0, size - 1)
-        index = torch.add(nearest, index, alpha=size) if index.ndim else nearest.to(exact)
+        near = position.add_(0.5).floor_().clamp_(0, size - 1)
+        index = torch.add(near, index, alpha=size) if index.ndim else near.to(exact)
     return labels.flatten(1).gather(1, index.flatten(1).long()).reshape(labels.shape)
+
+
+def interpolated(images: Tensor, at: Sequence[Tensor]) -> Tensor:
+    """Images (B, *S) at `positions`, linear between voxels; beyond the edge, the value of the edge."""
+    scales = [2 / max(1, size - 1) for size in images.shape[1:]]
+    grid = torch.stack([position * scale - 1 for position, scale in zip(at, scales, strict=True)][::-1], dim=-1)
+    return F.grid_sample(images[:, None], grid, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
 
 
 def mapped(row: Tensor, offset: Tensor, shape: Sequence[int], out: Tensor | None = None) -> Tensor:

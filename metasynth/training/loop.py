@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Dataset
+
 from metasynth.bilevel.solver import NonFiniteError
 from metasynth.errors import RunError
 from metasynth.training.checkpoint import (
@@ -20,7 +22,7 @@ from metasynth.training.checkpoint import (
     save_checkpoint,
 )
 from metasynth.training.records import RunFolder
-from metasynth.training.streams import StepData, stream
+from metasynth.training.streams import StepBatch, stream
 from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Trainer
 
@@ -35,15 +37,15 @@ class Stage:
         Unique in the run, such as 'sigma=0.1/learn'; in the records and the checkpoints' folder.
     steps : int
         Its length.
-    data : StepData
-        What it is fed.
+    data : Dataset of StepBatch
+        What it is fed: step t's data as item t, such as `metasynth.training.streams.StepData`.
     note : callable
         From a record, the few words shown beside the progress.
     """
 
     name: str
     steps: int
-    data: StepData
+    data: Dataset[StepBatch]
     note: Callable[[dict[str, Any]], str] = lambda record: f"loss {record['inner_loss']:.3f}"
 
 
@@ -85,7 +87,7 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
         restore_random_states(state["random"])
         start, seconds = int(state["step"]), float(state["seconds"])
         folder.truncate(int(state["position"]))
-    else:
+    elif context.resume:
         folder.truncate(_end_of_finished(folder))
 
     begin = time.perf_counter()

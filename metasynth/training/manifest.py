@@ -11,7 +11,11 @@ Json = dict[str, Any]
 
 
 def make_manifest(experiment: str, preset: str, seed: int, config: Json, data: Json) -> Json:
-    """What identifies a run; ``data`` has ``path``, ``digest`` and ``given`` (the user named it)."""
+    """What identifies a run; ``data`` has ``path``, ``digest`` and ``given`` (the user named it).
+
+    It may have ``others`` too: the paths and digests of further caches, by the settings that name them ("labels", or
+    "tests.flash-3" of several).
+    """
     parts = {"experiment": experiment, "preset": preset, "seed": seed, "config": config, "data": data}
     return {"format": FORMAT, **parts}
 
@@ -23,9 +27,12 @@ def normal(value: Mapping[str, Any]) -> Json:
 
 
 def differing(old: Json, new: Json) -> list[str]:
-    """Each setting that differs, as 'key: old -> new'; of the data the digest counts, not the place."""
+    """Each setting that differs, as 'key: old -> new'; of the data the digests count, not the places."""
     before, after = flatten(old), flatten(new)
-    for place in ("data.path", "data.given"):
+    others = {**old.get("data", {}).get("others", {}), **new.get("data", {}).get("others", {})}
+    places = {"data.path", "data.given"}
+    places |= {f"data.others.{name}.path" for name in others} | {f"config.{name.partition('.')[0]}" for name in others}
+    for place in places:
         before.pop(place, None)
         after.pop(place, None)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]

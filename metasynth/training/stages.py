@@ -4,6 +4,7 @@ All segmenters of a run start from the same weights and see the same label maps 
 that what tells them apart is their augmentation alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from torch import nn
 from metasynth.augment.augmenter import Augmenter
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.data.cache import Cache
 from metasynth.segment.model_file import ModelDescription, model_path, save_model
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.recovery import Material, tail_of, trajectory_of
@@ -79,8 +81,36 @@ def learn(
         Makes the real examples.
     """
     settings: TrainingSettings = context.config
+    segmenter = new_segmenter(context, material.n_classes, material.ndim)
+    trainer = learner(context, segmenter, augmenter)
+    data = _data(context, material, Synthetic(material.generator, augmenter.draw), real)
+    stage = Stage(name, settings.segmenter.steps, data, note_of(augmenter))
+    seconds = run_stage(stage, trainer, settings.pace, context)
+    keep_segmenter(context, material.train.cache, name, segmenter)
+    mean, sd = learned_values(context, name, augmenter)
+    return Learned(segmenter, mean, sd, seconds)
+
+
+def train_plain(context: StudyContext, material: Material, name: str, source: Source) -> tuple[nn.Module, float]:
+    """A plain segmenter on the images of ``source``, kept in the run's models, and the seconds its training took."""
+    settings: TrainingSettings = context.config
+    segmenter = new_segmenter(context, material.n_classes, material.ndim)
+    stage = Stage(name, settings.segmenter.steps, _data(context, material, source, None))
+    seconds = run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
+    keep_segmenter(context, material.train.cache, name, segmenter)
+    return segmenter, seconds
+
+
+def new_segmenter(context: StudyContext, n_classes: int, ndim: int) -> nn.Module:
+    """The run's segmenter before any training, on its device: always with the same weights."""
+    settings: SegmenterSettings = context.config.segmenter
+    return settings.build(n_classes, ndim, generator_for(context.seed, "segmenter")).to(context.device)
+
+
+def learner(context: StudyContext, segmenter: nn.Module, augmenter: Augmenter) -> Bilevel:
+    """What trains both: the segmenter as the inner problem, the augmenter, moved to the run's device, as the outer."""
+    settings: TrainingSettings = context.config
     inner, outer = settings.segmenter, settings.outer
-    segmenter = _segmenter(context, material)
     augmenter = augmenter.to(context.device)
     solver = BilevelSolver(
         BilevelProblem(*bilevel_losses(inner), autocast=inner.autocast_dtype),
@@ -91,36 +121,28 @@ def learn(
         outer.hypergradient_strategy(),
         outer_step=outer.step_options(),
     )
-    data = _data(context, material, Synthetic(material.generator, augmenter.draw), real)
+    return Bilevel(solver, inner, outer, augmenter.observed)
+
+
+def note_of(augmenter: Augmenter) -> Callable[[dict[str, Any]], str]:
+    """The note of a stage that learns an augmenter: what is observed of it, and the loss."""
 
     def note(record: dict[str, Any]) -> str:
-        return ", ".join([f"{key} {value:.3f}" for key, value in augmenter.observed().items()] + [_loss(record)])
+        observed = [f"{key} {value:.3f}" for key, value in augmenter.observed().items()]
+        return ", ".join([*observed, f"loss {record['inner_loss']:.3f}"])
 
-    stage = Stage(name, inner.steps, data, note)
-    seconds = run_stage(stage, Bilevel(solver, inner, outer, augmenter.observed), settings.pace, context)
-    _keep(context, material, name, segmenter)
+    return note
+
+
+def learned_values(context: StudyContext, name: str, augmenter: Augmenter) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and standard deviation of each observed parameter over the last tenth of a stage's outer steps."""
     records = context.folder.read_metrics()
     tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in augmenter.observed()}
-    return Learned(
-        segmenter,
-        mean={key: mean for key, (mean, _) in tails.items()},
-        sd={key: sd for key, (_, sd) in tails.items()},
-        seconds=seconds,
-    )
+    return {key: mean for key, (mean, _) in tails.items()}, {key: sd for key, (_, sd) in tails.items()}
 
 
-def train_plain(context: StudyContext, material: Material, name: str, source: Source) -> tuple[nn.Module, float]:
-    """A plain segmenter on the images of ``source``, kept in the run's models, and the seconds its training took."""
-    settings: TrainingSettings = context.config
-    segmenter = _segmenter(context, material)
-    stage = Stage(name, settings.segmenter.steps, _data(context, material, source, None), _loss)
-    seconds = run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
-    _keep(context, material, name, segmenter)
-    return segmenter, seconds
-
-
-def _keep(context: StudyContext, material: Material, name: str, segmenter: nn.Module) -> None:
-    cache = material.train.cache
+def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn.Module) -> None:
+    """Write a segmenter among the run's models, described as one for images like those of ``cache``."""
     info = cache.info
     description = ModelDescription(
         class_names=info.class_names,
@@ -135,12 +157,6 @@ def _keep(context: StudyContext, material: Material, name: str, segmenter: nn.Mo
     save_model(model_path(context.folder.path, name), segmenter, description)
 
 
-def _segmenter(context: StudyContext, material: Material) -> nn.Module:
-    settings: SegmenterSettings = context.config.segmenter
-    start = generator_for(context.seed, "segmenter")
-    return settings.build(material.n_classes, material.ndim, start).to(context.device)
-
-
 def _data(context: StudyContext, material: Material, inner: Source, outer: Source | None) -> StepData:
     settings: TrainingSettings = context.config
     return StepData(
@@ -153,7 +169,3 @@ def _data(context: StudyContext, material: Material, inner: Source, outer: Sourc
         is_due=None if outer is None else settings.outer.is_due,
         reference=settings.outer.reference,
     )
-
-
-def _loss(record: dict[str, Any]) -> str:
-    return f"loss {record['inner_loss']:.3f}"

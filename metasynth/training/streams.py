@@ -168,7 +168,7 @@ class StepData(Dataset[StepBatch]):
         return StepBatch(inner, outer, reference)
 
 
-def stream(data: StepData, start: int, stop: int, workers: int) -> Iterator[StepBatch]:
+def stream(data: Dataset[StepBatch], start: int, stop: int, workers: int) -> Iterator[StepBatch]:
     """The batches of steps start to stop - 1, made ahead by ``workers`` processes (0: in this one).
 
     Raises
@@ -204,7 +204,7 @@ class _Made(Dataset[_Arrays | MetasynthError]):
     in between prints a traceback, and machines with little shared memory have no room for them.
     """
 
-    data: StepData
+    data: Dataset[StepBatch]
 
     def __getitem__(self, step: int) -> _Arrays | MetasynthError:
         try:

@@ -7,30 +7,23 @@ another package may register its own.
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from metasynth.errors import MetasynthError, RunError, UsageError
-from metasynth.training.config import apply_overrides, from_dict, nearest, to_dict
+from metasynth.training.config import apply_overrides, field_types, from_dict, nearest, to_dict
 from metasynth.training.device import configure_torch
 from metasynth.training.environment import describe_environment
 from metasynth.training.grid_folder import GridFolder
 from metasynth.training.manifest import make_manifest
+from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.training.seeding import seed_everything
 
 GROUP = "metasynth.experiments"
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """The cache a run reads: its place and the digest of its content."""
-
-    path: Path
-    digest: str
 
 
 def built_in(path: Path, data: Path | None) -> PreparedData:
@@ -63,6 +56,7 @@ class StudyContext:
         data: the cache.
         resume: whether the folder may hold checkpoints and metrics of an earlier session.
         progress: where to say how far the work is.
+        others: the further caches, as in ``PreparedData``.
 
     """
 
@@ -75,6 +69,7 @@ class StudyContext:
     data: Path
     resume: bool
     progress: Progress
+    others: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +135,7 @@ def execute(
     overrides: Sequence[str] = (),
     seed: int | None = None,
     data: Path | None = None,
+    labels: Path | None = None,
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -148,7 +144,8 @@ def execute(
     """Carry out an experiment in the folder ``out`` and write its results and report.
 
     Without ``preset`` and ``seed`` a new run takes 'quick' and 0, and a resumed one what it was started with
-    (its overrides and its cache too, when none are given). A run that has finished is only reported again.
+    (its overrides and its caches too, when none are given). A run that has finished is only reported again.
+    ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own.
 
     Raises:
         UsageError: a setting, the folder or the device cannot be used.
@@ -169,19 +166,21 @@ def execute(
         config = from_dict(type(start), earlier.manifest["config"])
     else:
         config = apply_overrides(start, overrides)
+    if labels is not None:
+        config = apply_overrides(config, [labels_override(experiment, preset, labels)])
     device, threads = configure_torch(settled.device, settled.threads)
     progress = Progress(quiet)
     prepared = experiment.prepare(config, settled.data, progress)
     place = Path(prepared.path).resolve()
-    source = {"path": str(place), "digest": prepared.digest, "given": settled.data is not None}
+    others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
     seed = settled.seed or 0
-    manifest = make_manifest(experiment.name, preset, seed, to_dict(config), source)
+    manifest = make_manifest(experiment.name, preset, seed, to_dict(config), prepared.described(bool(settled.data)))
     make = RunFolder.resume if resume else RunFolder.create
     with make(out, manifest, describe_environment(device, threads)) as folder:
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")
         else:
-            context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress)
+            context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress, others)
             _run(experiment, context)
         write_run_report(experiment, folder)
     return folder
@@ -233,6 +232,13 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
 
     folder.check_finished()
     write_report(folder, experiment.report(folder))
+
+
+def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:
+    """The override that ``--labels`` stands for; UsageError if the experiment takes no such cache."""
+    if "labels" not in field_types(type(preset_settings(experiment, preset))):
+        raise UsageError(f"--labels {labels}: experiment {experiment.name!r} takes no label maps of their own")
+    return f"labels={labels.resolve()}"
 
 
 def preset_settings(experiment: Experiment, name: str) -> Any:

@@ -1,0 +1,94 @@
+"""Paper section 4.2.2: trained with real images of one contrast, does a segmenter hold on others?
+
+Real images are MPRAGE; tests are on MPRAGE and on FLASH of four flip angles, which no method has seen. Methods that
+learn from real images do so from 1, 5 and all training subjects, and are tested on the same subjects (Tables 6, 7 and
+9, Figure 4). Label maps for synthesis are of other people.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+
+from metasynth.errors import UsageError
+from metasynth.report.comparison_report import ComparisonReport
+from metasynth.report.published import CROSS_CONTRAST, SAME_TEST_SIZE
+from metasynth.training.comparison import compare, stage_name
+from metasynth.training.comparison_data import check_caches, gather
+from metasynth.training.comparison_methods import TITLES
+from metasynth.training.comparison_settings import SIZES, ComparisonConfig, SubjectSettings
+from metasynth.training.progress import Progress
+from metasynth.training.recovery import load_examples, save_examples
+from metasynth.training.study import Experiment, PreparedData, StudyContext
+
+FLASH = ("flash-3", "flash-5", "flash-20", "flash-30")
+
+
+@dataclass(frozen=True)
+class CrossContrastConfig(ComparisonConfig):
+    """Settings of the study, beside those of `ComparisonConfig`.
+
+    Attributes
+    ----------
+    size : {'64', '96', '192'}
+        Of the embedded, simulated cohorts that are used when no cache is given: MPRAGE and FLASH of young people, and
+        label maps of others.
+    """
+
+    methods: tuple[str, ...] = ("naive", "supervised", "mixed", "finetuned", "parametric_fixed")
+    domain: str = "MPRAGE"
+    subjects: SubjectSettings = field(default_factory=lambda: SubjectSettings(train=(1, 5, 0)))
+    size: Literal["64", "96", "192"] = "96"
+
+
+PRESETS = {
+    "quick": CrossContrastConfig(
+        size="64", methods=("naive", "supervised", "finetuned", "parametric_fixed"), **SIZES["quick"]
+    ),
+    "standard": CrossContrastConfig(**SIZES["standard"]),
+    "paper": CrossContrastConfig(size="192", **SIZES["paper"]),
+}
+
+REPORT = ComparisonReport(
+    "Segmenting contrasts that no method has seen",
+    TITLES,
+    stage_name,
+    load_examples,
+    (CROSS_CONTRAST, SAME_TEST_SIZE),
+)
+
+
+def prepare(config: CrossContrastConfig, data: Path | None, progress: Progress) -> PreparedData:
+    """The user's caches, or the embedded cohorts (made on first use)."""
+    labels, tests = Path(config.labels) if config.labels else None, config.test_paths
+    if data is None:
+        data = _embedded(f"mprage-young-{config.size}", progress)
+        labels = labels or _embedded(f"template-{config.size}", progress)
+        tests = tests or {name: _embedded(f"{name}-{config.size}", progress) for name in FLASH}
+    if not tests:
+        raise UsageError("tests: needs caches of other contrasts beside --data, --set tests=NAME=CACHE,NAME=CACHE")
+    return check_caches(config, data, labels, tests)
+
+
+def _embedded(name: str, progress: Progress) -> Path:
+    with progress.counter(f"embedded cohort {name}") as follow:
+        return ensure_cohort(COHORTS[name], progress=follow)
+
+
+def run(context: StudyContext) -> dict[str, Any]:
+    """Train every method with every number of real subjects, and test its best and last checkpoint on all contrasts."""
+    rows, examples = compare(context, gather(context))
+    save_examples(context.folder, examples)
+    return {"rows": rows, "reference": CROSS_CONTRAST}
+
+
+EXPERIMENT = Experiment(
+    name="cross_contrast",
+    question="Trained with real images of one contrast, does a segmenter hold on others? (paper 4.2.2)",
+    presets=PRESETS,
+    prepare=prepare,
+    run=run,
+    report=REPORT.of_run,
+    grid_report=REPORT.of_grid,
+)

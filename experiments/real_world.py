@@ -1,0 +1,88 @@
+"""Paper section 4.2.1: with a few labelled real images, is Learn2Synth better than SynthSeg and its mixtures with them?
+
+All methods know the label maps; a few labelled real images are known besides. They train the segmenter of a
+supervised U-Net, of mixed and of finetuned SynthSeg, but only the augmenter of Learn2Synth. SynthSeg itself (naive)
+does without. All are tested on the same other subjects (Table 5, Figure 3).
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+
+from metasynth.report.comparison_report import ComparisonReport
+from metasynth.report.published import COSTS, REAL_WORLD
+from metasynth.training.comparison import compare, stage_name
+from metasynth.training.comparison_data import check_caches, gather
+from metasynth.training.comparison_methods import TITLES
+from metasynth.training.comparison_settings import SIZES, ComparisonConfig
+from metasynth.training.progress import Progress
+from metasynth.training.recovery import load_examples, save_examples
+from metasynth.training.settings import SegmenterSettings
+from metasynth.training.study import Experiment, PreparedData, StudyContext
+
+
+@dataclass(frozen=True)
+class RealWorldConfig(ComparisonConfig):
+    """Settings of the study, beside those of `ComparisonConfig`.
+
+    Attributes
+    ----------
+    cohort : str
+        The embedded, simulated cohort that is used when no cache is given: of young or of older people.
+    """
+
+    cohort: Literal[
+        "mprage-young-64",
+        "mprage-young-96",
+        "mprage-young-192",
+        "mprage-older-64",
+        "mprage-older-96",
+        "mprage-older-192",
+    ] = "mprage-young-96"
+
+
+PAPER = RealWorldConfig(cohort="mprage-young-192", **SIZES["paper"])
+# The paper's Table 8 has nnU-Net as backbone; this is our U-Net with the widths, normalisation and loss of nnU-Net.
+NNUNET = SegmenterSettings(widths=(32, 64, 128, 256, 512, 512), lr=1e-3, batch_size=64, steps=9000)
+PRESETS = {
+    "quick": RealWorldConfig(cohort="mprage-young-64", **SIZES["quick"]),
+    "standard": RealWorldConfig(**SIZES["standard"]),
+    "paper": PAPER,
+    "nnunet": replace(PAPER, segmenter=NNUNET, methods=("naive", "parametric_fixed")),
+}
+
+REPORT = ComparisonReport(
+    "Learning from a few labelled real images: their use in training against their use for the augmentation",
+    TITLES,
+    stage_name,
+    load_examples,
+    (REAL_WORLD, COSTS),
+)
+
+
+def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> PreparedData:
+    """The user's caches, or the embedded cohort (made on first use)."""
+    if data is None:
+        with progress.counter(f"embedded cohort {config.cohort}") as follow:
+            data = ensure_cohort(COHORTS[config.cohort], progress=follow)
+    return check_caches(config, data, Path(config.labels) if config.labels else None, config.test_paths)
+
+
+def run(context: StudyContext) -> dict[str, Any]:
+    """Train every method, and test its best and last checkpoint."""
+    rows, examples = compare(context, gather(context))
+    save_examples(context.folder, examples)
+    return {"rows": rows, "reference": REAL_WORLD}
+
+
+EXPERIMENT = Experiment(
+    name="real_world",
+    question="With a few labelled real images, is Learn2Synth better than SynthSeg and its mixtures? (paper 4.2.1)",
+    presets=PRESETS,
+    prepare=prepare,
+    run=run,
+    report=REPORT.of_run,
+    grid_report=REPORT.of_grid,
+)

@@ -1,0 +1,225 @@
+"""The caches and subjects of a comparison on real images: who is learned from, chosen by and tested."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.data.splits import Split, rotated_split
+from metasynth.errors import DataError
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.clusters import ClusteredGenerator
+from metasynth.training.comparison_settings import ComparisonConfig
+from metasynth.training.prepared import PreparedData
+from metasynth.training.recovery import SPLIT
+from metasynth.training.study import StudyContext
+
+LABELS, TESTS = "labels", "tests"
+_SPACING_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    """Subjects by what they are for; no test or validation subject is among those that are learned from.
+
+    Attributes
+    ----------
+    train : SliceDataset
+        All training subjects with real images; the sized methods learn from the first few.
+    validation : SliceDataset
+    tests : mapping
+        Condition -> test subjects, those of the run's own cache first.
+    maps : SliceDataset
+        Whose label maps images are synthesised from.
+    config : ComparisonConfig
+    """
+
+    train: SliceDataset
+    validation: SliceDataset
+    tests: Mapping[str, SliceDataset]
+    maps: SliceDataset
+    config: ComparisonConfig
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of the training images."""
+        return self.train.cache
+
+    @property
+    def generator(self) -> BatchedGenerator:
+        """What makes the images that are augmented by what is learned."""
+        return BatchedGenerator(self.cache.n_classes, self.config.synthesis.at_spacing(self._spacing))
+
+    @property
+    def baseline(self) -> BatchedGenerator:
+        """What makes the images of the baselines."""
+        return BatchedGenerator(self.cache.n_classes, self.config.baseline.at_spacing(self._spacing))
+
+    @property
+    def scanner(self) -> BatchedGenerator:
+        """The baselines' generator for images there are: real intensities are raised to no power."""
+        baseline = self.baseline
+        return BatchedGenerator(baseline.n_classes, replace(baseline.config, gamma=0.0))
+
+    @property
+    def clustered(self) -> ClusteredGenerator:
+        """The baselines' generator with large classes in clusters."""
+        own = self.config.clustered
+        inner = BatchedGenerator(
+            1 + (self.cache.n_classes - 1) * own.clusters, self.config.baseline.at_spacing(self._spacing)
+        )
+        return ClusteredGenerator(inner, own.clusters, own.share, own.nodes)
+
+    @property
+    def _spacing(self) -> float:
+        return min(self.cache.info.spacing_mm)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of real subjects to learn from, each once."""
+        wanted = (n or len(self.train.subjects) for n in self.config.subjects.train)
+        return list(dict.fromkeys(wanted))
+
+    def real(self, size: int) -> SliceDataset:
+        """The first ``size`` training subjects."""
+        return SliceDataset(self.cache, self.train.subjects[:size])
+
+
+def check_caches(
+    config: ComparisonConfig, data: Path, labels: Path | None = None, tests: Mapping[str, Path] | None = None
+) -> PreparedData:
+    """Open all caches of a run, check every value in them, and that they go together.
+
+    Parameters
+    ----------
+    config : ComparisonConfig
+        What the run is to do.
+    data : Path
+        Real images and labels.
+    labels : Path or None
+        Label maps for synthesis, if they come from another cache.
+    tests : mapping or None
+        Condition -> cache of further test images.
+
+    Raises
+    ------
+    DataError
+        If a file is no valid cache, lacks images, has other classes, voxels or shapes than ``data``, or there are too
+        few subjects; the file and what was expected are named.
+    """
+    others = {} if labels is None else {LABELS: labels}
+    others |= {f"{TESTS}.{name}": path for name, path in (tests or {}).items()}
+    with ExitStack() as stack:
+        cache = stack.enter_context(Cache(data))
+        opened = {name: stack.enter_context(Cache(path)) for name, path in others.items()}
+        _check_images(cache, len(config.segmenter.widths))
+        for name, other in opened.items():
+            if name != LABELS:
+                _check_images(other, len(config.segmenter.widths))
+            _check_alike(cache, other, any_shape=name == LABELS and config.fit_labels)
+        named = {name.partition(".")[2]: other for name, other in opened.items() if name != LABELS}
+        _divide(config, cache, opened.get(LABELS), named, _split(config, cache, 0))
+        prepared = {name: PreparedData(others[name], other.info.digest) for name, other in opened.items()}
+        return PreparedData(data, cache.info.digest, prepared)
+
+
+def gather(context: StudyContext) -> Cohorts:
+    """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
+    config: ComparisonConfig = context.config
+    cache = Cache(context.data, check_values=False)  # checked before the folder was made
+    others = {name: Cache(path, check_values=False) for name, path in context.others.items()}
+    tests = {name.partition(".")[2]: other for name, other in others.items() if name != LABELS}
+    if context.resume and (context.folder.path / SPLIT).is_file():
+        split = Split.from_dict(context.folder.read_json(SPLIT))
+    else:
+        split = _split(config, cache, context.seed)
+    cohorts = _divide(config, cache, others.get(LABELS), tests, split)
+    people = {"maps": cohorts.maps, **{f"test {name}": test for name, test in cohorts.tests.items()}}
+    kept = {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}
+    context.folder.write_json(SPLIT, kept)
+    return cohorts
+
+
+def _split(config: ComparisonConfig, cache: Cache, seed: int) -> Split:
+    n_val, n_test = config.subjects.counts(len(cache.subjects))
+    try:
+        return rotated_split(cache.subjects, seed, n_val, n_test, config.subjects.rotation)
+    except DataError as error:
+        raise DataError(f"{cache.path}: {error}") from error
+
+
+def _divide(
+    config: ComparisonConfig, cache: Cache, labels: Cache | None, tests: Mapping[str, Cache], split: Split
+) -> Cohorts:
+    """The cohorts; DataError if one of them has too few subjects."""
+    most = max(config.subjects.train)
+    if most > len(split.train):
+        raise DataError(
+            f"{cache.path}: subjects.train asks for {most} training subjects; {len(split.train)} of "
+            f"{len(cache.subjects)} are left beside {len(split.val)} for validation and {len(split.test)} for tests"
+        )
+    seen = {*split.train, *split.val}
+    datasets = {config.domain: SliceDataset(cache, split.test)}
+    for name, other in tests.items():
+        datasets[name] = _left(other, seen, f"that are for training or validation in {cache.path}")
+    tested = {name for dataset in datasets.values() for name in dataset.subjects}
+    train = SliceDataset(cache, split.train)
+    maps = train
+    if labels is not None:
+        maps = _left(labels, {*split.val, *tested}, f"that are for validation or tests in {cache.path}")
+    if len(maps.subjects) == 1 and set(maps.subjects) <= set(split.train):
+        raise DataError(
+            f"{maps.cache.path}: synthetic and real examples of a step come from different people, which needs label "
+            f"maps of at least 2 training subjects, got {maps.subjects[0]!r} alone"
+        )
+    return Cohorts(train, SliceDataset(cache, split.val), datasets, maps, config)
+
+
+def _left(cache: Cache, without: set[str], why: str) -> SliceDataset:
+    left = [name for name in cache.subjects if name not in without]
+    if not left:
+        raise DataError(f"{cache.path}: all {len(cache.subjects)} subjects are left out, as ones {why}")
+    return SliceDataset(cache, left)
+
+
+def _check_images(cache: Cache, levels: int) -> None:
+    if not cache.has_images:
+        raise DataError(f"{cache.path}: holds labels only; a comparison on real images needs their images too")
+    factor = 2 ** (levels - 1)
+    if any(n % factor for n in cache.shape):
+        raise DataError(
+            f"{cache.path}: images of {_by(cache.shape)} cannot be halved {levels - 1} times; expected sizes divisible "
+            f"by {factor} for a network of {levels} levels"
+        )
+
+
+def _check_alike(cache: Cache, other: Cache, any_shape: bool) -> None:
+    """DataError unless a segmenter for ``cache`` is one for ``other``."""
+    mine, its = cache.info, other.info
+    if its.class_names != mine.class_names:
+        raise DataError(
+            f"{other.path}: expected the classes of {cache.path} ({', '.join(mine.class_names)}), got "
+            f"{', '.join(its.class_names)}; prepare both with one --mapping"
+        )
+    if (its.axis, its.orientation) != (mine.axis, mine.orientation):
+        raise DataError(
+            f"{other.path}: expected {mine.axis} slices of orientation {mine.orientation} as in {cache.path}, got "
+            f"{its.axis} of {its.orientation}"
+        )
+    pairs = zip(its.spacing_mm, mine.spacing_mm, strict=True)
+    if any(abs(a - b) > _SPACING_TOLERANCE * b for a, b in pairs):
+        raise DataError(
+            f"{other.path}: expected voxels of {_by(mine.spacing_mm)} mm as in {cache.path}, got "
+            f"{_by(its.spacing_mm)} mm; prepare both with one --spacing"
+        )
+    if other.shape != cache.shape and not any_shape:
+        raise DataError(
+            f"{other.path}: expected shape {_by(cache.shape)} as in {cache.path}, got {_by(other.shape)}; prepare both "
+            "with one --size (label maps for synthesis can be cut and padded: --set fit_labels=true)"
+        )
+
+
+def _by(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{n:g}" for n in numbers)

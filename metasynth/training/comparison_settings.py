@@ -1,0 +1,240 @@
+"""The settings of a comparison of methods on real images; each method has its own."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from metasynth.augment.augmenter import Augmenter
+from metasynth.augment.bias_field import BiasField
+from metasynth.augment.compose import Compose
+from metasynth.augment.noise import GaussianNoise
+from metasynth.augment.residual import ResidualNetwork, residual_unet
+from metasynth.augment.varying_noise import RandomAmplitudeNoise
+from metasynth.synthesis.config import PAPER, CornucopiaConfig
+from metasynth.training.comparison_methods import LEARNED, METHODS, check_methods
+from metasynth.training.loop import Pace
+from metasynth.training.seeding import generator_for
+from metasynth.training.settings import OuterSettings, SegmenterSettings
+
+BASELINE = replace(PAPER, bias=7, snr=10.0)
+"""The generator with the bias field and noise that cornucopia's `SynthFromLabelTransform` has by default: what the
+supplement's section 8 applies to all baselines, and Learn2Synth learns instead."""
+
+
+@dataclass(frozen=True)
+class TestCache:
+    """A further cache of test images, NAME=PATH on the command line."""
+
+    __test__ = False  # pytest takes the name for a test
+
+    name: str
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From 'flash-3=flash3.h5'; ValueError if it is something else."""
+        name, _, path = text.partition("=")
+        if not (name and path):
+            raise ValueError("must be NAME=PATH")
+        return cls(name, path)
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """What `to_json` gave; ValueError if it is something else."""
+        return cls.parse(str(value))
+
+    def to_json(self) -> str:
+        """What `parse` reads."""
+        return f"{self.name}={self.path}"
+
+
+@dataclass(frozen=True)
+class SubjectSettings:
+    """Who of the subjects with real images is for what.
+
+    Attributes
+    ----------
+    train : tuple of int
+        How many real subjects there are to learn from; the sized methods are trained with each number, smaller sets
+        being part of larger ones. 0: all that are neither for validation nor for tests.
+    validation, test : int
+        How many to choose checkpoints by, and to report on: the same ones for every number above. 0: a fifth.
+    rotation : int
+        Which group of ``test`` subjects is tested, from 0: rotations of one seed test other subjects each.
+    """
+
+    train: tuple[int, ...] = (5,)
+    validation: int = 0
+    test: int = 0
+    rotation: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.train or min(self.train) < 0:
+            raise ValueError(f"train must list at least one number >= 0, got {self.train}")
+        for name in ("validation", "test", "rotation"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+    def counts(self, n: int) -> tuple[int, int]:
+        """Subjects of validation and test out of n."""
+        fifth = max(1, int(0.2 * n + 0.5))
+        return self.validation or fifth, self.test or fifth
+
+
+@dataclass(frozen=True)
+class AugmenterSettings:
+    """The augmenters that are learned: where they start, and the network of the nonparametric ones.
+
+    Attributes
+    ----------
+    start, start_c : float
+        Of sigma (in units of intensity) and of each field's exponent, in (0, 1).
+    nodes : tuple of int
+        Nodes per axis of the fields' grids.
+    network : tuple of int
+        Channels of each level of the network.
+    """
+
+    start: float = 0.1
+    start_c: float = 0.3
+    nodes: tuple[int, ...] = (2, 4, 8)
+    network: tuple[int, ...] = (8, 16)
+
+    def __post_init__(self) -> None:
+        for name in LEARNED:
+            self.build(name, 2, 0)
+
+    def build(self, name: str, ndim: int, seed: int) -> Augmenter[Any]:
+        """One of `LEARNED` at its start: fields (Eq. 7) or a network (Eqs 10-11), then noise of Eq. 8 or Eq. 9."""
+        noise = RandomAmplitudeNoise(self.start) if name.endswith("varying") else GaussianNoise(self.start)
+        if name.startswith("parametric"):
+            return Compose(BiasField((self.start_c,) * len(self.nodes), self.nodes, ndim=ndim), noise)
+        network = residual_unet(ndim=ndim, widths=self.network, generator=generator_for(seed, "augmenter"))
+        return Compose(ResidualNetwork(network), noise)
+
+
+@dataclass(frozen=True)
+class MixedSettings:
+    """Mixed SynthSeg: ``fraction``, in (0, 1), of the training images are real ones, augmented."""
+
+    fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"fraction must be between 0 and 1, got {self.fraction}")
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Finetuned SynthSeg: ``steps`` more steps on augmented real images alone, with learning rate ``lr``."""
+
+    steps: int = 300
+    lr: float = 5e-4
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.lr > 0:
+            raise ValueError(f"steps must be at least 1 and lr positive, got {self.steps} and {self.lr}")
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Clustered classes: see `metasynth.synthesis.clusters.ClusteredGenerator`."""
+
+    clusters: int = 3
+    share: float = 0.15
+    nodes: int = 8
+
+    def __post_init__(self) -> None:
+        if self.clusters < 2 or not 0 <= self.share <= 1 or self.nodes < 2:
+            got = f"{self.clusters}, {self.share} and {self.nodes}"
+            raise ValueError(f"clusters and nodes must be at least 2 and share in [0, 1], got {got}")
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Settings that the studies on real images share.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        Which of `metasynth.training.comparison_methods.METHODS` to train.
+    domain : str
+        What the images of the run's cache are called.
+    tests : tuple of TestCache
+        Caches of further images to test on, NAME=PATH; who is for training or validation is left out of them.
+    labels : str
+        Cache whose label maps images are synthesised from; empty: the maps of all training subjects. Its images are
+        not looked at, and subjects of validation and tests are left out of it by name.
+    fit_labels : bool
+        Cut and pad its maps about their centre to the shape of the images; without it shapes must agree.
+    subjects, segmenter, outer, learned, mixed, finetune, clustered, pace :
+        See the classes. All methods take ``segmenter.steps`` inner steps, but that finetuning takes ``finetune.steps``
+        on top of those of the naive segmenter, as in the paper, and that interpolation takes none.
+    interpolations : tuple of float
+        Weights of the finetuned segmenter to try, each in [0, 1]; one is chosen on the validation subjects.
+    synthesis : CornucopiaConfig
+        The steps of the generator whose images are augmented by what is learned, for voxels of 1 mm.
+    baseline : CornucopiaConfig
+        Those of the baselines' generator; real images in a segmenter's training go through the same deformation, bias
+        field, smoothing and noise.
+    select_every : int
+        Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
+    """
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    domain: str = "test"
+    tests: tuple[TestCache, ...] = ()
+    labels: str = ""
+    fit_labels: bool = False
+    subjects: SubjectSettings = field(default_factory=SubjectSettings)
+    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
+    outer: OuterSettings = field(default_factory=OuterSettings)
+    learned: AugmenterSettings = field(default_factory=AugmenterSettings)
+    mixed: MixedSettings = field(default_factory=MixedSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    interpolations: tuple[float, ...] = (0.25, 0.5, 0.75)
+    clustered: ClusterSettings = field(default_factory=ClusterSettings)
+    synthesis: CornucopiaConfig = PAPER
+    baseline: CornucopiaConfig = BASELINE
+    select_every: int = 100
+    pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        check_methods(self.methods)
+        names = [self.domain, *(test.name for test in self.tests)]
+        if not self.domain or len(set(names)) != len(names):
+            raise ValueError(f"domain and the names of tests must be different, got {names}")
+        if not self.interpolations or not all(0 <= weight <= 1 for weight in self.interpolations):
+            raise ValueError(f"interpolations must list at least one weight in [0, 1], got {self.interpolations}")
+        if self.select_every < 1:
+            raise ValueError(f"select_every must be at least 1, got {self.select_every}")
+        if set(self.methods) & set(LEARNED) and not self.outer.outer_steps(self.segmenter.steps):
+            raise ValueError(
+                f"outer.warmup, every and average must leave an outer step in segmenter.steps = "
+                f"{self.segmenter.steps}, got {self.outer.warmup}, {self.outer.every} and {self.outer.average}"
+            )
+
+    @property
+    def test_paths(self) -> dict[str, Path]:
+        """The caches of ``tests`` by name."""
+        return {test.name: Path(test.path) for test in self.tests}
+
+
+_SMALL = (8, 16, 32, 64)
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"segmenter": SegmenterSettings(widths=_SMALL, steps=1200, cooldown=0.3)},
+    "standard": {
+        "segmenter": SegmenterSettings(steps=4000, cooldown=0.3),
+        "finetune": FinetuneSettings(steps=1000),
+        "pace": Pace(checkpoint_every=200),
+    },
+    # The paper's network, loss and sizes.
+    "paper": {
+        "segmenter": SegmenterSettings(norm="none", loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
+        "outer": OuterSettings(batch_size=64, warmup=500, every=2),
+        "finetune": FinetuneSettings(steps=2000, lr=1e-4),
+        "select_every": 300,
+        "pace": Pace(checkpoint_every=500, workers=8),
+    },
+}
+"""Preset -> the settings that both studies have there."""

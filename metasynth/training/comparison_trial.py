@@ -1,0 +1,145 @@
+"""One method of a comparison being fitted: what it is given, how a training is carried out, and what it gives."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from metasynth.augment.augmenter import Augmenter
+from metasynth.augment.corruption import Corruptions
+from metasynth.data.dataset import SliceDataset
+from metasynth.training.comparison_data import Cohorts
+from metasynth.training.comparison_evaluation import Checkpoint, Segment, mean_dice
+from metasynth.training.comparison_settings import ComparisonConfig
+from metasynth.training.comparison_streams import ComparisonData, RealAugmented
+from metasynth.training.evaluation import segment
+from metasynth.training.loop import Stage, run_stage
+from metasynth.training.selection import PeakMemory, Selecting, weights_of
+from metasynth.training.settings import SegmenterSettings
+from metasynth.training.stages import keep_segmenter, new_segmenter
+from metasynth.training.streams import Corrupted, Source
+from metasynth.training.study import StudyContext
+from metasynth.training.trainers import Trainer
+
+BEST, LAST, ONLY = "best", "last", "only"
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a method gave.
+
+    Attributes
+    ----------
+    checkpoints : mapping
+        'best' and 'last' -> its segmenter at either; 'only' -> that of a method that takes no steps.
+    validation : mapping
+        Checkpoint -> mean Dice of the validation subjects.
+    steps : int
+        Inner steps of its own.
+    seconds, total_seconds : float
+        Of its own training, with the looks at the validation subjects, and with that of what it is made from.
+    peak_mib : float or None
+        Peak memory.
+    augmenter : Augmenter or None
+        As it was learned, on the CPU.
+    found : mapping
+        What it found, for the rows: learned parameters, a chosen weight.
+    """
+
+    checkpoints: Mapping[str, Segment]
+    validation: Mapping[str, float]
+    steps: int
+    seconds: float
+    total_seconds: float
+    peak_mib: float | None = None
+    augmenter: Augmenter[Any] | None = None
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method to be fitted.
+
+    Attributes
+    ----------
+    context, cohorts :
+        The run and its subjects.
+    real : SliceDataset
+        The real subjects to learn from.
+    name : str
+        Of the method's stage, such as 'n=5/mixed'.
+    done : mapping
+        Method -> what it gave, of those fitted before with the same real subjects or with none.
+    """
+
+    context: StudyContext
+    cohorts: Cohorts
+    real: SliceDataset
+    name: str
+    done: Mapping[str, Fitted]
+
+    @property
+    def config(self) -> ComparisonConfig:
+        """The run's settings."""
+        config: ComparisonConfig = self.context.config
+        return config
+
+    @property
+    def baseline(self) -> Source:
+        """Images of the baselines' generator, as they are."""
+        return Corrupted(self.cohorts.baseline, Corruptions(()))
+
+    def data(self, synthetic: Source, fraction: float = 0.0, **options: Any) -> ComparisonData:
+        """Synthetic images and a fraction of real ones."""
+        config = self.config
+        return ComparisonData(
+            maps=self.cohorts.maps,
+            real=self.real,
+            synthetic=synthetic,
+            direct=RealAugmented(self.cohorts.scanner),
+            fraction=fraction,
+            seed=self.context.seed,
+            batch_size=config.segmenter.batch_size,
+            **options,
+        )
+
+    def new_segmenter(self) -> nn.Module:
+        """The run's segmenter before any training."""
+        cache = self.cohorts.cache
+        return new_segmenter(self.context, cache.n_classes, len(cache.shape))
+
+    def validated(self, segments: Segment) -> float:
+        """Mean Dice of the validation subjects."""
+        return mean_dice(segments, self.cohorts.validation)
+
+    def train(
+        self,
+        data: ComparisonData,
+        segmenter: nn.Module,
+        trainer: Trainer,
+        settings: SegmenterSettings,
+        note: Callable[[dict[str, Any]], str] | None = None,
+    ) -> Fitted:
+        """Carry out the method's stage, with looks at the validation subjects; its segmenters are kept as models."""
+        device, config = self.context.device, self.config
+
+        def validate() -> float:
+            return self.validated(lambda images: segment(segmenter, images, device))
+
+        selecting = Selecting(
+            trainer, segmenter, validate, config.select_every, settings.steps, memory=PeakMemory(device)
+        )
+        stage = Stage(self.name, settings.steps, data)
+        seconds = run_stage(replace(stage, note=note) if note else stage, selecting, config.pace, self.context)
+        weights = {BEST: selecting.best, LAST: weights_of(segmenter)}
+        checkpoints = {name: Checkpoint(segmenter, own, device) for name, own in weights.items()}
+        for name, checkpoint in checkpoints.items():
+            self.keep(name, checkpoint)
+        values = {BEST: selecting.best_value, LAST: selecting.last_value}
+        return Fitted(checkpoints, values, settings.steps, seconds, seconds, selecting.peak_mib)
+
+    def keep(self, name: str, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint among the run's models."""
+        checkpoint.network.load_state_dict(checkpoint.weights)
+        keep_segmenter(self.context, self.cohorts.cache, f"{self.name}/{name}", checkpoint.network)

@@ -1,0 +1,102 @@
+"""The study of section 4.2.2 at a size that takes seconds: sizes, contrasts, test sets and their report."""
+
+import json
+
+import pytest
+from metasynth.data_prep.cohort import COHORTS
+from metasynth.experiments import cross_contrast
+from metasynth.experiments.cross_contrast import EXPERIMENT, FLASH, PRESETS, CrossContrastConfig
+from tiny_comparison import carry_out, real_cache, rename, results
+from tiny_noise import make_cache
+
+from metasynth.errors import UsageError
+from metasynth.training.config import from_dict, to_dict
+
+METHODS = ("naive", "supervised", "parametric_fixed")
+ASKED = {"methods": ",".join(METHODS), "subjects__train": "1,2,0", "segmenter__steps": "4"}
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory):
+    """MPRAGE of seven people, two contrasts of them and two others, label maps of four more."""
+    folder = tmp_path_factory.mktemp("caches")
+    for name, contrast in (("mprage", 1.0), ("flash-3", 0.3), ("flash-30", 2.0)):
+        real_cache(folder / f"{name}.h5", contrast, subjects=7 if name == "mprage" else 9)
+    rename(make_cache(folder / "labels.h5", subjects=4), lambda index, name: f"other {name}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, caches):
+    run = tmp_path_factory.mktemp("cross") / "run"
+    tests = ",".join(f"{name}={caches / f'{name}.h5'}" for name in ("flash-3", "flash-30"))
+    carry_out(EXPERIMENT, run, caches / "mprage.h5", labels=str(caches / "labels.h5"), tests=tests, **ASKED)
+    return run
+
+
+def test_each_size_is_trained_and_tested_on_the_same_subjects(run):
+    rows = results(run)
+    assert [(row["method"], row["subjects"]) for row in rows if row["checkpoint"] == "best"] == [
+        ("naive", 0),
+        *((method, n) for n in (1, 2, 5) for method in METHODS[1:]),
+    ]
+    assert len({json.dumps(row["dice"]) for row in rows}) >= 1 + 3 * 2
+    split = json.loads((run / "split.json").read_text())
+    for row in rows:
+        assert list(row["dice"]) == ["MPRAGE", "flash-3", "flash-30"]
+        assert list(row["dice"]["MPRAGE"]["per_subject"]) == split["test"]
+        for name in ("flash-3", "flash-30"):
+            assert list(row["dice"][name]["per_subject"]) == split[f"test {name}"]
+    assert set(split["test flash-3"]) == {*split["test"], "s7", "s8"}
+    assert all(name.startswith("other") for name in split["maps"])
+
+
+def test_the_manifest_names_every_cache(run, caches):
+    data = json.loads((run / "config.json").read_text())["data"]
+    assert set(data["others"]) == {"labels", "tests.flash-3", "tests.flash-30"}
+    assert len({data["digest"], *(other["digest"] for other in data["others"].values())}) == 4
+
+
+def test_the_report(run):
+    table = (run / "table.md").read_text()
+    for text in ("Supervised U-Net (1)", "Supervised U-Net (5)", "flash-30", "0.419", "5, 5, 29"):
+        assert text in table
+    figures = {path.stem for path in (run / "figures").iterdir()}
+    assert figures == {"dice", "segmentation-0", "segmentation-1", "segmentation-2", "augmentation", "sigma"}
+
+
+def test_other_contrasts_are_needed(caches, tmp_path):
+    with pytest.raises(UsageError, match="tests: needs caches of other contrasts"):
+        carry_out(EXPERIMENT, tmp_path / "run", caches / "mprage.h5")
+
+
+def test_the_embedded_cohorts(caches, monkeypatch):
+    asked = []
+
+    def ensure(spec, progress=None):
+        asked.append(spec.name)
+        stem = spec.name.rpartition("-")[0]
+        return caches / {"mprage-young": "mprage.h5", "template": "labels.h5"}.get(stem, "flash-3.h5")
+
+    monkeypatch.setattr(cross_contrast, "ensure_cohort", ensure)
+    for name, config in PRESETS.items():
+        asked.clear()
+        size = {"quick": "64", "standard": "96", "paper": "192"}[name]
+        prepared = EXPERIMENT.prepare(config, None, _Silent())
+        assert asked == [f"{stem}-{size}" for stem in ("mprage-young", "template", *FLASH)]
+        assert all(cohort in COHORTS for cohort in asked)
+        assert set(prepared.others) == {"labels", *(f"tests.{name}" for name in FLASH)}
+        assert from_dict(CrossContrastConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+class _Silent:
+    """Progress that nobody sees."""
+
+    def counter(self, name):
+        return self
+
+    def __enter__(self):
+        return None
+
+    def __exit__(self, *_):
+        return None
