@@ -164,3 +164,15 @@ def test_images_of_another_shape_are_rejected(shape: tuple[int, ...]) -> None:
 def test_arguments_out_of_range_are_rejected_by_name(name: str, arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"^{name}: must be .*, got"):
         UNet(**arguments)
+
+
+def test_instance_normalisation_is_per_image_and_channel() -> None:
+    model = UNet(3, widths=(4,), norm="instance", generator=seeded(0)).double()
+    level = model.encoder[0]
+    seen = []
+    level.norms[0].register_forward_hook(lambda _, inputs, output: seen.append((*inputs, output)))
+    images = torch.randn(2, 1, 6, 6, generator=seeded(1), dtype=torch.float64)
+    together = model(images)
+    before, after = seen[0]
+    assert torch.allclose(after, torch.nn.functional.instance_norm(before), atol=1e-12)
+    assert torch.allclose(together[:1], model(images[:1]), atol=1e-12)
