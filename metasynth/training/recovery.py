@@ -5,6 +5,8 @@ augmenter learns the corruption.
 """
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,8 @@ from metasynth.training.study import PreparedData, StudyContext
 SPLIT = "split.json"
 EXAMPLES = "examples.npz"
 TAIL = 0.1
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # a changed byte may name another compression
 
 
 def check_cache(path: Path, levels: int) -> PreparedData:
@@ -146,5 +150,5 @@ def load_examples(folder: RunFolder) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, *_DAMAGED) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

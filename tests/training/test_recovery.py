@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_noise import make_cache, session
 
@@ -120,6 +120,7 @@ def test_damaged_examples_are_named(tmp_path, kept):
 
 @settings(max_examples=60)
 @given(position=st.floats(0, 0.9999), value=st.integers(1, 255))
+@example(position=0.83203125, value=1)  # the flag of an encrypted file
 def test_examples_with_a_changed_byte_are_refused_or_unharmed(tmp_path_factory, position, value):
     path = tmp_path_factory.mktemp("examples") / "examples.npz"
     np.savez_compressed(path, a=np.arange(100.0))
