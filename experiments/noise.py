@@ -61,7 +61,7 @@ def prepare(config: NoiseConfig, data: Path | None, progress: Progress) -> Prepa
     if data is None:
         with progress.counter(f"embedded cohort {config.cohort}") as follow:
             data = ensure_cohort(COHORTS[config.cohort], progress=follow)
-    return check_cache(data, levels=len(config.segmenter.widths))
+    return check_cache(data, config.segmenter)
 
 
 def run(context: StudyContext) -> dict[str, Any]:

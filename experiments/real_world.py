@@ -44,8 +44,8 @@ class RealWorldConfig(ComparisonConfig):
 
 
 PAPER = RealWorldConfig(cohort="mprage-young-192", **SIZES["paper"])
-# The paper's Table 8 has nnU-Net as backbone; this is our U-Net with the widths, normalisation and loss of nnU-Net.
-NNUNET = SegmenterSettings(widths=(32, 64, 128, 256, 512, 512), lr=1e-3, batch_size=64, steps=9000)
+# The paper's Table 8 has nnU-Net as backbone: its own network and its loss, without deep supervision.
+NNUNET = SegmenterSettings(widths=(32, 64, 128, 256, 512, 512), lr=1e-3, batch_size=64, steps=9000, network="nnunet")
 PRESETS = {
     "quick": RealWorldConfig(cohort="mprage-young-64", **SIZES["quick"]),
     "standard": RealWorldConfig(**SIZES["standard"]),

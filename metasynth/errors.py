@@ -16,6 +16,14 @@ class UsageError(MetasynthError, ValueError):
     exit_code = 2
 
 
+class ShapeError(UsageError):
+    """Images of a shape cannot go through a network."""
+
+
+class PackageError(UsageError):
+    """An optional package is needed and missing."""
+
+
 class DataError(MetasynthError, ValueError):
     """A data file is missing, of another format, damaged, or holds values that cannot be used."""
 

@@ -126,7 +126,7 @@ CACHES = {
     "three": (lambda path: make_cache(path, subjects=3), "expected at least 2 training subjects"),
     "odd": (
         lambda path: make_cache(path, shape=(16, 15)),
-        "slices of 16 x 15 cannot be halved 1 times; expected sizes divisible by 2 for a network of 2 levels",
+        "images of 16 x 15 cannot be halved 1 times; expected sizes divisible by 2 for a network of 2 levels",
     ),
 }
 

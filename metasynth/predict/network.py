@@ -13,11 +13,17 @@ OVERLAP = 0.5
 SIGMA = 1 / 8  # of a window's length, the standard deviation of its weights (nnU-Net's too, Isensee et al. 2021)
 
 
-def slice_posteriors(network: nn.Module, stack: NDArray[np.float32], device: str) -> NDArray[np.float32]:
-    """Posteriors (K, D, H, W) of every slice of a stack (D, H, W) by a network in 2D."""
+def slice_posteriors(
+    network: nn.Module, stack: NDArray[np.float32], device: str, window: Sequence[int] | None = None
+) -> NDArray[np.float32]:
+    """Posteriors (K, D, H, W) of every slice of a stack (D, H, W) by a network in 2D.
+
+    Slices go through whole, or in windows as volumes do (`volume_posteriors`).
+    """
     at_once = max(1, VOXELS_AT_ONCE // int(np.prod(stack.shape[1:])))
     slices = torch.from_numpy(stack).unsqueeze(1).split(at_once)
-    return torch.cat([_posteriors(network, part, device) for part in slices]).movedim(1, 0).contiguous().numpy()
+    found = [_in_windows(network, part, window or part.shape[2:], device) for part in slices]
+    return torch.cat(found).movedim(1, 0).contiguous().numpy()
 
 
 def volume_posteriors(
@@ -35,22 +41,33 @@ def volume_posteriors(
         device: Where the network is.
 
     """
-    images = torch.from_numpy(stack)[None, None]
-    if tuple(stack.shape) == tuple(window):
-        return _posteriors(network, images, device)[0].numpy()
+    return _in_windows(network, torch.from_numpy(stack)[None, None], window, device)[0].numpy()
+
+
+def _in_windows(network: nn.Module, images: Tensor, window: Sequence[int], device: str) -> Tensor:
+    """Posteriors (B, K, *S) of images (B, 1, *S)."""
+    shape = images.shape[2:]
+    if tuple(shape) == tuple(window):
+        return _posteriors(network, images, device)
     weights = _weights(window)
-    total = torch.zeros(stack.shape)
+    total = torch.zeros(shape)
     mean: Tensor | None = None
-    starts = [_starts(n, length) for n, length in zip(stack.shape, window, strict=True)]
+    starts = [_starts(n, length) for n, length in zip(shape, window, strict=True)]
     for corner in product(*starts):
-        place = tuple(slice(at, at + length) for at, length in zip(corner, window, strict=True))
-        part = _posteriors(network, images[(slice(None), slice(None), *place)], device)[0]
+        part = _posteriors(network, _place(images, corner, window), device)
         if mean is None:
-            mean = torch.zeros(len(part), *stack.shape)
-        mean[(slice(None), *place)] += weights * part
-        total[place] += weights
+            mean = torch.zeros(*part.shape[:2], *shape)
+        _place(mean, corner, window).add_(weights * part)
+        _place(total, corner, window).add_(weights)
     assert mean is not None
-    return (mean / total).numpy()
+    return mean / total
+
+
+def _place(images: Tensor, corner: Sequence[int], window: Sequence[int]) -> Tensor:
+    """The window of images (..., *S) that begins at a corner, as a view."""
+    for axis, (start, length) in enumerate(zip(corner, window, strict=True), images.ndim - len(window)):
+        images = images.narrow(axis, start, length)
+    return images
 
 
 def _posteriors(network: nn.Module, images: Tensor, device: str) -> Tensor:

@@ -64,8 +64,8 @@ def check_usable(model: TrainedModel) -> None:
     stack_orientation(description.orientation)
     if tuple(description.percentiles) != SCALE_PERCENT:
         raise DataError(f"the model scales by the {description.percentiles} %, this version by {SCALE_PERCENT}")
-    if model.network.in_channels != 1:
-        raise DataError(f"the model takes images of {model.network.in_channels} channels, expected 1")
+    if model.in_channels != 1:
+        raise DataError(f"the model takes images of {model.in_channels} channels, expected 1")
 
 
 def segment(
@@ -96,10 +96,10 @@ def segment(
     stack = make_stack(image, mask, description)
     window = _window(stack.data, model)
     part = window.take(stack.data)
-    if model.network.ndim == 2:
-        posteriors = slice_posteriors(model.network, part, device)
+    if model.ndim == 2:
+        posteriors = slice_posteriors(model.network, part, device, description.shape if model.stride is None else None)
     else:
-        posteriors = volume_posteriors(model.network, part, _rounded(description.shape, model.network.stride), device)
+        posteriors = volume_posteriors(model.network, part, _rounded(description.shape, model.stride), device)
     if not np.isfinite(posteriors).all():
         raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
     labels, certainty, kept = _on_own_grid(posteriors, window, stack, keep_posteriors)
@@ -170,13 +170,12 @@ def _grid_of(volume: Volume) -> Grid:
 
 def _window(stack: NDArray[np.float32], model: TrainedModel) -> Window:
     """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
-    shape, stride = model.description.shape, model.network.stride
-    flat = 3 - len(shape)
-    return Window.about(stack > 0, (*[1] * flat, *shape), (*[1] * flat, *[stride] * len(shape)))
+    shape, flat = model.description.shape, [1] * (3 - model.ndim)
+    return Window.about(stack > 0, (*flat, *shape), (*flat, *(model.stride or [1] * model.ndim)))
 
 
-def _rounded(shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
-    return tuple(-(-n // stride) * stride for n in shape)
+def _rounded(shape: tuple[int, ...], stride: tuple[int, ...] | None) -> tuple[int, ...]:
+    return tuple(-(-n // s) * s for n, s in zip(shape, stride or [1] * len(shape), strict=True))
 
 
 def _on_own_grid(

@@ -1,103 +1,31 @@
 """Files of trained segmenters: the weights, the network they belong to, and what images it was trained on.
 
-A file holds tensors and plain values only, and reading one runs no code of it.
+A file holds tensors and plain values only, and reading one runs no code of it. The network is named with what it is
+made with: a `UNet`, or a `Backbone` by its recipe.
 """
 
 import io
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from metasynth.errors import DataError, UsageError
+from metasynth.errors import DataError, PackageError, UsageError
 from metasynth.files import write_atomically
+from metasynth.segment.backbones import Backbone, from_recipe
+from metasynth.segment.model_description import ModelDescription, TrainedModel
 from metasynth.segment.unet import UNet
+
+__all__ = ["ModelDescription", "TrainedModel", "find_model", "load_model", "model_path", "save_model"]
 
 FORMAT = "metasynth-model"
 VERSION = 1
 FOLDER, SUFFIX = "models", ".pt"
-
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """What a segmenter tells apart, and the images it needs to be given.
-
-    Attributes
-    ----------
-    class_names : tuple of K str
-        Background first.
-    mapping : str
-        How the classes were made from the labels of the training data.
-    spacing_mm : tuple of float
-        Distance in mm between voxel centres along each axis of S.
-    axis : str
-        Slicing axis ("coronal", "axial", "sagittal"), or "volume".
-    orientation : str
-        For each axis of S the direction in which its index grows, one letter each of RLAPSI.
-    shape : tuple of int
-        S, the shape of the training images.
-    brain_only : bool
-        Whether they are 0 outside the brain (skull-stripped).
-    percentiles : tuple of two float
-        The percentiles of the intensities in the brain that are 0 and 1 in them.
-    provenance : dict
-        Where the model comes from, by name: experiment, stage, seed, ...; text and numbers.
-
-    Raises
-    ------
-    ValueError
-        When the numbers of axes differ or there are fewer than two classes.
-    """
-
-    class_names: tuple[str, ...]
-    mapping: str
-    spacing_mm: tuple[float, ...]
-    axis: str
-    orientation: str
-    shape: tuple[int, ...]
-    brain_only: bool = True
-    percentiles: tuple[float, float] = (1.0, 99.0)
-    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if len(self.class_names) < 2:
-            raise ValueError(f"class_names: must be at least 2 (background and one more), got {self.class_names}")
-        if not len(self.shape) == len(self.spacing_mm) == len(self.orientation):
-            raise ValueError(
-                "shape, spacing_mm and orientation: must have one entry an axis, got "
-                f"{self.shape}, {self.spacing_mm} and {self.orientation!r}"
-            )
-        if not all(n >= 1 for n in self.shape) or not all(0 < s < float("inf") for s in self.spacing_mm):
-            raise ValueError(f"shape and spacing_mm: must be above 0, got {self.shape} and {self.spacing_mm}")
-
-    @property
-    def needs(self) -> str:
-        """The images it needs, in words."""
-        kind = "volumes" if self.axis == "volume" else f"{self.axis} slices"
-        low, high = self.percentiles
-        return (
-            f"{kind} of {_by(self.shape)} voxels of {_by(self.spacing_mm)} mm (orientation {self.orientation}), "
-            f"{'the brain alone' if self.brain_only else 'the whole head'}, the brain's {low:g} and {high:g} % "
-            "quantiles scaled to 0 and 1"
-        )
-
-    @property
-    def origin(self) -> str:
-        """Where the model comes from, in words; empty where it does not say."""
-        return ", ".join(f"{key} {value}" for key, value in self.provenance.items())
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A segmenter read from a file, in evaluation mode on the CPU, and its description."""
-
-    network: UNet
-    description: ModelDescription
 
 
 def model_path(run: Path | str, stage: str) -> Path:
@@ -142,17 +70,19 @@ def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescrip
     Raises
     ------
     ValueError
-        When the segmenter is no `UNet`, or the description is of another number of classes or axes.
+        When the segmenter is no `UNet` or `Backbone`, or the description is of another number of classes or axes.
     RunError
         When the file cannot be written; one of that name stays as it was.
     """
-    if not isinstance(segmenter, UNet):
-        raise ValueError(f"segmenter: must be a UNet, got {type(segmenter).__name__}")
+    if not isinstance(segmenter, UNet | Backbone):
+        raise ValueError(
+            f"segmenter: must be a UNet or a Backbone, got {type(segmenter).__name__}; keep its state_dict instead"
+        )
     _check_match(segmenter, description)
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "network": _arguments(segmenter),
+        "network": _arguments(segmenter) if isinstance(segmenter, UNet) else segmenter.recipe,
         "description": asdict(description),
         "weights": {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()},
     }
@@ -168,6 +98,8 @@ def load_model(path: Path | str) -> TrainedModel:
     ------
     DataError
         When the file is missing, damaged, of another format or version, or its parts do not fit together.
+    PackageError
+        When its network is of an optional package that is missing.
     """
     content = _read(Path(path))
     if content.get("format") != FORMAT:
@@ -178,9 +110,11 @@ def load_model(path: Path | str) -> TrainedModel:
         given = content["description"]
         names = {f.name for f in fields(ModelDescription)}
         description = ModelDescription(**{key: value for key, value in given.items() if key in names})
-        network = UNet(**content["network"], generator=torch.Generator())
+        network = _network(content["network"])
         _check_match(network, description)
         network.load_state_dict(content["weights"])
+    except PackageError as error:
+        raise PackageError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path}: its parts do not fit together ({_first_line(error)})") from error
     return TrainedModel(network.eval(), description)
@@ -216,7 +150,13 @@ def _arguments(network: UNet) -> dict[str, Any]:
     }
 
 
-def _check_match(network: UNet, description: ModelDescription) -> None:
+def _network(made_with: Mapping[str, Any]) -> UNet | Backbone:
+    if "kind" in made_with:
+        return from_recipe(made_with, torch.Generator())
+    return UNet(**made_with, generator=torch.Generator())
+
+
+def _check_match(network: UNet | Backbone, description: ModelDescription) -> None:
     if network.n_classes != len(description.class_names):
         raise ValueError(
             f"class_names: must name the network's {network.n_classes} classes, got {description.class_names}"
@@ -227,7 +167,3 @@ def _check_match(network: UNet, description: ModelDescription) -> None:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-def _by(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{n:g}" for n in numbers)

@@ -8,7 +8,7 @@ from pathlib import Path
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, rotated_split
-from metasynth.errors import DataError
+from metasynth.errors import DataError, ShapeError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.training.comparison_settings import ComparisonConfig
@@ -108,16 +108,18 @@ def check_caches(
     DataError
         If a file is no valid cache, lacks images, has other classes, voxels or shapes than ``data``, or there are too
         few subjects; the file and what was expected are named.
+    UsageError
+        If the segmenter's network cannot be made.
     """
     others = {} if labels is None else {LABELS: labels}
     others |= {f"{TESTS}.{name}": path for name, path in (tests or {}).items()}
     with ExitStack() as stack:
         cache = stack.enter_context(Cache(data))
         opened = {name: stack.enter_context(Cache(path)) for name, path in others.items()}
-        _check_images(cache, len(config.segmenter.widths))
+        _check_images(cache, config)
         for name, other in opened.items():
             if name != LABELS:
-                _check_images(other, len(config.segmenter.widths))
+                _check_images(other, config)
             _check_alike(cache, other, any_shape=name == LABELS and config.fit_labels)
         named = {name.partition(".")[2]: other for name, other in opened.items() if name != LABELS}
         _divide(config, cache, opened.get(LABELS), named, _split(config, cache, 0))
@@ -184,15 +186,13 @@ def _left(cache: Cache, without: set[str], why: str) -> SliceDataset:
     return SliceDataset(cache, left)
 
 
-def _check_images(cache: Cache, levels: int) -> None:
+def _check_images(cache: Cache, config: ComparisonConfig) -> None:
     if not cache.has_images:
         raise DataError(f"{cache.path}: holds labels only; a comparison on real images needs their images too")
-    factor = 2 ** (levels - 1)
-    if any(n % factor for n in cache.shape):
-        raise DataError(
-            f"{cache.path}: images of {_by(cache.shape)} cannot be halved {levels - 1} times; expected sizes divisible "
-            f"by {factor} for a network of {levels} levels"
-        )
+    try:
+        config.segmenter.check_images(cache.n_classes, cache.shape, cache.info.spacing_mm)
+    except ShapeError as error:
+        raise DataError(f"{cache.path}: {error}") from error
 
 
 def _check_alike(cache: Cache, other: Cache, any_shape: bool) -> None:

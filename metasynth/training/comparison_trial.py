@@ -17,8 +17,8 @@ from metasynth.training.evaluation import segment
 from metasynth.training.loop import Stage, run_stage
 from metasynth.training.selection import PeakMemory, Selecting, weights_of
 from metasynth.training.settings import SegmenterSettings
-from metasynth.training.stages import keep_segmenter, new_segmenter
-from metasynth.training.streams import Corrupted, Source
+from metasynth.training.sources import Corrupted, Source
+from metasynth.training.stages import keep_segmenter, segmenter_for
 from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Trainer
 
@@ -106,8 +106,7 @@ class Trial:
 
     def new_segmenter(self) -> nn.Module:
         """The run's segmenter before any training."""
-        cache = self.cohorts.cache
-        return new_segmenter(self.context, cache.n_classes, len(cache.shape))
+        return segmenter_for(self.context, self.cohorts.cache)
 
     def validated(self, segments: Segment) -> float:
         """Mean Dice of the validation subjects."""

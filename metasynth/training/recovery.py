@@ -21,13 +21,14 @@ from metasynth.augment.corruption import Corruption
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
-from metasynth.errors import DataError
+from metasynth.errors import DataError, ShapeError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.evaluation import TestSet, make_test_set
 from metasynth.training.records import RunFolder
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import PreparedData, StudyContext
 
 SPLIT = "split.json"
@@ -37,21 +38,21 @@ TAIL = 0.1
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # a changed byte may name another compression
 
 
-def check_cache(path: Path, levels: int) -> PreparedData:
-    """Open a cache, check every value in it, and check that a network of ``levels`` levels can take its slices.
+def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
+    """Open a cache, check every value in it, and that the segmenter can take images like its label maps.
 
     Raises
     ------
     DataError
-        If the file is no valid cache, the slices cannot be halved often enough, or the subjects are too few.
+        If the file is no valid cache, images of its shape cannot go through, or the subjects are too few.
+    UsageError
+        If the segmenter's network cannot be made.
     """
     with Cache(path) as cache:
-        factor = 2 ** (levels - 1)
-        if any(n % factor for n in cache.shape):
-            raise DataError(
-                f"{path}: slices of {' x '.join(map(str, cache.shape))} cannot be halved {levels - 1} times; expected "
-                f"sizes divisible by {factor} for a network of {levels} levels"
-            )
+        try:
+            segmenter.check_images(cache.n_classes, cache.shape, cache.info.spacing_mm)
+        except ShapeError as error:
+            raise DataError(f"{path}: {error}") from error
         try:
             split = make_split(cache.subjects, 0)
         except DataError as error:

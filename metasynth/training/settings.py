@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metasynth.augment.residual import ResidualNetwork
 from metasynth.bilevel.finite_difference import FiniteDifference
@@ -13,100 +13,16 @@ from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.product import ProductStrategy
-from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
-from metasynth.segment.unet import UNet
+from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least, require_positive
+from metasynth.training.sources import ReferenceKind
+
+__all__ = ["OuterSettings", "SegmenterSettings"]
 
 _STRATEGIES: dict[str, ProductStrategy] = {
     "mixed": Mixed(),
     "forward": Forward(),
     "finite_difference": FiniteDifference(),
 }
-
-
-@dataclass(frozen=True)
-class SegmenterSettings:
-    """The inner problem: network, loss and optimiser.
-
-    Attributes
-    ----------
-    widths : tuple of int
-        Channels of each resolution level; four levels in the paper.
-    norm : {'none', 'batch', 'instance'}
-        Normalisation after each convolution; none in the paper, but a network with one learns several times faster
-        (docs/recovery.md). Batch normalisation makes images of a batch depend on each other.
-    loss : {'dice_cross_entropy', 'dice', 'squared_dice', 'logit_mse'}
-        Soft Dice with a squared denominator plus cross-entropy (nnU-Net trains with such a sum, Isensee et al. 2021),
-        which tells augmentations apart much better than Dice alone (docs/recovery.md); soft Dice with a plain or (as
-        in the authors' scripts) squared denominator, over all classes; or the logit regression of the authors' README.
-    dice_over : {'batch', 'image'}
-        Whether soft Dice sums over the voxels of the whole batch, or of each image and averages over images. Only the
-        latter is a mean over samples, which ``outer.samples`` and ``outer.chunk`` need.
-    lr : float
-        Learning rate of Adam.
-    batch_size : int
-        Synthetic images a step.
-    steps : int
-        Inner steps.
-    cooldown : float
-        Fraction of the steps, at the end, over which the learning rate falls linearly to 0 (none in the paper).
-    channels_last : bool
-        Keep weights (and so activations) with the channels innermost: the same numbers up to rounding, faster on CPUs
-        and on GPUs with tensor cores.
-    checkpoint : bool
-        Compute the insides of each level again in the backward pass: less memory, about a third more time.
-    autocast : {'none', 'bfloat16'}
-        Precision of forward passes; weights and optimiser states are float32 either way.
-    """
-
-    widths: tuple[int, ...] = (16, 32, 64, 128)
-    norm: Literal["none", "batch", "instance"] = "instance"
-    loss: Literal["dice_cross_entropy", "dice", "squared_dice", "logit_mse"] = "dice_cross_entropy"
-    dice_over: Literal["batch", "image"] = "batch"
-    lr: float = 5e-3
-    batch_size: int = 8
-    steps: int = 1000
-    cooldown: float = 0.0
-    channels_last: bool = True
-    checkpoint: bool = False
-    autocast: Literal["none", "bfloat16"] = "none"
-
-    def __post_init__(self) -> None:
-        _require_at_least(1, batch_size=self.batch_size, steps=self.steps, levels=len(self.widths))
-        _require_at_least(1, widths=min(self.widths))
-        _require_positive(lr=self.lr)
-        if not 0 <= self.cooldown <= 1:
-            raise ValueError(f"cooldown must be in [0, 1], got {self.cooldown}")
-
-    def build(self, n_classes: int, ndim: int, generator: torch.Generator) -> UNet:
-        """The paper's U-Net with these widths, initialised from ``generator``."""
-        norm = None if self.norm == "none" else self.norm
-        model = UNet(
-            n_classes, ndim=ndim, widths=self.widths, norm=norm, generator=generator, checkpoint=self.checkpoint
-        )
-        if self.channels_last:
-            model.to(memory_format=torch.channels_last if ndim == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
-        return model
-
-    def optimizer(self, model: nn.Module) -> torch.optim.Adam:
-        """Adam on the model's parameters."""
-        return torch.optim.Adam(model.parameters(), lr=self.lr)
-
-    def rate_at(self, step: int) -> float:
-        """What the learning rate is multiplied by at inner step ``step`` (from 0)."""
-        left, falling = self.steps - step, self.cooldown * self.steps
-        return 1.0 if left >= falling else left / falling
-
-    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of logits (B, K, *S) against labels (B, *S)."""
-        if self.loss == "logit_mse":
-            return logit_mse_loss(logits, labels)
-        dice = soft_dice_loss(logits, labels, squared=self.loss != "dice", batch=self.dice_over == "batch")
-        return dice + cross_entropy_loss(logits, labels) if self.loss == "dice_cross_entropy" else dice
-
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        """What `torch.autocast` rounds to, or None."""
-        return None if self.autocast == "none" else torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -128,9 +44,10 @@ class OuterSettings:
         Inner steps before the first hypergradient.
     every : int
         A hypergradient at every ``every``-th inner step from then on; one costs about seven plain steps here.
-    reference : bool
-        Subtract from the real gradient that of a fresh synthetic batch; see
-        `metasynth.bilevel.hypergradient.hypergradient`.
+    reference : {'random', 'matched', 'none'}
+        The synthetic batch whose gradient is subtracted from the real one, which leaves of it what tells the two
+        domains apart; see `metasynth.bilevel.hypergradient.hypergradient`. Its contrasts are random ones, or those of
+        the real images, whose chance is then no part of the difference (`metasynth.training.sources.reference_of`).
     memory, clip, average :
         See `metasynth.bilevel.outer_step.OuterStep`; a clip of 0 means none.
     strategy : {'mixed', 'forward', 'finite_difference'}
@@ -150,7 +67,7 @@ class OuterSettings:
     batch_size: int = 16
     warmup: int = PERSISTENT.warmup
     every: int = 3
-    reference: bool = True
+    reference: ReferenceKind = "random"
     memory: float = PERSISTENT.memory
     clip: float = PERSISTENT.clip or 0.0
     average: int = PERSISTENT.average
@@ -161,9 +78,9 @@ class OuterSettings:
     chunk: int = 0
 
     def __post_init__(self) -> None:
-        _require_positive(lr=self.lr, network_lr=self.network_lr)
-        _require_at_least(1, batch_size=self.batch_size, every=self.every)
-        _require_at_least(
+        require_positive(lr=self.lr, network_lr=self.network_lr)
+        require_at_least(1, batch_size=self.batch_size, every=self.every)
+        require_at_least(
             0, warmup=self.warmup, hold=self.hold, settle=self.settle, samples=self.samples, chunk=self.chunk
         )
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -207,15 +124,3 @@ class OuterSettings:
         """What the learning rates are multiplied by at inner step ``step`` (from 0)."""
         falling = (step - self.warmup) // (self.every * self.average) - self.hold
         return 1.0 if self.settle == 0 or falling <= 0 else self.settle / (self.settle + falling)
-
-
-def _require_at_least(bound: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < bound:
-            raise ValueError(f"{name} must be at least {bound}, got {value}")
-
-
-def _require_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")

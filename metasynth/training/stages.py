@@ -4,7 +4,7 @@ All segmenters of a run start from the same weights and see the same label maps 
 that what tells them apart is their augmentation alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +19,8 @@ from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.recovery import Material, tail_of, trajectory_of
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import OuterSettings, SegmenterSettings
-from metasynth.training.streams import Source, StepData, Synthetic
+from metasynth.training.sources import Source, Synthetic
+from metasynth.training.streams import StepData
 from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Bilevel, Supervised, bilevel_losses
 
@@ -81,7 +82,7 @@ def learn(
         Makes the real examples.
     """
     settings: TrainingSettings = context.config
-    segmenter = new_segmenter(context, material.n_classes, material.ndim)
+    segmenter = segmenter_for(context, material.train.cache)
     trainer = learner(context, segmenter, augmenter)
     data = _data(context, material, Synthetic(material.generator, augmenter.draw), real)
     stage = Stage(name, settings.segmenter.steps, data, note_of(augmenter))
@@ -94,17 +95,32 @@ def learn(
 def train_plain(context: StudyContext, material: Material, name: str, source: Source) -> tuple[nn.Module, float]:
     """A plain segmenter on the images of ``source``, kept in the run's models, and the seconds its training took."""
     settings: TrainingSettings = context.config
-    segmenter = new_segmenter(context, material.n_classes, material.ndim)
+    segmenter = segmenter_for(context, material.train.cache)
     stage = Stage(name, settings.segmenter.steps, _data(context, material, source, None))
     seconds = run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
     keep_segmenter(context, material.train.cache, name, segmenter)
     return segmenter, seconds
 
 
-def new_segmenter(context: StudyContext, n_classes: int, ndim: int) -> nn.Module:
-    """The run's segmenter before any training, on its device: always with the same weights."""
+def segmenter_for(context: StudyContext, cache: Cache) -> nn.Module:
+    """The `new_segmenter` of a run for images like those of a cache."""
+    return new_segmenter(context, cache.n_classes, len(cache.shape), cache.shape, cache.info.spacing_mm)
+
+
+def new_segmenter(
+    context: StudyContext,
+    n_classes: int,
+    ndim: int,
+    shape: Sequence[int] | None = None,
+    spacing_mm: Sequence[float] | None = None,
+) -> nn.Module:
+    """The run's segmenter before any training, on its device: always with the same weights.
+
+    See `SegmenterSettings.build` for the arguments.
+    """
     settings: SegmenterSettings = context.config.segmenter
-    return settings.build(n_classes, ndim, generator_for(context.seed, "segmenter")).to(context.device)
+    generator = generator_for(context.seed, "segmenter")
+    return settings.build(n_classes, ndim, generator, shape, spacing_mm).to(context.device)
 
 
 def learner(context: StudyContext, segmenter: nn.Module, augmenter: Augmenter) -> Bilevel:

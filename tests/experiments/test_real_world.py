@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from metasynth.data_prep.cohort import COHORTS
 from metasynth.experiments.noise import EXPERIMENT as NOISE
@@ -249,3 +250,10 @@ def test_presets(name):
     assert config.cohort in COHORTS
     size = int(config.cohort.rpartition("-")[2])
     assert size % 2 ** (len(config.segmenter.widths) - 1) == 0
+
+
+def test_the_preset_nnunet_has_nnunets_own_network():
+    pytest.importorskip("dynamic_network_architectures")
+    network = PRESETS["nnunet"].segmenter.build(5, 2, torch.Generator(), (192, 192), (1.0, 1.0))
+    assert network.recipe["features"] == (32, 64, 128, 256, 512, 512)
+    assert type(network.network).__name__ == "PlainConvUNet"

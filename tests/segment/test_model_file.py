@@ -128,7 +128,7 @@ def test_a_wrong_file_is_told_in_a_line(model, damage, message):
 
 def test_what_cannot_be_saved(model):
     before = model.read_bytes()
-    with pytest.raises(ValueError, match=r"^segmenter: must be a UNet, got Linear$"):
+    with pytest.raises(ValueError, match=r"^segmenter: must be a UNet or a Backbone, got Linear; keep its"):
         save_model(model, nn.Linear(2, 2), DESCRIPTION)
     with pytest.raises(ValueError, match=r"^class_names: must name the network's 4 classes, got \('a', 'b'\)$"):
         save_model(model, random_unet(), dataclasses.replace(DESCRIPTION, class_names=("a", "b")))

@@ -15,13 +15,14 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, tail_of, trajectory_of
+from metasynth.training.settings import SegmenterSettings
 
 SYNTHESIS = CornucopiaConfig(elastic_nodes=4)
 
 
 def test_a_cache_that_can_be_used(tmp_path):
     path = make_cache(tmp_path / "c.h5", shape=(16, 24))
-    found = check_cache(path, levels=4)
+    found = check_cache(path, SegmenterSettings())
     assert found.path == path
     assert len(found.digest) == 64
 
@@ -32,7 +33,7 @@ def test_a_cache_that_can_be_used(tmp_path):
         (
             {"shape": (16, 20)},
             4,
-            "slices of 16 x 20 cannot be halved 3 times; expected sizes divisible by 8 for a network of 4 levels",
+            "images of 16 x 20 cannot be halved 3 times; expected sizes divisible by 8 for a network of 4 levels",
         ),
         ({"subjects": 2}, 2, "needs at least 3 subjects"),
         ({"subjects": 3}, 2, "expected at least 2 training subjects .*, got 1 of 3 subjects"),
@@ -41,7 +42,7 @@ def test_a_cache_that_can_be_used(tmp_path):
 def test_a_cache_that_cannot(tmp_path, options, levels, message):
     path = make_cache(tmp_path / "c.h5", **options)
     with pytest.raises(DataError, match=message) as caught:
-        check_cache(path, levels)
+        check_cache(path, SegmenterSettings(widths=(2,) * levels))
     assert str(caught.value).startswith(f"{path}: ")
 
 

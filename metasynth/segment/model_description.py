@@ -1,0 +1,109 @@
+"""What a trained segmenter is told by: its classes and the images it needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a segmenter tells apart, and the images it needs to be given.
+
+    Attributes
+    ----------
+    class_names : tuple of K str
+        Background first.
+    mapping : str
+        How the classes were made from the labels of the training data.
+    spacing_mm : tuple of float
+        Distance in mm between voxel centres along each axis of S.
+    axis : str
+        Slicing axis ("coronal", "axial", "sagittal"), or "volume".
+    orientation : str
+        For each axis of S the direction in which its index grows, one letter each of RLAPSI.
+    shape : tuple of int
+        S, the shape of the training images.
+    brain_only : bool
+        Whether they are 0 outside the brain (skull-stripped).
+    percentiles : tuple of two float
+        The percentiles of the intensities in the brain that are 0 and 1 in them.
+    provenance : dict
+        Where the model comes from, by name: experiment, stage, seed, ...; text and numbers.
+
+    Raises
+    ------
+    ValueError
+        When the numbers of axes differ or there are fewer than two classes.
+    """
+
+    class_names: tuple[str, ...]
+    mapping: str
+    spacing_mm: tuple[float, ...]
+    axis: str
+    orientation: str
+    shape: tuple[int, ...]
+    brain_only: bool = True
+    percentiles: tuple[float, float] = (1.0, 99.0)
+    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise ValueError(f"class_names: must be at least 2 (background and one more), got {self.class_names}")
+        if not len(self.shape) == len(self.spacing_mm) == len(self.orientation):
+            raise ValueError(
+                "shape, spacing_mm and orientation: must have one entry an axis, got "
+                f"{self.shape}, {self.spacing_mm} and {self.orientation!r}"
+            )
+        if not all(n >= 1 for n in self.shape) or not all(0 < s < float("inf") for s in self.spacing_mm):
+            raise ValueError(f"shape and spacing_mm: must be above 0, got {self.shape} and {self.spacing_mm}")
+
+    @property
+    def needs(self) -> str:
+        """The images it needs, in words."""
+        kind = "volumes" if self.axis == "volume" else f"{self.axis} slices"
+        low, high = self.percentiles
+        return (
+            f"{kind} of {_by(self.shape)} voxels of {_by(self.spacing_mm)} mm (orientation {self.orientation}), "
+            f"{'the brain alone' if self.brain_only else 'the whole head'}, the brain's {low:g} and {high:g} % "
+            "quantiles scaled to 0 and 1"
+        )
+
+    @property
+    def origin(self) -> str:
+        """Where the model comes from, in words; empty where it does not say."""
+        return ", ".join(f"{key} {value}" for key, value in self.provenance.items())
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A segmenter read from a file, in evaluation mode on the CPU, and its description.
+
+    The network, any module from images (B, C, *S) to logits (B, K, *S), may say C (``in_channels``, else 1) and what
+    the sizes S have to be multiples of (``stride``, one for all axes or one each; where it does not, or says None, it
+    is only given images of the shape it was trained on).
+    """
+
+    network: nn.Module
+    description: ModelDescription
+
+    @property
+    def ndim(self) -> int:
+        """Number of voxel axes."""
+        return len(self.description.shape)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return int(getattr(self.network, "in_channels", 1))
+
+    @property
+    def stride(self) -> tuple[int, ...] | None:
+        """What the number of voxels along each axis has to be a multiple of, if that is known."""
+        stride: Any = getattr(self.network, "stride", None)
+        return (stride,) * self.ndim if isinstance(stride, int) else stride
+
+
+def _by(numbers: tuple[float, ...]) -> str:
+    return " x ".join(f"{n:g}" for n in numbers)

@@ -1,0 +1,118 @@
+"""Which network the settings ask for, and what of them concerns it."""
+
+import json
+
+import pytest
+import torch
+from tiny_noise import make_cache
+
+from metasynth.errors import DataError, UsageError
+from metasynth.segment.backbones import Backbone
+from metasynth.segment.unet import UNet
+from metasynth.training.config import apply_overrides, from_dict, to_dict
+from metasynth.training.recovery import check_cache
+from metasynth.training.settings import SegmenterSettings
+
+pytest.importorskip("dynamic_network_architectures")
+pytest.importorskip("monai")
+
+MONAI = ["network=monai", "monai=UNet", 'monai_arguments={"channels": [4, 8], "strides": [2]}']
+NETWORKS = {
+    "unet": ["widths=4,8"],
+    "nnunet": ["network=nnunet", "widths=4,8"],
+    "nnunet_residual": ["network=nnunet_residual", "widths=4,8"],
+    "monai": MONAI,
+}
+
+
+def settings(*overrides: str) -> SegmenterSettings:
+    return apply_overrides(SegmenterSettings(), overrides)
+
+
+def built(chosen: SegmenterSettings, shape: tuple[int, ...] = (16, 16), seed: int = 0) -> torch.nn.Module:
+    spacing = (1.0,) * len(shape)
+    return chosen.build(3, len(shape), torch.Generator().manual_seed(seed), shape, spacing)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_is_made_from_settings_that_are_kept_as_json(name: str) -> None:
+    chosen = settings(*NETWORKS[name])
+    again = from_dict(SegmenterSettings, json.loads(json.dumps(to_dict(chosen))))
+    assert again == chosen
+    assert hash(again) == hash(chosen)
+    for shape in ((16, 16), (8, 16, 16)):
+        model = built(chosen, shape)
+        assert isinstance(model, UNet if name == "unet" else Backbone)
+        assert model(torch.zeros(2, 1, *shape)).shape == (2, 3, *shape)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), built(again, shape).parameters(), strict=True))
+
+
+def test_widths_are_those_of_nnunet() -> None:
+    model = built(settings("network=nnunet", "widths=4,8,16"), (64, 64))
+    assert isinstance(model, Backbone)
+    assert model.recipe["features"] == (4, 8, 16, 16, 16)
+    assert model.recipe["residual"] is False
+    residual = built(settings("network=nnunet_residual", "widths=4"), (64, 64))
+    assert isinstance(residual, Backbone)
+    assert residual.recipe["features"] == (4,) * 5
+    assert residual.recipe["residual"] is True
+
+
+def test_spacing_counts() -> None:
+    chosen = settings("network=nnunet", "widths=4,8")
+    model = chosen.build(3, 2, torch.Generator(), (16, 32), (3.0, 1.0))
+    assert isinstance(model, Backbone)
+    assert model.stride == (4, 8)
+    with pytest.raises(ValueError, match="shape and spacing_mm: the network nnunet is configured from them, got None"):
+        chosen.build(3, 2, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["network=resnet"], "network: expected one of unet, nnunet, nnunet_residual, monai, got 'resnet'"),
+        (["monai=UNet"], "monai and monai_arguments are for network = monai, got 'UNet' and {} with network = unet"),
+        (["network=nnunet", 'monai_arguments={"a": 1}'], "monai and monai_arguments are for network = monai, got ''"),
+        (["network=nnunet", "norm=batch"], "norm must be instance with network = nnunet, which has its own, got batch"),
+        (["network=nnunet_residual", "checkpoint=true"], "checkpoint = true needs network = unet, got nnunet_residual"),
+        (["network=nnunet", "widths=4,6,8"], r"widths must double from the first up to the last .*, got \(4, 6, 8\)"),
+        (["network=nnunet", "widths="], "levels must be at least 1, got 0"),
+        (["network=monai"], "monai must name a class of monai.networks.nets with network = monai, got ''"),
+        ([*MONAI, "norm=none"], "norm must be instance with network = monai, which has its own, got none"),
+        ([*MONAI, "widths=4,8"], r"widths must be empty \(widths=\) with network = monai, .*, got \(4, 8\)"),
+        (["monai_arguments=channels"], 'monai_arguments: got .channels.: must be a JSON object such as {"features"'),
+        (["monai_arguments=[1]"], "monai_arguments: got '.1.': must be a JSON object such as"),
+    ],
+)
+def test_what_does_not_concern_the_network_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        settings(*overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_widths_of_a_preset_can_be_taken_back() -> None:
+    small = SegmenterSettings(widths=(8, 16))
+    assert apply_overrides(small, [*MONAI, "widths="]).widths == ()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shape", "message"),
+    [
+        (NETWORKS["unet"], (16, 15), "images of 16 x 15 cannot be halved 1 times; expected sizes divisible by 2"),
+        (NETWORKS["nnunet"], (16, 18), "images of 16 x 18 cannot go through nnU-Net's 3 levels; .* by 4 x 4, such as"),
+        (NETWORKS["nnunet"], (8, 6), "images of 8 x 6 are too small for nnU-Net"),
+        (NETWORKS["monai"], (16, 15), "images of 16 x 15 cannot go through monai's UNet"),
+    ],
+)
+def test_a_cache_is_checked_for_the_network(tmp_path, overrides: list[str], shape: tuple[int, int], message: str):
+    path = make_cache(tmp_path / "c.h5", shape=shape)
+    with pytest.raises(DataError, match=f"c.h5: {message}"):
+        check_cache(path, settings(*overrides))
+    fits = make_cache(tmp_path / "fits.h5", shape=(16, 20))
+    assert check_cache(fits, settings(*overrides)).path == fits
+
+
+def test_an_unknown_network_of_monai_is_no_fault_of_the_cache(tmp_path) -> None:
+    path = make_cache(tmp_path / "c.h5")
+    with pytest.raises(UsageError, match=r"^monai: there is no network 'UNett'"):
+        check_cache(path, settings(MONAI[0], "monai=UNett"))
