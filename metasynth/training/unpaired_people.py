@@ -1,0 +1,93 @@
+"""Whose scans and whose label maps are learned from, where nobody's are both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.errors import DataError
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.training.comparison_data import Cohorts, check_caches, gather
+from metasynth.training.prepared import PreparedData
+from metasynth.training.recovery import SPLIT
+from metasynth.training.study import StudyContext
+from metasynth.training.unpaired_models import VARIANTS
+from metasynth.training.unpaired_settings import UnpairedSettings
+
+
+@dataclass(frozen=True)
+class People:
+    """Subjects by what they are for.
+
+    Attributes
+    ----------
+    cohorts : Cohorts
+        Who is tested, and the generators of synthetic images.
+    maps, scans : SliceDataset
+        Of different people, none of whom is tested.
+    """
+
+    cohorts: Cohorts
+    maps: SliceDataset
+    scans: SliceDataset
+
+    @property
+    def undeformed(self) -> BatchedGenerator:
+        """What makes synthetic images of label maps as they are."""
+        generator = self.cohorts.generator
+        still = replace(generator.config, translations=0.0, rotation=0.0, shears=0.0, zooms=0.0, elastic=0.0)
+        return BatchedGenerator(generator.n_classes, still)
+
+
+def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) -> PreparedData:
+    """Open the caches of a run, check every value in them, that they go together and have subjects enough.
+
+    Raises
+    ------
+    DataError
+        As `metasynth.training.comparison_data.check_caches`; if ``people.scans`` asks for more subjects than there are,
+        or images cannot be halved as often as the discriminator does.
+    """
+    prepared = check_caches(settings.comparison(), data, labels)
+    with Cache(data) as cache:
+        n = len(cache.subjects)
+        held_out = sum(settings.people.division().counts(n))
+        _count(settings, n - held_out, data)
+        halvings = len(settings.discriminator.widths) - 1
+        if set(settings.methods) & set(VARIANTS) and any(size % 2**halvings for size in cache.shape):
+            raise DataError(
+                f"{data}: images of {' x '.join(map(str, cache.shape))} cannot be halved {halvings} times, as "
+                f"discriminator.widths of {halvings + 1} numbers asks for"
+            )
+    return prepared
+
+
+def gather_people(context: StudyContext) -> People:
+    """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
+    settings: UnpairedSettings = context.config
+    cohorts = gather(replace(context, config=settings.comparison()))
+    everyone = cohorts.train.subjects
+    count = _count(settings, len(everyone), context.data)
+    scans = SliceDataset(cohorts.cache, everyone[:count])
+    left = [name for name in cohorts.maps.subjects if name not in set(scans.subjects)]
+    if not left:
+        raise DataError(f"{cohorts.maps.cache.path}: has label maps only of people whose scans are used or tested")
+    maps = SliceDataset(cohorts.maps.cache, left)
+    split = context.folder.read_json(SPLIT)
+    context.folder.write_json(SPLIT, {**split, "maps": _names(maps), "scans": _names(scans)})
+    return People(cohorts, maps, scans)
+
+
+def _count(settings: UnpairedSettings, training: int, path: Path) -> int:
+    """How many training subjects' scans are used; DataError if that leaves no label maps, or there are not as many."""
+    most = training if settings.labels else training - 1
+    count = settings.people.scans or (training if settings.labels else training // 2)
+    if count > most:
+        kept = "" if settings.labels else ", of which at least 1 is kept for its label maps"
+        raise DataError(f"{path}: people.scans asks for {count} subjects; there are {training} training subjects{kept}")
+    return count
+
+
+def _names(dataset: SliceDataset) -> Sequence[str]:
+    return list(dataset.subjects)

@@ -1,0 +1,167 @@
+"""The study of the supplement's section 10 at a size that takes seconds: rows, resumption, the report, refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from metasynth.data_prep.cohort import COHORTS
+from metasynth.experiments.unpaired import EXPERIMENT, PRESETS, UnpairedConfig
+from tiny_comparison import CLASSES, real_cache, rename, results
+from tiny_noise import make_cache
+
+from metasynth.errors import DataError, UsageError
+from metasynth.segment.model_file import load_model
+from metasynth.training.config import from_dict, to_dict
+from metasynth.training.records import RunFolder
+from metasynth.training.study import execute
+from metasynth.training.unpaired_models import VARIANTS
+from metasynth.training.unpaired_settings import TITLES
+
+SUBJECTS = 7
+METHODS = ("naive", "nonparametric", "intensities", "supervised")
+SETTINGS = {
+    "methods": ",".join(METHODS),
+    "segmenter.widths": "4,8",
+    "segmenter.batch_size": "2",
+    "segmenter.steps": "5",
+    "discriminator.widths": "3,4",
+    "discriminator.batch_size": "2",
+    "discriminator.steps": "6",
+    "outer.batch_size": "2",
+    "outer.warmup": "2",
+    "outer.every": "1",
+    "generator.network": "2,2",
+    "synthesis.elastic_nodes": "4",
+    "baseline.elastic_nodes": "4",
+    "pace.checkpoint_every": "2",
+    "pace.workers": "0",
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return real_cache(tmp_path_factory.mktemp("cache") / "real.h5", subjects=SUBJECTS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache):
+    return carry_out(tmp_path_factory.mktemp("unpaired") / "run", cache)
+
+
+def carry_out(out, cache, *, resume=False, labels=None, **settings: str) -> Path:
+    changed = SETTINGS | {key.replace("__", "."): value for key, value in settings.items()}
+    overrides = [f"{key}={value}" for key, value in changed.items()]
+    options = {"resume": resume, "labels": labels, "seed": 1, "device": "cpu", "threads": 1, "quiet": True}
+    return execute(EXPERIMENT, out, overrides=overrides, data=cache, **options).path
+
+
+def split_of(run):
+    return json.loads((run / "split.json").read_text())
+
+
+def test_a_row_for_every_method_and_nobody_is_learned_from_twice(run):
+    rows, split = results(run), split_of(run)
+    assert [row["method"] for row in rows] == list(METHODS)
+    assert {row["checkpoint"] for row in rows} == {"last"}
+    people = [*split["maps"], *split["scans"], *split["val"], *split["test"]]
+    assert len(people) == len(set(people)) == SUBJECTS
+    for row in rows:
+        assert row["subjects"] == (0 if row["method"] == "naive" else len(split["scans"]))
+        assert list(row["dice"]["test"]["per_subject"]) == split["test"]
+        if row["method"] in VARIANTS:
+            assert 0 <= row["learned"]["accuracy"] <= 1
+            assert row["learned"]["sigma"] != pytest.approx(0.05, abs=1e-5)
+            assert ("mean_1" in row["learned"]) == (row["method"] == "intensities")
+            assert list(row["intensities"]) == list(CLASSES[1:])
+
+
+def test_the_discriminator_is_recorded(run):
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    course = [r for r in records if r["stage"] == "intensities/generator"]
+    assert [("outer_step" in r) for r in course] == [False, False, True, True, True, True]
+    wanted = {"real_loss", "synthetic_loss", "accuracy", "hypergradient_norm", "outer_loss", "mean_2", "c_1"}
+    assert wanted <= set(course[-1])
+
+
+def interrupted_in(run, cache, stage, monkeypatch):
+    append = RunFolder.append
+
+    def stopping(folder, record):
+        if record["stage"] == stage and record["step"] == 4:
+            raise KeyboardInterrupt
+        append(folder, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(run, cache, resume=(run / "config.json").is_file())
+
+
+def test_a_run_interrupted_in_stages_of_both_kinds_ends_as_one_that_was_not(run, cache, tmp_path, monkeypatch):
+    again = tmp_path / "again"
+    for stage in ("nonparametric/generator", "intensities/generator", "intensities/segmenter"):
+        interrupted_in(again, cache, stage, monkeypatch)
+    carry_out(again, cache, resume=True)
+    assert results(again) == results(run)
+    assert (again / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    with np.load(again / "examples.npz") as ours, np.load(run / "examples.npz") as theirs:
+        assert ours.files == theirs.files
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours.files)
+    assert {path.stem for path in (run / "models").iterdir()} == set(METHODS)
+    for path in (run / "models").iterdir():
+        ours, theirs = (load_model(one).network.state_dict() for one in (again / "models" / path.name, path))
+        assert all(bool((ours[name] == theirs[name]).all()) for name in theirs)
+
+
+def test_tables_and_figures(run):
+    table = (run / "table.md").read_text()
+    for text in ("Naive SynthSeg", "difference to naive", "grey matter", "test scans, by their labels", "mean_2"):
+        assert text in table
+    figures = {path.stem for path in (run / "figures").iterdir()}
+    courses = {"told-apart", "learned-nonparametric", "learned-intensities"}
+    assert figures == {"dice", "segmentation-0", "generated"} | courses
+    assert "0.874" in (run / "report.html").read_text()
+
+
+def test_without_a_learned_generator(tmp_path, cache):
+    run = carry_out(tmp_path / "run", cache, methods="naive")
+    assert [row["method"] for row in results(run)] == ["naive"]
+    assert {path.stem for path in (run / "figures").iterdir()} == {"dice", "segmentation-0"}
+
+
+def test_label_maps_of_other_people(tmp_path, cache):
+    labels = rename(make_cache(tmp_path / "labels.h5", subjects=9), lambda i, old: old if i < 7 else f"other {old}")
+    run = carry_out(tmp_path / "run", cache, labels=labels, methods="naive,intensities")
+    split = split_of(run)
+    assert set(split["scans"]) == set(split["train"])
+    assert sorted(split["maps"]) == ["other s7", "other s8"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"methods": "naive,gan"}, UsageError, "methods: unknown method 'gan'"),
+        ({"outer__reference": "random"}, UsageError, "outer.reference must be none"),
+        ({"adversarial__real": "-1"}, UsageError, "synthetic and real must be at least 0"),
+        ({"people__scans": "5"}, DataError, "asks for 5 subjects; there are 5 training subjects, of which at least 1"),
+        ({"people__test": "5"}, DataError, "real.h5"),
+        ({"discriminator__widths": "2,2,2,2,2,2"}, DataError, "16 x 16 cannot be halved 5 times"),
+    ],
+)
+def test_refused_in_one_line_before_there_is_a_folder(tmp_path, cache, settings, error, message):
+    with pytest.raises(error, match=message) as caught:
+        carry_out(tmp_path / "run", cache, **settings)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(name):
+    config = PRESETS[name]
+    assert from_dict(UnpairedConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert config.cohort in COHORTS
+    assert set(config.methods) <= set(TITLES)
+    size = int(config.cohort.rpartition("-")[2])
+    for widths in (config.segmenter.widths, config.discriminator.widths):
+        assert size % 2 ** (len(widths) - 1) == 0
