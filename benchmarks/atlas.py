@@ -25,13 +25,13 @@ from metasynth.data_prep.cohort import COHORTS, ensure_cohort
 from torch import Tensor
 
 from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import make_split
-from metasynth.segment.atlas import Atlas, AtlasFit, AtlasSegmenter, AtlasSettings, brain_mask, fit, plane_atlases
+from metasynth.segment.atlas import Atlas, AtlasFit, AtlasSegmenter, AtlasSettings, brain_mask, fit
 from metasynth.segment.metrics import DiceAccumulator
+from metasynth.training.comparison_atlas import atlases_of
 
 KINDS = ("rigid", "affine", "deformable")
-# The classes of the -4 mappings: white matter, with the brain stem, and cortex, with its blurred edge, take two.
-GAUSSIANS = (1, 2, 2, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,6 @@ class Row:
     worst: float
     per_class: dict[str, float]
     seconds: float
-
-
-def make_atlases(cache: Cache, subjects: Sequence[str], planes: int) -> tuple[Atlas, ...]:
-    """One atlas of volumes, or one for each range of position of slices, counted from the middle of each subject's."""
-    chosen = items_of(cache, subjects)
-    labels, spacing = torch.from_numpy(cache.read_labels(chosen)), cache.info.spacing_mm
-    if len(cache.shape) == 3:
-        return (Atlas.from_labels(labels, cache.n_classes, spacing=spacing, gaussians=GAUSSIANS),)
-    owner, position = cache.subject_index[chosen], cache.slice_index[chosen].astype(float)
-    for subject in np.unique(owner):
-        position[owner == subject] -= position[owner == subject].mean()
-    return plane_atlases(labels, position, planes, cache.n_classes, spacing=spacing, gaussians=GAUSSIANS)
 
 
 def items_of(cache: Cache, subjects: Sequence[str]) -> np.ndarray:
@@ -126,7 +114,8 @@ def main() -> None:
     path = options.images or ensure_cohort(COHORTS[options.cohort])
     with Cache(path) as images, Cache(options.maps or path) as maps:
         split = make_split(images.subjects, 0)
-        atlases = make_atlases(maps, maps.subjects if options.maps else split.train, options.planes)
+        dataset = SliceDataset(maps, maps.subjects if options.maps else split.train)
+        atlases = atlases_of(dataset.read(range(len(dataset))).labels, dataset, options.planes)
         chosen = items_of(images, images.subjects if options.maps else split.test)[:: options.every]
         print(f"{path.name}: {len(chosen)} images; {len(atlases)} atlases of {maps.path.name}")
         rows = measured(atlases, images, chosen, options.picture)

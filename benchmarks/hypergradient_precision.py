@@ -32,7 +32,8 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import SegmenterSettings
-from metasynth.training.streams import Corrupted, Example, StepData, Synthetic, stream
+from metasynth.training.sources import Corrupted, Example, Synthetic
+from metasynth.training.streams import StepData, stream
 from metasynth.training.trainers import bilevel_losses
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
@@ -86,7 +87,7 @@ def main() -> None:
         generator = BatchedGenerator(cache.n_classes, PAPER.at_spacing(cache.info.spacing_mm[0]))
         real = Corrupted(generator, NoiseLevel(options.truth, options.truth))
         data = StepData(
-            dataset, Synthetic(generator), real, 0, 8, 8, is_due=lambda step: step >= options.steps, reference=False
+            dataset, Synthetic(generator), real, 0, 8, 8, is_due=lambda step: step >= options.steps, reference="none"
         )
         segmenter = settings.build(cache.n_classes, 2, generator_for(0, "segmenter"))
         augmenter = GaussianNoise(options.sigma)

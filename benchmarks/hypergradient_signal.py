@@ -32,7 +32,8 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import SegmenterSettings
-from metasynth.training.streams import Corrupted, StepData, Synthetic, stream
+from metasynth.training.sources import Corrupted, Synthetic
+from metasynth.training.streams import StepData, stream
 from metasynth.training.trainers import bilevel_losses
 
 AVERAGE, CLIP = 5, 3.0

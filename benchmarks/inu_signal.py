@@ -5,10 +5,14 @@ unconstrained exponents and sigma are drawn on fresh batches, each clipped at th
 mean lowers the parameter. What counts is the mean per standard deviation: n draws tell a mean of 1 / sqrt(n) of it
 from zero.
 
-    python benchmarks/inu_signal.py --sigma 0.4 --c 0.9,0.9,0.9 [--norm none] [--lr 2e-3] [--steps 600] [--draws 40]
+    python benchmarks/inu_signal.py --sigma 0.4 --c 0.9,0.9,0.9 [--reference matched] [--norm none] [--lr 2e-3]
 
-``--paired`` gives the reference batch the clean images of the real ones, which leaves of the gap what augmentation
-makes of it: about a third of the noise. It is a diagnosis only; real images do not come with their clean ones.
+A hypergradient is a product of v, the gap of the two domains' gradients, and M, the mixed derivative of the inner
+batch. "alone" is v M with an inner batch for each; "averaged" is v times the mean of M over ``--inner`` batches, which
+is what a running mean of v (`outer.memory`) comes near to.
+
+``--reference paired`` gives the reference batch the clean images of the real ones, which leaves of the gap what
+augmentation makes of it. It is a diagnosis only; real images do not come with their clean ones.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from metasynth.augment.bias_field import BiasField, KnownBias
 from metasynth.augment.compose import Compose
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.bilevel.derivatives import Gradients
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.mixed import Mixed
@@ -37,7 +42,8 @@ from metasynth.synthesis.config import PAPER
 from metasynth.training.device import keep_freed_memory
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import SegmenterSettings
-from metasynth.training.streams import Corrupted, Example, StepBatch, StepData, Synthetic, stream
+from metasynth.training.sources import Corrupted, Example, Synthetic
+from metasynth.training.streams import StepBatch, StepData, stream
 from metasynth.training.trainers import bilevel_losses
 
 NORMS = get_args(get_type_hints(SegmenterSettings)["norm"])
@@ -49,6 +55,7 @@ class Row:
     """One parameter: mean and spread of its hypergradient, and their ratio with its standard error."""
 
     parameter: str
+    product: str
     mean: float
     sd: float
     signal: float
@@ -70,13 +77,13 @@ class Paired(StepData):
         return batch._replace(reference=Example(clean.images, clean.labels, own))
 
 
-def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[str, list[float]]:
-    """Hypergradients of each unconstrained parameter."""
+def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[tuple[str, str], list[float]]:
+    """Hypergradients of each unconstrained parameter, alone and averaged."""
     settings = SegmenterSettings((8, 16, 32, 64), norm=options.norm, lr=options.lr, steps=options.steps)
     generator = BatchedGenerator(dataset.cache.n_classes, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
     augmenter = Compose(BiasField(options.c), GaussianNoise(options.sigma))
     truth = Corruptions((KnownBias(tuple(options.true_c)), NoiseLevel(options.truth, options.truth)))
-    data = (Paired if options.paired else StepData)(
+    data = (Paired if options.reference == "paired" else StepData)(
         dataset,
         Synthetic(generator, augmenter.draw),
         Corrupted(generator, truth),
@@ -84,6 +91,7 @@ def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[str, li
         batch_size=settings.batch_size,
         outer_batch_size=options.real,
         is_due=lambda step: step >= options.steps,
+        reference="random" if options.reference == "paired" else options.reference,
     )
     segmenter = settings.build(dataset.cache.n_classes, 2, generator_for(options.seed, "segmenter"))
     problem = BilevelProblem(*bilevel_losses(settings))
@@ -91,26 +99,44 @@ def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[str, li
     solver = BilevelSolver(problem, segmenter, optimizer, augmenter, torch.optim.SGD(augmenter.parameters(), lr=0.0))
     model = FunctionalModel(segmenter)
     names = [*augmenter.observed()]
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for batch in stream(data, 0, options.steps + options.draws, 0):
+    gaps: list[Gradients] = []
+
+    def product(inner: Example, outer: Example, reference: Example | None, gap: Gradients | None = None) -> list[float]:
+        def combine(own: Gradients) -> Gradients:
+            if gap is not None:
+                return gap
+            gaps.append([None if v is None else v.clone() for v in own])
+            return own
+
+        result, _ = hypergradient(
+            problem, model, optimizer, augmenter, [inner], outer, Mixed(), reference, combine=combine
+        )
+        return torch.cat([g.flatten() for g in result.gradients.values() if g is not None]).tolist()
+
+    alone, further = [], []
+    for step, batch in enumerate(stream(data, 0, options.steps + options.draws + options.inner, 0), -options.steps):
         if batch.outer is None:
             solver.inner_step(batch.inner)
-            continue
-        result, _ = hypergradient(
-            problem, model, optimizer, augmenter, [batch.inner], batch.outer, Mixed(), batch.reference
-        )
-        values = torch.cat([g.flatten() for g in result.gradients.values() if g is not None]).tolist()
-        for name, value in zip(names, values, strict=True):
-            found[name].append(value)
-    return found
+        elif step < options.draws:
+            alone.append(product(batch.inner, batch.outer, batch.reference))
+        else:
+            further.append(batch.inner)
+    one = Example(batch.outer.images[:1], batch.outer.labels[:1], None)  # its gradient is replaced by that of the gap
+    averaged = [torch.tensor([product(inner, one, None, gap) for inner in further]).mean(0).tolist() for gap in gaps]
+    return {
+        (name, kind): list(values)
+        for kind, draws in (("alone", alone), ("averaged", averaged))
+        if draws and further
+        for name, values in zip(names, zip(*draws, strict=True), strict=True)
+    }
 
 
-def row_of(name: str, values: list[float]) -> Row:
+def row_of(name: str, product: str, values: list[float]) -> Row:
     """The draws of a parameter, clipped."""
     largest = CLIP * statistics.median(map(abs, values))
     clipped = [max(-largest, min(largest, value)) for value in values]
     mean, sd = statistics.fmean(clipped), statistics.stdev(clipped)
-    return Row(name, mean, sd, mean / sd, len(values) ** -0.5)
+    return Row(name, product, mean, sd, mean / sd, len(values) ** -0.5)
 
 
 def main() -> None:
@@ -125,7 +151,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--draws", type=int, default=40)
     parser.add_argument("--real", type=int, default=16, help="real, and reference, images a draw")
-    parser.add_argument("--paired", action="store_true")
+    parser.add_argument("--inner", type=int, default=6, help="inner batches that M is averaged over")
+    parser.add_argument("--reference", choices=("random", "matched", "paired"), default="random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
@@ -133,13 +160,16 @@ def main() -> None:
     torch.set_flush_denormal(True)
     keep_freed_memory()
     with Cache(ensure_cohort(COHORTS["template-64"])) as cache:
-        rows = [row_of(*item) for item in draws_of(options, SliceDataset(cache, cache.subjects)).items()]
+        draws = draws_of(options, SliceDataset(cache, cache.subjects))
+    rows = [row_of(*key, values) for key, values in draws.items()]
     print(
         f"truth {options.truth:g}, {options.true_c}; trained {options.steps} steps with {options.sigma:g}, {options.c}"
     )
-    print(f"{'parameter':<10}{'mean':>11}{'sd':>11}{'mean/sd':>9}{'+-':>6}")
+    print(f"{'parameter':<10}{'v M':<10}{'mean':>11}{'sd':>11}{'mean/sd':>9}{'+-':>6}")
     for row in rows:
-        print(f"{row.parameter:<10}{row.mean:>11.2e}{row.sd:>11.2e}{row.signal:>9.2f}{row.standard_error:>6.2f}")
+        print(
+            f"{row.parameter:<10}{row.product:<10}{row.mean:>11.2e}{row.sd:>11.2e}{row.signal:>9.2f}{row.standard_error:>6.2f}"
+        )
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
 

@@ -23,7 +23,8 @@ from metasynth.data.cache import Cache, CacheInfo, write_cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.segment.losses import soft_dice_loss
 from metasynth.segment.unet import UNet
-from metasynth.training.streams import Real, StepData, stream
+from metasynth.training.sources import Real
+from metasynth.training.streams import StepData, stream
 
 CLASSES, SUBJECTS = 5, 8
 

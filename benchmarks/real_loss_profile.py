@@ -33,7 +33,8 @@ from metasynth.training.evaluation import TestSet, evaluate, make_test_set
 from metasynth.training.recovery_study import SIZES
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import SegmenterSettings
-from metasynth.training.streams import Corrupted, StepData, stream
+from metasynth.training.sources import Corrupted
+from metasynth.training.streams import StepData, stream
 from metasynth.training.trainers import Supervised
 
 CHUNK = 32

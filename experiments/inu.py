@@ -89,12 +89,13 @@ def _sized(preset: str, **settings: Any) -> InuConfig:
     """The sizes that recovery studies share, for parameters that a hypergradient says less about than about noise.
 
     With a normalisation, fields are driven up as long as sigma is too large, and too strong ones then hardly cost
-    anything; and where single draws say little, there have to be more of them and the rate has to fall more slowly,
-    to come back from where the first steps overshot (docs/recovery.md).
+    anything. Where single draws say little, a hypergradient needs more images and contrasts that are the same in both
+    domains; a lower rate keeps exponents together that the first steps would pull apart, and has to fall more slowly
+    (docs/recovery.md).
     """
     config = InuConfig(**SIZES[preset], **settings)
-    segmenter, outer = replace(config.segmenter, norm="none", lr=2e-3), replace(config.outer, every=2, settle=60)
-    return replace(config, segmenter=segmenter, outer=outer)
+    outer = replace(config.outer, reference="matched", batch_size=32, lr=0.03, settle=150)
+    return replace(config, segmenter=replace(config.segmenter, norm="none", lr=2e-3), outer=outer)
 
 
 PRESETS = {
@@ -109,7 +110,7 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     if data is None:
         with progress.counter(f"embedded cohort {config.cohort}") as follow:
             data = ensure_cohort(COHORTS[config.cohort], progress=follow)
-    return check_cache(data, levels=len(config.segmenter.widths))
+    return check_cache(data, config.segmenter)
 
 
 def run(context: StudyContext) -> dict[str, Any]:

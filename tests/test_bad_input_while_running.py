@@ -13,7 +13,7 @@ from metasynth.training import loop, recovery_study
 from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.records import RunFolder
 from metasynth.training.seeding import derive_seed
-from metasynth.training.streams import Corrupted
+from metasynth.training.sources import Corrupted
 
 SMALL = {"segmenter.steps": "10", "outer.warmup": "3", "baselines": "false"}
 

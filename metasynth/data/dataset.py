@@ -45,6 +45,7 @@ class SliceDataset:
     Attributes:
         subjects: The names.
         subject_index: (len,) int64, index of every item into `subjects`.
+        slice_index: (len,) int64, where every item lay along its volume's slicing axis.
 
     Raises:
         DataError: No subject is given, one is given twice, or one is not in the cache.
@@ -67,6 +68,7 @@ class SliceDataset:
         own = position[cache.subject_index]
         self._rows = np.flatnonzero(own >= 0)
         self.subject_index = torch.from_numpy(own[self._rows])
+        self.slice_index = torch.from_numpy(cache.slice_index[self._rows].astype(np.int64))
         if in_memory is None:
             in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
         self._labels = cache.read_stored("labels", self._rows) if in_memory else None

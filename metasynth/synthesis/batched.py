@@ -80,13 +80,45 @@ class BatchedGenerator(SeededGenerator):
         generators = generators_of(seeds, labels.device)
         draws = uniforms(self._shapes(labels.ndim - 1), generators)
         labels = self._deformed(labels, draws)
-        images = self._scanned(self._mixed(labels, draws, generators), draws, generators)
-        images = intensity.scaled(images)
-        images *= labels.flatten(1).any(1).reshape(-1, *(1,) * (labels.ndim - 1))
-        for seed, finite in zip(seeds.tolist(), torch.isfinite(images.flatten(1).sum(1)).tolist(), strict=True):
-            if not finite:
-                raise RunError(f"synthesis gave a voxel that is not finite (label map drawn with seed {seed})")
-        return images[:, None], labels
+        return self._imaged(labels, draws, seeds, generators), labels
+
+    @torch.no_grad()
+    def matched(self, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
+        """New images of the same label maps in the contrast of images there are already, such as real ones.
+
+        Between the darkest and the brightest class, each lies where the median of its voxels does in the given image;
+        all else is drawn: also how far those two are apart before the image is scaled, by which textures and all that
+        comes later are scaled too. Labels are not deformed.
+
+        Parameters
+        ----------
+        images : Tensor (B, 1, *S) float32
+            The given ones.
+        labels : Tensor (B, *S), an integer dtype
+            What they show, class indices 0..K-1.
+        seeds : Tensor (B,) int64
+            From `draw_seeds`.
+
+        Returns
+        -------
+        images : Tensor (B, 1, *S) float32
+
+        Raises
+        ------
+        DataError
+            (a ValueError) when `labels` are not what `synthesise` takes, or `images` have another shape.
+        RunError
+            When an image has a voxel that is not finite.
+        """
+        self.check_pair(images, labels)
+        labels = labels.detach().to(torch.int64)
+        if labels.numel() == 0:
+            return torch.zeros_like(images)
+        generators = generators_of(seeds, labels.device)
+        draws = uniforms(self._shapes(labels.ndim - 1), generators)
+        powers = torch.exp(self.config.gamma * normal(draws["gamma"]))
+        draws["means"] = intensity.placed_as(draws["means"], images[:, 0], labels, powers)
+        return self._imaged(labels, draws, seeds, generators)
 
     @torch.no_grad()
     def augment(self, images: Tensor, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,12 +146,7 @@ class BatchedGenerator(SeededGenerator):
         DataError
             (a ValueError) when `labels` are not what `synthesise` takes, or `images` have another shape.
         """
-        self.check(labels)
-        if images.shape != (len(labels), 1, *labels.shape[1:]):
-            raise DataError(
-                f"images: must have shape {(len(labels), 1, *labels.shape[1:])}, as the labels, got "
-                f"{tuple(images.shape)}"
-            )
+        self.check_pair(images, labels)
         labels, out = labels.detach().to(torch.int64, copy=True), images[:, 0].to(torch.float32, copy=True)
         if labels.numel() == 0:
             return out[:, None], labels
@@ -131,6 +158,27 @@ class BatchedGenerator(SeededGenerator):
             out = deformation.interpolated(out, at)
             labels = deformation.nearest(labels, at)
         return self._scanned(out, draws, generators)[:, None], labels
+
+    def check_pair(self, images: Tensor, labels: Tensor) -> None:
+        """Raise DataError (a ValueError) unless `labels` are what `synthesise` takes and `images` have their shape."""
+        self.check(labels)
+        if images.shape != (len(labels), 1, *labels.shape[1:]):
+            raise DataError(
+                f"images: must have shape {(len(labels), 1, *labels.shape[1:])}, as the labels, got "
+                f"{tuple(images.shape)}"
+            )
+
+    def _imaged(
+        self, labels: Tensor, draws: dict[str, Tensor], seeds: Tensor, generators: list[torch.Generator]
+    ) -> Tensor:
+        """Images (B, 1, *S) of label maps that are not deformed any more."""
+        images = self._scanned(self._mixed(labels, draws, generators), draws, generators)
+        images = intensity.scaled(images)
+        images *= labels.flatten(1).any(1).reshape(-1, *(1,) * (labels.ndim - 1))
+        for seed, finite in zip(seeds.tolist(), torch.isfinite(images.flatten(1).sum(1)).tolist(), strict=True):
+            if not finite:
+                raise RunError(f"synthesis gave a voxel that is not finite (label map drawn with seed {seed})")
+        return images[:, None]
 
     def _shapes(self, ndim: int) -> dict[str, tuple[int, ...]]:
         """What is drawn per image, switched off or not: leaving a step out does not change the parameters of others."""

@@ -86,6 +86,46 @@ def restored(image: Tensor, shape: Sequence[int]) -> Tensor:
     return _resized(image[None, None], shape)[0, 0]
 
 
+def placed_as(means: Tensor, images: Tensor, labels: Tensor, powers: Tensor) -> Tensor:
+    """Class means from the least to the largest of drawn ones, placed as in given images.
+
+    Of the classes that an image has, the one with the least median of its voxels gets the least of their drawn means,
+    that with the largest the largest. The others lie between these so that raising the image to its power (`raised`)
+    puts them where their medians are. With independent uniform draws this is nearly the distribution of the means given
+    their places; without the spread of the drawn ones, textures would be weaker than they are.
+
+    Parameters
+    ----------
+    means : Tensor (B, K - 1)
+        Drawn ones of the classes 1..K-1, above 0.
+    images : Tensor (B, *S)
+        The given ones.
+    labels : Tensor (B, *S) int64
+        Class indices 0..K-1; 0 is background, of intensity 0.
+    powers : Tensor (B,)
+        What the images will be raised to.
+
+    Returns
+    -------
+    means : Tensor (B, K - 1)
+        Those of classes that an image does not have as drawn.
+    """
+    out = means.clone()
+    for own, image, classes, power in zip(out, images, labels, powers, strict=True):
+        present = [k for k in classes.unique().tolist() if k]
+        if not present:
+            continue
+        at = torch.tensor(present, device=means.device) - 1
+        medians = torch.stack([image[classes == k].median() for k in present])
+        low, high = medians.aminmax()
+        places = (medians - low) / (high - low).clamp(min=1e-6)
+        least, most = own[at].aminmax()
+        floor = torch.zeros_like(least) if len(present) < len(classes.unique()) else least
+        lowest = ((least - floor) / (most - floor).clamp(min=1e-6)) ** power
+        own[at] = floor + (most - floor) * (lowest + (1 - lowest) * places) ** (1 / power)
+    return out
+
+
 def scaled(images: Tensor) -> Tensor:
     """Images (B, *S) with the 1 % and 99 % quantiles of their non-zero voxels at 0 and 1.
 

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from metasynth.augment.corruption import Corruptions
+from metasynth.training.comparison_atlas import atlas_segmenter
 from metasynth.training.comparison_data import Cohorts
 from metasynth.training.comparison_evaluation import Checkpoint, Segment
 from metasynth.training.comparison_methods import LEARNED
 from metasynth.training.comparison_streams import fitted
 from metasynth.training.comparison_trial import BEST, LAST, ONLY, Fitted, Trial
 from metasynth.training.selection import Weights
+from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
 from metasynth.training.stages import learned_values, learner, note_of
-from metasynth.training.streams import Augmented, Corrupted, Source, Synthetic
 from metasynth.training.trainers import Supervised
 
 Fit = Callable[[Trial], Fitted]
@@ -135,12 +136,13 @@ def without_training(make: Callable[[Tensor, Cohorts], Segment]) -> Fit:
     return fit
 
 
-# A method that needs no training gets its line here, ``"atlas": without_training(make)``, and one in `METHODS`.
+# A method that needs no training gets its line here and one in `METHODS`.
 FITS: Mapping[str, Fit] = {
     "supervised_all": _supervised,
     "supervised": _supervised,
     "naive": _naive,
     "clustered": _clustered,
+    "atlas": without_training(atlas_segmenter),
     "mixed": _mixed,
     "finetuned": _finetuned,
     "interpolated": _interpolated,

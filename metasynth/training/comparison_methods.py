@@ -47,6 +47,7 @@ _METHODS = (
     Method("supervised", "Supervised U-Net", "training"),
     Method("naive", "Naive SynthSeg", "none", sized=False),
     Method("clustered", "SynthSeg, clustered classes", "none", sized=False),
+    Method("atlas", "SAMSEG-style atlas", "none", sized=False),
     Method("mixed", "Mixed SynthSeg", "training"),
     Method("finetuned", "Finetuned SynthSeg", "training", needs=("naive",)),
     Method("interpolated", "Interpolated weights", "training", needs=("naive", "finetuned")),

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from metasynth.data.dataset import Batch, SliceDataset, draw_items
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.training.seeding import generator_for
-from metasynth.training.streams import Example, Real, Source, StepBatch
+from metasynth.training.sources import Example, Real, ReferenceKind, Source, reference_of
+from metasynth.training.streams import StepBatch
 
 _ROUNDING = 1e-9
 
@@ -59,8 +60,8 @@ class ComparisonData(Dataset[StepBatch]):
         Inner examples, and outer ones.
     is_due : callable or None
         Whether step t takes a hypergradient; None: never. The outer examples are real images as they are.
-    reference : bool
-        Whether such a step gets a reference batch, synthesised from the label maps of the outer examples.
+    reference : {'random', 'matched', 'none'}
+        The reference batch of such a step, see `metasynth.training.sources.reference_of`.
     """
 
     maps: SliceDataset
@@ -72,7 +73,7 @@ class ComparisonData(Dataset[StepBatch]):
     batch_size: int
     outer_batch_size: int = 1
     is_due: Callable[[int], bool] | None = None
-    reference: bool = True
+    reference: ReferenceKind = "random"
 
     def __getitem__(self, step: int) -> StepBatch:
         draw = generator_for(self.seed, "subjects", step)
@@ -91,7 +92,8 @@ class ComparisonData(Dataset[StepBatch]):
             return StepBatch(inner, None, None)
         seen = self.real.read(draw_items(self.real, self.outer_batch_size, draw, theirs))
         outer = Real()(seen, draw)
-        reference = self.synthetic(seen, generator_for(self.seed, "reference", step)) if self.reference else None
+        draws = generator_for(self.seed, "reference", step)
+        reference = reference_of(self.reference, self.synthetic, seen, outer, draws)
         return StepBatch(inner, outer, reference)
 
     def real_in(self, step: int) -> int:

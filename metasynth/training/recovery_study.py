@@ -21,8 +21,8 @@ from metasynth.training.loop import Pace
 from metasynth.training.recovery import GeneratorName, Material
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.sources import Augmented, Corrupted, Source
 from metasynth.training.stages import Learned, learn, train_plain
-from metasynth.training.streams import Augmented, Corrupted, Source
 from metasynth.training.study import StudyContext
 
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
@@ -93,6 +93,8 @@ class RecoveryConfig:
             raise ValueError(f"start must be a positive number, got {self.start}")
         if self.test_repeats < 1:
             raise ValueError(f"test_repeats must be at least 1, got {self.test_repeats}")
+        if self.outer.reference == "matched" and self.generator != "batched":
+            raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
         if self.outer.warmup >= self.segmenter.steps:
             raise ValueError(
                 f"outer.warmup must be below segmenter.steps = {self.segmenter.steps}, got {self.outer.warmup}"

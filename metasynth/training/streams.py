@@ -14,29 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from metasynth.augment.augmenter import Augmenter, Draws
-from metasynth.augment.corruption import Corruption
-from metasynth.augment.noise import standard_normal
-from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
-from metasynth.errors import DataError, MetasynthError
-from metasynth.synthesis.generator import ImageGenerator
+from metasynth.data.dataset import SliceDataset, draw_disjoint
+from metasynth.errors import MetasynthError
 from metasynth.training.seeding import generator_for
-
-
-class Example(NamedTuple):
-    """Images with their truth.
-
-    ``images`` (B, 1, *S) float32; ``labels`` (B, *S) int64; ``draws`` what the augmenter is to apply, a tensor (B, ...)
-    or a nested tuple of such, or None where the images are final.
-    """
-
-    images: Tensor
-    labels: Tensor
-    draws: Draws | None
-
-    def to(self, device: str) -> "Example":
-        """The same example on another device."""
-        return Example(*_mapped(lambda x: x.to(device), self))
+from metasynth.training.sources import Example, ReferenceKind, Source, mapped, reference_of
 
 
 class StepBatch(NamedTuple):
@@ -49,80 +30,6 @@ class StepBatch(NamedTuple):
     def to(self, device: str) -> "StepBatch":
         """The same batch on another device."""
         return StepBatch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
-
-
-def _mapped(function: Callable[[Any], Any], parts: Any) -> Any:
-    """``function`` of every tensor or array in nested tuples; None stays, and tuples become plain ones."""
-    if parts is None:
-        return None
-    return tuple(_mapped(function, part) for part in parts) if isinstance(parts, tuple) else function(parts)
-
-
-Draw = Callable[[Tensor, torch.Generator], Draws]
-"""Makes an augmenter's draws for images; `metasynth.augment.augmenter.Augmenter.draw`."""
-
-Source = Callable[[Batch, torch.Generator], Example]
-"""Makes an example from items of a cache; picklable, so that workers can have it."""
-
-
-@dataclass(frozen=True)
-class Synthetic:
-    """Clean synthetic images, with draws for the augmenter to apply."""
-
-    generator: ImageGenerator
-    draw: Draw = standard_normal
-
-    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
-        """Images and deformed labels of a batch's label maps."""
-        images, labels = self.generator(batch.labels, generator)
-        return Example(images, labels, self.draw(images, generator))
-
-
-@dataclass(frozen=True)
-class Corrupted:
-    """Synthetic images with a known corruption: the "real" domain of the paper's section 4.1.
-
-    From the same generator state it makes the same clean images as `Synthetic`.
-    """
-
-    generator: ImageGenerator
-    corruption: Corruption
-
-    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
-        """Corrupted images and deformed labels of a batch's label maps."""
-        images, labels = self.generator(batch.labels, generator)
-        return Example(self.corruption.corrupt(images, generator), labels, None)
-
-
-@dataclass(frozen=True)
-class Augmented:
-    """Synthetic images as an augmenter that is no longer learned makes them."""
-
-    generator: ImageGenerator
-    augmenter: Augmenter
-
-    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
-        """Augmented images and deformed labels of a batch's label maps."""
-        images, labels = self.generator(batch.labels, generator)
-        with torch.no_grad():
-            return Example(self.augmenter(images, self.augmenter.draw(images, generator)), labels, None)
-
-
-@dataclass(frozen=True)
-class Real:
-    """The images of a cache with their labels, as they are; no randomness."""
-
-    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
-        """The batch's own images and labels.
-
-        Raises
-        ------
-        DataError
-            If the cache holds labels only.
-        """
-        if batch.images is None:
-            raise DataError("real examples need a cache with images, got one with labels only")
-        return Example(batch.images, batch.labels, None)
 
 
 @dataclass(frozen=True)
@@ -142,9 +49,8 @@ class StepData(Dataset[StepBatch]):
         Examples of each kind.
     is_due : callable or None
         Whether step t takes a hypergradient; None: never.
-    reference : bool
-        Whether such a step gets a reference batch. It is synthesised from the label maps of the real examples, with
-        randomness of its own, so that anatomy does not tell it from them.
+    reference : {'random', 'matched', 'none'}
+        The reference batch of such a step, see `reference_of`.
     """
 
     dataset: SliceDataset
@@ -154,7 +60,7 @@ class StepData(Dataset[StepBatch]):
     batch_size: int
     outer_batch_size: int = 1
     is_due: Callable[[int], bool] | None = None
-    reference: bool = True
+    reference: ReferenceKind = "random"
 
     def __getitem__(self, step: int) -> StepBatch:
         draw = generator_for(self.seed, "subjects", step)
@@ -164,7 +70,8 @@ class StepData(Dataset[StepBatch]):
             return StepBatch(inner, None, None)
         items = self.dataset.read(theirs)
         outer = self.outer(items, generator_for(self.seed, "outer", step))
-        reference = self.inner(items, generator_for(self.seed, "reference", step)) if self.reference else None
+        draws = generator_for(self.seed, "reference", step)
+        reference = reference_of(self.reference, self.inner, items, outer, draws)
         return StepBatch(inner, outer, reference)
 
 
@@ -211,11 +118,11 @@ class _Made(Dataset[_Arrays | MetasynthError]):
             batch = self.data[step]
         except MetasynthError as error:
             return error
-        return _mapped(Tensor.numpy, batch)
+        return mapped(Tensor.numpy, batch)
 
 
 def _as_tensors(made: _Arrays) -> StepBatch:
-    parts = _mapped(torch.from_numpy, made)
+    parts = mapped(torch.from_numpy, made)
     return StepBatch(*(None if part is None else Example(*part) for part in parts))  # type: ignore[arg-type]
 
 

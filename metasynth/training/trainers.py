@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
 from metasynth.training.settings import OuterSettings, SegmenterSettings
-from metasynth.training.streams import Example, StepBatch
+from metasynth.training.sources import Example
+from metasynth.training.streams import StepBatch
 
 
 class Trainer(Protocol):

@@ -70,19 +70,19 @@ class MostFrequent:
 
 
 def test_a_method_without_training_takes_its_place_in_the_table(tmp_path, monkeypatch):
-    monkeypatch.setitem(METHODS, "atlas", Method("atlas", "Atlas", "none", sized=False))
-    monkeypatch.setitem(FITS, "atlas", without_training(MostFrequent))
+    monkeypatch.setitem(METHODS, "frequent", Method("frequent", "Most frequent class", "none", sized=False))
+    monkeypatch.setitem(FITS, "frequent", without_training(MostFrequent))
     cache = real_cache(tmp_path / "real.h5")
-    carry_out(EXPERIMENT, tmp_path / "run", cache, methods="naive,atlas", segmenter__steps="4")
+    carry_out(EXPERIMENT, tmp_path / "run", cache, methods="naive,frequent", segmenter__steps="4")
     rows = results(tmp_path / "run")
     assert [(row["method"], row["checkpoint"]) for row in rows] == [
         ("naive", "best"),
         ("naive", "last"),
-        ("atlas", "only"),
+        ("frequent", "only"),
     ]
     assert rows[2]["steps"] == 0
     assert rows[2]["dice"]["test"]["mean"] > 0.5
-    assert "| atlas " in (tmp_path / "run" / "table.md").read_text()
+    assert "| frequent " in (tmp_path / "run" / "table.md").read_text()
 
 
 def test_of_further_caches_the_digests_count_and_not_the_places():

@@ -17,7 +17,8 @@ from metasynth.errors import DataError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
 from metasynth.training.comparison_streams import ComparisonData, RealAugmented, draw_subjects, fitted
-from metasynth.training.streams import Corrupted, Example, Synthetic, stream
+from metasynth.training.sources import Corrupted, Example, Synthetic
+from metasynth.training.streams import stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 

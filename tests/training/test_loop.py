@@ -13,7 +13,8 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.errors import RunError
 from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.loop import Pace, Stage, run_stage
-from metasynth.training.streams import Example, StepData
+from metasynth.training.sources import Example
+from metasynth.training.streams import StepData
 
 PACE = Pace(checkpoint_every=3, workers=0)
 

@@ -16,8 +16,8 @@ from metasynth.training.loop import Pace
 from metasynth.training.recovery import gather
 from metasynth.training.seeding import derive_seed
 from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.sources import Corrupted, Synthetic
 from metasynth.training.stages import learn, train_plain
-from metasynth.training.streams import Corrupted, Synthetic
 
 SYNTHESIS = CornucopiaConfig(elastic_nodes=4)
 STEPS = 12
@@ -115,7 +115,7 @@ def test_learning_records_every_step_and_moves_sigma(whole):
 
 
 def test_averaged_hypergradients_make_fewer_outer_steps(tmp_path, cache):
-    settings = Settings(outer=replace(OUTER, average=2, reference=False))
+    settings = Settings(outer=replace(OUTER, average=2, reference="none"))
     _, records = train(tmp_path, cache, settings=settings)
     due = [record for record in records if "outer_loss" in record]
     assert [record.get("outer_step") for record in due] == [None, 1, None, 2]

@@ -7,11 +7,13 @@ from tiny_noise import make_cache
 from metasynth.augment.noise import NoiseLevel
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
-from metasynth.errors import DataError, RunError
+from metasynth.errors import DataError, RunError, UsageError
+from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.cornucopia import CornucopiaConfig, CornucopiaGenerator
 from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.seeding import generator_for
-from metasynth.training.streams import Corrupted, Example, Real, StepData, Synthetic, stream
+from metasynth.training.sources import Corrupted, Example, Real, Synthetic
+from metasynth.training.streams import StepData, stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -87,7 +89,7 @@ def _always(step):
 def test_outer_and_reference_examples_come_only_where_a_hypergradient_is_due(data):
     assert [batch.outer is not None for batch in stream(data, 0, 4, 0)] == [False, True, False, True]
     assert [batch.reference is not None for batch in stream(data, 0, 4, 0)] == [False, True, False, True]
-    assert replace(data, reference=False)[1].reference is None
+    assert replace(data, reference="none")[1].reference is None
     assert replace(data, outer=None)[1].outer is None
     assert replace(data, is_due=None)[1].outer is None
     assert equal((data[1].inner,), (replace(data, is_due=None)[1].inner,))
@@ -112,6 +114,40 @@ def test_the_reference_shows_the_anatomy_of_the_real_examples_in_images_of_its_o
     assert (own.mean((1, 2, 3)) - real.mean((1, 2, 3))).abs().min() > 1e-3
     assert batch.reference.draws is not None
     assert batch.outer.draws is None
+
+
+def brighter_class(example):
+    """Whether class 2 is brighter than class 1, by image."""
+    pairs = zip(example.images[:, 0], example.labels, strict=True)
+    return torch.tensor([bool(image[labels == 2].median() > image[labels == 1].median()) for image, labels in pairs])
+
+
+def test_a_matched_reference_has_the_contrast_of_the_real_examples(dataset):
+    sharp = CornucopiaConfig(elastic_nodes=4, gmm_fwhm=0, motion_fwhm=0)
+    generator = BatchedGenerator(dataset.cache.n_classes, sharp, class_sd=0.0)
+    real = Corrupted(generator, NoiseLevel(0.0, 0.0))
+    data = StepData(dataset, Synthetic(generator), real, 0, 2, 8, is_due=_always, reference="matched")
+    batch = data[1]
+    assert torch.equal(batch.reference.labels, batch.outer.labels)
+    random = replace(data, reference="random")[1].reference
+    brighter = [brighter_class(part) for part in (batch.outer, batch.reference, random)]
+    assert torch.equal(brighter[0], brighter[1])
+    assert not torch.equal(brighter[0], brighter[2])
+    assert equal((data[1].inner, data[1].outer), (replace(data, reference="none")[1].inner, batch.outer))
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (Synthetic(CORNUCOPIA), "needs the batched generator, got CornucopiaGenerator"),
+        (Corrupted(CORNUCOPIA, NoiseLevel(0.0, 0.0)), "needs clean synthetic examples, got Corrupted"),
+    ],
+)
+def test_a_matched_reference_needs_a_generator_that_can_make_it(dataset, inner, message):
+    real = Corrupted(CORNUCOPIA, NoiseLevel(0.0, 0.0))
+    data = StepData(dataset, inner, real, 0, 2, 2, is_due=_always, reference="matched")
+    with pytest.raises(UsageError, match=message):
+        data[1]
 
 
 @pytest.mark.parametrize("generator", [Marked(), CORNUCOPIA], ids=["marked", "cornucopia"])

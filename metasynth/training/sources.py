@@ -1,0 +1,156 @@
+"""Examples, and what makes them of items of a cache: synthetic, corrupted, augmented or real ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metasynth.augment.augmenter import Augmenter, Draws
+from metasynth.augment.corruption import Corruption
+from metasynth.augment.noise import standard_normal
+from metasynth.data.dataset import Batch
+from metasynth.errors import DataError, UsageError
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.generator import ImageGenerator
+
+
+class Example(NamedTuple):
+    """Images with their truth.
+
+    ``images`` (B, 1, *S) float32; ``labels`` (B, *S) int64; ``draws`` what the augmenter is to apply, a tensor (B, ...)
+    or a nested tuple of such, or None where the images are final.
+    """
+
+    images: Tensor
+    labels: Tensor
+    draws: Draws | None
+
+    def to(self, device: str) -> "Example":
+        """The same example on another device."""
+        return Example(*mapped(lambda x: x.to(device), self))
+
+
+def mapped(function: Callable[[Any], Any], parts: Any) -> Any:
+    """``function`` of every tensor or array in nested tuples; None stays, and tuples become plain ones."""
+    if parts is None:
+        return None
+    return tuple(mapped(function, part) for part in parts) if isinstance(parts, tuple) else function(parts)
+
+
+Draw = Callable[[Tensor, torch.Generator], Draws]
+"""Makes an augmenter's draws for images; `metasynth.augment.augmenter.Augmenter.draw`."""
+
+Source = Callable[[Batch, torch.Generator], Example]
+"""Makes an example from items of a cache; picklable, so that workers can have it."""
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Clean synthetic images, with draws for the augmenter to apply."""
+
+    generator: ImageGenerator
+    draw: Draw = standard_normal
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """Images and deformed labels of a batch's label maps."""
+        images, labels = self.generator(batch.labels, generator)
+        return Example(images, labels, self.draw(images, generator))
+
+    def like(self, real: Example, generator: torch.Generator) -> Example:
+        """Clean images of a real example's own label maps, in its contrast, with draws for the augmenter.
+
+        Raises
+        ------
+        UsageError
+            If the generator cannot make images in a given contrast.
+        """
+        if not isinstance(self.generator, BatchedGenerator):
+            raise UsageError(f"reference: 'matched' needs the batched generator, got {type(self.generator).__name__}")
+        images = self.generator.matched(
+            real.images, real.labels, self.generator.draw_seeds(len(real.labels), generator)
+        )
+        return Example(images, real.labels, self.draw(images, generator))
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Synthetic images with a known corruption: the "real" domain of the paper's section 4.1.
+
+    From the same generator state it makes the same clean images as `Synthetic`.
+    """
+
+    generator: ImageGenerator
+    corruption: Corruption
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """Corrupted images and deformed labels of a batch's label maps."""
+        images, labels = self.generator(batch.labels, generator)
+        return Example(self.corruption.corrupt(images, generator), labels, None)
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Synthetic images as an augmenter that is no longer learned makes them."""
+
+    generator: ImageGenerator
+    augmenter: Augmenter
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """Augmented images and deformed labels of a batch's label maps."""
+        images, labels = self.generator(batch.labels, generator)
+        with torch.no_grad():
+            return Example(self.augmenter(images, self.augmenter.draw(images, generator)), labels, None)
+
+
+@dataclass(frozen=True)
+class Real:
+    """The images of a cache with their labels, as they are; no randomness."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """The batch's own images and labels.
+
+        Raises
+        ------
+        DataError
+            If the cache holds labels only.
+        """
+        if batch.images is None:
+            raise DataError("real examples need a cache with images, got one with labels only")
+        return Example(batch.images, batch.labels, None)
+
+
+ReferenceKind = Literal["random", "matched", "none"]
+
+
+def reference_of(
+    kind: ReferenceKind, synthetic: Source, items: Batch, real: Example, generator: torch.Generator
+) -> Example | None:
+    """The synthetic examples that real ones are compared with in a hypergradient.
+
+    Both are of the same people, so that anatomy does not tell them apart. Most of what is left between two batches is
+    the contrast that each image happens to have, which no augmentation has a part in. With 'matched' the reference
+    has the contrasts of the real images: the same differences of the domains, with less than half of the noise
+    (docs/recovery.md).
+
+    Parameters
+    ----------
+    kind : {'random', 'matched', 'none'}
+        'random': deformed label maps in random contrasts; 'matched': see `Synthetic.like`; 'none': no reference.
+    synthetic : callable
+        What makes the inner examples; a `Synthetic` for 'matched'.
+    items : Batch
+        The items that the real examples were made of.
+    real : Example
+        The real ones.
+    generator : torch.Generator
+        Of the reference's draws.
+    """
+    if kind == "none":
+        return None
+    if kind == "random":
+        return synthetic(items, generator)
+    if not isinstance(synthetic, Synthetic):
+        raise UsageError(f"reference: 'matched' needs clean synthetic examples, got {type(synthetic).__name__}")
+    return synthetic.like(real, generator)
