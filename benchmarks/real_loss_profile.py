@@ -7,7 +7,8 @@ lies within the flat bottom of this curve; how flat it is says how well the valu
     python benchmarks/real_loss_profile.py --sigma 0.1 --values 0.02,0.05,0.07,0.1,0.14,0.2,0.3 [--seeds 2]
     python benchmarks/real_loss_profile.py --sigma 0.05 --c 0.5,0.5,0.5 --vary c_low --values 0,0.25,0.5,0.75,1
 
-With ``--c`` the real images have intensity non-uniformity with these exponents too, and ``--vary`` says what is varied.
+``--sigma LOW:HIGH`` draws the noise of each real image from that range. With ``--c`` the real images have intensity
+non-uniformity with these exponents too, and ``--vary`` says what is varied.
 """
 
 import argparse
@@ -72,9 +73,10 @@ def trained(values: dict[str, float], seed: int, settings: SegmenterSettings, ca
     return segmenter
 
 
-def tested(segmenter: torch.nn.Module, test: TestSet, sigma: float, settings: SegmenterSettings) -> tuple[float, float]:
+def tested(
+    segmenter: torch.nn.Module, test: TestSet, level: NoiseLevel, settings: SegmenterSettings
+) -> tuple[float, float]:
     """Mean loss and mean foreground Dice on the test images with the real noise."""
-    level = NoiseLevel(sigma, sigma)
     images = test.noisy(level)
     with torch.no_grad():
         losses = [
@@ -88,7 +90,7 @@ def main() -> None:
     """Print one line a value: mean over seeds of loss and Dice."""
     quick: SegmenterSettings = SIZES["quick"]["segmenter"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sigma", type=float, default=0.1, help="noise of the real images")
+    parser.add_argument("--sigma", type=NoiseLevel.parse, default=NoiseLevel(0.1, 0.1), help="noise of the real images")
     parser.add_argument("--c", type=_numbers, default=[], help="exponents of the real images' fields")
     parser.add_argument("--vary", choices=PARAMETERS, default="sigma")
     parser.add_argument("--values", type=_numbers, default=[0.02, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3])
@@ -102,12 +104,15 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    truth = {"sigma": options.sigma, **dict(zip(PARAMETERS[1:], options.c, strict=False))}
+    level: NoiseLevel = options.sigma
+    truth = {"sigma": level.low, **dict(zip(PARAMETERS[1:], options.c, strict=False))}
     if options.vary not in truth:
         parser.error(f"--vary {options.vary}: needs --c with three exponents")
+    if options.vary != "sigma" and level.low != level.high:
+        parser.error(f"--sigma {level.label}: must be one level where {options.vary} is varied")
     settings = replace(quick, steps=options.steps, norm=options.norm, lr=options.lr)
     rows = []
-    print(f"real images: {truth}; {options.steps} steps, {options.seeds} seeds")
+    print(f"real images: noise {level.label}, c {options.c}; {options.steps} steps, {options.seeds} seeds")
     print(f"{options.vary:>10}{'loss':>9}{'Dice':>9}")
     with Cache(options.data or ensure_cohort(COHORTS["template-64"])) as cache:
         for value in options.values:
@@ -118,7 +123,7 @@ def main() -> None:
                 generator = BatchedGenerator(cache.n_classes, PAPER.at_spacing(min(cache.info.spacing_mm)))
                 fields = KnownBias(tuple(options.c)) if options.c else None
                 test = make_test_set(held_out, generator, seed, 4, fields)
-                loss, dice = tested(segmenter, test, options.sigma, settings)
+                loss, dice = tested(segmenter, test, level, settings)
                 found.append(Row(options.vary, value, seed, loss, dice))
             rows += found
             means = [statistics.fmean(getattr(row, name) for row in found) for name in ("loss", "dice")]
