@@ -85,3 +85,8 @@ def test_settings_out_of_range_are_refused(override, message):
 def test_a_warmup_must_leave_steps():
     with pytest.raises(ValueError, match=r"outer\.warmup must be below segmenter\.steps = 50, got 50"):
         NoiseConfig(segmenter=SegmenterSettings(steps=50), outer=OuterSettings(warmup=50))
+
+
+def test_a_matched_reference_needs_the_batched_generator():
+    with pytest.raises(ValueError, match=r"outer\.reference = matched needs generator = batched, got cornucopia"):
+        NoiseConfig(outer=OuterSettings(reference="matched"), generator="cornucopia")
