@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
 
 from metasynth.data_prep.resample import (
     Grid,
@@ -43,12 +44,14 @@ class Stack:
 
     Attributes:
         data: (D, H, W) float32 in [0, 1], of the training images' spacing; 0 is background.
+        brain: (D, H, W) bool, where it shows brain, holes included: dark fluid may have been scaled to 0.
         grid: Where its voxels lie.
         own: The scan's own voxels, turned in the same way.
 
     """
 
     data: NDArray[np.float32]
+    brain: NDArray[np.bool_]
     grid: Grid
     own: Grid
 
@@ -79,7 +82,7 @@ def segment(
     """Label every voxel of a scan with the class of the largest posterior.
 
     Posteriors, not labels, are brought back to the scan's voxels. Where the image is background for as far as a window
-    of the training images' size reaches, the label is 0.
+    of the training images' size reaches, the label is 0; with a network for brains alone, wherever there is none.
 
     Args:
         model: Whose network is on `device`.
@@ -102,6 +105,11 @@ def segment(
         posteriors = volume_posteriors(model.network, part, _rounded(description.shape, model.stride), device)
     if not np.isfinite(posteriors).all():
         raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
+    if description.brain_only:
+        # In planes that it has not learned from, a network may call anything brain.
+        beyond = ~window.take(stack.brain)
+        posteriors[:, beyond] = 0
+        posteriors[0, beyond] = 1
     labels, certainty, kept = _on_own_grid(posteriors, window, stack, keep_posteriors)
     orientation = stack_orientation(description.orientation)
     back = [turned_back(data, image.affine, orientation) for data in (labels, certainty)]
@@ -126,11 +134,12 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
         raise DataError(f"{image.where}: {int(wrong.sum())} voxels that are needed are NaN or infinite")
     scaled = scale(image.data, brain, image.where, keep_outside=whole)
     volume = turned(Volume(scaled, image.affine, image.where), orientation)
+    filled = turned(Volume(binary_fill_holes(brain), image.affine, image.where), orientation).data
     own = _grid_of(volume)
     # Slices are not thinned out or made up: every plane of the scan is one.
     wanted = (*(volume.spacing[: 3 - len(description.shape)]), *description.spacing_mm)
     if has_spacing(volume, wanted):
-        return Stack(np.ascontiguousarray(volume.data), own, own)
+        return Stack(np.ascontiguousarray(volume.data), np.ascontiguousarray(filled), own, own)
     grid = grid_with_spacing(volume, wanted)
     matrix = to_source(volume, grid)
     data = resample_image(volume.data, matrix, grid)
@@ -138,7 +147,7 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
         data[~resample_mask(volume.data > 0, matrix, grid)] = 0
     if not data.any():
         raise DataError(f"{image.where}: nothing is left of the brain at {description.spacing_mm} mm")
-    return Stack(data, grid, own)
+    return Stack(data, resample_mask(filled, matrix, grid), grid, own)
 
 
 def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -128,18 +128,23 @@ def test_labels_lie_on_the_anatomy_of_anisotropic_voxels(ndim, orientation):
     assert overlap(found, nib.orientations.apply_orientation(classes, to)) > 0.85
 
 
-def test_what_lies_beyond_the_content_is_background():
-    """A network that calls everything 'bright' is shown a window about the content and no more."""
-    model = level_model()
+@pytest.mark.parametrize(("brain_only", "labelled"), [(False, 32 * 32), (True, 6 * 6)])
+def test_what_lies_beyond_the_content_is_background(brain_only, labelled):
+    """A network that calls everything 'bright' is shown a window about the content and no more.
+
+    One that knows nothing but brain has no say outside of it; a hole in the brain belongs to it.
+    """
+    model = level_model(brain_only=brain_only)
     classes = np.zeros((70, 9, 70), dtype=np.uint8)
-    classes[30:36, 4, 30:36] = 3
+    classes[30:36, 3:6, 30:36] = 3
     image = image_of(classes)
-    image.data[32, 4, 32] = 60.0  # some contrast
+    image.data[32, 3:6, 30:36] = 60.0  # some contrast
+    image.data[33:35, 4, 33] = 0.0  # dark as the background
     model.network.forward = lambda images: images.new_tensor([0, 0, 0, 9.0]).reshape(1, 4, 1, 1) + 0 * images
     labels = segment(model, image).labels
-    assert np.flatnonzero((labels == 3).any((0, 2))).tolist() == [4]
-    assert (labels[:, 4] == 3).sum() == 32 * 32
-    assert labels[17:49, 4, 17:49].all()
+    assert np.flatnonzero((labels == 3).any((0, 2))).tolist() == [3, 4, 5]
+    assert (labels[:, 4] == 3).sum() == labelled
+    assert labels[30:36, 4, 30:36].all()
 
 
 @pytest.mark.parametrize("background", [0.0, -3.5, np.nan])
