@@ -4,7 +4,8 @@ All mappings whose names end in ``-4`` have the classes of the embedded cohort (
 meaning, so that a model trained on a cache of one origin can be tested on a cache of another: cerebral and
 cerebellar white matter with brain stem, ventral diencephalon and corpus callosum; cerebral cortex; deep grey nuclei,
 hippocampus and amygdala; ventricles with their choroid plexus. The cerebellar cortex and the fluid outside the
-ventricles are background in each of them.
+ventricles are background in each of them. Those that end in ``-5`` have a class for the cerebellar cortex: scans that
+are cut to the brain show it, and so should images synthesised from the label maps.
 
 `freesurfer-tissue` is the recoding the paper used (`surfa.freesurfer.tissue_type_recoder`, MIT licence): there the
 cerebellar cortex and lesions are subcortical grey and all fluid is one class. In the output of FreeSurfer that fluid is
@@ -31,6 +32,8 @@ HEAD = (130, 165, 258, 259, *range(500, 531))  # air, skull, soft tissue, eyes: 
 
 # Typical T1 intensities of the classes of CLASS_NAMES; used to align a label map, never as an image.
 T1 = (0.0, 1.0, 0.7, 0.8, 0.25)
+NAMES_5 = (*CLASS_NAMES, "cerebellar cortex")
+T1_5 = (*T1, 0.7)
 
 
 def table(*groups: tuple[int, tuple[int, ...]]) -> dict[int, int]:
@@ -50,6 +53,7 @@ FREESURFER_4 = table(
     (3, DEEP),
     (4, (*VENTRICLES, *CHOROID, *VESSELS)),
 )
+FREESURFER_5 = FREESURFER_4 | dict.fromkeys(CEREBELLAR_CORTEX, 5)
 FREESURFER_TISSUE = FREESURFER_4 | dict.fromkeys((*LESIONS, *CEREBELLAR_CORTEX), 3) | dict.fromkeys(OTHER_FLUID, 4)
 # Cerebellum, fourth ventricle, amygdala, accumbens and vessels.
 REDUCED = (7, 8, 46, 47, 172, 15, 18, 54, 26, 58, *VESSELS)
@@ -98,6 +102,8 @@ MUSE_4 = table(
     (3, (23, 30, 31, 32, 36, 37, 47, 48, 55, 56, 57, 58, 59, 60, 75, 76)),
     (4, (4, 11, 49, 50, 51, 52)),
 )
+
+MUSE_5 = MUSE_4 | dict.fromkeys((38, 39, 71, 72, 73), 5)
 
 # Class of each of the 24 structures, by its name without the side.
 _CLASS_OF = {

@@ -119,6 +119,13 @@ MAPPINGS = {
             t1=tables.T1,
         ),
         LabelMapping(
+            "freesurfer-5",
+            tables.NAMES_5,
+            tables.FREESURFER_5,
+            "freesurfer-5: freesurfer-4 with the cerebellar cortex as a class",
+            t1=tables.T1_5,
+        ),
+        LabelMapping(
             "freesurfer-4-reduced",
             CLASS_NAMES,
             tables.FREESURFER_4_REDUCED,
@@ -150,6 +157,14 @@ MAPPINGS = {
             f"muse-4: MUSE ids; {_OUTSIDE}",
             head=frozenset(),
             t1=tables.T1,
+        ),
+        LabelMapping(
+            "muse-5",
+            tables.NAMES_5,
+            tables.MUSE_5,
+            "muse-5: muse-4 with the cerebellar cortex as a class",
+            head=frozenset(),
+            t1=tables.T1_5,
         ),
         LabelMapping(
             "oasis-4",

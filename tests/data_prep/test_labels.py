@@ -52,6 +52,14 @@ def test_what_the_merging_to_four_classes_does():
     assert {i for i in four if four[i] != reduced[i]} == {7, 46, 15, 18, 54, 26, 58, 30, 62}
 
 
+def test_five_classes_are_the_four_and_the_cerebellar_cortex():
+    for name, cerebellum in (("freesurfer", {8, 47, 172}), ("muse", {38, 39, 71, 72, 73})):
+        four, five = (MAPPINGS[f"{name}-{count}"].classes for count in (4, 5))
+        assert {i for i, k in five.items() if k == 5} == cerebellum == {i for i in five if five[i] != four[i]}
+        assert {four[i] for i in cerebellum} == {0}
+    assert MAPPINGS["freesurfer-5"].class_names == MAPPINGS["muse-5"].class_names
+
+
 def test_the_24_structures_merge_to_the_four_reduced_classes():
     for i, structure in tables.FREESURFER_24.items():
         if structure:
