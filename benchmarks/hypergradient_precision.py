@@ -31,7 +31,7 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
 from metasynth.training.seeding import generator_for
-from metasynth.training.settings import SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Example, Synthetic
 from metasynth.training.streams import StepData, stream
 from metasynth.training.trainers import bilevel_losses

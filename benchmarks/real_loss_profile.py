@@ -33,7 +33,7 @@ from metasynth.training.device import keep_freed_memory
 from metasynth.training.evaluation import TestSet, evaluate, make_test_set
 from metasynth.training.recovery_study import SIZES
 from metasynth.training.seeding import generator_for
-from metasynth.training.settings import SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted
 from metasynth.training.streams import StepData, stream
 from metasynth.training.trainers import Supervised

@@ -18,9 +18,10 @@ from metasynth.training.comparison import compare, stage_name
 from metasynth.training.comparison_data import check_caches, gather
 from metasynth.training.comparison_methods import TITLES
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig, SubjectSettings
+from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.study import Experiment, PreparedData, StudyContext
+from metasynth.training.study import Experiment, StudyContext
 
 FLASH = ("flash-3", "flash-5", "flash-20", "flash-30")
 

@@ -32,13 +32,14 @@ from metasynth.report.recovery import (
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
 from metasynth.report.recovery_grid_tables import SIGMA, exponents
+from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
 from metasynth.training.seeding import generator_for
 from metasynth.training.stages import Learned
-from metasynth.training.study import Experiment, PreparedData, StudyContext
+from metasynth.training.study import Experiment, StudyContext
 
 FIELDS = ("c_low", "c_mid", "c_high")
 

@@ -27,12 +27,13 @@ from metasynth.report.recovery import (
     sigma_table,
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
+from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
 from metasynth.training.stages import Learned
-from metasynth.training.study import Experiment, PreparedData, StudyContext
+from metasynth.training.study import Experiment, StudyContext
 
 
 @dataclass(frozen=True)

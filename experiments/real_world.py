@@ -17,10 +17,11 @@ from metasynth.training.comparison import compare, stage_name
 from metasynth.training.comparison_data import check_caches, gather
 from metasynth.training.comparison_methods import TITLES
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig
+from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.settings import SegmenterSettings
-from metasynth.training.study import Experiment, PreparedData, StudyContext
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.study import Experiment, StudyContext
 
 
 @dataclass(frozen=True)

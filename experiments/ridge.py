@@ -26,10 +26,11 @@ from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, new_figure, style
 from metasynth.report.tables import Table
+from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
 from metasynth.training.seeding import generator_for
-from metasynth.training.study import Experiment, PreparedData, StudyContext, built_in
+from metasynth.training.study import Experiment, StudyContext, built_in
 
 CURVES = "curves.json"
 GRID = np.geomspace(1e-3, 100, 151)

@@ -15,9 +15,10 @@ from metasynth.data_prep.cohort import COHORTS, ensure_cohort
 from metasynth.report.unpaired import UnpairedReport
 from metasynth.training.comparison_settings import SIZES
 from metasynth.training.loop import Pace
+from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.study import Experiment, PreparedData, StudyContext
+from metasynth.training.study import Experiment, StudyContext
 from metasynth.training.unpaired import UnpairedStudy
 from metasynth.training.unpaired_models import DiscriminatorSettings
 from metasynth.training.unpaired_people import check_people, gather_people

@@ -11,7 +11,7 @@ from metasynth.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from metasynth.data_prep.sources import Scan
-    from metasynth.segment.model_file import TrainedModel
+    from metasynth.segment.model_description import TrainedModel
 
 NAMED = 3  # scans that a warning names
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from metasynth.segment.model_file import ModelDescription, TrainedModel, save_model
+from metasynth.segment.model_description import ModelDescription, TrainedModel
+from metasynth.segment.model_file import save_model
 from metasynth.segment.unet import UNet
 
 CLASSES = ("background", "dark", "medium", "bright")

@@ -21,7 +21,7 @@ from metasynth.predict.files import output_suffix, read_label_map, voxel_volume_
 from metasynth.predict.qc import write_picture
 from metasynth.predict.scan import check_usable, segment
 from metasynth.predict.tables import read_table, write_table
-from metasynth.segment.model_file import TrainedModel
+from metasynth.segment.model_description import TrainedModel
 
 RECORD = "segmentation.json"
 SCORES = "scores.csv"

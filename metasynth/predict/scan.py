@@ -19,7 +19,7 @@ from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, sam
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors
-from metasynth.segment.model_file import ModelDescription, TrainedModel
+from metasynth.segment.model_description import ModelDescription, TrainedModel
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ from metasynth.segment.backbones import Backbone, from_recipe
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 from metasynth.segment.unet import UNet
 
-__all__ = ["ModelDescription", "TrainedModel", "find_model", "load_model", "model_path", "save_model"]
-
 FORMAT = "metasynth-model"
 VERSION = 1
 FOLDER, SUFFIX = "models", ".pt"

@@ -14,7 +14,8 @@ from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.comparison_methods import LEARNED, METHODS, check_methods
 from metasynth.training.loop import Pace
 from metasynth.training.seeding import generator_for
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
 
 BASELINE = replace(PAPER, bias=7, snr=10.0)
 """The generator with the bias field and noise that cornucopia's `SynthFromLabelTransform` has by default: what the

@@ -15,8 +15,8 @@ from metasynth.training.comparison_settings import ComparisonConfig
 from metasynth.training.comparison_streams import ComparisonData, RealAugmented
 from metasynth.training.evaluation import segment
 from metasynth.training.loop import Stage, run_stage
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.selection import PeakMemory, Selecting, weights_of
-from metasynth.training.settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Source
 from metasynth.training.stages import keep_segmenter, segmenter_for
 from metasynth.training.study import StudyContext

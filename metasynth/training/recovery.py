@@ -27,9 +27,10 @@ from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.evaluation import TestSet, make_test_set
+from metasynth.training.prepared import PreparedData
 from metasynth.training.records import RunFolder
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.study import PreparedData, StudyContext
+from metasynth.training.study import StudyContext
 
 SPLIT = "split.json"
 EXAMPLES = "examples.npz"

@@ -20,7 +20,8 @@ from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segme
 from metasynth.training.loop import Pace
 from metasynth.training.recovery import GeneratorName, Material
 from metasynth.training.seeding import generator_for
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Augmented, Corrupted, Source
 from metasynth.training.stages import Learned, learn, train_plain
 from metasynth.training.study import StudyContext

@@ -13,10 +13,8 @@ from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.product import ProductStrategy
-from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least, require_positive
+from metasynth.training.segmenter_settings import require_at_least, require_positive
 from metasynth.training.sources import ReferenceKind
-
-__all__ = ["OuterSettings", "SegmenterSettings"]
 
 _STRATEGIES: dict[str, ProductStrategy] = {
     "mixed": Mixed(),

@@ -4,7 +4,7 @@ All segmenters of a run start from the same weights and see the same label maps 
 that what tells them apart is their augmentation alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,11 +14,13 @@ from metasynth.augment.augmenter import Augmenter
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.data.cache import Cache
-from metasynth.segment.model_file import ModelDescription, model_path, save_model
+from metasynth.segment.model_description import ModelDescription
+from metasynth.segment.model_file import model_path, save_model
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.recovery import Material, tail_of, trajectory_of
 from metasynth.training.seeding import generator_for
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Source, Synthetic
 from metasynth.training.streams import StepData
 from metasynth.training.study import StudyContext
@@ -103,24 +105,10 @@ def train_plain(context: StudyContext, material: Material, name: str, source: So
 
 
 def segmenter_for(context: StudyContext, cache: Cache) -> nn.Module:
-    """The `new_segmenter` of a run for images like those of a cache."""
-    return new_segmenter(context, cache.n_classes, len(cache.shape), cache.shape, cache.info.spacing_mm)
-
-
-def new_segmenter(
-    context: StudyContext,
-    n_classes: int,
-    ndim: int,
-    shape: Sequence[int] | None = None,
-    spacing_mm: Sequence[float] | None = None,
-) -> nn.Module:
-    """The run's segmenter before any training, on its device: always with the same weights.
-
-    See `SegmenterSettings.build` for the arguments.
-    """
+    """The run's segmenter for images like those of a cache, before any training: always with the same weights."""
     settings: SegmenterSettings = context.config.segmenter
-    generator = generator_for(context.seed, "segmenter")
-    return settings.build(n_classes, ndim, generator, shape, spacing_mm).to(context.device)
+    generator, shape = generator_for(context.seed, "segmenter"), cache.shape
+    return settings.build(cache.n_classes, len(shape), generator, shape, cache.info.spacing_mm).to(context.device)
 
 
 def learner(context: StudyContext, segmenter: nn.Module, augmenter: Augmenter) -> Bilevel:

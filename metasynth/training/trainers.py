@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepBatch
 

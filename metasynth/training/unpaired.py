@@ -23,7 +23,7 @@ from metasynth.training.recovery import tail_of, trajectory_of
 from metasynth.training.seeding import generator_for
 from metasynth.training.selection import weights_of
 from metasynth.training.sources import Corrupted, Source
-from metasynth.training.stages import keep_segmenter, new_segmenter
+from metasynth.training.stages import keep_segmenter, segmenter_for
 from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Supervised
 from metasynth.training.unpaired_models import VARIANTS
@@ -124,7 +124,7 @@ class UnpairedStudy:
         """Train a segmenter and test it; ``before``: the seconds its generator took."""
         context, people, settings = self._context, self._people, self._settings.segmenter
         cache = people.cohorts.cache
-        segmenter = new_segmenter(context, cache.n_classes, len(cache.shape))
+        segmenter = segmenter_for(context, cache)
         direct = RealAugmented(people.cohorts.scanner)
         data = ComparisonData(people.maps, people.scans, synthetic, direct, fraction, context.seed, settings.batch_size)
         stage = Stage(f"{method}/segmenter", settings.steps, data)

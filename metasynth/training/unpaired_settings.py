@@ -7,7 +7,8 @@ from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.comparison_settings import BASELINE, ComparisonConfig, SubjectSettings
 from metasynth.training.config import nearest
 from metasynth.training.loop import Pace
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
 from metasynth.training.unpaired_models import (
     VARIANTS,
     AdversarialSettings,

@@ -8,7 +8,8 @@ from metasynth.augment.noise import NoiseLevel
 from metasynth.errors import UsageError
 from metasynth.report.published import NOISE_ONLY
 from metasynth.training.config import apply_overrides, from_dict, to_dict
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
 from metasynth.training.study import discover_experiments, load_experiment
 
 

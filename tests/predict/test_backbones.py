@@ -15,7 +15,8 @@ from tiny_noise import arguments, make_cache
 from metasynth.cli import main
 from metasynth.predict.network import slice_posteriors
 from metasynth.predict.scan import segment
-from metasynth.segment.model_file import TrainedModel, find_model, load_model
+from metasynth.segment.model_description import TrainedModel
+from metasynth.segment.model_file import find_model, load_model
 
 STAGE = "sigma=0.1/learn"
 NETWORKS = {

@@ -18,7 +18,7 @@ from metasynth.training.comparison_settings import ComparisonConfig, SubjectSett
 from metasynth.training.manifest import make_manifest
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
-from metasynth.training.settings import SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import StudyContext
 
 CONFIG = ComparisonConfig(

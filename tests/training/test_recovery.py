@@ -15,7 +15,7 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, tail_of, trajectory_of
-from metasynth.training.settings import SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
 
 SYNTHESIS = CornucopiaConfig(elastic_nodes=4)
 

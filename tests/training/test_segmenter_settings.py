@@ -11,7 +11,7 @@ from metasynth.segment.backbones import Backbone
 from metasynth.segment.unet import UNet
 from metasynth.training.config import apply_overrides, from_dict, to_dict
 from metasynth.training.recovery import check_cache
-from metasynth.training.settings import SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
 
 pytest.importorskip("dynamic_network_architectures")
 pytest.importorskip("monai")

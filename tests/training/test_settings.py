@@ -16,7 +16,8 @@ from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.parts import InParts
 from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
 from metasynth.training.config import from_dict, to_dict
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
 
 
 def test_a_hypergradient_is_due_after_the_warmup_at_every_nth_step():

@@ -15,7 +15,8 @@ from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.loop import Pace
 from metasynth.training.recovery import gather
 from metasynth.training.seeding import derive_seed
-from metasynth.training.settings import OuterSettings, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Corrupted, Synthetic
 from metasynth.training.stages import learn, train_plain
 
