@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
+    if min(options.draws, options.inner) < 2:
+        parser.error(f"--draws and --inner: must be at least 2, got {options.draws} and {options.inner}")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     keep_freed_memory()

@@ -6,8 +6,9 @@ A cohort is made once, kept in the user's cache folder and checked by its digest
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from metasynth.data_prep.simulated import CONTRASTS, SimulatedSpec
 from metasynth.data_prep.warped import CohortSpec, build_cohort
@@ -15,7 +16,27 @@ from metasynth.data_prep.warped import CohortSpec, build_cohort
 from metasynth.data.cache import verify_digest
 from metasynth.errors import DataError
 
-__all__ = ["COHORTS", "Cohort", "CohortSpec", "SimulatedSpec", "build_cohort", "cache_folder", "ensure_cohort"]
+__all__ = [
+    "COHORTS",
+    "Cohort",
+    "CohortSpec",
+    "SimulatedScans",
+    "SimulatedSpec",
+    "build_cohort",
+    "cache_folder",
+    "embedded",
+    "ensure_cohort",
+]
+
+SimulatedScans = Literal[
+    "mprage-young-64",
+    "mprage-young-96",
+    "mprage-young-192",
+    "mprage-older-64",
+    "mprage-older-96",
+    "mprage-older-192",
+]
+"""Cohorts with simulated scans, of young or of older people, which a study can take where no cache is given."""
 
 
 class Cohort(Protocol):
@@ -57,6 +78,12 @@ def cache_folder() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "metasynth" / "Cache"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "metasynth"
+
+
+def embedded(name: str, counter: Callable[[str], AbstractContextManager[Callable[[int, int], None]]]) -> Path:
+    """Path of the cache of a cohort of `COHORTS`, made on first use; `counter` shows a title and how far it is."""
+    with counter(f"embedded cohort {name}") as follow:
+        return ensure_cohort(COHORTS[name], progress=follow)
 
 
 def ensure_cohort(

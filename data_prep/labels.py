@@ -1,23 +1,18 @@
 """From the ids of a label map to the classes of a cache."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from metasynth.data_prep import label_tables as tables
-from metasynth.data_prep.template import CLASS_NAMES
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from metasynth.errors import DataError, UsageError
+from metasynth.errors import DataError
 
 Unknown = Literal["error", "background"]
 LARGEST_TABLE = 1 << 20
-MOST_CLASSES = 255
 REACH = 8  # voxels around the unsided ids in which a side is looked for
 
 
@@ -104,162 +99,3 @@ def _ids(labels: NDArray[np.integer]) -> tuple[NDArray, NDArray, Callable[[NDArr
         return whole[labels]
 
     return ids, counts[ids], place
-
-
-_OUTSIDE = "the cerebellar cortex and all fluid outside the ventricles are background"
-_STRUCTURES = "the 24 structures of neurite-OASIS's coronal slices, every other structure background"
-MAPPINGS = {
-    mapping.name: mapping
-    for mapping in (
-        LabelMapping(
-            "freesurfer-4",
-            CLASS_NAMES,
-            tables.FREESURFER_4,
-            f"freesurfer-4: FreeSurfer ids; {_OUTSIDE}",
-            t1=tables.T1,
-        ),
-        LabelMapping(
-            "freesurfer-5",
-            tables.NAMES_5,
-            tables.FREESURFER_5,
-            "freesurfer-5: freesurfer-4 with the cerebellar cortex as a class",
-            t1=tables.T1_5,
-        ),
-        LabelMapping(
-            "freesurfer-4-reduced",
-            CLASS_NAMES,
-            tables.FREESURFER_4_REDUCED,
-            f"freesurfer-4-reduced: freesurfer-4 with cerebellum, fourth ventricle, amygdala, accumbens and vessels "
-            f"background; {_OUTSIDE}",
-            t1=tables.T1,
-        ),
-        LabelMapping(
-            "freesurfer-tissue",
-            tables.TISSUE_NAMES,
-            tables.FREESURFER_TISSUE,
-            "freesurfer-tissue: FreeSurfer ids as surfa's tissue types: cerebellar cortex and lesions are subcortical "
-            "grey, and all fluid, in and outside the ventricles, is one class",
-            t1=tables.T1,
-        ),
-        LabelMapping(
-            "freesurfer-24",
-            tables.STRUCTURES_24,
-            tables.FREESURFER_24,
-            f"freesurfer-24: {_STRUCTURES}",
-            t1=tuple(tables.T1[k] for k in tables.CLASSES_OF_24),
-            unsided=tables.UNSIDED_WHITE,
-            sides=tables.SIDES_24,
-        ),
-        LabelMapping(
-            "muse-4",
-            CLASS_NAMES,
-            tables.MUSE_4,
-            f"muse-4: MUSE ids; {_OUTSIDE}",
-            head=frozenset(),
-            t1=tables.T1,
-        ),
-        LabelMapping(
-            "muse-5",
-            tables.NAMES_5,
-            tables.MUSE_5,
-            "muse-5: muse-4 with the cerebellar cortex as a class",
-            head=frozenset(),
-            t1=tables.T1_5,
-        ),
-        LabelMapping(
-            "oasis-4",
-            CLASS_NAMES,
-            tables.OASIS_4,
-            "oasis-4: slice_seg24 of neurite-OASIS merged to four classes",
-            head=frozenset(),
-            t1=tables.T1,
-        ),
-        LabelMapping(
-            "oasis-24",
-            tables.STRUCTURES_24,
-            tables.OASIS_24,
-            f"oasis-24: slice_seg24 as it is; {_STRUCTURES}",
-            head=frozenset(),
-        ),
-        LabelMapping(
-            "oasis-tissue",
-            tables.TISSUE_NAMES,
-            tables.OASIS_TISSUE,
-            "oasis-tissue: slice_seg4 of neurite-OASIS, classes in this project's order",
-            head=frozenset(),
-        ),
-    )
-}
-
-
-def load_mapping(name: str) -> LabelMapping:
-    """The named mapping, or the one in a CSV file of that path.
-
-    Raises:
-        UsageError: There is no such mapping or file, or the file is no mapping.
-
-    """
-    if name in MAPPINGS:
-        return MAPPINGS[name]
-    if Path(name).is_file():
-        return read_mapping(Path(name))
-    near = get_close_matches(name, MAPPINGS, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MAPPINGS)}"
-    raise UsageError(f"--mapping {name}: there is no such mapping or file: {hint}")
-
-
-def read_mapping(path: Path) -> LabelMapping:
-    """A mapping from lines ``id,class``; a class is a number (0 is background) or a name.
-
-    A first line that is not a number is a heading; ``#`` begins a comment. Numbered classes must be 0..K-1 without a
-    gap. Named classes are numbered in the order they appear, except that ``background`` is 0 and that names of
-    `CLASS_NAMES` keep the order they have there.
-
-    Raises:
-        UsageError: The file cannot be read, or a line is no pair, names an id twice or gives a wrong class.
-
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--mapping {path}: cannot be read as text: {error}") from error
-    pairs: dict[int, str] = {}
-    for number, line in enumerate(lines, 1):
-        row = [cell.strip() for cell in next(csv.reader([line.partition("#")[0]]), [])]
-        if not any(row) or (not pairs and not _is_whole(row[0])):
-            continue
-        if len(row) != 2 or not _is_whole(row[0]) or int(row[0]) < 0 or not row[1]:
-            raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {line.strip()!r}")
-        if pairs.setdefault(int(row[0]), row[1]) != row[1]:
-            raise UsageError(
-                f"--mapping {path}, line {number}: id {row[0]} has a class already: {pairs[int(row[0])]!r}"
-            )
-    if not pairs:
-        raise UsageError(f"--mapping {path}: holds no line 'id,class'")
-    names, classes = _number_classes(path, pairs)
-    if len(names) > MOST_CLASSES:
-        raise UsageError(f"--mapping {path}: at most {MOST_CLASSES} classes are possible, got {len(names)}")
-    t1 = tuple(tables.T1) if names == CLASS_NAMES else ()
-    return LabelMapping(path.name, names, {0: 0} | classes, f"{path.name}: ids and classes of a file", t1=t1)
-
-
-def _number_classes(path: Path, pairs: dict[int, str]) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Class names, and {id: class}."""
-    values = set(pairs.values())
-    if all(_is_whole(value) for value in values):
-        top = max(int(value) for value in values)
-        gap = next((k for k in range(1, top + 1) if str(k) not in {str(int(v)) for v in values}), None)
-        if top < 1 or gap is not None or min(int(value) for value in values) < 0:
-            raise UsageError(
-                f"--mapping {path}: classes must be 0 to K-1 without a gap, got {sorted(map(int, values))}"
-            )
-        return ("background", *(f"class {k}" for k in range(1, top + 1))), {i: int(v) for i, v in pairs.items()}
-    if values <= set(CLASS_NAMES):
-        names = CLASS_NAMES
-    else:
-        names = ("background", *(name for name in dict.fromkeys(pairs.values()) if name != "background"))
-    return names, {i: names.index(value) for i, value in pairs.items()}
-
-
-def _is_whole(text: str) -> bool:
-    return text.lstrip("+-").isdigit()

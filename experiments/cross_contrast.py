@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohort import embedded
 
 from metasynth.errors import UsageError
 from metasynth.report.comparison_report import ComparisonReport
@@ -64,17 +64,12 @@ def prepare(config: CrossContrastConfig, data: Path | None, progress: Progress) 
     """The user's caches, or the embedded cohorts (made on first use)."""
     labels, tests = Path(config.labels) if config.labels else None, config.test_paths
     if data is None:
-        data = _embedded(f"mprage-young-{config.size}", progress)
-        labels = labels or _embedded(f"template-{config.size}", progress)
-        tests = tests or {name: _embedded(f"{name}-{config.size}", progress) for name in FLASH}
+        data = embedded(f"mprage-young-{config.size}", progress.counter)
+        labels = labels or embedded(f"template-{config.size}", progress.counter)
+        tests = tests or {name: embedded(f"{name}-{config.size}", progress.counter) for name in FLASH}
     if not tests:
         raise UsageError("tests: needs caches of other contrasts beside --data, --set tests=NAME=CACHE,NAME=CACHE")
     return check_caches(config, data, labels, tests)
-
-
-def _embedded(name: str, progress: Progress) -> Path:
-    with progress.counter(f"embedded cohort {name}") as follow:
-        return ensure_cohort(COHORTS[name], progress=follow)
 
 
 def run(context: StudyContext) -> dict[str, Any]:

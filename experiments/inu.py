@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohort import embedded
 
 from metasynth.augment.bias_field import BiasField, KnownBias
 from metasynth.augment.compose import Compose, nonparametric
@@ -109,8 +109,7 @@ PRESETS = {
 def prepare(config: InuConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
-        with progress.counter(f"embedded cohort {config.cohort}") as follow:
-            data = ensure_cohort(COHORTS[config.cohort], progress=follow)
+        data = embedded(config.cohort, progress.counter)
     return check_cache(data, config.segmenter)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohort import embedded
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
@@ -60,8 +60,7 @@ PRESETS = {
 def prepare(config: NoiseConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
-        with progress.counter(f"embedded cohort {config.cohort}") as follow:
-            data = ensure_cohort(COHORTS[config.cohort], progress=follow)
+        data = embedded(config.cohort, progress.counter)
     return check_cache(data, config.segmenter)
 
 

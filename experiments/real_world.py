@@ -7,9 +7,9 @@ does without. All are tested on the same other subjects (Table 5, Figure 3).
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohort import SimulatedScans, embedded
 
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import COSTS, REAL_WORLD
@@ -34,14 +34,7 @@ class RealWorldConfig(ComparisonConfig):
         The embedded, simulated cohort that is used when no cache is given: of young or of older people.
     """
 
-    cohort: Literal[
-        "mprage-young-64",
-        "mprage-young-96",
-        "mprage-young-192",
-        "mprage-older-64",
-        "mprage-older-96",
-        "mprage-older-192",
-    ] = "mprage-young-96"
+    cohort: SimulatedScans = "mprage-young-96"
 
 
 PAPER = RealWorldConfig(cohort="mprage-young-192", **SIZES["paper"])
@@ -66,8 +59,7 @@ REPORT = ComparisonReport(
 def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's caches, or the embedded cohort (made on first use)."""
     if data is None:
-        with progress.counter(f"embedded cohort {config.cohort}") as follow:
-            data = ensure_cohort(COHORTS[config.cohort], progress=follow)
+        data = embedded(config.cohort, progress.counter)
     return check_caches(config, data, Path(config.labels) if config.labels else None, config.test_paths)
 
 

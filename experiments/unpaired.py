@@ -8,9 +8,9 @@ naive SynthSeg has the same label maps and no scans; the supervised segmenter ha
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohort import SimulatedScans, embedded
 
 from metasynth.report.unpaired import UnpairedReport
 from metasynth.training.comparison_settings import SIZES
@@ -35,14 +35,7 @@ class UnpairedConfig(UnpairedSettings):
         The embedded, simulated cohort that is used when no cache is given.
     """
 
-    cohort: Literal[
-        "mprage-young-64",
-        "mprage-young-96",
-        "mprage-young-192",
-        "mprage-older-64",
-        "mprage-older-96",
-        "mprage-older-192",
-    ] = "mprage-young-96"
+    cohort: SimulatedScans = "mprage-young-96"
 
 
 PRESETS = {
@@ -81,8 +74,7 @@ REPORT = UnpairedReport(
 def prepare(config: UnpairedConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's caches, or the embedded cohort (made on first use)."""
     if data is None:
-        with progress.counter(f"embedded cohort {config.cohort}") as follow:
-            data = ensure_cohort(COHORTS[config.cohort], progress=follow)
+        data = embedded(config.cohort, progress.counter)
     return check_people(config, data, Path(config.labels) if config.labels else None)
 
 

@@ -121,7 +121,7 @@ def evaluate(
     Dice; HD95 in mm, the larger of the 95 % quantiles of the surface distances both ways; volumes in mL and the error
     of the predicted one in per cent of the reference.
     """
-    from metasynth.data_prep.labels import load_mapping
+    from metasynth.data_prep.mappings import load_mapping
     from metasynth.predict.evaluate import classes_of, find_pairs, score, summary
     from metasynth.predict.tables import write_table
     from metasynth.report.tables import Table

@@ -157,7 +157,7 @@ def _implied(given: dict[str, Any], transforms: tuple[str, ...]) -> dict[str, An
 def _options(given: dict[str, Any]) -> "Options":
     """Options of the preparation from those of a command."""
     from metasynth.data_prep.align import require_simpleitk
-    from metasynth.data_prep.labels import load_mapping
+    from metasynth.data_prep.mappings import load_mapping
     from metasynth.data_prep.prepare import Options
     from metasynth.data_prep.slicing import SliceChoice
 

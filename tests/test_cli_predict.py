@@ -195,7 +195,7 @@ def test_a_table_of_scores(maps, tmp_path):
 
 
 def test_evaluation_with_a_mapping_and_broken_files(maps, tmp_path):
-    from metasynth.data_prep.labels import MAPPINGS
+    from metasynth.data_prep.mappings import MAPPINGS
 
     for seed in range(2):
         save(tmp_path / "four" / f"s{seed}.nii.gz", MAPPINGS["freesurfer-4"].apply(head_labels(seed, SHAPE)))

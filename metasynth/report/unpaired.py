@@ -56,7 +56,8 @@ class UnpairedReport:
             intensity_table(learned, naming, results["reference"]["intensities"]),
             _learned_table(learned, naming),
         ]
-        figures = [_recaptioned(dice_figure(rows, naming), "Dice: every test subject a point, their mean the bar.")]
+        caption = "Dice: every test subject a point, their mean the bar."
+        figures = [replace(dice_figure(rows, naming), caption=caption)]
         figures += segmentation_figures(rows, naming, examples, class_names)
         if learned:
             figures += [generated_figure(learned, naming, examples), *course_figures(folder, learned, naming)]
@@ -147,10 +148,6 @@ def course_figures(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> li
         figures.append(ReportFigure(f"learned-{row['method']}", caption, trajectory(series, ylabel="value")))
     caption = "Patches of images it was not updated on that the discriminator told right, against outer steps."
     return [ReportFigure("told-apart", caption, trajectory(told, ylabel="told right")), *figures]
-
-
-def _recaptioned(figure: ReportFigure, caption: str) -> ReportFigure:
-    return replace(figure, caption=caption)
 
 
 def _people(folder: RunFolder) -> str:

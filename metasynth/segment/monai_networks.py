@@ -105,15 +105,20 @@ def _check_arguments(
 
 def _try(backbone: Backbone, shape: Sequence[int]) -> None:
     """Require that images of a shape go through."""
-    trial = copy.deepcopy(backbone).to("meta")  # shapes alone: nothing is computed
     try:
-        with torch.no_grad():
-            trial(torch.zeros(2, backbone.in_channels, *shape, device="meta"))
-    except NotImplementedError:
-        pass  # its shapes cannot be followed without computing
+        try:
+            _pass(backbone, shape, "meta")  # shapes alone: nothing is computed
+        except NotImplementedError:  # its shapes cannot be followed without computing
+            _pass(backbone, shape, "cpu")
     except Exception as error:
         by, network = " x ".join(map(str, shape)), type(backbone.network).__name__
         raise ShapeError(f"images of {by} cannot go through monai's {network}: {_first_line(error)}") from error
+
+
+@torch.no_grad()
+def _pass(backbone: Backbone, shape: Sequence[int], device: str) -> None:
+    trial = copy.deepcopy(backbone).to(device)
+    trial(torch.zeros(2, backbone.in_channels, *shape, device=device))
 
 
 def _meant(name: str, known: Sequence[str]) -> str:

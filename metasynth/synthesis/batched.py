@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from metasynth.errors import DataError, RunError, UsageError
+from metasynth.errors import RunError, UsageError
 from metasynth.synthesis import deformation, intensity
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.synthesis.draws import either_way, generators_of, normal, uniforms, whole
@@ -92,12 +92,8 @@ class BatchedGenerator(SeededGenerator):
 
         Parameters
         ----------
-        images : Tensor (B, 1, *S) float32
-            The given ones.
-        labels : Tensor (B, *S), an integer dtype
-            What they show, class indices 0..K-1.
-        seeds : Tensor (B,) int64
-            From `draw_seeds`.
+        images, labels, seeds
+            As of `augment`.
 
         Returns
         -------
@@ -158,15 +154,6 @@ class BatchedGenerator(SeededGenerator):
             out = deformation.interpolated(out, at)
             labels = deformation.nearest(labels, at)
         return self._scanned(out, draws, generators)[:, None], labels
-
-    def check_pair(self, images: Tensor, labels: Tensor) -> None:
-        """Raise DataError (a ValueError) unless `labels` are what `synthesise` takes and `images` have their shape."""
-        self.check(labels)
-        if images.shape != (len(labels), 1, *labels.shape[1:]):
-            raise DataError(
-                f"images: must have shape {(len(labels), 1, *labels.shape[1:])}, as the labels, got "
-                f"{tuple(images.shape)}"
-            )
 
     def _imaged(
         self, labels: Tensor, draws: dict[str, Tensor], seeds: Tensor, generators: list[torch.Generator]

@@ -102,3 +102,10 @@ class SeededGenerator(ImageGenerator):
         low, high = (int(value) for value in torch.aminmax(labels))
         if low < 0 or high >= self.n_classes:
             raise DataError(f"labels: must be in 0..{self.n_classes - 1}, got {low}..{high}")
+
+    def check_pair(self, images: Tensor, labels: Tensor) -> None:
+        """Raise DataError (a ValueError) unless `labels` are what `synthesise` takes and `images` have their shape."""
+        self.check(labels)
+        expected = (len(labels), 1, *labels.shape[1:])
+        if images.shape != expected:
+            raise DataError(f"images: must have shape {expected}, as the labels, got {tuple(images.shape)}")

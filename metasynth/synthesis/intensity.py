@@ -112,7 +112,8 @@ def placed_as(means: Tensor, images: Tensor, labels: Tensor, powers: Tensor) -> 
     """
     out = means.clone()
     for own, image, classes, power in zip(out, images, labels, powers, strict=True):
-        present = [k for k in classes.unique().tolist() if k]
+        found = classes.unique().tolist()
+        present = [k for k in found if k]
         if not present:
             continue
         at = torch.tensor(present, device=means.device) - 1
@@ -120,7 +121,7 @@ def placed_as(means: Tensor, images: Tensor, labels: Tensor, powers: Tensor) -> 
         low, high = medians.aminmax()
         places = (medians - low) / (high - low).clamp(min=1e-6)
         least, most = own[at].aminmax()
-        floor = torch.zeros_like(least) if len(present) < len(classes.unique()) else least
+        floor = torch.zeros_like(least) if len(present) < len(found) else least
         lowest = ((least - floor) / (most - floor).clamp(min=1e-6)) ** power
         own[at] = floor + (most - floor) * (lowest + (1 - lowest) * places) ** (1 / power)
     return out

@@ -50,7 +50,7 @@ def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) ->
         or images cannot be halved as often as the discriminator does.
     """
     prepared = check_caches(settings.comparison(), data, labels)
-    with Cache(data) as cache:
+    with Cache(data, check_values=False) as cache:  # checked before
         n = len(cache.subjects)
         held_out = sum(settings.people.division().counts(n))
         _count(settings, n - held_out, data)

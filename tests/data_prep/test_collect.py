@@ -8,7 +8,7 @@ import pytest
 from head_phantom import head_image, head_labels, save
 from metasynth.data_prep import parts
 from metasynth.data_prep.collect import Job, make_cache
-from metasynth.data_prep.labels import MAPPINGS
+from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.prepare import Options, prepare
 from metasynth.data_prep.slicing import Frame, SliceChoice
 from metasynth.data_prep.sources import Scan, Sources

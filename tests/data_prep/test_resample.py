@@ -4,7 +4,7 @@ from head_phantom import head_image, head_labels
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from metasynth.data_prep.labels import MAPPINGS
+from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.resample import (
     Grid,
     grid_with_spacing,

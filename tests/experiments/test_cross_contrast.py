@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from metasynth.data_prep import cohort
 from metasynth.data_prep.cohort import COHORTS
-from metasynth.experiments import cross_contrast
 from metasynth.experiments.cross_contrast import EXPERIMENT, FLASH, PRESETS, CrossContrastConfig
 from tiny_comparison import carry_out, real_cache, rename, results
 from tiny_noise import make_cache
@@ -78,7 +78,7 @@ def test_the_embedded_cohorts(caches, monkeypatch):
         stem = spec.name.rpartition("-")[0]
         return caches / {"mprage-young": "mprage.h5", "template": "labels.h5"}.get(stem, "flash-3.h5")
 
-    monkeypatch.setattr(cross_contrast, "ensure_cohort", ensure)
+    monkeypatch.setattr(cohort, "ensure_cohort", ensure)
     for name, config in PRESETS.items():
         asked.clear()
         size = {"quick": "64", "standard": "96", "paper": "192"}[name]

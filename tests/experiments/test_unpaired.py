@@ -56,6 +56,14 @@ def carry_out(out, cache, *, resume=False, labels=None, **settings: str) -> Path
     return execute(EXPERIMENT, out, overrides=overrides, data=cache, **options).path
 
 
+def test_another_network_than_the_u_net(tmp_path, cache):
+    """Its levels follow from the images, so the segmenter has to be made for them."""
+    settings = {"segmenter.network": "nnunet", "segmenter.widths": "4,8", "methods": "naive"}
+    run = carry_out(tmp_path / "run", cache, **settings)
+    assert [row["method"] for row in results(run)] == ["naive"]
+    assert load_model(run / "models" / "naive.pt").network.recipe["kind"] == "nnunet"
+
+
 def split_of(run):
     return json.loads((run / "split.json").read_text())
 

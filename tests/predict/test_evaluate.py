@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 from head_phantom import as_muse, head_labels, save
-from metasynth.data_prep.labels import MAPPINGS
+from metasynth.data_prep.mappings import MAPPINGS
 
 from metasynth.errors import DataError, UsageError
 from metasynth.predict.evaluate import Classes, classes_of, find_pairs, score, summary

@@ -6,7 +6,7 @@ import pytest
 from head_phantom import head_image, head_labels, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metasynth.data_prep.labels import MAPPINGS
+from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.prepare import Options, prepare
 from metasynth.data_prep.slicing import SliceChoice
 from metasynth.data_prep.sources import Scan

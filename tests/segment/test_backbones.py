@@ -235,3 +235,27 @@ def test_importing_the_package_imports_neither() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_network_whose_shapes_cannot_be_followed_is_tried_with_numbers(monkeypatch, fits):
+    nets = pytest.importorskip("monai.networks.nets")
+    passes = []
+
+    class Computed(torch.nn.Conv2d):
+        def __init__(self, in_channels, out_channels):
+            super().__init__(in_channels, out_channels, 3, padding=int(fits))
+
+        def forward(self, images):
+            passes.append(images.device.type)
+            if images.device.type == "meta":
+                raise NotImplementedError("data-dependent")
+            return super().forward(images)
+
+    monkeypatch.setattr(nets, "Computed", Computed, raising=False)
+    if fits:
+        assert monai_network("Computed", 3, (8, 8), generator=torch.Generator()).n_classes == 3
+    else:
+        with pytest.raises(ShapeError, match="images of 8 x 8 cannot go through monai's Computed"):
+            monai_network("Computed", 3, (8, 8), generator=torch.Generator())
+    assert passes == ["meta", "cpu"]
