@@ -18,6 +18,7 @@ from metasynth.training.loop import Pace
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import Experiment, StudyContext
 from metasynth.training.unpaired import UnpairedStudy
 from metasynth.training.unpaired_models import DiscriminatorSettings
@@ -41,11 +42,11 @@ class UnpairedConfig(UnpairedSettings):
 PRESETS = {
     "quick": UnpairedConfig(
         cohort="mprage-young-64",
-        segmenter=SIZES["quick"]["segmenter"],
+        segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1200, cooldown=0.3),
     ),
     "standard": UnpairedConfig(
         methods=tuple(TITLES),
-        segmenter=SIZES["standard"]["segmenter"],
+        segmenter=SegmenterSettings(steps=4000, cooldown=0.3),
         discriminator=DiscriminatorSettings(batch_size=16, steps=2000),
         outer=replace(OUTER, batch_size=16, hold=400, settle=150),
         pace=Pace(checkpoint_every=200),
