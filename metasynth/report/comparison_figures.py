@@ -27,13 +27,14 @@ def dice_figure(rows: Sequence[Row], naming: Naming) -> ReportFigure:
     """Every test subject's Dice, by method, one panel a condition (Figure 4 of the paper)."""
     chosen = shown(rows)
     conditions = list(chosen[0]["dice"])
+    methods = list(dict.fromkeys(row["method"] for row in chosen))
     with style():
         figure = new_figure(3.2 + 1.9 * len(conditions), 0.8 + 0.28 * len(chosen))
         panels = np.atleast_1d(figure.subplots(1, len(conditions), sharey=True))
         for panel, condition in zip(panels, conditions, strict=True):
             for place, row in enumerate(chosen):
                 values = [v for v in row["dice"][condition]["per_subject"].values() if v is not None]
-                _bar(panel, place, values, color(place))
+                _bar(panel, place, values, color(methods.index(row["method"])))
             panel.set_title(condition)
             panel.set_xlim(0, 1)
             panel.set_xlabel("Dice")
@@ -41,7 +42,7 @@ def dice_figure(rows: Sequence[Row], naming: Naming) -> ReportFigure:
             panel.grid(axis="x", color=FAINT, alpha=0.3, linewidth=0.6)
         panels[0].set_yticks(range(len(chosen)), [naming(row) for row in chosen])
         panels[0].invert_yaxis()
-    caption = "Dice by method and test images: every subject a point, their mean the bar; best checkpoints."
+    caption = "Dice by method (a colour each) and test images: subjects as points, their mean as bar; best checkpoints."
     return ReportFigure("dice", caption, figure)
 
 
