@@ -221,8 +221,8 @@ class ComparisonConfig:
         return {test.name: Path(test.path) for test in self.tests}
 
 
-# With a normalisation and its large rate, noise that harms the segmenter in the end is still driven up while it learns;
-# without, and with contrasts that are the same in both domains, it is not (docs/comparison.md).
+# With a normalisation and its large rate noise is driven far above what serves the segmenter; without, and with
+# contrasts that are the same in both domains, it is not (docs/comparison.md).
 _PLAIN = SegmenterSettings(norm="none", lr=2e-3, cooldown=0.3)
 _MATCHED = OuterSettings(reference="matched", lr=0.03, settle=150)
 SIZES: dict[str, dict[str, Any]] = {
