@@ -26,7 +26,7 @@ from metasynth.training.records import RunFolder
 SUBJECTS = 6
 NAMES = [name for name in METHODS if not METHODS[name].sized] + [name for name in METHODS if METHODS[name].sized]
 STAGES = [stage_name(name, 2) for name in NAMES if name not in ("interpolated", "atlas")]
-FEW = "naive,finetuned"
+ALL, FEW = ",".join(METHODS), "naive,finetuned"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
     run = tmp_path_factory.mktemp("real") / "run"
-    carry_out(EXPERIMENT, run, cache)
+    carry_out(EXPERIMENT, run, cache, methods=ALL)
     return run
 
 
@@ -128,7 +128,7 @@ def interrupted_in(run, cache, stage, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "append", stopping)
         with pytest.raises(KeyboardInterrupt):
-            carry_out(EXPERIMENT, run, cache, resume=(run / "config.json").is_file())
+            carry_out(EXPERIMENT, run, cache, methods=ALL, resume=(run / "config.json").is_file())
 
 
 def test_a_run_interrupted_in_every_method_ends_as_one_that_was_not(run, cache, tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def test_a_run_interrupted_in_every_method_ends_as_one_that_was_not(run, cache, 
     for stage in STAGES:
         interrupted_in(again, cache, stage, monkeypatch)
     assert load_checkpoint(again / "checkpoints" / STAGES[-1].replace("/", "-") / "latest.pt")["step"] == 2
-    carry_out(EXPERIMENT, again, cache, resume=True)
+    carry_out(EXPERIMENT, again, cache, methods=ALL, resume=True)
     assert results(again) == results(run)
     assert (again / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
     with np.load(again / "examples.npz") as ours, np.load(run / "examples.npz") as theirs:
