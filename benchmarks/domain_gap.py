@@ -82,14 +82,16 @@ def main() -> None:
         Cache(options.labels or ensure_cohort(COHORTS["template-64"])) as theirs,
         Cache(options.data or ensure_cohort(COHORTS["mprage-young-64"])) as cache,
     ):
+        if theirs.info.class_names != cache.info.class_names:
+            raise SystemExit(f"{theirs.path}: expected the classes of {cache.path}; prepare both with one --mapping")
+        if not cache.has_images:
+            raise SystemExit(f"{cache.path}: holds labels only; images are needed too")
         generator = BatchedGenerator(cache.n_classes, BASELINE.at_spacing(min(cache.info.spacing_mm)))
         maps, people = SliceDataset(theirs, theirs.subjects), SliceDataset(cache, cache.subjects)
         segmenter = trained(maps, generator, settings, options.seed)
         draw = generator_for(options.seed, "test")
         chosen = torch.randint(len(maps), (OWN_IMAGES,), generator=draw).sort().values.tolist()
         own, real = maps.read(chosen), people.read(range(len(people)))
-        if real.images is None:
-            raise SystemExit(f"{cache.path}: holds labels only; images are needed too")
         alike = generator.matched(real.images, real.labels, generator.draw_seeds(len(real.labels), draw))
         rows = {
             "own": scores(segmenter, *generator(own.labels, draw), cache),

@@ -12,6 +12,7 @@ from torch import nn
 
 from metasynth.errors import UsageError
 from metasynth.segment.backbone import Backbone, drawn_from, require
+from metasynth.segment.instance_norm import InstanceNorm
 from metasynth.segment.monai_networks import monai_network
 from metasynth.segment.nnunet_plan import NnunetPlan, plan_nnunet
 
@@ -96,7 +97,7 @@ def _of_plan(plan: NnunetPlan, n_classes: int, generator: torch.Generator | None
             strides=[list(stride) for stride in plan.strides],
             num_classes=n_classes,
             conv_bias=True,
-            norm_op=_instance_norm,
+            norm_op=InstanceNorm,
             nonlin=nn.LeakyReLU,
             deep_supervision=False,
             **contents,
@@ -108,10 +109,6 @@ def _of_plan(plan: NnunetPlan, n_classes: int, generator: torch.Generator | None
     _register_once(network)
     recipe = {"kind": "nnunet", "n_classes": n_classes, **asdict(plan)}
     return Backbone(network, n_classes, plan.ndim, plan.divisors, recipe)
-
-
-def _instance_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(channels, channels)  # the same, and faster with the channels last (see `UNet`)
 
 
 def _register_once(network: Any) -> None:
