@@ -38,6 +38,7 @@ from metasynth.training.records import RunFolder
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
 from metasynth.training.seeding import generator_for
+from metasynth.training.settings import MATCHED
 from metasynth.training.stages import Learned
 from metasynth.training.study import Experiment, StudyContext
 
@@ -95,8 +96,8 @@ def _sized(preset: str, **settings: Any) -> InuConfig:
     (docs/recovery.md).
     """
     config = InuConfig(**SIZES[preset], **settings)
-    outer = replace(config.outer, reference="matched", batch_size=32, lr=0.03, settle=150)
-    return replace(config, segmenter=replace(config.segmenter, norm="none", lr=2e-3), outer=outer)
+    segmenter = replace(config.segmenter, norm="none", lr=2e-3)
+    return replace(config, segmenter=segmenter, outer=replace(MATCHED, batch_size=32))
 
 
 PRESETS = {

@@ -15,7 +15,7 @@ from metasynth.training.comparison_methods import LEARNED, METHODS, check_method
 from metasynth.training.loop import Pace
 from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.settings import OuterSettings
+from metasynth.training.settings import MATCHED, OuterSettings
 
 BASELINE = replace(PAPER, bias=7, snr=10.0)
 """The generator with the bias field and noise that cornucopia's `SynthFromLabelTransform` has by default: what the
@@ -224,12 +224,11 @@ class ComparisonConfig:
 # With a normalisation and its large rate noise is driven far above what serves the segmenter; without, and with
 # contrasts that are the same in both domains, it is not (docs/comparison.md).
 _PLAIN = SegmenterSettings(norm="none", lr=2e-3, cooldown=0.3)
-_MATCHED = OuterSettings(reference="matched", lr=0.03, settle=150)
 SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"segmenter": replace(_PLAIN, widths=(8, 16, 32, 64), steps=1500), "outer": _MATCHED},
+    "quick": {"segmenter": replace(_PLAIN, widths=(8, 16, 32, 64), steps=1500), "outer": MATCHED},
     "standard": {
         "segmenter": replace(_PLAIN, steps=4000),
-        "outer": replace(_MATCHED, batch_size=32),
+        "outer": replace(MATCHED, batch_size=32),
         "finetune": FinetuneSettings(steps=1000),
         "pace": Pace(checkpoint_every=200),
     },

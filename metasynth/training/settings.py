@@ -122,3 +122,8 @@ class OuterSettings:
         """What the learning rates are multiplied by at inner step ``step`` (from 0)."""
         falling = (step - self.warmup) // (self.every * self.average) - self.hold
         return 1.0 if self.settle == 0 or falling <= 0 else self.settle / (self.settle + falling)
+
+
+MATCHED = OuterSettings(reference="matched", lr=0.03, settle=150)
+"""For domains that differ in more than noise: contrasts are the same in both, and parameters that a single draw says
+little about travel slowly enough to stay together (docs/recovery.md)."""
