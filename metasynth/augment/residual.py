@@ -13,10 +13,7 @@ from metasynth.augment.noise import standard_normal
 from metasynth.errors import UsageError
 
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
-    2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
-}
+_LINEAR = {2: "bilinear", 3: "trilinear"}
 _MEAN_POOL: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
@@ -71,9 +68,10 @@ def residual_unet(
 ) -> nn.Module:
     """A small U-Net for `ResidualNetwork`, which is the identity at the start: its last convolution begins at 0.
 
-    It has no kinks: two 3x3 convolutions with SiLU per level, average pooling on the way down, transposed convolutions
-    of stride 2 on the way up. While the last convolution is 0 no other layer has a hypergradient; one outer step
-    changes that.
+    It has no kinks: two 3x3 convolutions with SiLU per level, average pooling on the way down, a 1x1 convolution and
+    linear interpolation on the way up. (Transposed convolutions of stride 2 print a checkerboard, which the segmenter
+    would be trained on; Odena et al. 2016.) While the last convolution is 0 no other layer has a hypergradient; one
+    outer step changes that.
 
     Parameters
     ----------
@@ -141,7 +139,8 @@ class _Level(nn.Module):
             self.coarser = nn.Sequential(
                 _MEAN_POOL[ndim](kernel_size=2),
                 _Level(width, widths[1:], ndim),
-                _TRANSPOSED[ndim](widths[1], width, kernel_size=2, stride=2),
+                _CONV[ndim](widths[1], width, kernel_size=1),
+                nn.Upsample(scale_factor=2, mode=_LINEAR[ndim], align_corners=False),
             )
             self.after = _Convolutions(2 * width, width, ndim)
 
@@ -170,13 +169,8 @@ def _initialise(network: _UNet, generator: torch.Generator | None) -> None:
     """Weights ~ N(0, gain / fan-in), gain 2 before a SiLU (that of He et al. 2015 for a ReLU), else 1; the last 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):
-            variance = 2.0 / module.weight[0].numel()
-        elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
-            # Kernel and stride are equal, so an output voxel sees one input voxel.
-            variance = 1.0 / module.in_channels
-        else:
-            continue
-        module.weight.normal_(0.0, math.sqrt(variance), generator=generator)
-        if module.bias is not None:
-            module.bias.zero_()
+            gain = 1.0 if max(module.kernel_size) == 1 else 2.0  # 1x1: on the way up, with no SiLU behind it
+            module.weight.normal_(0.0, math.sqrt(gain / module.weight[0].numel()), generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
     network.last.weight.zero_()

@@ -60,6 +60,15 @@ def test_initial_features_neither_vanish_nor_explode() -> None:
     assert 0.1 < features.std().item() < 2.0
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_residual_has_no_checkerboard(ndim: int) -> None:
+    made = residual_unet(ndim=ndim, widths=(3, 4), generator=seeded(0))
+    torch.nn.init.ones_(made.last.weight)
+    residual = made(torch.full((1, 2, *[28] * ndim), 0.5))
+    inner = residual[(..., *[slice(12, -12)] * ndim)]  # where borders are not seen
+    assert inner.std() < 1e-5 * residual.std()
+
+
 def test_weights_follow_the_generator_and_leave_the_global_stream_alone() -> None:
     before = torch.get_rng_state()
     one, same, other = (residual_unet(generator=seeded(seed)) for seed in (0, 0, 1))
