@@ -1,7 +1,8 @@
 """Tables of a comparison of methods on real images, from its rows.
 
-A row has ``method``, ``subjects`` (real ones it learned from), ``checkpoint``, ``validation``, ``steps``, ``wall_s``,
-``total_s``, ``peak_mib``, and ``dice`` by test condition, each with ``mean``, ``sd``, ``per_class``, ``per_subject``.
+A row has ``method``, ``subjects`` (real ones it learned from), ``checkpoint``, ``validation`` (None where nothing was
+chosen), ``steps``, ``wall_s``, ``total_s``, ``peak_mib``, and ``dice`` by test condition, each with ``mean``, ``sd``,
+``per_class``, ``per_subject``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

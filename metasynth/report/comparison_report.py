@@ -118,7 +118,9 @@ def _pooled(rows: Sequence[Row], group: str) -> Row:
     merged = {key: first[key] for key in ("method", "subjects", "checkpoint", "steps")}
     if "variant" in first:
         merged["variant"] = ", ".join(sorted({row["variant"] for row in rows}))
-    merged |= {key: fmean(row[key] for row in rows) for key in ("validation", "wall_s", "total_s")}
+    merged |= {key: fmean(row[key] for row in rows) for key in ("wall_s", "total_s")}
+    looks = [row["validation"] for row in rows if row["validation"] is not None]
+    merged["validation"] = fmean(looks) if looks else None
     merged["peak_mib"] = max((row["peak_mib"] for row in rows if row["peak_mib"] is not None), default=None)
     if first.get("learned"):
         names = [name for name in first["learned"] if all(name in row["learned"] for row in rows)]

@@ -27,7 +27,7 @@ def compare(context: StudyContext, cohorts: Cohorts) -> tuple[list[Row], dict[st
     -------
     rows : list of dict
         ``method``; ``subjects``, the number of real subjects it learned from; ``checkpoint``, 'best', 'last' or
-        'only'; ``validation``, the mean Dice by which it was chosen; ``steps``; ``wall_s`` of its training and
+        'only'; ``validation``, the mean Dice by which it was chosen, if any; ``steps``; ``wall_s`` of its training and
         ``total_s`` with that of what it is made from; ``peak_mib``; ``dice`` by test condition, see `score`; what it
         found. Of several variants of Learn2Synth, the one that is best on the validation subjects has a row once more.
     examples : dict
@@ -74,7 +74,7 @@ def _rows(cohorts: Cohorts, method: str, subjects: int, fitted: Fitted) -> list[
             "method": method,
             "subjects": subjects,
             "checkpoint": checkpoint,
-            "validation": fitted.validation[checkpoint],
+            "validation": fitted.validation.get(checkpoint),
             "steps": fitted.steps,
             "wall_s": round(fitted.seconds, 3),
             "total_s": round(fitted.total_seconds, 3),

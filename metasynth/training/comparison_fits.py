@@ -121,6 +121,8 @@ def best_variant(done: Mapping[str, Fitted], checkpoint: str = BEST) -> str:
 def without_training(make: Callable[[Tensor, Cohorts], Segment]) -> Fit:
     """A method that is no training, such as the fit of an atlas made from label maps.
 
+    There is nothing to choose, so validation subjects are not segmented.
+
     Parameters
     ----------
     make : callable
@@ -130,8 +132,7 @@ def without_training(make: Callable[[Tensor, Cohorts], Segment]) -> Fit:
     def fit(trial: Trial) -> Fitted:
         maps = trial.cohorts.maps
         labels = fitted(maps.read(range(len(maps))), trial.cohorts.cache.shape).labels
-        segments = make(labels, trial.cohorts)
-        return Fitted({ONLY: segments}, {ONLY: trial.validated(segments)}, 0, 0.0, 0.0)
+        return Fitted({ONLY: make(labels, trial.cohorts)}, {}, 0, 0.0, 0.0)
 
     return fit
 

@@ -34,7 +34,7 @@ class Fitted:
     checkpoints : mapping
         'best' and 'last' -> its segmenter at either; 'only' -> that of a method that takes no steps.
     validation : mapping
-        Checkpoint -> mean Dice of the validation subjects.
+        Checkpoint -> mean Dice of the validation subjects, where these were looked at.
     steps : int
         Inner steps of its own.
     seconds, total_seconds : float

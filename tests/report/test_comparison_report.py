@@ -120,6 +120,18 @@ def test_several_runs_have_an_interval_over_runs():
     assert line[-2:] == (f"[{found.mean - found.half:+.3f}, {found.mean + found.half:+.3f}]", 3)
 
 
+def test_validation_is_the_mean_of_the_runs_that_looked_at_it():
+    looks = {"naive": (0.4, 0.6), "atlas": (None, None)}
+    runs = [
+        {"seed": seed, **row(method, NAIVE, validation=value)}
+        for method, values in looks.items()
+        for seed, value in enumerate(values)
+    ]
+    rows = pooled(runs, [])
+    assert [one["validation"] for one in rows] == [pytest.approx(0.5), None]
+    assert [line[3] for line in method_table(rows, NAMING).rows] == [pytest.approx(0.5), None]
+
+
 def test_what_the_paper_reports():
     for table in (REAL_WORLD, CROSS_CONTRAST, SAME_TEST_SIZE):
         assert {len(line) for line in table["rows"]} == {len(table["columns"])}
