@@ -95,7 +95,7 @@ class Triplet:
 def image_triplet(
     rows: Sequence[Triplet], *, titles: tuple[str, str, str] = ("noise-free", "learned", "real")
 ) -> Figure:
-    """The paper's Figure 2: noise-free, learned and real images side by side, all on the grey scale 0 to 1.
+    """The paper's Figure 2: noise-free, learned and real images side by side, those of a row on one grey scale.
 
     Raises:
         ValueError: there is no row.
@@ -108,8 +108,9 @@ def image_triplet(
         figure = new_figure(6.0, 0.3 + len(rows) * 2.0 * height / width)
         grid = np.atleast_2d(figure.subplots(len(rows), 3))
         for at, row in enumerate(rows):
-            for axes, image in zip(grid[at], (row.noise_free, row.learned, row.real), strict=True):
-                _show(axes, image)
+            images = (row.noise_free, row.learned, row.real)
+            for axes, image in zip(grid[at], images, strict=True):
+                _show(axes, image, _white(*images))
             grid[at, 0].set_ylabel(row.label)
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
@@ -127,7 +128,7 @@ def segmentation_overlay(
     """The image, and the image under each label map; class 0 stays clear.
 
     Args:
-        image: (H, W), shown on the grey scale 0 to 1.
+        image: (H, W).
         maps: title -> (H, W) class indices, such as the truth and predictions.
         class_names: (K,) names; the first is the background.
         colors: of the classes from 1 on.
@@ -147,10 +148,10 @@ def segmentation_overlay(
         count = 1 + len(maps)
         figure = new_figure(2.0 * count, 0.8 + 2.0 * height / width)
         grid = np.atleast_1d(figure.subplots(1, count))
-        _show(grid[0], image)
+        _show(grid[0], image, _white(image))
         grid[0].set_title("image")
         for axes, (title, labels) in zip(grid[1:], maps.items(), strict=True):
-            _show(axes, image)
+            _show(axes, image, _white(image))
             axes.imshow(_painted(labels, colors[: len(class_names) - 1], alpha), interpolation="nearest")
             axes.set_title(title)
         patches = [Patch(color=c, label=name) for c, name in zip(colors, class_names[1:], strict=False)]
@@ -210,9 +211,14 @@ def dice_by_condition(groups: Sequence[DiceGroup], *, xlabel: str = "test condit
         return figure
 
 
-def _show(axes: Axes, image: Image) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def _show(axes: Axes, image: Image, white: float) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=white, interpolation="nearest")
     bare(axes)
+
+
+def _white(*images: Image) -> float:
+    """What is shown as white: 1, or what 1 % of the voxels exceed where fields make images brighter than that."""
+    return max(1.0, float(np.quantile(np.stack(images), 0.99)))
 
 
 def _painted(labels: Labels, colors: Sequence[str], alpha: float) -> NDArray[np.float64]:
