@@ -100,8 +100,12 @@ def _sized(preset: str, **settings: Any) -> InuConfig:
     return replace(config, segmenter=segmenter, outer=replace(MATCHED, batch_size=32))
 
 
+QUICK = _sized("quick", sigma=LEVELS[1:2])
 PRESETS = {
-    "quick": _sized("quick", sigma=LEVELS[1:2]),
+    "quick": QUICK,
+    # A network's sigma stands for what it leaves to be added: there is none to be found, and a small one costs the
+    # segmenter the least until the network has learned something.
+    "nonparametric": replace(QUICK, augmenter="nonparametric", start=0.1),
     "standard": _sized("standard"),
     "paper": InuConfig(**SIZES["paper"]),
 }
