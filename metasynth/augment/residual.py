@@ -6,14 +6,13 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import interpolate, silu
 
 from metasynth.augment.augmenter import Augmenter, check_draws
 from metasynth.augment.noise import standard_normal
 from metasynth.errors import UsageError
 
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_LINEAR = {2: "bilinear", 3: "trilinear"}
 _MEAN_POOL: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
@@ -140,7 +139,7 @@ class _Level(nn.Module):
                 _MEAN_POOL[ndim](kernel_size=2),
                 _Level(width, widths[1:], ndim),
                 _CONV[ndim](widths[1], width, kernel_size=1),
-                nn.Upsample(scale_factor=2, mode=_LINEAR[ndim], align_corners=False),
+                _Doubled(),
             )
             self.after = _Convolutions(2 * width, width, ndim)
 
@@ -148,6 +147,23 @@ class _Level(nn.Module):
         """(B, width, *S) from (B, in_channels, *S)."""
         here = self.before(features)
         return here if self.coarser is None else self.after(torch.cat([here, self.coarser(here)], dim=1))
+
+
+@final
+class _Doubled(nn.Module):
+    """Twice the voxels along each axis, by linear interpolation.
+
+    As products with constant matrices: on a GPU, gradients of torch's own interpolation are sums in no fixed order, so
+    that a run would not be the same twice.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, 2 S...) from (B, C, S...)."""
+        for axis in range(2, features.ndim):
+            units = torch.eye(features.shape[axis], dtype=features.dtype, device=features.device)
+            weights = interpolate(units[None], scale_factor=2, mode="linear")[0]  # (n, 2 n)
+            features = (features.movedim(axis, -1) @ weights).movedim(-1, axis)
+        return features
 
 
 @final

@@ -69,6 +69,14 @@ def test_the_residual_has_no_checkerboard(ndim: int) -> None:
     assert inner.std() < 1e-5 * residual.std()
 
 
+@pytest.mark.parametrize(("size", "mode"), [((3, 5), "bilinear"), ((2, 3, 4), "trilinear")])
+def test_the_way_up_is_linear_interpolation(size: tuple[int, ...], mode: str) -> None:
+    made = residual_unet(ndim=len(size), widths=(2, 3), generator=seeded(0))
+    features = torch.randn(2, 3, *size, dtype=torch.float64, generator=seeded(1))
+    expected = nn.functional.interpolate(features, scale_factor=2, mode=mode)
+    assert torch.allclose(made.levels.coarser[-1](features), expected, rtol=0, atol=1e-12)
+
+
 def test_weights_follow_the_generator_and_leave_the_global_stream_alone() -> None:
     before = torch.get_rng_state()
     one, same, other = (residual_unet(generator=seeded(seed)) for seed in (0, 0, 1))
