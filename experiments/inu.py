@@ -68,7 +68,7 @@ class InuConfig(RecoveryConfig):
     nodes: tuple[int, int, int] = (2, 4, 8)
     start_c: float = 0.1
     augmenter: Literal["parametric", "nonparametric"] = "parametric"
-    network: tuple[int, ...] = (8, 16)
+    network: tuple[int, ...] = (8, 16, 16, 16)
 
     def __post_init__(self) -> None:
         super().__post_init__()

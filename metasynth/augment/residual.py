@@ -69,7 +69,9 @@ def residual_unet(
 
     It has no kinks: two 3x3 convolutions with SiLU per level, average pooling on the way down, a 1x1 convolution and
     linear interpolation on the way up. (Transposed convolutions of stride 2 print a checkerboard, which the segmenter
-    would be trained on; Odena et al. 2016.) While the last convolution is 0 no other layer has a hypergradient; one
+    would be trained on; Odena et al. 2016.) Every level is given the noise too, averaged over its voxels and scaled to
+    unit variance: left to itself, pooling would quench it, and smooth random changes such as fields would be out of
+    reach. While the last convolution is 0 no other layer has a hypergradient; one
     outer step changes that.
 
     Parameters
@@ -107,7 +109,7 @@ class _UNet(nn.Module):
         self.in_channels = channels + 1
         self.ndim = ndim
         self.stride = 2 ** (len(widths) - 1)
-        self.levels = _Level(self.in_channels, widths, ndim)
+        self.levels = _Level(channels, widths, ndim)
         self.last = _CONV[ndim](widths[0], channels, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ class _UNet(nn.Module):
                 f"images: every voxel axis must be a multiple of {self.stride} for this network, "
                 f"got {tuple(images.shape[2:])}"
             )
-        return self.last(self.levels(images))
+        return self.last(self.levels(images[:, :-1], images[:, -1:]))
 
 
 @final
@@ -132,21 +134,23 @@ class _Level(nn.Module):
     def __init__(self, in_channels: int, widths: Sequence[int], ndim: int) -> None:
         super().__init__()
         width = widths[0]
-        self.before = _Convolutions(in_channels, width, ndim)
-        self.coarser: nn.Module | None = None
+        self.before = _Convolutions(in_channels + 1, width, ndim)
+        self.coarser: _Level | None = None
         if len(widths) > 1:
-            self.coarser = nn.Sequential(
-                _MEAN_POOL[ndim](kernel_size=2),
-                _Level(width, widths[1:], ndim),
-                _CONV[ndim](widths[1], width, kernel_size=1),
-                _Doubled(),
-            )
+            self.pool = _MEAN_POOL[ndim](kernel_size=2)
+            self.coarser = _Level(width, widths[1:], ndim)
+            self.up = nn.Sequential(_CONV[ndim](widths[1], width, kernel_size=1), _Doubled())
             self.after = _Convolutions(2 * width, width, ndim)
+        self.gain = 2 ** (ndim / 2)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, width, *S) from (B, in_channels, *S)."""
-        here = self.before(features)
-        return here if self.coarser is None else self.after(torch.cat([here, self.coarser(here)], dim=1))
+    def forward(self, features: Tensor, noise: Tensor) -> Tensor:
+        """(B, width, *S) from features (B, in_channels, *S) and noise (B, 1, *S) of unit variance."""
+        here = self.before(torch.cat([features, noise], dim=1))
+        if self.coarser is None:
+            return here
+        # The mean of 2**ndim independent voxels, back at unit variance.
+        coarse = self.coarser(self.pool(here), self.gain * self.pool(noise))
+        return self.after(torch.cat([here, self.up(coarse)], dim=1))
 
 
 @final

@@ -52,11 +52,11 @@ def test_number_of_levels(widths: tuple[int, ...]) -> None:
 
 def test_initial_features_neither_vanish_nor_explode() -> None:
     made = residual_unet(widths=(64, 64, 64), generator=seeded(0))
-    deepest = made.levels.coarser[1].coarser[1].before
+    deepest = made.levels.coarser.coarser.before
     assert deepest.second.weight.var().item() == pytest.approx(2 / (64 * 9), rel=0.02)
     images = torch.rand(1, 1, 32, 32, generator=seeded(1))
     noise = torch.randn(1, 1, 32, 32, generator=seeded(2))
-    features = made.levels(torch.cat([images, noise], dim=1))
+    features = made.levels(images, noise)
     assert 0.1 < features.std().item() < 2.0
 
 
@@ -74,7 +74,7 @@ def test_the_way_up_is_linear_interpolation(size: tuple[int, ...], mode: str) ->
     made = residual_unet(ndim=len(size), widths=(2, 3), generator=seeded(0))
     features = torch.randn(2, 3, *size, dtype=torch.float64, generator=seeded(1))
     expected = nn.functional.interpolate(features, scale_factor=2, mode=mode)
-    assert torch.allclose(made.levels.coarser[-1](features), expected, rtol=0, atol=1e-12)
+    assert torch.allclose(made.levels.up[-1](features), expected, rtol=0, atol=1e-12)
 
 
 def test_weights_follow_the_generator_and_leave_the_global_stream_alone() -> None:
