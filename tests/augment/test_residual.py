@@ -77,6 +77,21 @@ def test_the_way_up_is_linear_interpolation(size: tuple[int, ...], mode: str) ->
     assert torch.allclose(made.levels.up[-1](features), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_every_level_has_the_noise_at_unit_variance(ndim: int) -> None:
+    made = residual_unet(ndim=ndim, widths=(2, 2, 2), generator=seeded(0))
+    given: list[torch.Tensor] = []
+    for level in (made.levels, made.levels.coarser, made.levels.coarser.coarser):
+        level.register_forward_pre_hook(lambda _, arguments: given.append(arguments[1]))
+    noise = torch.randn(8, 1, *[32] * ndim, generator=seeded(1))
+    made(torch.cat([torch.zeros_like(noise), noise], dim=1))
+    assert [tuple(one.shape[2:]) for one in given] == [(size,) * ndim for size in (32, 16, 8)]
+    for one in given:
+        assert one.std().item() == pytest.approx(1.0, abs=4 / one.numel() ** 0.5)
+    mean = torch.nn.functional.adaptive_avg_pool3d if ndim == 3 else torch.nn.functional.adaptive_avg_pool2d
+    assert torch.allclose(given[2], 4 ** (ndim / 2) * mean(noise, 8), atol=1e-5)
+
+
 def test_weights_follow_the_generator_and_leave_the_global_stream_alone() -> None:
     before = torch.get_rng_state()
     one, same, other = (residual_unet(generator=seeded(seed)) for seed in (0, 0, 1))
