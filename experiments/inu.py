@@ -16,6 +16,8 @@ from metasynth.augment.compose import Compose, nonparametric
 from metasynth.augment.corruption import Corruption, Corruptions
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.augment.residual import residual_unet
+from metasynth.data.cache import Cache
+from metasynth.errors import DataError
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_AND_INU
 from metasynth.report.recovery import (
@@ -68,7 +70,7 @@ class InuConfig(RecoveryConfig):
     nodes: tuple[int, int, int] = (2, 4, 8)
     start_c: float = 0.1
     augmenter: Literal["parametric", "nonparametric"] = "parametric"
-    network: tuple[int, ...] = (8, 16, 16, 16)
+    network: tuple[int, ...] = (8, 16, 16, 16, 16)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,7 +117,16 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
         data = embedded(config.cohort, progress.counter)
-    return check_cache(data, config.segmenter)
+    prepared = check_cache(data, config.segmenter)
+    if config.augmenter == "nonparametric":
+        with Cache(data, check_values=False) as cache:
+            factor = 2 ** (len(config.network) - 1)
+            if any(n % factor for n in cache.shape):
+                raise DataError(
+                    f"{data}: expected sizes divisible by {factor} for a network of {len(config.network)} levels "
+                    f"(network), got {' x '.join(map(str, cache.shape))}"
+                )
+    return prepared
 
 
 def run(context: StudyContext) -> dict[str, Any]:
@@ -201,7 +212,7 @@ def _summary(learned: list[dict[str, Any]], config: dict[str, Any]) -> list[str]
         )
     else:
         what = (
-            "The images were changed by a network on the image and a channel of noise, which started as the identity, "
+            "The images were changed by a network on the image and a channel of noise, which hardly did so at first, "
             f"and had noise of random amplitude added, whose sigma started at {config['start']:g} (it stands for "
             "what the network leaves to be added, and is not to be compared with the preset)"
         )

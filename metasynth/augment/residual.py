@@ -12,6 +12,7 @@ from metasynth.augment.augmenter import Augmenter, check_draws
 from metasynth.augment.noise import standard_normal
 from metasynth.errors import UsageError
 
+_START = 0.1  # sd of the weights of the heads of b
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _MEAN_POOL: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
@@ -65,14 +66,16 @@ def residual_unet(
     widths: Sequence[int] = (8, 16, 32),
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """A small U-Net for `ResidualNetwork`, which is the identity at the start: its last convolution begins at 0.
+    """A small U-Net for `ResidualNetwork`, A([x, xi]) = a + b x with a and b of its making, close to 0 at the start.
 
     It has no kinks: two 3x3 convolutions with SiLU per level, average pooling on the way down, a 1x1 convolution and
     linear interpolation on the way up. (Transposed convolutions of stride 2 print a checkerboard, which the segmenter
-    would be trained on; Odena et al. 2016.) Every level is given the noise too, averaged over its voxels and scaled to
-    unit variance: left to itself, pooling would quench it, and smooth random changes such as fields would be out of
-    reach. While the last convolution is 0 no other layer has a hypergradient; one
-    outer step changes that.
+    would be trained on; Odena et al. 2016.) Every level is given the noise, averaged over its voxels and scaled to unit
+    variance, and has a head, a 1x1 convolution, for its part of a and b: left to the finest level, smooth random changes
+    such as fields would be out of reach, as pooling quenches noise.
+
+    The heads of a start at 0, those of b with small random weights. Where a random change of mean 0 has no amplitude, its
+    amplitude has no hypergradient: a network that starts as the identity does not learn to be random.
 
     Parameters
     ----------
@@ -109,8 +112,7 @@ class _UNet(nn.Module):
         self.in_channels = channels + 1
         self.ndim = ndim
         self.stride = 2 ** (len(widths) - 1)
-        self.levels = _Level(channels, widths, ndim)
-        self.last = _CONV[ndim](widths[0], channels, kernel_size=1)
+        self.levels = _Level(channels, widths, ndim, 2 * channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *S) from (B, C + 1, *S)."""
@@ -124,33 +126,38 @@ class _UNet(nn.Module):
                 f"images: every voxel axis must be a multiple of {self.stride} for this network, "
                 f"got {tuple(images.shape[2:])}"
             )
-        return self.last(self.levels(images[:, :-1], images[:, -1:]))
+        clean, noise = images[:, :-1], images[:, -1:]
+        added, gain = self.levels(clean, noise)[1].chunk(2, dim=1)
+        return added + gain * clean
 
 
 @final
 class _Level(nn.Module):
     """One level and, inside of it, all that are coarser."""
 
-    def __init__(self, in_channels: int, widths: Sequence[int], ndim: int) -> None:
+    def __init__(self, in_channels: int, widths: Sequence[int], ndim: int, out: int) -> None:
         super().__init__()
         width = widths[0]
+        self.head = _CONV[ndim](width, out, kernel_size=1)
         self.before = _Convolutions(in_channels + 1, width, ndim)
         self.coarser: _Level | None = None
         if len(widths) > 1:
             self.pool = _MEAN_POOL[ndim](kernel_size=2)
-            self.coarser = _Level(width, widths[1:], ndim)
-            self.up = nn.Sequential(_CONV[ndim](widths[1], width, kernel_size=1), _Doubled())
+            self.coarser = _Level(width, widths[1:], ndim, out)
+            self.up = _CONV[ndim](widths[1], width, kernel_size=1)
+            self.doubled = _Doubled()
             self.after = _Convolutions(2 * width, width, ndim)
         self.gain = 2 ** (ndim / 2)
 
-    def forward(self, features: Tensor, noise: Tensor) -> Tensor:
-        """(B, width, *S) from features (B, in_channels, *S) and noise (B, 1, *S) of unit variance."""
+    def forward(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, width, *S) and output (B, out, *S) from (B, in_channels, *S) and unit noise (B, 1, *S)."""
         here = self.before(torch.cat([features, noise], dim=1))
         if self.coarser is None:
-            return here
+            return here, self.head(here)
         # The mean of 2**ndim independent voxels, back at unit variance.
-        coarse = self.coarser(self.pool(here), self.gain * self.pool(noise))
-        return self.after(torch.cat([here, self.up(coarse)], dim=1))
+        coarse, output = self.coarser(self.pool(here), self.gain * self.pool(noise))
+        found = self.after(torch.cat([here, self.doubled(self.up(coarse))], dim=1))
+        return found, self.head(found) + self.doubled(output)
 
 
 @final
@@ -186,11 +193,15 @@ class _Convolutions(nn.Module):
 
 @torch.no_grad()
 def _initialise(network: _UNet, generator: torch.Generator | None) -> None:
-    """Weights ~ N(0, gain / fan-in), gain 2 before a SiLU (that of He et al. 2015 for a ReLU), else 1; the last 0."""
+    """Weights ~ N(0, gain / fan-in), gain 2 before a SiLU (that of He et al. 2015 for a ReLU), else 1; biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):
             gain = 1.0 if max(module.kernel_size) == 1 else 2.0  # 1x1: on the way up, with no SiLU behind it
             module.weight.normal_(0.0, math.sqrt(gain / module.weight[0].numel()), generator=generator)
             if module.bias is not None:
                 module.bias.zero_()
-    network.last.weight.zero_()
+    for module in network.modules():
+        if isinstance(module, _Level):
+            of_a, of_b = module.head.weight.chunk(2)
+            of_a.zero_()
+            of_b.normal_(0.0, _START, generator=generator)

@@ -19,10 +19,10 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def network(ndim: int, channels: int = 1) -> torch.nn.Module:
-    """A residual U-Net whose last convolution has left 0."""
+    """A residual U-Net whose finest head has left its start."""
     made: Any = residual_unet(channels, ndim, widths=(2, 3), generator=seeded(0))
     with torch.no_grad():
-        made.last.weight.normal_(0.0, 0.5, generator=seeded(1))
+        made.levels.head.weight.normal_(0.0, 0.5, generator=seeded(1))
     return made
 
 

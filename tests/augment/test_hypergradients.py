@@ -109,19 +109,39 @@ def test_every_strategy_gives_the_same(name: str, strategy: str) -> None:
     assert error < 1e-4 * expected.norm()
 
 
-def test_a_network_that_starts_as_the_identity_can_be_learned() -> None:
-    """At first its last convolution alone has a hypergradient; a step later every layer has."""
+def test_every_layer_of_a_new_network_has_a_hypergradient() -> None:
     augmenter = ResidualNetwork(residual_unet(widths=(2, 3), generator=seeded(0))).double()
     model = segmenter()
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
     preflight(PROBLEM, model, optimiser, augmenter, example(augmenter, 0), example(augmenter, 99))
-    sizes = [parameter.numel() for parameter in augmenter.parameters()]
-    names = [name for name, _ in augmenter.named_parameters()]
-    first, _ = computed(augmenter, Mixed())
-    moved = [name for name, part in zip(names, first.split(sizes), strict=True) if part.any()]
-    assert moved == ["network.last.weight", "network.last.bias"]
-    with torch.no_grad():
-        vector = nn.utils.parameters_to_vector(augmenter.parameters())
-        nn.utils.vector_to_parameters(vector - first / first.norm(), augmenter.parameters())
-    second, _ = computed(augmenter, Mixed())
-    assert all(part.any() for part in second.split(sizes))
+    found, _ = computed(augmenter, Mixed())
+    assert all(part.any() for part in found.split([parameter.numel() for parameter in augmenter.parameters()]))
+
+
+def test_the_amplitude_of_a_random_change_has_no_mean_hypergradient_at_zero() -> None:
+    """Why networks start with some randomness: for xi and -xi the hypergradients of w in x + w xi x are opposite."""
+
+    def of(amplitude: float, sign: float) -> float:
+        change = ResidualNetwork(_RandomGain(amplitude)).double()
+        batch, target, model = example(change, 0), example(change, 99), segmenter()
+        batch = batch._replace(draws=sign * batch.draws)
+        optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
+        found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimiser, change, [batch], target, Mixed())
+        gradient = found.gradients["network.amplitude"]
+        assert gradient is not None
+        return gradient.item()
+
+    assert of(0.0, 1.0) != 0
+    assert of(0.0, 1.0) == pytest.approx(-of(0.0, -1.0), rel=1e-12)
+    assert of(0.5, 1.0) != pytest.approx(-of(0.5, -1.0), rel=0.01)
+
+
+class _RandomGain(nn.Module):
+    """w xi x."""
+
+    def __init__(self, amplitude: float) -> None:
+        super().__init__()
+        self.amplitude = nn.Parameter(torch.tensor(amplitude))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.amplitude * images[:, -1:] * images[:, :-1]

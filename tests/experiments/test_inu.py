@@ -121,6 +121,16 @@ def test_a_network_may_be_learned_instead(tmp_path, cache, level):
         assert np.abs(shown[f"{label}/learned"] - shown[f"{label}/noise_free"]).max() > 0
 
 
+def test_images_that_do_not_fit_the_network_are_told_before_the_run(tmp_path, cache):
+    command = arguments(tmp_path / "run", cache, seed=2, augmenter="nonparametric", network="2,2,2,2,2,2")
+    command[1] = "inu"
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    expected = "expected sizes divisible by 32 for a network of 6 levels (network), got 16 x 16"
+    assert done.output.splitlines()[-1] == f"Error: {cache}: {expected}"
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets(name):
     config = PRESETS[name]
