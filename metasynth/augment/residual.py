@@ -71,11 +71,11 @@ def residual_unet(
     It has no kinks: two 3x3 convolutions with SiLU per level, average pooling on the way down, a 1x1 convolution and
     linear interpolation on the way up. (Transposed convolutions of stride 2 print a checkerboard, which the segmenter
     would be trained on; Odena et al. 2016.) Every level is given the noise, averaged over its voxels and scaled to unit
-    variance, and has a head, a 1x1 convolution, for its part of a and b: left to the finest level, smooth random changes
-    such as fields would be out of reach, as pooling quenches noise.
+    variance, and has a head, a 1x1 convolution, for its part of a and b: smooth random changes, such as fields, would
+    be out of reach of the finest level alone, as pooling quenches noise.
 
-    The heads of a start at 0, those of b with small random weights. Where a random change of mean 0 has no amplitude, its
-    amplitude has no hypergradient: a network that starts as the identity does not learn to be random.
+    The heads of a start at 0, those of b with small random weights. Where a random change of mean 0 has no amplitude,
+    its amplitude has no hypergradient: a network that starts as the identity does not learn to be random.
 
     Parameters
     ----------
