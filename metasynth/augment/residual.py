@@ -75,7 +75,7 @@ def residual_unet(
     be out of reach of the finest level alone, as pooling quenches noise.
 
     The heads of a start at 0, those of b with small random weights. Where a random change of mean 0 has no amplitude,
-    its amplitude has no hypergradient: a network that starts as the identity does not learn to be random.
+    its amplitude has no hypergradient on average: a network that starts as the identity hardly learns to be random.
 
     Parameters
     ----------
