@@ -72,7 +72,7 @@ def test_a_known_affine_map_is_recovered() -> None:
 def test_a_known_warp_is_recovered() -> None:
     def bent(p: np.ndarray) -> np.ndarray:
         waves = np.stack([np.sin(2 * np.pi * p[1] / 80), np.cos(2 * np.pi * p[0] / 90)])
-        return p + 7.0 * waves
+        return p + 8.0 * waves
 
     truth = labels(LARGE, bent)
     prior, picture = atlas(LARGE), image(truth, sd=0.25)  # so noisy that the atlas matters
