@@ -109,8 +109,9 @@ def image_triplet(
         grid = np.atleast_2d(figure.subplots(len(rows), 3))
         for at, row in enumerate(rows):
             images = (row.noise_free, row.learned, row.real)
+            white = _white(*images)
             for axes, image in zip(grid[at], images, strict=True):
-                _show(axes, image, _white(*images))
+                _show(axes, image, white)
             grid[at, 0].set_ylabel(row.label)
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
@@ -148,10 +149,11 @@ def segmentation_overlay(
         count = 1 + len(maps)
         figure = new_figure(2.0 * count, 0.8 + 2.0 * height / width)
         grid = np.atleast_1d(figure.subplots(1, count))
-        _show(grid[0], image, _white(image))
+        white = _white(image)
+        _show(grid[0], image, white)
         grid[0].set_title("image")
         for axes, (title, labels) in zip(grid[1:], maps.items(), strict=True):
-            _show(axes, image, _white(image))
+            _show(axes, image, white)
             axes.imshow(_painted(labels, colors[: len(class_names) - 1], alpha), interpolation="nearest")
             axes.set_title(title)
         patches = [Patch(color=c, label=name) for c, name in zip(colors, class_names[1:], strict=False)]
