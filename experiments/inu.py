@@ -17,7 +17,6 @@ from metasynth.augment.corruption import Corruption, Corruptions
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.augment.residual import residual_unet
 from metasynth.data.cache import Cache
-from metasynth.errors import DataError
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_AND_INU
 from metasynth.report.recovery import (
@@ -34,7 +33,7 @@ from metasynth.report.recovery import (
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
 from metasynth.report.recovery_grid_tables import SIGMA, exponents
-from metasynth.training.prepared import PreparedData
+from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
@@ -106,8 +105,9 @@ QUICK = _sized("quick", sigma=LEVELS[1:2])
 PRESETS = {
     "quick": QUICK,
     # A network's sigma stands for what it leaves to be added: there is none to be found, and a small one costs the
-    # segmenter the least until the network has learned something.
-    "nonparametric": replace(QUICK, augmenter="nonparametric", start=0.1),
+    # segmenter the least until the network has learned something. At higher rates its many weights wander, and the
+    # segmenter pays for it (docs/recovery.md).
+    "nonparametric": replace(QUICK, augmenter="nonparametric", start=0.1, outer=replace(QUICK.outer, network_lr=3e-4)),
     "standard": _sized("standard"),
     "paper": InuConfig(**SIZES["paper"]),
 }
@@ -120,12 +120,7 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     prepared = check_cache(data, config.segmenter)
     if config.augmenter == "nonparametric":
         with Cache(data, check_values=False) as cache:
-            factor = 2 ** (len(config.network) - 1)
-            if any(n % factor for n in cache.shape):
-                raise DataError(
-                    f"{data}: expected sizes divisible by {factor} for a network of {len(config.network)} levels "
-                    f"(network), got {' x '.join(map(str, cache.shape))}"
-                )
+            check_network(cache, config.network, "network")
     return prepared
 
 

@@ -10,9 +10,9 @@ from torch.nn.functional import interpolate, silu
 
 from metasynth.augment.augmenter import Augmenter, check_draws
 from metasynth.augment.noise import standard_normal
-from metasynth.errors import UsageError
+from metasynth.errors import ShapeError, UsageError
 
-_START = 0.1  # sd of the weights of the heads of b
+_START = 0.1  # weight of the coarsest noise in b; it halves from level to level
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _MEAN_POOL: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
@@ -71,11 +71,13 @@ def residual_unet(
     It has no kinks: two 3x3 convolutions with SiLU per level, average pooling on the way down, a 1x1 convolution and
     linear interpolation on the way up. (Transposed convolutions of stride 2 print a checkerboard, which the segmenter
     would be trained on; Odena et al. 2016.) Every level is given the noise, averaged over its voxels and scaled to unit
-    variance, and has a head, a 1x1 convolution, for its part of a and b: smooth random changes, such as fields, would
-    be out of reach of the finest level alone, as pooling quenches noise.
+    variance, and has a head, a 1x1 convolution of its features and its noise, for its part of a and b: smooth random
+    changes, such as fields, would be out of reach of the finest level alone, as pooling quenches noise.
 
-    The heads of a start at 0, those of b with small random weights. Where a random change of mean 0 has no amplitude,
-    its amplitude has no hypergradient on average: a network that starts as the identity hardly learns to be random.
+    Where a random change of mean 0 has no amplitude, its amplitude has no hypergradient on average: a network that
+    starts as the identity hardly learns to be random. So this one starts as weak random fields, a = 0 and b the sum of
+    the noise of all levels, each interpolated to the voxels, with weights of 0.1 for the coarsest and half as much for
+    each finer one: smooth, as intensity non-uniformity is, and the more so the more levels there are.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def residual_unet(
     ndim : int
         Number of voxel axes, 2 or 3.
     widths : sequence of int
-        Channels of each level, finest first. Voxel axes must be multiples of 2**(levels - 1); ValueError if not.
+        Channels of each level, finest first. For images that pass `check_halvings`.
     generator : torch.Generator or None
         Source of the initial weights (normal, biases 0). None: torch's global stream.
 
@@ -105,13 +107,26 @@ def residual_unet(
     return network
 
 
+def check_halvings(widths: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise `ShapeError` unless a `residual_unet` of ``widths`` takes images of ``shape`` voxels.
+
+    Every axis must be a multiple of 2**(levels - 1).
+    """
+    stride = 2 ** (len(widths) - 1)
+    if any(size % stride for size in shape):
+        raise ShapeError(
+            f"images of {' x '.join(map(str, shape))} cannot be halved {len(widths) - 1} times; expected sizes "
+            f"divisible by {stride} for an augmenting network of {len(widths)} levels"
+        )
+
+
 @final
 class _UNet(nn.Module):
     def __init__(self, channels: int, ndim: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.in_channels = channels + 1
         self.ndim = ndim
-        self.stride = 2 ** (len(widths) - 1)
+        self.widths = tuple(widths)
         self.levels = _Level(channels, widths, ndim, 2 * channels)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -121,11 +136,7 @@ class _UNet(nn.Module):
                 f"images: must have {self.in_channels - 1} channels and {self.ndim} voxel axes for this network, got "
                 f"{images.shape[1] - 1} and {images.ndim - 2}"
             )
-        if any(size % self.stride for size in images.shape[2:]):
-            raise ValueError(
-                f"images: every voxel axis must be a multiple of {self.stride} for this network, "
-                f"got {tuple(images.shape[2:])}"
-            )
+        check_halvings(self.widths, images.shape[2:])
         clean, noise = images[:, :-1], images[:, -1:]
         added, gain = self.levels(clean, noise)[1].chunk(2, dim=1)
         return added + gain * clean
@@ -138,7 +149,7 @@ class _Level(nn.Module):
     def __init__(self, in_channels: int, widths: Sequence[int], ndim: int, out: int) -> None:
         super().__init__()
         width = widths[0]
-        self.head = _CONV[ndim](width, out, kernel_size=1)
+        self.head = _CONV[ndim](width + 1, out, kernel_size=1)
         self.before = _Convolutions(in_channels + 1, width, ndim)
         self.coarser: _Level | None = None
         if len(widths) > 1:
@@ -153,11 +164,11 @@ class _Level(nn.Module):
         """Features (B, width, *S) and output (B, out, *S) from (B, in_channels, *S) and unit noise (B, 1, *S)."""
         here = self.before(torch.cat([features, noise], dim=1))
         if self.coarser is None:
-            return here, self.head(here)
+            return here, self.head(torch.cat([here, noise], dim=1))
         # The mean of 2**ndim independent voxels, back at unit variance.
         coarse, output = self.coarser(self.pool(here), self.gain * self.pool(noise))
         found = self.after(torch.cat([here, self.doubled(self.up(coarse))], dim=1))
-        return found, self.head(found) + self.doubled(output)
+        return found, self.head(torch.cat([found, noise], dim=1)) + self.doubled(output)
 
 
 @final
@@ -200,8 +211,8 @@ def _initialise(network: _UNet, generator: torch.Generator | None) -> None:
             module.weight.normal_(0.0, math.sqrt(gain / module.weight[0].numel()), generator=generator)
             if module.bias is not None:
                 module.bias.zero_()
-    for module in network.modules():
-        if isinstance(module, _Level):
-            of_a, of_b = module.head.weight.chunk(2)
-            of_a.zero_()
-            of_b.normal_(0.0, _START, generator=generator)
+    levels: list[_Level] = [module for module in network.modules() if isinstance(module, _Level)]
+    for halvings, level in enumerate(reversed(levels)):  # from the coarsest
+        level.head.weight.zero_()
+        of_b = level.head.weight.chunk(2)[1]
+        of_b[:, -1] = _START / 2**halvings

@@ -12,7 +12,7 @@ from metasynth.errors import DataError, ShapeError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.training.comparison_settings import ComparisonConfig
-from metasynth.training.prepared import PreparedData
+from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.recovery import SPLIT
 from metasynth.training.study import StudyContext
 
@@ -117,6 +117,8 @@ def check_caches(
         cache = stack.enter_context(Cache(data))
         opened = {name: stack.enter_context(Cache(path)) for name, path in others.items()}
         _check_images(cache, config)
+        if any(name.startswith("nonparametric") for name in config.methods):
+            check_network(cache, config.learned.network, "learned.network")
         for name, other in opened.items():
             if name != LABELS:
                 _check_images(other, config)

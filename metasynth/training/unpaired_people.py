@@ -9,7 +9,7 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.errors import DataError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.training.comparison_data import Cohorts, check_caches, gather
-from metasynth.training.prepared import PreparedData
+from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.recovery import SPLIT
 from metasynth.training.study import StudyContext
 from metasynth.training.unpaired_models import VARIANTS
@@ -47,7 +47,7 @@ def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) ->
     ------
     DataError
         As `metasynth.training.comparison_data.check_caches`; if ``people.scans`` asks for more subjects than there are,
-        or images cannot be halved as often as the discriminator does.
+        or images cannot be halved as often as the discriminator or the generator's network does.
     """
     prepared = check_caches(settings.comparison(), data, labels)
     with Cache(data, check_values=False) as cache:  # checked before
@@ -60,6 +60,8 @@ def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) ->
                 f"{data}: images of {' x '.join(map(str, cache.shape))} cannot be halved {halvings} times, as "
                 f"discriminator.widths of {halvings + 1} numbers asks for"
             )
+        if any(name.endswith("network") or name == "nonparametric" for name in settings.methods):
+            check_network(cache, settings.generator.network, "generator.network")
     return prepared
 
 

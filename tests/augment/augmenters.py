@@ -18,9 +18,9 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def network(ndim: int, channels: int = 1) -> torch.nn.Module:
+def network(ndim: int, channels: int = 1, widths: tuple[int, ...] = (2, 3)) -> torch.nn.Module:
     """A residual U-Net whose finest head has left its start."""
-    made: Any = residual_unet(channels, ndim, widths=(2, 3), generator=seeded(0))
+    made: Any = residual_unet(channels, ndim, widths, generator=seeded(0))
     with torch.no_grad():
         made.levels.head.weight.normal_(0.0, 0.5, generator=seeded(1))
     return made

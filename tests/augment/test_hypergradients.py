@@ -109,13 +109,20 @@ def test_every_strategy_gives_the_same(name: str, strategy: str) -> None:
     assert error < 1e-4 * expected.norm()
 
 
-def test_every_layer_of_a_new_network_has_a_hypergradient() -> None:
+def test_every_layer_of_a_network_has_a_hypergradient_once_its_heads_have_moved() -> None:
     augmenter = ResidualNetwork(residual_unet(widths=(2, 3), generator=seeded(0))).double()
     model = segmenter()
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
     preflight(PROBLEM, model, optimiser, augmenter, example(augmenter, 0), example(augmenter, 99))
+    sizes = {name: parameter.numel() for name, parameter in augmenter.named_parameters()}
     found, _ = computed(augmenter, Mixed())
-    assert all(part.any() for part in found.split([parameter.numel() for parameter in augmenter.parameters()]))
+    parts = dict(zip(sizes, found.split(list(sizes.values())), strict=True))
+    assert all(part.any() == (".head." in name) for name, part in parts.items())
+    with torch.no_grad():
+        for parameter, part in zip(augmenter.parameters(), parts.values(), strict=True):
+            parameter -= 1e-3 * part.sign().view_as(parameter)  # the first step of Adam
+    moved, _ = computed(augmenter, Mixed())
+    assert all(part.any() for part in moved.split(list(sizes.values())))
 
 
 def test_the_amplitude_of_a_random_change_has_no_mean_hypergradient_at_zero() -> None:

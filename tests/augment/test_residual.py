@@ -17,14 +17,17 @@ def test_residual_is_added_and_has_one_channel_of_noise(ndim: int, channels: int
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_starts_as_a_small_random_gain(ndim: int) -> None:
-    augmenter = ResidualNetwork(residual_unet(ndim=ndim, generator=seeded(0)))
-    images = torch.full((64, 1, *[16] * ndim), 0.8)
-    gain = augmenter(images, augmenter.draw(images, seeded(2))) / images
-    assert 0.8 < gain.mean().item() < 1.25
-    assert 0.01 < gain.std(dim=0).mean().item() < 0.3
-    nothing = torch.zeros_like(images)
-    assert torch.equal(augmenter(nothing, augmenter.draw(nothing, seeded(2))), nothing)
+def test_starts_as_fields_that_are_weaker_the_finer_they_are(ndim: int) -> None:
+    augmenter = ResidualNetwork(residual_unet(2, ndim, (2, 3, 4), seeded(0)))
+    images = torch.rand(2, 2, *[8] * ndim, generator=seeded(1))
+    draws = augmenter.draw(images, seeded(2))
+    pool = {2: nn.functional.avg_pool2d, 3: nn.functional.avg_pool3d}[ndim]
+    doubled = {"scale_factor": 2, "mode": {2: "bilinear", 3: "trilinear"}[ndim]}
+    half = 2 ** (ndim / 2) * pool(draws, 2)
+    quarter = 2 ** (ndim / 2) * pool(half, 2)
+    field = nn.functional.interpolate(0.1 * quarter, **doubled)
+    field = nn.functional.interpolate(field + 0.05 * half, **doubled) + 0.025 * draws
+    assert torch.allclose(augmenter(images, draws), images * (1 + field), atol=1e-5)
 
 
 def test_noise_changes_the_residual() -> None:
@@ -66,7 +69,7 @@ def test_initial_features_neither_vanish_nor_explode() -> None:
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_the_residual_has_no_checkerboard(ndim: int) -> None:
-    made = residual_unet(ndim=ndim, widths=(3, 4), generator=seeded(0))
+    made = network(ndim, widths=(3, 4))
     residual = made(torch.full((1, 2, *[28] * ndim), 0.5))
     inner = residual[(..., *[slice(12, -12)] * ndim)]  # where borders are not seen
     assert inner.std() < 1e-5 * residual.std()
@@ -106,7 +109,7 @@ def test_weights_follow_the_generator_and_leave_the_global_stream_alone() -> Non
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ((1, 1, 8, 6), r"^images: every voxel axis must be a multiple of 4 for this network, got \(8, 6\)$"),
+        ((1, 1, 8, 6), r"^images of 8 x 6 cannot be halved 2 times; expected sizes divisible by 4 for an augmenting "),
         ((1, 2, 8, 8), r"^images: must have 1 channels and 2 voxel axes for this network, got 2 and 2$"),
         ((1, 1, 8, 8, 8), r"^images: must have 1 channels and 2 voxel axes for this network, got 1 and 3$"),
     ],

@@ -126,8 +126,8 @@ def test_images_that_do_not_fit_the_network_are_told_before_the_run(tmp_path, ca
     command[1] = "inu"
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
-    expected = "expected sizes divisible by 32 for a network of 6 levels (network), got 16 x 16"
-    assert done.output.splitlines()[-1] == f"Error: {cache}: {expected}"
+    expected = "images of 16 x 16 cannot be halved 5 times; expected sizes divisible by 32 for an augmenting network of"
+    assert done.output.splitlines()[-1] == f"Error: {cache}: {expected} 6 levels (network)"
     assert not (tmp_path / "run").exists()
 
 

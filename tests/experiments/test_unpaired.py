@@ -155,6 +155,11 @@ def test_label_maps_of_other_people(tmp_path, cache):
         ({"people__scans": "5"}, DataError, "asks for 5 subjects; there are 5 training subjects, of which at least 1"),
         ({"people__test": "5"}, DataError, "real.h5"),
         ({"discriminator__widths": "2,2,2,2,2,2"}, DataError, "16 x 16 cannot be halved 5 times"),
+        (
+            {"methods": "nonparametric", "generator__network": "2,2,2,2,2,2"},
+            DataError,
+            r"5 times; .*generator\.network",
+        ),
     ],
 )
 def test_refused_in_one_line_before_there_is_a_folder(tmp_path, cache, settings, error, message):

@@ -14,7 +14,7 @@ from tiny_noise import make_cache
 from metasynth.data.cache import Cache
 from metasynth.errors import DataError
 from metasynth.training.comparison_data import check_caches, gather
-from metasynth.training.comparison_settings import ComparisonConfig, SubjectSettings, TestCache
+from metasynth.training.comparison_settings import AugmenterSettings, ComparisonConfig, SubjectSettings, TestCache
 from metasynth.training.manifest import make_manifest
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
@@ -139,6 +139,10 @@ def test_what_is_missing(tmp_path, caches):
         check_caches(CONFIG, plain)
     with pytest.raises(DataError, match="cannot be halved 5 times; expected sizes divisible by 32"):
         check_caches(replace(CONFIG, segmenter=SegmenterSettings(widths=(2,) * 6)), caches["data"])
+    deep = replace(CONFIG, learned=AugmenterSettings(network=(2,) * 6))
+    check_caches(replace(deep, methods=("parametric_fixed",)), caches["data"])
+    with pytest.raises(DataError, match=r"\.h5: images of 16 x 16 cannot be halved 5 times; .* \(learned\.network\)$"):
+        check_caches(replace(deep, methods=("parametric_fixed", "nonparametric_varying")), caches["data"])
     with pytest.raises(DataError, match=r"asks for 7 training subjects; 6 of 10 are left beside 2 .* and 2 for tests"):
         check_caches(replace(CONFIG, subjects=SubjectSettings((7,))), caches["data"])
     with pytest.raises(DataError, match="rotation must be 0 to 4"):
