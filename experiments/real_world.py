@@ -40,7 +40,7 @@ class RealWorldConfig(ComparisonConfig):
 PAPER = RealWorldConfig(cohort="mprage-young-192", **SIZES["paper"])
 # The paper's Table 8 has nnU-Net as backbone: its own network and its loss, without deep supervision.
 NNUNET = SegmenterSettings(widths=(32, 64, 128, 256, 512, 512), lr=1e-3, batch_size=64, steps=9000, network="nnunet")
-# What is left is meant to end in 20 minutes on two cores: by the times of its stages, not timed as a whole.
+# What is left ends in 17 minutes on two cores (docs/comparison.md).
 _LEFT_OUT = ("supervised_all", "clustered", "optimised", "parametric_varying", "nonparametric_varying")
 QUICK = tuple(name for name in METHODS if name not in _LEFT_OUT)
 PRESETS = {
