@@ -207,9 +207,9 @@ def _summary(learned: list[dict[str, Any]], config: dict[str, Any]) -> list[str]
         )
     else:
         what = (
-            "The images were changed by a network on the image and a channel of noise, which hardly did so at first, "
-            f"and had noise of random amplitude added, whose sigma started at {config['start']:g} (it stands for "
-            "what the network leaves to be added, and is not to be compared with the preset)"
+            "The images were changed by a network on the image and a channel of noise, which began as weak random "
+            f"fields, and had noise of random amplitude added, whose sigma started at {config['start']:g} (it stands "
+            "for what the network leaves to be added, and is not to be compared with the preset)"
         )
     return [
         f"A segmenter was trained on synthetic images for {config['segmenter']['steps']} steps. {what}. All of it was "

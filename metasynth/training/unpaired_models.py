@@ -21,6 +21,9 @@ VARIANTS = ("parametric", "nonparametric", "intensities", "intensities_network")
 """Generators: random contrasts with learned fields and noise, or with a learned network and noise; learned contrasts
 with learned fields and noise, without and with a learned network."""
 
+WITH_NETWORK = ("nonparametric", "intensities_network")
+"""Those of `VARIANTS` that have an augmenting network."""
+
 
 @dataclass(frozen=True)
 class DiscriminatorSettings:
@@ -144,7 +147,7 @@ class GeneratorSettings:
         if variant.startswith("intensities"):
             contrast = ClassIntensities(n_classes, ndim, self.mean, self.spread, self.texture, self.blur, self.grain)
         parts: list[Augmenter[Any]] = []
-        if variant.endswith("network") or variant == "nonparametric":
+        if variant in WITH_NETWORK:
             network = residual_unet(ndim=ndim, widths=self.network, generator=generator_for(seed, "augmenter"))
             parts.append(ResidualNetwork(network))
         if variant != "nonparametric":

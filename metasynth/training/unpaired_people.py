@@ -12,7 +12,7 @@ from metasynth.training.comparison_data import Cohorts, check_caches, gather
 from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.recovery import SPLIT
 from metasynth.training.study import StudyContext
-from metasynth.training.unpaired_models import VARIANTS
+from metasynth.training.unpaired_models import VARIANTS, WITH_NETWORK
 from metasynth.training.unpaired_settings import UnpairedSettings
 
 
@@ -60,7 +60,7 @@ def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) ->
                 f"{data}: images of {' x '.join(map(str, cache.shape))} cannot be halved {halvings} times, as "
                 f"discriminator.widths of {halvings + 1} numbers asks for"
             )
-        if any(name.endswith("network") or name == "nonparametric" for name in settings.methods):
+        if set(settings.methods) & set(WITH_NETWORK):
             check_network(cache, settings.generator.network, "generator.network")
     return prepared
 

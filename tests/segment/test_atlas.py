@@ -78,7 +78,7 @@ def test_a_known_warp_is_recovered() -> None:
     prior, picture = atlas(LARGE), image(truth, sd=0.25)  # so noisy that the atlas matters
     settings = replace(FLAT, stiffness=Stiffness(0.1, 10.0))
     affine, bent_too = (fit(prior, picture, settings=settings.up_to(kind)) for kind in ("affine", "deformable"))
-    assert dice(bent_too.labels, truth) > dice(affine.labels, truth) + 0.05
+    assert dice(bent_too.labels, truth) > dice(affine.labels, truth) + 0.065
     mask = torch.from_numpy(truth > 0)
     points = SPACING * (mask.nonzero().double() - (torch.tensor(LARGE) - 1) / 2)
     expected = torch.from_numpy(bent(points.T.numpy())).T
