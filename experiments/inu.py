@@ -88,6 +88,9 @@ class InuConfig(RecoveryConfig):
         return KnownBias(self.c, self.nodes)
 
 
+_OUTER = replace(MATCHED, batch_size=32)
+
+
 def _sized(preset: str, **settings: Any) -> InuConfig:
     """The sizes that recovery studies share, for parameters that a hypergradient says less about than about noise.
 
@@ -98,16 +101,21 @@ def _sized(preset: str, **settings: Any) -> InuConfig:
     """
     config = InuConfig(**SIZES[preset], **settings)
     segmenter = replace(config.segmenter, norm="none", lr=2e-3)
-    return replace(config, segmenter=segmenter, outer=replace(MATCHED, batch_size=32))
+    return replace(config, segmenter=segmenter, outer=_OUTER)
 
 
 QUICK = _sized("quick", sigma=LEVELS[1:2])
 PRESETS = {
     "quick": QUICK,
-    # A network's sigma stands for what it leaves to be added: there is none to be found, and a small one costs the
-    # segmenter the least until the network has learned something. At higher rates its many weights wander, and the
-    # segmenter pays for it (docs/recovery.md).
-    "nonparametric": replace(QUICK, augmenter="nonparametric", start=0.1, outer=replace(QUICK.outer, network_lr=3e-4)),
+    # A network has no exponents that a normalisation could drive up, and its segmenter learns the better with one. It
+    # does so too when its images begin nearly clean, and its weights, which are many, move slowly (docs/recovery.md).
+    "nonparametric": InuConfig(
+        **SIZES["quick"],
+        sigma=QUICK.sigma,
+        start=0.02,
+        augmenter="nonparametric",
+        outer=replace(_OUTER, network_lr=3e-4),
+    ),
     "standard": _sized("standard"),
     "paper": InuConfig(**SIZES["paper"]),
 }
