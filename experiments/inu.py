@@ -108,7 +108,7 @@ QUICK = _sized("quick", sigma=LEVELS[1:2])
 PRESETS = {
     "quick": QUICK,
     # A network has no exponents that a normalisation could drive up, and its segmenter learns the better with one. It
-    # does so too when its images begin nearly clean, and its weights, which are many, move slowly (docs/recovery.md).
+    # does so too when its images begin with little noise, and its many weights move slowly (docs/recovery.md).
     "nonparametric": InuConfig(
         **SIZES["quick"],
         sigma=QUICK.sigma,
