@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from metasynth.data_prep.prepare import Options
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, Frame, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
 
+from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
@@ -195,7 +195,7 @@ def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
         axis="volume" if options.volumes else options.axis,
         orientation=GROWS_TO[options.axis] + plane if options.volumes else plane,
         source=job.source,
-        created_by=f"metasynth {version('metasynth')} {job.command}",
+        created_by=f"metasynth {__version__} {job.command}",
     )
 
 
