@@ -9,11 +9,16 @@ from metasynth.errors import MetasynthError, RunError
 
 
 def write_atomically(
-    path: Path, data: bytes | memoryview, *, failure: type[MetasynthError] = RunError, make_folder: bool = True
+    path: Path,
+    data: bytes | memoryview,
+    *,
+    failure: type[MetasynthError] = RunError,
+    make_folder: bool = True,
+    what: str = "",
 ) -> None:
     """Write ``data`` under a temporary name in the same folder, flush it to the disk, rename it to ``path``.
 
-    A folder that is missing is made, unless ``make_folder`` is false.
+    A folder that is missing is made, unless ``make_folder`` is false. ``what`` names the file in the message.
 
     Raises:
         failure: the file could not be written (full disk, no permission, ...), in one line; what was at ``path``
@@ -33,7 +38,8 @@ def write_atomically(
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise failure(f"{path}: cannot be written: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise failure(f"{path}: {f'{what} ' if what else ''}cannot be written: {reason}") from error
         raise
     _sync_folder(path.parent)
 
