@@ -5,7 +5,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from metasynth.errors import MetasynthError, RunError
+from metasynth.errors import DataError, MetasynthError, RunError
 
 
 def write_atomically(
@@ -42,6 +42,21 @@ def write_atomically(
             raise failure(f"{path}: {f'{what} ' if what else ''}cannot be written: {reason}") from error
         raise
     _sync_folder(path.parent)
+
+
+def place_inside(folder: Path, name: str) -> Path:
+    """The place of a file in a folder, or one below it; for names that come from a file that others may have made.
+
+    Raises:
+        DataError: the name, or a link on its way, leads out of the folder.
+
+    """
+    parts = name.split("/")
+    plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
+    place = folder / name if plain else None
+    if place is None or not place.parent.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{folder}: the name {name!r} must not lead out of the folder; expected plain names and '/'")
+    return place
 
 
 def is_leftover(name: str) -> bool:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from metasynth.errors import UsageError
 
@@ -83,6 +84,17 @@ def is_picture(path: Path) -> bool:
     """Whether a file is a PNG that is marked as one of this program."""
     head = first_bytes(path, 1024)
     return head.startswith(PNG) and f"tEXtSoftware\0{SOFTWARE}".encode() in head
+
+
+def csv_cell(value: Any) -> Any:
+    """A value for a table: text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def first_bytes(path: Path, count: int) -> bytes:

@@ -28,6 +28,13 @@ def made(tmp_path_factory) -> Path:
         save(folder / "labels" / f"s{seed}.nii.gz", ids)
         save(folder / "masks" / f"s{seed}.nii.gz", (ids > 0).astype(np.uint8))
     save_random(folder / "m.pt")
+    (folder / "volumes.csv").write_text("name,dark,medium,bright\ns0,1,2,3\n")
+    (folder / "scores.csv").write_text(
+        "subject,class,dice,hd95_mm,volume_ml,reference_ml,volume_error_percent\ns0,dark,1,0,1,1,0\n"
+    )
+    for name in ("user/posteriors/s0.nii.gz", "drawn/qc/s0.png", "user/qc/scores.csv"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"mine")
     make(folder / "c.h5")
     (folder / "mine").mkdir()
     (folder / "folder.h5").mkdir()
@@ -66,6 +73,9 @@ def content(folder: Path) -> dict[str, object]:
 
 
 LABELS = ["prep", "labels", "labels", "--jobs", "1"]
+PREDICT = ["predict", "m.pt", "scans", "--stripped", "--device", "cpu", "--threads", "1", "--quiet"]
+EVALUATE = ["evaluate", "labels", "labels", "--quiet"]
+NOT_OURS = "is there and is no {} that metasynth wrote; give another name"
 CLASHES = {
     "cache over text": ([*LABELS, "--out", "mine.txt"], "--out mine.txt: expected a name that ends in .h5 or .hdf5"),
     "cache named as a picture": ([*LABELS, "--out", "x.png"], "--out x.png: expected a name that ends in .h5 or .hdf5"),
@@ -136,6 +146,95 @@ CLASHES = {
         ["inspect", "c.h5", "--montage", "fifo.png", "--overwrite"],
         "--montage fifo.png: is there and is no picture that metasynth wrote; give another name",
     ),
+    "volumes over a scan": (
+        [*PREDICT, "--out", "o", "--volumes", "scans/s0.nii.gz", "--overwrite"],
+        "--volumes scans/s0.nii.gz: expected a name that ends in .csv, for a table of volumes",
+    ),
+    "volumes over the model": (
+        [*PREDICT, "--out", "o", "--volumes", "m.pt", "--overwrite"],
+        "--volumes m.pt: expected a name that ends in .csv, for a table of volumes",
+    ),
+    "volumes over a link to a mask": (
+        [*PREDICT, "--mask", "labels", "--out", "o", "--volumes", "soft.csv", "--overwrite"],
+        "--volumes soft.csv: is the input labels/s0.nii.gz; give another name",
+    ),
+    "volumes over a user's": (
+        [*PREDICT, "--out", "o", "--volumes", "mine/mine.csv", "--overwrite"],
+        f"--volumes mine/mine.csv: {NOT_OURS.format('table of volumes')}",
+    ),
+    "volumes over another table of ours": (
+        [*PREDICT, "--out", "o", "--volumes", "scores.csv", "--overwrite"],
+        f"--volumes scores.csv: {NOT_OURS.format('table of volumes')}",
+    ),
+    "volumes over those of another folder": (
+        [*PREDICT, "--out", "o", "--volumes", "volumes.csv"],
+        "--volumes volumes.csv: exists already; give another name or --overwrite",
+    ),
+    "volumes below a file": (
+        [*PREDICT, "--out", "o", "--volumes", "mine.txt/v.csv"],
+        "--volumes mine.txt/v.csv: mine.txt is no folder; give another name",
+    ),
+    "label maps among the scans": (
+        [*PREDICT, "--out", "./masks/../scans"],
+        "--out masks/../scans: is where the input scans/s0.nii.gz lies; give another folder",
+    ),
+    "label maps among the masks": (
+        [*PREDICT, "--mask", "masks", "--out", "masks", "--overwrite"],
+        "--out masks: is where the input masks/s0.nii.gz lies; give another folder",
+    ),
+    "label maps over a user's": (
+        [*PREDICT, "--out", "labels", "--overwrite"],
+        f"--out labels: labels/s0.nii.gz {NOT_OURS.format('label map')}",
+    ),
+    "posteriors over a user's": (
+        [*PREDICT, "--out", "user", "--posteriors", "--overwrite"],
+        f"--out user: user/posteriors/s0.nii.gz {NOT_OURS.format('label map')}",
+    ),
+    "pictures over a user's": (
+        [*PREDICT, "--out", "drawn", "--qc", "--overwrite"],
+        f"--out drawn: drawn/qc/s0.png {NOT_OURS.format('picture')}",
+    ),
+    "certainties over a user's": (
+        [*PREDICT, "--out", "user", "--qc", "--overwrite"],
+        f"--out user: user/qc/scores.csv {NOT_OURS.format('table of scores')}",
+    ),
+    "label maps into a file": ([*PREDICT, "--out", "mine.txt"], "--out mine.txt: is no folder; give another name"),
+    "scores over a reference": (
+        [*EVALUATE, "--out", "labels/s0.nii.gz", "--overwrite"],
+        "--out labels/s0.nii.gz: expected a name that ends in .csv, for a table of scores",
+    ),
+    "scores over a link to one": (
+        [*EVALUATE, "--out", "soft.csv", "--overwrite"],
+        "--out soft.csv: is the input labels/s0.nii.gz; give another name",
+    ),
+    "scores over the mapping": (
+        [*EVALUATE, "--out", "map.csv", "--mapping", "map.csv", "--overwrite"],
+        "--out map.csv: is the input; give another name",
+    ),
+    "scores over a user's": (
+        [*EVALUATE, "--out", "mine/mine.csv", "--overwrite"],
+        f"--out mine/mine.csv: {NOT_OURS.format('table of scores')}",
+    ),
+    "scores over another table of ours": (
+        [*EVALUATE, "--out", "volumes.csv", "--overwrite"],
+        f"--out volumes.csv: {NOT_OURS.format('table of scores')}",
+    ),
+    "scores unasked": (
+        [*EVALUATE, "--out", "scores.csv"],
+        "--out scores.csv: exists already; give another name or --overwrite",
+    ),
+    "a run into a user's folder": (
+        ["run", "noise", "--out", "mine"],
+        "mine: is not empty (it holds mine.csv); give another --out",
+    ),
+    "a run into a file": (
+        ["run", "noise", "--out", "mine.txt"],
+        "mine.txt: cannot hold a run: a file is in the way; give another --out",
+    ),
+    "a grid into a user's folder": (
+        ["run", "noise", "--seeds", "2", "--out", "mine"],
+        "mine: is not empty (it holds mine.csv); give another --out",
+    ),
     "montage without a folder": (
         ["inspect", "c.h5", "--montage", "no/m.png"],
         "--montage no/m.png: the folder no does not exist",
@@ -150,8 +249,9 @@ def test_what_must_not_be_replaced_is_not(cli, case):
     result = cli(*arguments)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith(f"Error: {line}")
+    said = [text for text in result.stderr.splitlines() if not text.startswith(("Run folder: ", "Model: "))]
+    assert len(said) == 1
+    assert said[0].startswith(f"Error: {line}")
     assert content(Path()) == before
 
 

@@ -117,9 +117,9 @@ def load_experiment(name: str) -> Experiment:
         raise UsageError(f"unknown experiment {name!r}: {hint}{every}")
     try:
         experiment = found[name].load()
-    except MetasynthError:
+    except (MetasynthError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a module that ends its process must not end this one
         reason = f"{type(error).__name__}: {error}"
         raise RunError(f"experiment {name!r} ({found[name].value}) cannot be loaded: {reason}") from error
     if not isinstance(experiment, Experiment):
