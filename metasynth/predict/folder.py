@@ -15,59 +15,14 @@ import torch
 from metasynth.data_prep.sources import Scan, Sources, find_files, name_files, with_files
 from metasynth.data_prep.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
-from metasynth.outputs import Kind, Output, check_outputs, csv_cell, is_picture, same_file
-from metasynth.predict.files import (
-    digest_of,
-    is_label_map,
-    output_suffix,
-    read_label_map,
-    voxel_volume_ml,
-    write_like,
-)
+from metasynth.outputs import csv_cell
+from metasynth.predict.files import digest_of, read_label_map, voxel_volume_ml, write_like
+from metasynth.predict.plan import SCORES, Job, image_of, measured, missing, plan, scored
 from metasynth.predict.qc import write_picture
 from metasynth.predict.record import FolderRecord, origin_of
 from metasynth.predict.scan import check_usable, segment
-from metasynth.predict.tables import read_heading, read_table, write_table
+from metasynth.predict.tables import read_table, write_table
 from metasynth.segment.model_description import TrainedModel
-
-SCORES = "scores.csv"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to make of every scan.
-
-    Attributes:
-        out: The folder.
-        posteriors: Keep the posteriors of all classes.
-        qc: Draw a picture of each scan and note how certain the labels are.
-        overwrite: Make again what is there.
-        device: Where the network runs.
-        volumes: A table of the classes' volumes to write, or None.
-        read: Files that are read beside the scans: the model.
-
-    """
-
-    out: Path
-    posteriors: bool = False
-    qc: bool = False
-    overwrite: bool = False
-    device: str = "cpu"
-    volumes: Path | None = None
-    read: Sequence[Path] = ()
-
-    def label_map(self, scan: Scan) -> Path:
-        """The label map of a scan."""
-        return self.out / (scan.name + output_suffix(_image(scan)))
-
-    def files(self, scan: Scan) -> list[Path]:
-        """All that is made of a scan, the label map last: where it is, the scan is done."""
-        made = []
-        if self.posteriors:
-            made.append(self.out / "posteriors" / self.label_map(scan).name)
-        if self.qc:
-            made.append(self.out / "qc" / f"{scan.name}.png")
-        return [*made, self.label_map(scan)]
 
 
 @dataclass
@@ -130,12 +85,8 @@ def predict_all(
 
     """
     check_usable(model)
-    for scan in sources.scans:
-        for path in scan.files:
-            if same_file(path.parent, job.out):
-                raise UsageError(f"--out {job.out}: is where the input {path} lies; give another folder")
     record = FolderRecord(job.out, model.description, digest)
-    skipped = _plan(record, sources, job, model.description.class_names)
+    skipped = plan(record, sources, job, model.description.class_names)
     record.begin()
     outcome = Outcome(failed=list(sources.left_out))
     for scan in sources.scans:
@@ -158,72 +109,6 @@ def predict_all(
     return outcome
 
 
-def _plan(record: FolderRecord, sources: Sources, job: Job, class_names: Sequence[str]) -> set[str]:
-    """Names of the scans that are done, once nothing that will be written is in the way of anything.
-
-    Raises:
-        UsageError: Something is.
-
-    """
-    if record.model not in (None, record.digest) and not job.overwrite:
-        raise UsageError(f"--out {job.out}: holds label maps of another model; give another folder or --overwrite")
-    ours = Kind("label map", (), lambda path: record.knows(path) or is_label_map(path))
-    picture = Kind("picture", (), lambda path: record.knows(path) or is_picture(path))
-    skipped, outputs = set(), _tables(record, job, class_names)
-    for scan in sources.scans:
-        try:
-            missing = _missing(record, scan, job)
-        except DataError:
-            continue  # it will fail when its turn comes, and nothing of it will be written
-        if not missing:
-            skipped.add(scan.name)
-        for path, difference in missing.items():
-            kind = picture if path.suffix == ".png" else ours
-            replace = job.overwrite or record.is_unfinished(path)
-            taken = f"{difference}; give another folder or --overwrite"
-            outputs.append(Output(f"--out {job.out}: {path}", path, kind, replace, taken=taken))
-    check_outputs(outputs, [*job.read, *(path for scan in sources.scans for path in scan.files)])
-    made = {output.path for output in outputs}
-    kept = [name for name in record.of_other_models() if job.out / name not in made]
-    if kept:
-        raise UsageError(
-            f"--out {job.out}: holds {kept[0]} of another model, which is not made again now; give another folder"
-        )
-    return skipped
-
-
-def _missing(record: FolderRecord, scan: Scan, job: Job) -> dict[Path, str | None]:
-    """The files to be made of a scan, each with how the one that is there differs.
-
-    Raises:
-        DataError: The scan cannot be read.
-
-    """
-    files = job.files(scan)
-    if job.overwrite or not any(path.is_file() for path in files):
-        return dict.fromkeys(files)
-    origin = origin_of(record.digest, scan)
-    differences = {path: record.difference(path, origin) for path in files}
-    return {path: differs for path, differs in differences.items() if differs or not path.is_file()}
-
-
-def _tables(record: FolderRecord, job: Job, class_names: Sequence[str]) -> list[Output]:
-    """The tables that are written; one that these label maps gave before is written anew."""
-    outputs = []
-    if job.qc:
-        path = job.out / "qc" / SCORES
-        # Of another model's scores, which --overwrite replaces, the first two columns are the same.
-        known = 2 if job.overwrite else None
-        kind = Kind("table of scores", (), lambda path: read_heading(path)[:known] == _scored(class_names)[:known])
-        outputs.append(Output(f"--out {job.out}: {path}", path, kind, replace=True))
-    if job.volumes is not None:
-        path = job.volumes
-        kind = Kind("table of volumes", (".csv",), lambda path: read_heading(path) == _measured(class_names))
-        same = path.is_file() and digest_of(path) == record.table
-        outputs.append(Output(f"--volumes {path}:", path, kind, job.overwrite or same))
-    return outputs
-
-
 def _write_volumes(record: FolderRecord, job: Job, scans: Sequence[Scan], class_names: Sequence[str]) -> None:
     """Write the volume in mL of every class but background in the label maps of scans, counted in voxels."""
     assert job.volumes is not None
@@ -232,28 +117,28 @@ def _write_volumes(record: FolderRecord, job: Job, scans: Sequence[Scan], class_
         labels = read_label_map(job.label_map(scan))
         counts = np.bincount(labels.data.ravel(), minlength=len(class_names))
         millilitres = (counts * voxel_volume_ml(labels)).tolist()
-        records.append(dict(zip(_measured(class_names), [scan.name, *millilitres[1:]], strict=False)))
-    write_table(job.volumes, records, _measured(class_names))
+        records.append(dict(zip(measured(class_names), [scan.name, *millilitres[1:]], strict=False)))
+    write_table(job.volumes, records, measured(class_names))
     with record.locked():
         record.note({}, volumes_sha256=digest_of(job.volumes))
 
 
 def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job) -> None:
     origin = origin_of(record.digest, scan)
-    image = read_image(_image(scan))
+    image = read_image(image_of(scan))
     mask = None if scan.mask is None else read_labels(scan.mask)
     found = segment(model, image, mask, device=job.device, keep_posteriors=job.posteriors)
     names = model.description.class_names
-    wanted = _missing(record, scan, job)
+    wanted = missing(record, scan, job)
     paths = job.files(scan)
     with record.locked():
         record.note(dict.fromkeys(wanted))
     if found.posteriors is not None and paths[0] in wanted:
-        write_like(paths[0], found.posteriors, _image(scan))
+        write_like(paths[0], found.posteriors, image_of(scan))
     if job.qc and paths[-2] in wanted:
         write_picture(paths[-2], image, found.labels, names)
     if paths[-1] in wanted:
-        write_like(paths[-1], found.labels, _image(scan))
+        write_like(paths[-1], found.labels, image_of(scan))
     with record.locked():
         if job.qc:
             _note_score(job.out / "qc" / SCORES, scan.name, found.labels, found.certainty, names)
@@ -264,25 +149,10 @@ def _note_score(path: Path, name: str, labels: np.ndarray, certainty: np.ndarray
     """Add a scan to the table of scores, or replace its row: the mean posterior of the label, in all but background."""
     means = [_mean(certainty[labels == k]) for k in range(1, len(class_names))]
     values = [csv_cell(name), _mean(certainty[labels > 0]), *means]
-    record = dict(zip(_scored(class_names), values, strict=True))
+    record = dict(zip(scored(class_names), values, strict=True))
     others = [row for row in read_table(path) if row.keys() == record.keys() and row["name"] != record["name"]]
     write_table(path, sorted([*others, record], key=lambda row: str(row["name"])))
 
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean(dtype=np.float64)) if values.size else None
-
-
-def _scored(class_names: Sequence[str]) -> list[str]:
-    """The heading of the table of scores."""
-    return ["name", "all", *map(csv_cell, class_names[1:])]
-
-
-def _measured(class_names: Sequence[str]) -> list[str]:
-    """The heading of the table of volumes."""
-    return ["name", *map(csv_cell, class_names[1:])]
-
-
-def _image(scan: Scan) -> Path:
-    assert scan.image is not None
-    return scan.image
