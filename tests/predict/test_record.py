@@ -291,3 +291,12 @@ def test_a_record_that_is_no_file(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(UsageError, match=r"^--out .*out: is no folder; give another name$"):
         FolderRecord(tmp_path / "out", describe(), "a")
+
+
+def test_a_name_that_a_spreadsheet_would_calculate(cli):
+    Path("scans/s0.nii.gz").rename("scans/=1+1.nii.gz")
+    for _ in range(2):
+        fine(cli("a.pt", "scans", "--qc", "--volumes", "v.csv", "--overwrite"))
+    for table in (Path("v.csv"), OUT / "qc" / "scores.csv"):
+        with table.open() as file:
+            assert [row["name"] for row in csv.DictReader(file)] == ["'=1+1", "s1", "s2"]
