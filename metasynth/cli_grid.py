@@ -123,7 +123,10 @@ def report_grid(experiment: "Experiment", folder: "GridFolder") -> None:
     """Write the results, tables, figures and page of a grid's finished runs; UsageError if none has finished."""
     from metasynth.report.grid import summarise
     from metasynth.report.html import write_report
+    from metasynth.training.run_files import check_files
 
+    for _, run in folder.finished:
+        check_files(run, experiment.contents)
     folder.collect()
     content = experiment.grid_report(folder) if experiment.grid_report else summarise(folder, experiment.question)
     missing = folder.results["missing"]
