@@ -85,7 +85,7 @@ def entries(required: Mapping[str, Schema], optional: Mapping[str, Schema] = {})
             return (), "an object", value
         missing = [key for key in required if key not in value]
         if missing:
-            return (), f"an entry {missing[0]!r}", sorted(map(str, value))
+            return (), f"an entry {missing[0]!r}", sorted(map(str, value)) or value
         given = {**required, **{key: schema for key, schema in optional.items() if key in value}}
         return _first((key, schema(value[key])) for key, schema in given.items())
 

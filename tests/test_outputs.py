@@ -57,6 +57,7 @@ def cli(made, tmp_path, monkeypatch):
     os.link("c.h5", "hard.png")
     os.link("c.h5", "hard.h5")
     os.symlink("map.csv", "soft.h5")
+    os.symlink("mine", "l.h5.work")
     os.symlink("labels/s0.nii.gz", "soft.csv")
     os.symlink("nowhere", "dangling.png")
     os.mkfifo("fifo.png")
@@ -104,6 +105,11 @@ CLASHES = {
     "work folder": (
         [*LABELS, "--out", "q.h5"],
         "--out q.h5: q.h5.work holds thesis.tex, which metasynth did not write; move it, or give another --out",
+    ),
+    "work link": (
+        [*LABELS, "--out", "l.h5"],
+        "--out l.h5: l.h5.work is no folder; subjects are prepared in a folder of this name: move it, or give another "
+        "--out",
     ),
     "work file": (
         [*LABELS, "--out", "w.h5"],
@@ -226,6 +232,14 @@ CLASHES = {
     "a run into a user's folder": (
         ["run", "noise", "--out", "mine"],
         "mine: is not empty (it holds mine.csv); give another --out",
+    ),
+    "a run over its cache": (
+        ["run", "noise", "--data", "c.h5", "--out", "c.h5"],
+        "c.h5: cannot hold a run: a file is in the way; give another --out",
+    ),
+    "a run below a file": (
+        ["run", "noise", "--out", "mine.txt/run"],
+        "mine.txt/run: cannot hold a run: a file is in the way; give another --out",
     ),
     "a run into a file": (
         ["run", "noise", "--out", "mine.txt"],
