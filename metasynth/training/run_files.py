@@ -4,9 +4,25 @@ A study adds what its own report reads, by the name of the file (``Experiment.co
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from metasynth.errors import DataError
-from metasynth.schema import COUNT, FLAG, NUMBER, TEXT, Schema, entries, expect, json_value, listing, mapping, scalar
+from metasynth.schema import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    TEXT,
+    Problem,
+    Schema,
+    either,
+    entries,
+    expect,
+    json_value,
+    listing,
+    mapping,
+    maybe,
+    scalar,
+)
 from metasynth.training.records import CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFolder
 
 _LAST = 253402300800  # the year 10000, which no date can be in
@@ -31,8 +47,14 @@ RESULT = entries(
         "reference": mapping(json_value),
     }
 )
-SURROUNDINGS = entries({"started": TIME, "resumed": listing(entries({"started": TIME}))})
 RECORDS = listing(mapping(json_value))
+_PLAIN = maybe(either(either(TEXT, FLAG), NUMBER))
+
+
+def _surroundings(value: Any) -> Problem | None:
+    """What is wrong with environment.json: times, and plain values of everything else."""
+    times = entries({"started": TIME, "resumed": listing(entries({"started": TIME}))})(value)
+    return times or mapping(_PLAIN)({key: one for key, one in value.items() if key != "resumed"})
 
 
 def check_manifest(folder: RunFolder) -> None:
@@ -55,7 +77,7 @@ def check_files(folder: RunFolder, contents: Mapping[str, Schema]) -> None:
             raise DataError(
                 f"{folder.path / RESULTS}: {key}: expected {manifest[key]!r}, as in {CONFIG}, got {results[key]!r}"
             )
-    expect(folder.read_json(ENVIRONMENT), SURROUNDINGS, str(folder.path / ENVIRONMENT))
+    expect(folder.read_json(ENVIRONMENT), _surroundings, str(folder.path / ENVIRONMENT))
     for name, schema in {METRICS: RECORDS, **contents}.items():
         read = {CONFIG: manifest, RESULTS: results}
         value = folder.read_metrics() if name == METRICS else read[name] if name in read else folder.read_json(name)

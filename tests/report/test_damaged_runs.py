@@ -127,6 +127,8 @@ CASES = [
     ("environment.json", at("started", "noon"), "started: expected seconds since 1970, got 'noon'"),
     ("environment.json", at("started", 1e20), "started: expected seconds since 1970, got 1e+20"),
     ("environment.json", at("resumed", 3), "resumed: expected a list, got 3"),
+    ("environment.json", at("torch", [2]), "torch: expected a finite number, got [2]"),
+    ("environment.json", at("resumed", [{}]), "resumed.0: expected an entry 'started', got an empty object"),
     ("metrics.jsonl", text(""), "its content: expected a list of at least 1, got an empty list"),
     ("metrics.jsonl", text("3\n"), "line 1: expected a JSON object, got int"),
     ("metrics.jsonl", every_record(lambda r: {**r, "stage": 3}), "0.stage: expected text, got 3"),
