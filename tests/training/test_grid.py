@@ -202,3 +202,8 @@ def test_a_run_is_done_once_it_has_its_page(tmp_path):
     assert (folder.begun(run), folder.done(run)) == (True, False)
     (tmp_path / run.name / "report.html").touch()
     assert folder.done(run)
+
+
+def test_the_name_of_a_run_is_one_plain_name():
+    run = GridRun(0, {"../../x": "../y", "a\0b": "c d"})
+    assert run.name == "seed=0,..-..-x=..-y,a-b=c-d"

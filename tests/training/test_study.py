@@ -2,8 +2,10 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny_study import Stop, Tiny, tiny_experiment
 
+from metasynth.cli import main
 from metasynth.errors import RunError, UsageError
 from metasynth.training import study
 from metasynth.training.device import configure_torch
@@ -20,7 +22,7 @@ class Point:
         self.target = target
 
     def load(self):
-        if isinstance(self.target, Exception):
+        if isinstance(self.target, BaseException):
             raise self.target
         return self.target
 
@@ -165,3 +167,15 @@ def test_an_unfinished_run_has_no_report(tmp_path):
         execute(experiment, tmp_path / "a", device="cpu")
     with pytest.raises(UsageError, match="the run has no results yet; continue it with --resume"):
         write_run_report(experiment, RunFolder.open(tmp_path / "a"))
+
+
+def test_a_module_that_ends_its_process_ends_no_other(monkeypatch):
+    points = {"tiny": Point(tiny_experiment()), "leaves": Point(SystemExit(3))}
+    monkeypatch.setattr(study, "discover_experiments", lambda: points)
+    line = "experiment 'leaves' (package.module:EXPERIMENT) cannot be loaded: SystemExit: 3"
+    with pytest.raises(RunError) as caught:
+        load_experiment("leaves")
+    assert str(caught.value) == line
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 0
+    assert result.stdout == f"tiny: Does it add up? (presets: quick, standard)\nleaves: {line}\n"
