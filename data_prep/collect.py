@@ -19,6 +19,7 @@ from metasynth.data_prep.parts import load_part, prepare_all, spacing_of
 from metasynth.data_prep.prepare import Options
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, Frame, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
+from metasynth.data_prep.units import scaled_note
 
 from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import DataError, UsageError
@@ -159,7 +160,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         shape = job.frame.size or tuple(int(n) for n in np.ceil(field / job.frame.divisor) * job.frame.divisor)
     else:
         shape = job.frame.shape(boxes[:, 1] - boxes[:, 0], item_spacing)
-    labels, images, slice_index, used, notes = [], [], [], [], []
+    labels, images, slice_index, used, notes, scaled = [], [], [], [], [], []
     for scan, box in zip(scans, boxes, strict=True):
         part = load_part(parts[scan.name])
         labels.append(cut(part.labels, box, shape))
@@ -167,6 +168,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
             images.append(cut(part.images, box, shape))
         slice_index.append(part.slice_index)
         used.append((scan.name, len(part.labels)))
+        scaled += [(scan.name, unit) for unit in part.scaled_from]
         lost = np.count_nonzero(part.labels) - np.count_nonzero(labels[-1])
         if lost:
             notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {_by(shape)}")
@@ -180,7 +182,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         slice_index=np.concatenate(slice_index),
         info=_info(job, spacing),
     )
-    report = Report(used, left_out, notes, shape)
+    report = Report(used, left_out, [*scaled_note(scaled), *notes], shape)
     _write_report(report, job)
     return report
 

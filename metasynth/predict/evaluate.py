@@ -2,24 +2,26 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from metasynth.data_prep.labels import LabelMapping, Unknown
 from metasynth.data_prep.sources import Scan, find_files, pair, stem
-from metasynth.data_prep.volumes import Volume, check_affine, same_grid, to_ras
+from metasynth.data_prep.volume_files import Unit, by
+from metasynth.data_prep.volumes import Volume, check_affine, matched, read_labels
 from metasynth.errors import DataError, UsageError
-from metasynth.predict.files import read_label_map, voxel_volume_ml
+from metasynth.predict.files import voxel_volume_ml
 from metasynth.predict.folder import RECORD
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
 
 Record = dict[str, Any]
+MOST_DIGITS = 11  # of an id; more are none
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Classes:
         for part in (part.strip() for part in text.split(",")):
             if self.names is not None and part in self.names:
                 chosen.append(self.names.index(part))
-            elif part.isdigit() and (self.names is None or int(part) < len(self.names)):
+            elif (
+                part.isdecimal() and len(part) < MOST_DIGITS and int(part) < (len(self.names) if self.names else 2**31)
+            ):
                 chosen.append(int(part))
             else:
                 there = "numbers" if self.names is None else f"numbers or names of {', '.join(self.names)}"
@@ -96,7 +100,51 @@ def find_pairs(predictions: str, references: str) -> tuple[list[Scan], list[Path
     return scans, [path for paths in found for path in paths if path not in used]
 
 
-def score(scan: Scan, classes: Classes) -> list[Record]:
+@dataclass
+class Evaluation:
+    """What became of the pairs.
+
+    Attributes:
+        records: See `score`.
+        failed: (name, reason).
+        scaled: (name, unit) of those whose affines were in another unit than mm, as only their headers said.
+
+    """
+
+    records: list[Record] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    scaled: list[tuple[str, Unit]] = field(default_factory=list)
+
+
+def score_all(
+    scans: Sequence[Scan], classes: Classes, unit: Unit | None = None, progress: Callable[[], None] | None = None
+) -> Evaluation:
+    """Score every pair; one that cannot be is named, the others go on.
+
+    Args:
+        scans: As `find_pairs` gives them.
+        classes: What is scored.
+        unit: What the affines of all files are in; None takes what their headers say.
+        progress: Called after every pair.
+
+    """
+    found = Evaluation()
+    for scan in scans:
+        try:
+            volumes = _read(scan, unit)
+            found.records += _score(scan.name, *volumes, classes)
+            units = {volume.scaled_from for volume in volumes}
+            found.scaled += [(scan.name, scaled) for scaled in units if scaled is not None]
+        except DataError as error:
+            found.failed.append((scan.name, str(error)))
+        except MemoryError:
+            found.failed.append((scan.name, f"{scan.image}: is too large for the memory there is"))
+        if progress is not None:
+            progress()
+    return found
+
+
+def score(scan: Scan, classes: Classes, unit: Unit | None = None) -> list[Record]:
     """Dice, 95 % surface distance and volumes of one label map, a record a class.
 
     Returns:
@@ -107,29 +155,44 @@ def score(scan: Scan, classes: Classes) -> list[Record]:
         DataError: A file cannot be read, the grids differ, or a label is none of the classes.
 
     """
+    return _score(scan.name, *_read(scan, unit), classes)
+
+
+def _read(scan: Scan, unit: Unit | None) -> tuple[Volume, Volume]:
+    """Label map and reference on the label map's grid."""
     assert scan.image is not None
     assert scan.labels is not None
-    found, truth = (read_label_map(path) for path in (scan.image, scan.labels))
+    found, truth = (read_labels(path, unit, empty=True) for path in (scan.image, scan.labels))
     for volume in (found, truth):
         check_affine(volume, allow_shear=True)
-    found, truth = to_ras(found), to_ras(truth)
-    if not same_grid(found, truth):
+    turned = matched(truth, found)
+    if turned is None:
         raise DataError(
-            f"{found.where} and {truth.where}: must have the same voxels, got shapes {_by(found)} and {_by(truth)} or "
-            "other affines"
+            f"{found.where} and {truth.where}: must have the same voxels, got shapes {by(found.data.shape)} and "
+            f"{by(truth.data.shape)} or other affines"
         )
+    return found, turned
+
+
+def _score(subject: str, found: Volume, truth: Volume, classes: Classes) -> list[Record]:
     predicted, true = _in_classes(found, None, classes), _in_classes(truth, classes.mapping, classes)
-    top = 1 + max(int(predicted.max()), int(true.max()), *(classes.chosen or (1,)))
-    n = len(classes.names) if classes.names else top
-    counts = DiceAccumulator(n, 1)
-    as_batch = [torch.from_numpy(labels)[None] for labels in (predicted, true)]
+    # Ids of label maps without names may be of any size; they are counted by their places among those that are there.
+    ids = np.arange(len(classes.names)) if classes.names else _present(predicted, true, classes.chosen or ())
+    if not classes.names:
+        predicted, true = (np.searchsorted(ids, labels) for labels in (predicted, true))
+    counts = DiceAccumulator(max(2, len(ids)), 1)
+    as_batch = [torch.from_numpy(np.ascontiguousarray(labels))[None] for labels in (predicted, true)]
     counts.update(as_batch[0], as_batch[1], torch.zeros(1, dtype=torch.int64))
     dice = counts.result()[0]
-    chosen = classes.chosen
-    if chosen is None:
-        chosen = tuple(k for k in range(1, n) if classes.names or not math.isnan(dice[k]))
+    chosen = range(1, len(ids)) if classes.chosen is None else np.searchsorted(ids, classes.chosen).tolist()
+    names = classes.names or tuple(map(str, ids))
     voxel = voxel_volume_ml(found)
-    return [_record(scan.name, k, classes, predicted == k, true == k, float(dice[k]), found, voxel) for k in chosen]
+    return [_record(subject, names[k], predicted == k, true == k, float(dice[k]), found, voxel) for k in chosen]
+
+
+def _present(*labels: ArrayLike) -> NDArray[np.int64]:
+    """0 and all ids that occur, increasing."""
+    return np.unique(np.concatenate([[0], *(np.unique(np.asarray(ids, dtype=np.int64)) for ids in labels)]))
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> list[Record]:
@@ -172,8 +235,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _record(
     subject: str,
-    k: int,
-    classes: Classes,
+    name: str,
     predicted: NDArray[np.bool_],
     true: NDArray[np.bool_],
     dice: float,
@@ -183,7 +245,7 @@ def _record(
     volume, reference = voxel * int(predicted.sum()), voxel * int(true.sum())
     return {
         "subject": subject,
-        "class": classes.names[k] if classes.names else str(k),
+        "class": name,
         "dice": dice,
         "hd95_mm": hausdorff_distance(predicted, true, grid.spacing.tolist()),
         "volume_ml": volume,
@@ -201,8 +263,4 @@ def _in_classes(volume: Volume, mapping: LabelMapping | None, classes: Classes) 
             f"{volume.where}: holds label {top}; the classes are 0 to {len(classes.names) - 1} "
             f"({', '.join(classes.names)}); --mapping merges a reference's labels"
         )
-    return np.ascontiguousarray(volume.data)
-
-
-def _by(volume: Volume) -> str:
-    return " x ".join(map(str, volume.data.shape))
+    return volume.data

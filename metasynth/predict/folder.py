@@ -5,6 +5,7 @@ The folder holds a label map a scan, called as the scan; `posteriors/` and `qc/`
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 
 from metasynth.data_prep.sources import Scan, Sources, find_files, name_files, with_files
+from metasynth.data_prep.volume_files import Unit
 from metasynth.data_prep.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
-from metasynth.predict.files import output_suffix, read_label_map, voxel_volume_ml, write_like
+from metasynth.predict.files import output_suffix, voxel_volume_ml, write_like
 from metasynth.predict.qc import write_picture
 from metasynth.predict.scan import check_usable, segment
 from metasynth.predict.tables import read_table, write_table
@@ -37,6 +39,7 @@ class Job:
         qc: Draw a picture of each scan and note how certain the labels are.
         overwrite: Make again what is there.
         device: Where the network runs.
+        unit: What the affines of all files are in; None takes what their headers say.
 
     """
 
@@ -45,6 +48,7 @@ class Job:
     qc: bool = False
     overwrite: bool = False
     device: str = "cpu"
+    unit: Unit | None = None
 
     def label_map(self, scan: Scan) -> Path:
         """The label map of a scan."""
@@ -68,12 +72,14 @@ class Outcome:
         done: Segmented now.
         skipped: Those that were there already.
         failed: (name, reason).
+        scaled: (name, unit) of those whose affines were in another unit than mm, as only their headers said.
 
     """
 
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    scaled: list[tuple[str, Unit]] = field(default_factory=list)
 
 
 def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
@@ -118,7 +124,7 @@ def predict_all(
     """
     check_usable(model)
     for scan in sources.scans:
-        if job.label_map(scan).resolve() == _image(scan).resolve():
+        if os.path.realpath(job.label_map(scan)) == os.path.realpath(_image(scan)):
             raise UsageError(f"--out {job.out}: is where the input {scan.image} lies; give another folder")
     _record(model, digest, job)
     outcome = Outcome(failed=list(sources.left_out))
@@ -127,7 +133,7 @@ def predict_all(
             outcome.skipped.append(scan.name)
         else:
             try:
-                _predict(model, scan, job)
+                outcome.scaled += [(scan.name, unit) for unit in _predict(model, scan, job)]
                 outcome.done.append(scan.name)
             except DataError as error:
                 outcome.failed.append((scan.name, str(error)))
@@ -138,26 +144,44 @@ def predict_all(
     return outcome
 
 
-def write_volumes(path: Path, sources: Sources, job: Job, class_names: Sequence[str]) -> None:
+def write_volumes(path: Path, sources: Sources, job: Job, class_names: Sequence[str]) -> list[tuple[str, str]]:
     """Write the volume in mL of every class but background in every label map that is there, counted in voxels.
+
+    Returns:
+        (name, reason) of the label maps that cannot be read.
 
     Raises:
         RunError: The file cannot be written.
 
     """
     records: list[dict[str, Any]] = []
+    failed = []
     for scan in sources.scans:
         if job.label_map(scan).is_file():
-            labels = read_label_map(job.label_map(scan))
-            counts = np.bincount(labels.data.ravel(), minlength=len(class_names))
-            millilitres = (counts * voxel_volume_ml(labels)).tolist()
-            records.append({"name": scan.name, **dict(zip(class_names[1:], millilitres[1:], strict=False))})
+            try:
+                volumes = _volumes(job.label_map(scan), job.unit, class_names)
+            except DataError as error:
+                failed.append((scan.name, str(error)))
+            else:
+                records.append({"name": scan.name, **volumes})
     write_table(path, records)
+    return failed
 
 
-def _predict(model: TrainedModel, scan: Scan, job: Job) -> None:
-    image = read_image(_image(scan))
-    mask = None if scan.mask is None else read_labels(scan.mask)
+def _volumes(path: Path, unit: Unit | None, class_names: Sequence[str]) -> dict[str, float]:
+    """Millilitres of every class but background in a label map."""
+    labels = read_labels(path, unit, empty=True)
+    if labels.data.max() >= len(class_names):
+        raise DataError(f"{path}: holds label {labels.data.max()}; the classes are 0 to {len(class_names) - 1}")
+    counts = np.bincount(labels.data.ravel(), minlength=len(class_names))
+    millilitres = (counts * voxel_volume_ml(labels)).tolist()
+    return dict(zip(class_names[1:], millilitres[1:], strict=True))
+
+
+def _predict(model: TrainedModel, scan: Scan, job: Job) -> set[Unit]:
+    """Write all that is made of a scan; the units other than mm that only its files' headers named."""
+    image = read_image(_image(scan), job.unit)
+    mask = None if scan.mask is None else read_labels(scan.mask, job.unit)
     found = segment(model, image, mask, device=job.device, keep_posteriors=job.posteriors)
     names = model.description.class_names
     paths = job.files(scan)
@@ -167,6 +191,8 @@ def _predict(model: TrainedModel, scan: Scan, job: Job) -> None:
         _note_score(job.out / "qc" / SCORES, scan.name, found.labels, found.certainty, names)
         write_picture(paths[-2], image, found.labels, names)
     write_like(paths[-1], found.labels, _image(scan))
+    units = (image.scaled_from, None if mask is None else mask.scaled_from)
+    return {unit for unit in units if unit is not None}
 
 
 def _note_score(path: Path, name: str, labels: np.ndarray, certainty: np.ndarray, class_names: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from metasynth.data_prep.resample import (
     resample_mask,
     to_source,
 )
-from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, same_grid, scale
+from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, matched, scale
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors
@@ -128,6 +128,8 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     check_affine(image, allow_shear=True)
     orientation = stack_orientation(description.orientation)
     brain = foreground(image.data) if mask is None else _on_grid_of(image, mask)
+    if not brain.any():
+        raise DataError(f"{image.where}: shows nothing to segment, every voxel is {float(image.data.flat[0])!r}")
     whole = mask is not None and not description.brain_only
     wrong = ~np.isfinite(image.data) & (whole | brain)
     if wrong.any():
@@ -166,7 +168,8 @@ def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _on_grid_of(image: Volume, mask: Volume) -> NDArray[np.bool_]:
     """The mask on the image's grid, by the nearest voxel where it has another."""
     check_affine(mask, allow_shear=True)
-    inside = mask.data > 0 if same_grid(image, mask) else resample_ids(mask, _grid_of(image)) > 0
+    found = matched(mask, image)
+    inside = found.data > 0 if found is not None else resample_ids(mask, _grid_of(image)) > 0
     if not inside.any():
         raise DataError(f"{mask.where}: no voxel of the mask lies in the field of {image.where}")
     return inside
