@@ -8,6 +8,7 @@ from metasynth.data_prep.labels import LabelMapping, Unknown
 from metasynth.data_prep.resample import (
     Grid,
     Interpolation,
+    grid_of,
     grid_with_spacing,
     has_spacing,
     resample_classes,
@@ -111,9 +112,8 @@ def prepare(scan: Scan, options: Options) -> Prepared:
     if scan.labels is None:
         raise DataError(f"{scan.name}: has no label map")
     labels, image, mask = _read(scan, options)
-    units = {volume.scaled_from for volume in (labels, image, mask) if volume is not None}
-    part = _part(scan, labels, image, mask, options)
-    return replace(part, scaled_from=tuple(sorted(unit for unit in units if unit is not None)))
+    units = {volume.scaled_from for volume in (labels, image, mask) if volume and volume.scaled_from}
+    return replace(_part(scan, labels, image, mask, options), scaled_from=tuple(sorted(filter(None, units))))
 
 
 def _part(scan: Scan, labels: Volume, image: Volume | None, mask: Volume | None, options: Options) -> Prepared:
@@ -142,7 +142,7 @@ def _read(scan: Scan, options: Options) -> tuple[Volume, Volume | None, Volume |
     mask = None if scan.mask is None else read_labels(scan.mask, options.unit)
     if options.flat:
         if image is not None and image.data.shape != labels.data.shape:
-            require_same_grid(_plain(image), _plain(labels))
+            require_same_grid(*(replace(volume, affine=np.eye(4)) for volume in (image, labels)))
         return labels, image, mask
     for volume in (labels, image, mask):
         if volume is not None:
@@ -153,21 +153,12 @@ def _read(scan: Scan, options: Options) -> tuple[Volume, Volume | None, Volume |
     return to_ras(labels), None if image is None else to_ras(image), None if mask is None else to_ras(mask)
 
 
-def _plain(volume: Volume) -> Volume:
-    """A volume whose affine does not matter."""
-    return Volume(volume.data, np.eye(4), volume.where)
-
-
 def _on_grid_of(image: Volume, labels: Volume, options: Options) -> Volume:
     """The label map on the image's grid: its own, or by the nearest voxel where that is asked for."""
-    if not options.resample_labels:
-        return require_same_grid(image, labels)
-    found = matched(labels, image)
+    found = matched(labels, image) if options.resample_labels else require_same_grid(image, labels)
     if found is not None:
         return found
-    shape = image.data.shape
-    grid = Grid((shape[0], shape[1], shape[2]), image.affine)
-    data = resample_ids(labels, grid)
+    data = resample_ids(labels, grid_of(image))
     if not data.any():
         raise DataError(f"{labels.where}: none of its labels lies in the field of {image.where}")
     return replace(labels, data=data, affine=image.affine)

@@ -29,6 +29,12 @@ class Grid:
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
 
+def grid_of(volume: Volume) -> Grid:
+    """The volume's own grid."""
+    x, y, z = volume.data.shape
+    return Grid((x, y, z), volume.affine)
+
+
 def has_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> bool:
     """Whether the volume has this spacing already."""
     return bool(np.allclose(volume.spacing, spacing_mm, rtol=SAME_SPACING, atol=0.0))

@@ -132,7 +132,8 @@ def evaluate(
     """
     from metasynth.data_prep.mappings import load_mapping
     from metasynth.data_prep.units import scaled_note
-    from metasynth.predict.evaluate import classes_of, find_pairs, score_all, summary
+    from metasynth.predict.evaluate import classes_of, find_pairs, score_all
+    from metasynth.predict.summary import summary
     from metasynth.predict.tables import write_table
     from metasynth.report.tables import Table
     from metasynth.training.progress import Progress

@@ -7,7 +7,8 @@ from head_phantom import as_muse, head_labels, save
 from metasynth.data_prep.mappings import MAPPINGS, load_mapping
 
 from metasynth.errors import DataError, UsageError
-from metasynth.predict.evaluate import Classes, classes_of, find_pairs, score, summary
+from metasynth.predict.evaluate import Classes, classes_of, find_pairs, score
+from metasynth.predict.summary import summary
 from metasynth.segment.metrics import hausdorff_distance
 
 FOUR = MAPPINGS["freesurfer-4"]
