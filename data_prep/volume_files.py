@@ -134,7 +134,8 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split()) if not isinstance(error, KeyError) else f"unknown code {error}"
+        text = text or type(error).__name__
         raise DataError(f"{path}: is truncated, damaged or no NIfTI or MGH file ({text})") from error
     finally:
         imageglobals.logger.disabled = was_disabled

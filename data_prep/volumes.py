@@ -52,7 +52,7 @@ def read_image(path: Path, unit: Unit | None = None) -> Volume:
 
     """
     header = read_header(path)
-    data, affine = _volume(header), affine_in_mm(header, unit)
+    affine, data = affine_in_mm(header, unit), _volume(header)
     if data.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected one number a voxel, got values of type {data.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -76,7 +76,7 @@ def read_labels(path: Path, unit: Unit | None = None, *, empty: bool = False) ->
 
     """
     header = read_header(path)
-    ids, affine = _whole(_volume(header), header), affine_in_mm(header, unit)
+    affine, ids = affine_in_mm(header, unit), _whole(_volume(header), header)
     low, high = int(ids.min()), int(ids.max())
     if low < 0:
         raise DataError(f"{path}: labels must not be negative, got {low}; ids beyond the file's type overflow so")
@@ -116,8 +116,7 @@ def _whole(data: NDArray, header: Header) -> NDArray:
             f"{path}: labels must be whole numbers, got {float(data[wrong][0])!r} and others in {int(wrong.sum())} "
             "voxels; is it an image, or was it interpolated?"
         )
-    exact = 2 ** (np.finfo(stored).nmant + 1) if stored.kind == "f" else 2**53
-    if ids.max() >= exact:
+    if stored.kind == "f" and ids.max() >= (exact := 2 ** (np.finfo(stored).nmant + 1)):
         raise DataError(
             f"{path}: labels from {exact} on cannot be told apart as {stored.name}, got {float(ids.max())!r}; "
             "save them as integers"
