@@ -29,6 +29,7 @@ _UNITS: dict[int, Unit] = {1: "m", 2: "mm", 3: "um"}  # the lowest three bits of
 _GZIP = b"\x1f\x8b"
 _MOST_COMPRESSED = 1032  # bytes that one byte of deflate can stand for
 _HEADER = 540  # bytes of the longest header, NIfTI-2's
+_BEHIND = 1 << 16  # bytes that may follow the voxels
 _MGH_DATA = 284  # where they begin in an MGH file
 _OTHERS = (
     (stat.S_ISDIR, "a folder"),
@@ -76,7 +77,7 @@ def read_header(path: Path) -> Header:
     """The header of a NIfTI-1, NIfTI-2 or MGH file, plain or compressed, or of a pair of .hdr and .img.
 
     Raises:
-        DataError: It cannot be read, or claims more voxels than the file or the memory can hold.
+        DataError: It cannot be read, or claims more voxels than the file can hold.
 
     """
     with reading(path):
@@ -89,7 +90,7 @@ def read_header(path: Path) -> Header:
         shape = tuple(int(n) for n in fields.get_data_shape())
         if not shape or min(shape) < 1:
             raise DataError(f"{path}: holds no voxels, its shape is {by(shape)}")
-        _check_claims(path, data_path, fields, shape)
+        _require_room(data_path, fields, shape)
         if not isinstance(fields, nib.Nifti1Header):
             with _opened(path) as file:  # fields behind the voxels
                 fields = nib.freesurfer.mghformat.MGHHeader.from_fileobj(file)
@@ -104,19 +105,22 @@ def read_voxels(header: Header) -> NDArray:
     """The numbers a file holds, scaled as its header says; all its axes.
 
     Raises:
-        DataError: They cannot be read.
+        DataError: They cannot be read, or the memory cannot hold them.
 
     """
     with reading(header.path):
-        offset, dtype = _offset(header.fields), header.fields.get_data_dtype()
+        dtype, voxels = header.fields.get_data_dtype(), math.prod(header.shape)
+        n = _bytes(header.fields, header.shape)
+        # What is stored, and beside it intensities as float32 or ids as int64.
+        require_memory(n + voxels * 8, f"{header.path}: {_claims(header.fields, header.shape)}; reading it")
         with _opened(header.data_path) as file:
-            file.seek(offset)
-            n = math.prod(header.shape) * dtype.itemsize
+            file.seek(_offset(header.fields))
             stored = file.read(n)
+            file.read(_BEHIND)  # so that the end is seen, and with it the checksum of a compressed file
         if len(stored) < n:
             raise ValueError(f"{size_text(len(stored))} of voxels where its header asks for {size_text(n)}")
-        voxels = np.frombuffer(stored, dtype).reshape(header.shape, order="F")
-        return voxels if dtype.kind not in "iuf" else apply_read_scaling(voxels, *header.scaling)
+        data = np.frombuffer(stored, dtype).reshape(header.shape, order="F")
+        return data if dtype.kind not in "iuf" else apply_read_scaling(data, *header.scaling)
 
 
 @contextmanager
@@ -206,16 +210,22 @@ def _require_sizes(fields: nib.Nifti1Header, path: Path) -> None:
         raise DataError(f"{path}: voxels must have a size above 0 along every axis, got {_sizes(sizes)} in its header")
 
 
-def _check_claims(path: Path, data_path: Path, fields: Any, shape: tuple[int, ...]) -> None:
-    """Compare what the header claims with the size of the file and with the memory there is."""
-    voxels, dtype, offset = math.prod(shape), fields.get_data_dtype(), _offset(fields)
-    claimed, there = offset + voxels * dtype.itemsize, data_path.stat().st_size
+def _require_room(data_path: Path, fields: Any, shape: tuple[int, ...]) -> None:
+    """Compare what the header claims with the size of the file."""
+    claimed, there = _offset(fields) + _bytes(fields, shape), data_path.stat().st_size
     compressed = _is_compressed(data_path)
-    claims = f"its header claims {by(shape)} voxels of {dtype.name}, {size_text(claimed)}"
     if claimed > there * (_MOST_COMPRESSED if compressed else 1):
-        raise ValueError(f"{claims}; the file has {size_text(there)}{', compressed' if compressed else ''}")
-    # What was stored, and beside it intensities as float32 or ids as int64.
-    require_memory(claimed + voxels * 8, f"{path}: {claims}; reading it")
+        size = size_text(there) + (", compressed" if compressed else "")
+        raise ValueError(f"{_claims(fields, shape)}; the file has {size}")
+
+
+def _claims(fields: Any, shape: tuple[int, ...]) -> str:
+    size = size_text(_bytes(fields, shape))
+    return f"its header claims {by(shape)} voxels of {fields.get_data_dtype().name}, {size}"
+
+
+def _bytes(fields: Any, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * int(fields.get_data_dtype().itemsize)
 
 
 def _offset(fields: Any) -> int:

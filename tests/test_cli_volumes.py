@@ -5,6 +5,7 @@ import gzip
 import os
 from pathlib import Path
 
+import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pytest
@@ -197,6 +198,16 @@ def test_odd_images_have_a_line_and_cost_nobody(tmp_path):
     found = [np.asanyarray(nib.load(f"out/{name}.nii.gz").dataobj) for name in ("z", "small", "large")]
     for other in found[1:]:
         assert (other != found[0]).mean() < 0.001  # single precision
+
+
+@pytest.mark.parametrize(("shape", "size"), [((2, 64, 64), (1, 1, 1)), ((4, 4, 60), (0.05, 0.05, 20.0))])
+def test_a_narrow_field_has_a_picture(tmp_path, shape, size):
+    rng = np.random.default_rng(0)
+    save(tmp_path / "a.nii", rng.uniform(1, 100, shape).astype(np.float32), spacing=size)
+    assert predict("a.nii", "--stripped", "--qc").exit_code == 0
+    height, width = matplotlib.image.imread("out/qc/a.png").shape[:2]
+    assert width == 1020
+    assert height < 6 * 8 * 170 + 100
 
 
 def test_a_blank_image_with_a_mask_has_a_line(tmp_path):
