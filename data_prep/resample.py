@@ -103,10 +103,11 @@ def resample_ids(labels: Volume, grid: Grid) -> NDArray[np.int64]:
     """Ids of the nearest voxels on another grid, exact whatever their size; 0 outside."""
     matrix = to_source(labels, grid)
     at = np.indices(grid.shape, dtype=np.float32).reshape(3, -1)
-    at = np.rint(matrix[:3, :3].astype(np.float32) @ at + matrix[:3, 3:].astype(np.float32)).astype(np.int32)
+    with np.errstate(over="ignore", invalid="ignore"):  # of voxels that lie anywhere
+        at = np.rint(matrix[:3, :3].astype(np.float32) @ at + matrix[:3, 3:].astype(np.float32))
     inside = ((at >= 0) & (at < np.array(labels.data.shape)[:, None])).all(axis=0)
     out = np.zeros(at.shape[1], dtype=np.int64)
-    out[inside] = labels.data[tuple(at[:, inside])]
+    out[inside] = labels.data[tuple(at[:, inside].astype(np.int32))]
     return out.reshape(grid.shape)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from metasynth.errors import DataError
 
 RIGHT_ANGLE = 0.01  # largest cosine between two axes that still count as orthogonal
+FARTHEST_MM = 1e6
 SAME_GRID = 0.05  # voxels by which two grids may differ at a corner
 SCALE_PERCENT = (1.0, 99.0)
 WHOLE, MOST_ROUNDED = 1e-3, 0.25  # how far a stored id may be off its whole number; with the step of scaled integers
@@ -125,16 +126,19 @@ def _whole(data: NDArray, header: Header) -> NDArray:
 
 
 def check_affine(volume: Volume, allow_shear: bool = False) -> None:
-    """Require voxels of a size, and axes at right angles unless a shear is dealt with later.
+    """Require voxels of a size and at a place, and axes at right angles unless a shear is dealt with later.
 
     Raises:
-        DataError: An axis has size 0 or is not finite, or two axes are not orthogonal.
+        DataError: An axis has size 0 or is not finite, the first voxel is farther away than numbers are exact to, or two
+            axes are not orthogonal.
 
     """
     matrix, spacing = volume.affine[:3, :3], volume.spacing
     if not np.isfinite(volume.affine).all() or (spacing < 1e-6).any():
         sizes = " x ".join(f"{s:g}" for s in spacing)
         raise DataError(f"{volume.where}: voxels must have a size above 0 along every axis, got {sizes} mm")
+    if np.abs(volume.affine[:3, 3]).max() > FARTHEST_MM:
+        raise DataError(f"{volume.where}: its first voxel lies farther away than a kilometre: {_rows(volume.affine)}")
     cosines = (matrix / spacing).T @ (matrix / spacing)
     if abs(np.linalg.det(matrix / spacing)) < 1e-3 or np.isnan(nib.orientations.io_orientation(volume.affine)).any():
         raise DataError(f"{volume.where}: two axes of its affine are parallel: {_rows(volume.affine)}")

@@ -11,6 +11,8 @@ import torch
 from click.testing import CliRunner
 from head_phantom import head_image, head_labels, save
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from metasynth.data_prep import memory
 from odd_volumes import odd_files
 from tiny_model import save_random
 
@@ -19,8 +21,11 @@ from metasynth.data.cache import Cache
 
 SHAPE = (12, 14, 13)
 IDS = head_labels(0, SHAPE)
-few = settings(max_examples=40, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-many = settings(few, max_examples=400)
+few = settings(max_examples=25, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+many = settings(few, max_examples=250)
+
+
+flags = st.sampled_from(((), ("--units", "mm")))
 
 
 def run(*arguments):
@@ -70,7 +75,9 @@ def subject(cache, name):
 
 @pytest.fixture(scope="module")
 def good():
-    """A folder with a model, good files, and what they give alone."""
+    """A folder with a model, good files, and what they give alone; on a machine with little memory."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(memory, "free_bytes", lambda: 20_000_000)
     folder = Path(tempfile.mkdtemp())
     save_random(folder / "model.pt")
     save(folder / "image" / "good.nii.gz", head_image(IDS), "LIA")
@@ -84,6 +91,7 @@ def good():
     run("prep", "nifti", *pair, "--out", folder / "nifti.h5", *PREP)
     yield folder
     shutil.rmtree(folder)
+    patch.undo()
 
 
 def odd_among_good(good, role, odd, folder):
@@ -111,17 +119,17 @@ def check_predict(good, odd, *more):
         assert (reason(result, "Failed: ") is None) == (len(made(folder / "out", "odd")) == len(made(folder / "out")))
 
 
-def check_mask(good, odd):
+def check_mask(good, odd, *more):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = odd_among_good(good, "mask", odd, folder)
         masks = [argument for path in paths["mask"] for argument in ("--mask", path)]
-        result = predict(good, folder / "out", *paths["image"], *masks)
+        result = predict(good, folder / "out", *paths["image"], *masks, *more)
         assert made(folder / "out") == made(good / "masked")
         assert (reason(result, "Failed: ") is None) == (len(made(folder / "out", "odd")) == 2)
 
 
-def check_evaluate(good, odd):
+def check_evaluate(good, odd, *more):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         odd_among_good(good, "labels", odd, folder)
@@ -133,7 +141,7 @@ def check_evaluate(good, odd):
             for part in order:
                 (folder / f"{part}.txt").write_text("\n".join(map(str, listed(folder / part))))
                 lists.append(folder / f"{part}.txt")
-            result = run("evaluate", *lists, "--out", folder / "t.csv", "--overwrite", "--quiet")
+            result = run("evaluate", *lists, "--out", folder / "t.csv", "--overwrite", "--quiet", *more)
             rows = (folder / "t.csv").read_text().splitlines()
             assert [row.split(",")[2:4] for row in rows if row.startswith("good")] == [["1", "0"]] * 11
             failed = reason(result, "Failed: ")
@@ -144,15 +152,15 @@ def listed(folder):
     return sorted(path for path in folder.iterdir() if path.suffix != ".img")
 
 
-def check_prep_labels(good, odd):
+def check_prep_labels(good, odd, *more):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = odd_among_good(good, "labels", odd, folder)["labels"]
-        result = run("prep", "labels", *paths, "--out", folder / "c.h5", *PREP)
+        result = run("prep", "labels", *paths, "--out", folder / "c.h5", *PREP, *more)
         check_cache(result, good / "labels.h5", folder / "c.h5")
 
 
-def check_prep_nifti(good, odd):
+def check_prep_nifti(good, odd, *more):
     for role in ("image", "labels", "mask"):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -161,7 +169,7 @@ def check_prep_nifti(good, odd):
             pairs += [argument for path in paths["labels"] for argument in ("--labels", path)]
             if role == "mask":
                 pairs += [argument for path in paths["mask"] for argument in ("--masks", path)]
-            result = run("prep", "nifti", *pairs, "--out", folder / "c.h5", *PREP)
+            result = run("prep", "nifti", *pairs, "--out", folder / "c.h5", *PREP, *more)
             check_cache(result, None if role == "mask" else good / "nifti.h5", folder / "c.h5")
 
 
@@ -178,8 +186,20 @@ def check_cache(result, alone, path):
     assert [entry["name"] for entry in report["left_out"]] == ([] if left_out is None else ["odd"])
 
 
-def check_pictures(good, odd):
-    check_predict(good, odd, "--qc")
+def check_resampled(good, odd, *more):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for role in ("image", "labels"):
+            paths = odd_among_good(good, role, odd, folder / role)
+            pairs = [argument for path in paths["image"] for argument in ("--images", path)]
+            pairs += [argument for path in paths["labels"] for argument in ("--labels", path)]
+            changed = ("--resample-labels", "--spacing", "1.5,1,2", "--volumes")
+            result = run("prep", "nifti", *pairs, "--out", folder / role / "c.h5", *PREP, *changed, *more)
+            check_cache(result, None, folder / role / "c.h5")
+
+
+def check_pictures(good, odd, *more):
+    check_predict(good, odd, "--qc", *more)
 
 
 CHECKS = (check_predict, check_mask, check_evaluate, check_prep_labels, check_prep_nifti)
@@ -191,6 +211,6 @@ def test_any_file(good, check):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", [*CHECKS, check_pictures])
+@pytest.mark.parametrize("check", [*CHECKS, check_resampled, check_pictures])
 def test_any_of_many_files(good, check):
     many(given(odd_files)(lambda odd: check(good, odd)))()

@@ -162,6 +162,15 @@ def test_voxels_of_no_size(tmp_path):
         check_affine(read_labels(_with_affine(tmp_path, np.diag([1.0, 0.0, 1.0, 1.0]))))
 
 
+def test_a_place_that_no_number_is_exact_at(tmp_path):
+    affine = np.eye(4)
+    affine[1, 3] = 1e30
+    with pytest.raises(DataError, match=r"seg\.nii: its first voxel lies farther away than a kilometre: \[1 0 0 0; "):
+        check_affine(read_labels(_with_affine(tmp_path, affine)))
+    affine[1, 3] = -1e6
+    check_affine(read_labels(_with_affine(tmp_path, affine)))
+
+
 def test_shears(tmp_path):
     affine = np.eye(4)
     affine[0, 1] = np.tan(np.deg2rad(20))
