@@ -129,8 +129,8 @@ def check_affine(volume: Volume, allow_shear: bool = False) -> None:
     """Require voxels of a size and at a place, and axes at right angles unless a shear is dealt with later.
 
     Raises:
-        DataError: An axis has size 0 or is not finite, the first voxel is farther away than a kilometre, or two axes are
-            not orthogonal.
+        DataError: An axis has size 0 or is not finite, the first voxel is farther away than a kilometre, or two axes
+            are not orthogonal.
 
     """
     matrix, spacing = volume.affine[:3, :3], volume.spacing
