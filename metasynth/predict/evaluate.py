@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from metasynth.data_prep.labels import LabelMapping, Unknown
+from metasynth.data_prep.labels import LabelMapping, Unknown, ids_of
 from metasynth.data_prep.sources import Scan, find_files, pair, stem
 from metasynth.data_prep.volume_files import Unit, by
 from metasynth.data_prep.volumes import Volume, check_affine, matched, read_labels
@@ -175,10 +175,9 @@ def _read(scan: Scan, unit: Unit | None) -> tuple[Volume, Volume]:
 
 def _score(subject: str, found: Volume, truth: Volume, classes: Classes) -> list[Record]:
     predicted, true = _in_classes(found, None, classes), _in_classes(truth, classes.mapping, classes)
-    # Ids of label maps without names may be of any size; they are counted by their places among those that are there.
-    ids = np.arange(len(classes.names)) if classes.names else _present(predicted, true, classes.chosen or ())
+    ids = np.arange(len(classes.names or ()))
     if not classes.names:
-        predicted, true = (np.searchsorted(ids, labels) for labels in (predicted, true))
+        ids, predicted, true = _among_present(predicted, true, classes.chosen or ())
     counts = DiceAccumulator(max(2, len(ids)), 1)
     as_batch = [torch.from_numpy(np.ascontiguousarray(labels))[None] for labels in (predicted, true)]
     counts.update(as_batch[0], as_batch[1], torch.zeros(1, dtype=torch.int64))
@@ -189,9 +188,17 @@ def _score(subject: str, found: Volume, truth: Volume, classes: Classes) -> list
     return [_record(subject, names[k], predicted == k, true == k, float(dice[k]), found, voxel) for k in chosen]
 
 
-def _present(*labels: ArrayLike) -> NDArray[np.int64]:
-    """0 and all ids that occur, increasing."""
-    return np.unique(np.concatenate([[0], *(np.unique(np.asarray(ids, dtype=np.int64)) for ids in labels)]))
+def _among_present(
+    predicted: NDArray[np.int64], true: NDArray[np.int64], chosen: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """0 and all ids that occur or are chosen, increasing, and the two label maps as places among them.
+
+    So ids of any size can be counted.
+    """
+    first, _, place_first = ids_of(predicted)
+    second, _, place_second = ids_of(true)
+    ids = np.unique(np.concatenate([[0], first, second, np.asarray(chosen, dtype=np.int64)]))
+    return ids, place_first(np.searchsorted(ids, first)), place_second(np.searchsorted(ids, second))
 
 
 def _record(
