@@ -17,6 +17,7 @@ from metasynth.data_prep.job import REPORT_KEYS, Job
 from metasynth.data_prep.parts import load_part, prepare_all, remove_work_folder, spacing_of
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
+from metasynth.data_prep.units import scaled_note
 
 from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
@@ -124,7 +125,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         shape = job.frame.size or tuple(int(n) for n in np.ceil(field / job.frame.divisor) * job.frame.divisor)
     else:
         shape = job.frame.shape(boxes[:, 1] - boxes[:, 0], item_spacing)
-    labels, images, slice_index, used, notes = [], [], [], [], []
+    labels, images, slice_index, used, notes, scaled = [], [], [], [], [], []
     for scan, box in zip(scans, boxes, strict=True):
         part = load_part(parts[scan.name])
         labels.append(cut(part.labels, box, shape))
@@ -132,6 +133,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
             images.append(cut(part.images, box, shape))
         slice_index.append(part.slice_index)
         used.append((scan.name, len(part.labels)))
+        scaled += [(scan.name, unit) for unit in part.scaled_from]
         lost = np.count_nonzero(part.labels) - np.count_nonzero(labels[-1])
         if lost:
             notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {_by(shape)}")
@@ -146,7 +148,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         slice_index=np.concatenate(slice_index),
         info=_info(job, spacing),
     )
-    report = Report(used, left_out, notes, shape)
+    report = Report(used, left_out, [*scaled_note(scaled), *notes], shape)
     _write_report(report, job)
     if job.draw:
         from metasynth.data_prep.montage import write_montage  # matplotlib takes a second

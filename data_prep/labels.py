@@ -51,7 +51,7 @@ class LabelMapping:
             DataError: An id is not in the mapping and `unknown` is "error", or no voxel has a class above 0.
 
         """
-        ids, counts, place = _ids(labels)
+        ids, counts, place = ids_of(labels)
         missing = np.array([int(i) not in self.classes for i in ids])
         if missing.any() and unknown == "error":
             found = ", ".join(f"{i} ({n} voxels)" for i, n in zip(ids[missing], counts[missing], strict=True))
@@ -68,7 +68,7 @@ class LabelMapping:
 
     def brain(self, labels: NDArray[np.integer]) -> NDArray[np.bool_]:
         """True (*S) where a label (*S) is above 0 and not one of the head outside the brain."""
-        ids, _, place = _ids(labels)
+        ids, _, place = ids_of(labels)
         return place(np.array([i > 0 and int(i) not in self.head for i in ids]))
 
 
@@ -84,7 +84,7 @@ def _take_nearest(classes: NDArray[np.uint8], where: NDArray[np.bool_], allowed:
         classes[box][where[box]] = classes[box][tuple(nearest)][where[box]]
 
 
-def _ids(labels: NDArray[np.integer]) -> tuple[NDArray, NDArray, Callable[[NDArray], NDArray]]:
+def ids_of(labels: NDArray[np.integer]) -> tuple[NDArray, NDArray, Callable[[NDArray], NDArray]]:
     """Ids that occur, their counts, and a function that puts one value per id in the ids' places."""
     top = int(labels.max())
     if top >= LARGEST_TABLE:

@@ -31,7 +31,7 @@ from metasynth.files import is_leftover, write_atomically
 
 WORK_SUFFIX = ".work"
 PART_NAME = r"[A-Za-z0-9._-]{0,80}-[0-9a-f]{16}\.npz"
-RECIPE = 1  # raise it whenever the same files and options would give other slices
+RECIPE = 2  # raise it whenever the same files and options would give other slices
 
 
 def prepare_all(
@@ -168,7 +168,7 @@ def _attempt(scan: Scan, options: Options) -> Prepared | str:
 
 def _part_name(scan: Scan, options: Options) -> str:
     """File name of a scan's part: its name and a hash of all that decides about it."""
-    files = [(str(path.resolve()), *_state(path), _content(path)) for path in scan.files]
+    files = [(os.path.realpath(path), *_state(path), _content(path)) for path in scan.files]  # of a link to itself, too
     described = asdict(options) | {"mapping": [sorted(options.mapping.classes.items()), options.mapping.class_names]}
     key = json.dumps([RECIPE, files, described], sort_keys=True, default=str)
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", scan.name)[:80]
@@ -206,6 +206,7 @@ def _is_part(path: Path) -> bool:
 
 def _save(path: Path, part: Prepared) -> None:
     arrays: dict[str, Any] = {"labels": part.labels, "slice_index": part.slice_index, "spacing": part.spacing}
+    arrays["scaled_from"] = np.array(part.scaled_from, dtype=str)
     if part.images is not None:
         arrays["images"] = part.images
     buffer = io.BytesIO()
@@ -218,7 +219,9 @@ def load_part(path: Path) -> Prepared:
     with np.load(path) as arrays:
         images = arrays["images"] if "images" in arrays.files else None
         a, b, c = (float(s) for s in arrays["spacing"])
-        return Prepared(arrays["labels"], images, arrays["slice_index"], (a, b, c))
+        return Prepared(
+            arrays["labels"], images, arrays["slice_index"], (a, b, c), tuple(arrays["scaled_from"].tolist())
+        )
 
 
 def spacing_of(path: Path) -> tuple[float, float, float]:

@@ -1,6 +1,6 @@
 """One subject: from its files to the slices or the volume that go into a cache."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from metasynth.data_prep.align import Align, atlas_grid, read_transform, register
@@ -8,6 +8,7 @@ from metasynth.data_prep.labels import LabelMapping, Unknown
 from metasynth.data_prep.resample import (
     Grid,
     Interpolation,
+    grid_of,
     grid_with_spacing,
     has_spacing,
     resample_classes,
@@ -25,13 +26,14 @@ from metasynth.data_prep.slicing import (
     planes,
 )
 from metasynth.data_prep.sources import Scan
+from metasynth.data_prep.volume_files import Unit
 from metasynth.data_prep.volumes import (
     Volume,
     check_affine,
+    matched,
     read_image,
     read_labels,
     require_same_grid,
-    same_grid,
     scale,
     to_ras,
 )
@@ -60,6 +62,7 @@ class Options:
         strip: Set what lies outside the brain to 0: outside the mask given, or where the label is 0 or of the head.
         resample_labels: Put a label map (and mask) of another grid on the image's.
         flat: The files hold one plane, turned as those of neurite-OASIS.
+        unit: What the affines of all files are in; None takes what their headers say.
 
     """
 
@@ -76,6 +79,7 @@ class Options:
     strip: bool = True
     resample_labels: bool = False
     flat: bool = False
+    unit: Unit | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Prepared:
         images: (n, *S) float16 in [0, 1], or None.
         slice_index: (n,) int64 planes along the slicing axis; 0 for a volume.
         spacing: Distance in mm along the slicing axis and along rows and columns.
+        scaled_from: The units other than mm that only the headers of its files named.
 
     """
 
@@ -94,6 +99,7 @@ class Prepared:
     images: NDArray[np.float16] | None
     slice_index: NDArray[np.int64]
     spacing: tuple[float, float, float]
+    scaled_from: tuple[Unit, ...] = ()
 
 
 def prepare(scan: Scan, options: Options) -> Prepared:
@@ -106,6 +112,12 @@ def prepare(scan: Scan, options: Options) -> Prepared:
     if scan.labels is None:
         raise DataError(f"{scan.name}: has no label map")
     labels, image, mask = _read(scan, options)
+    units = {volume.scaled_from for volume in (labels, image, mask) if volume and volume.scaled_from}
+    return replace(_part(scan, labels, image, mask, options), scaled_from=tuple(sorted(filter(None, units))))
+
+
+def _part(scan: Scan, labels: Volume, image: Volume | None, mask: Volume | None, options: Options) -> Prepared:
+    """What the volumes of a subject add."""
     classes = Volume(options.mapping.apply(labels.data, options.unknown, labels.where), labels.affine, labels.where)
     stripped = None if image is None else _strip_and_scale(image, labels, mask, options)
     if options.flat:
@@ -125,12 +137,12 @@ def _read(scan: Scan, options: Options) -> tuple[Volume, Volume | None, Volume |
     """Label map, image and mask on one grid, in RAS orientation."""
     sheared = options.align != "none"
     assert scan.labels is not None
-    labels = read_labels(scan.labels)
-    image = None if scan.image is None else read_image(scan.image)
-    mask = None if scan.mask is None else read_labels(scan.mask)
+    labels = read_labels(scan.labels, options.unit)
+    image = None if scan.image is None else read_image(scan.image, options.unit)
+    mask = None if scan.mask is None else read_labels(scan.mask, options.unit)
     if options.flat:
         if image is not None and image.data.shape != labels.data.shape:
-            require_same_grid(image, labels)
+            require_same_grid(*(replace(volume, affine=np.eye(4)) for volume in (image, labels)))
         return labels, image, mask
     for volume in (labels, image, mask):
         if volume is not None:
@@ -143,17 +155,13 @@ def _read(scan: Scan, options: Options) -> tuple[Volume, Volume | None, Volume |
 
 def _on_grid_of(image: Volume, labels: Volume, options: Options) -> Volume:
     """The label map on the image's grid: its own, or by the nearest voxel where that is asked for."""
-    if not options.resample_labels:
-        require_same_grid(image, labels)
-        return labels
-    if same_grid(image, labels):
-        return labels
-    shape = image.data.shape
-    grid = Grid((shape[0], shape[1], shape[2]), image.affine)
-    data = resample_ids(labels, grid)
+    found = matched(labels, image) if options.resample_labels else require_same_grid(image, labels)
+    if found is not None:
+        return found
+    data = resample_ids(labels, grid_of(image))
     if not data.any():
         raise DataError(f"{labels.where}: none of its labels lies in the field of {image.where}")
-    return Volume(data, image.affine, labels.where)
+    return replace(labels, data=data, affine=image.affine)
 
 
 def _strip_and_scale(image: Volume, labels: Volume, mask: Volume | None, options: Options) -> Volume:

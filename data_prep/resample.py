@@ -1,15 +1,19 @@
 """Putting images and classes on another grid: images are interpolated, classes are voted for, never blurred."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from metasynth.data_prep.memory import require_memory
+from metasynth.data_prep.volume_files import by
 from metasynth.data_prep.volumes import Volume
 from numpy.typing import NDArray
 from scipy import ndimage
 
 Interpolation = Literal["majority", "nearest"]
 SAME_SPACING = 1e-3  # relative difference that needs no resampling
+_BYTES = 12  # a voxel takes while it is resampled
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,29 @@ class Grid:
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
 
+def grid_of(volume: Volume) -> Grid:
+    """The volume's own grid."""
+    x, y, z = volume.data.shape
+    return Grid((x, y, z), volume.affine)
+
+
 def has_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> bool:
     """Whether the volume has this spacing already."""
     return bool(np.allclose(volume.spacing, spacing_mm, rtol=SAME_SPACING, atol=0.0))
 
 
 def grid_with_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> Grid:
-    """The grid of that spacing which covers the volume's field, with its axes and its centre."""
+    """The grid of that spacing which covers the volume's field, with its axes and its centre.
+
+    Raises:
+        DataError: The memory cannot hold it.
+
+    """
     wanted = np.asarray(spacing_mm, dtype=float)
     field = volume.spacing * volume.data.shape
-    shape = tuple(int(n) for n in np.ceil(field / wanted - 1e-6))
+    shape = tuple(max(1, int(n)) for n in np.ceil(field / wanted - 1e-6))
+    sizes = " x ".join(f"{s:g}" for s in spacing_mm)
+    require_memory(_BYTES * math.prod(shape), f"{volume.where}: a grid of {by(shape)} voxels of {sizes} mm")
     affine = np.eye(4)
     affine[:3, :3] = volume.affine[:3, :3] / volume.spacing * wanted
     centre = volume.affine[:3, :3] @ ((np.array(volume.data.shape) - 1) / 2) + volume.affine[:3, 3]
@@ -86,10 +103,11 @@ def resample_ids(labels: Volume, grid: Grid) -> NDArray[np.int64]:
     """Ids of the nearest voxels on another grid, exact whatever their size; 0 outside."""
     matrix = to_source(labels, grid)
     at = np.indices(grid.shape, dtype=np.float32).reshape(3, -1)
-    at = np.rint(matrix[:3, :3].astype(np.float32) @ at + matrix[:3, 3:].astype(np.float32)).astype(np.int32)
+    with np.errstate(over="ignore", invalid="ignore"):  # of voxels that lie anywhere
+        at = np.rint(matrix[:3, :3].astype(np.float32) @ at + matrix[:3, 3:].astype(np.float32))
     inside = ((at >= 0) & (at < np.array(labels.data.shape)[:, None])).all(axis=0)
     out = np.zeros(at.shape[1], dtype=np.int64)
-    out[inside] = labels.data[tuple(at[:, inside])]
+    out[inside] = labels.data[tuple(at[:, inside].astype(np.int32))]
     return out.reshape(grid.shape)
 
 

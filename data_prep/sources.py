@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metasynth.data_prep.patterns import find_matching
+
 from metasynth.errors import UsageError
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
@@ -78,7 +80,7 @@ def find_files(given: Sequence[str], option: str, suffixes: tuple[str, ...] = SU
         elif path.is_file():
             found = [path]
         elif glob.has_magic(text):
-            found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if p.endswith(suffixes))
+            found = [p for p in find_matching(str(path)) if p.name.endswith(suffixes)]
         else:
             raise UsageError(f"{option} {text}: there is no such file or folder")
         if not found:

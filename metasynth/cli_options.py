@@ -34,8 +34,15 @@ MAPPING = click.option(
     show_default=True,
     help="freesurfer-4, freesurfer-4-reduced, freesurfer-tissue, freesurfer-24, muse-4, or a file of id,class.",
 )
+UNITS = click.option(
+    "--units",
+    "unit",
+    type=click.Choice(["mm", "um", "m"]),
+    help="What the files' affines are in, whatever their headers say; by default what those say, else mm.",
+)
 GEOMETRY = (
     MAPPING,
+    UNITS,
     click.option(
         "--axis",
         type=click.Choice(["coronal", "axial", "sagittal"]),

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from metasynth.cli_options import PATH
+from metasynth.cli_options import PATH, UNITS
 from metasynth.errors import DataError
 
 if TYPE_CHECKING:
     from metasynth.data_prep.sources import Scan
+    from metasynth.data_prep.volume_files import Unit
     from metasynth.segment.model_description import TrainedModel
 
 NAMED = 3  # scans that a warning names
@@ -28,6 +29,7 @@ NAMED = 3  # scans that a warning names
 @click.option("--posteriors", is_flag=True, help="Write the posteriors of all classes too (DIR/posteriors).")
 @click.option("--volumes", metavar="CSV", type=PATH, help="Write the volume of every class in mL, from the label maps.")
 @click.option("--qc", is_flag=True, help="Draw a picture of each scan and note how certain its labels are (DIR/qc).")
+@UNITS
 @click.option("--overwrite", is_flag=True, help="Make label maps again that are there already.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
@@ -44,6 +46,7 @@ def predict(
     posteriors: bool,
     volumes: Path | None,
     qc: bool,
+    unit: "Unit | None",
     overwrite: bool,
     device: str,
     threads: int | None,
@@ -57,6 +60,7 @@ def predict(
     """
     import hashlib
 
+    from metasynth.data_prep.units import scaled_note
     from metasynth.predict.folder import Job, find_scans, predict_all
     from metasynth.segment.model_file import find_model, load_model
     from metasynth.training.device import configure_torch
@@ -67,7 +71,7 @@ def predict(
     sources = find_scans(inputs, masks)
     in_use, _ = configure_torch(device, threads)
     model.network.to(in_use)
-    job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path])
+    job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path], unit)
     progress = Progress(quiet)
     origin = model.description.origin
     progress.say(f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}")
@@ -83,6 +87,8 @@ def predict(
         raise
     if outcome.old:
         progress.say(f"Note: {_unknown(outcome.old)}")
+    for note in scaled_note(outcome.scaled):
+        progress.say(f"Note: {note}")
     if volumes is not None:
         click.echo(f"Volumes: {volumes} (mL, voxels of the label maps)")
     skipped = f", {len(outcome.skipped)} skipped as they are there already" if outcome.skipped else ""
@@ -105,6 +111,7 @@ def predict(
     help="What to do with ids the mapping does not name.",
 )
 @click.option("--classes", metavar="A,B,...", help="Score these alone: names or numbers. By default all but 0.")
+@UNITS
 @click.option("--overwrite", is_flag=True, help="Replace a table that is there already.")
 @click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
 def evaluate(
@@ -114,6 +121,7 @@ def evaluate(
     mapping: str | None,
     unknown: Literal["error", "background"],
     classes: str | None,
+    unit: "Unit | None",
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -123,8 +131,10 @@ def evaluate(
     of the predicted one in per cent of the reference.
     """
     from metasynth.data_prep.mappings import load_mapping
+    from metasynth.data_prep.units import scaled_note
     from metasynth.outputs import Kind, Output, check_outputs
-    from metasynth.predict.evaluate import COLUMNS, classes_of, find_pairs, score, summary
+    from metasynth.predict.evaluate import COLUMNS, classes_of, find_pairs, score_all
+    from metasynth.predict.summary import summary
     from metasynth.predict.tables import read_heading, write_table
     from metasynth.report.tables import Table
     from metasynth.training.progress import Progress
@@ -137,14 +147,11 @@ def evaluate(
     read = [*(path for scan in scans for path in scan.files), *alone, *([Path(mapping)] if mapping else [])]
     check_outputs([Output(f"--out {out}:", out, table, overwrite)], read)
     progress = Progress(quiet)
-    records, failed = [], []
     with progress.task("subjects", len(scans)) as task:
-        for scan in scans:
-            try:
-                records += score(scan, wanted)
-            except DataError as error:
-                failed.append((scan.name, str(error)))
-            task.advance()
+        found = score_all(scans, wanted, unit, task.advance)
+    records, failed = found.records, found.failed
+    for note in scaled_note(found.scaled):
+        progress.say(f"Note: {note}")
     if alone:
         progress.say(f"Note: without a partner of their name: {', '.join(map(str, alone))}")
     if not records and not failed:

@@ -166,14 +166,14 @@ def _options(given: dict[str, Any]) -> "Options":
 
     named = {"mapping": load_mapping(given["mapping"]), "unknown": given["unknown"], "flat": given.get("flat", False)}
     if named["flat"]:
-        return Options(**named)
+        return Options(**named, unit="mm")  # affines do not matter
     if given["align"] in ("rigid", "affine"):
         require_simpleitk()
     if not 0 < given["every_mm"] < float("inf"):
         raise UsageError(f"--every: expected a number of mm above 0, got {given['every_mm']:g}")
     return Options(
         **named,
-        **{key: given[key] for key in ("axis", "every_mm", "min_content", "volumes", "interpolation", "align")},
+        **{key: given[key] for key in ("axis", "every_mm", "min_content", "volumes", "interpolation", "align", "unit")},
         slices=SliceChoice.parse(given["slices"]),
         spacing_mm=_spacing(given["spacing"]),
         strip=not given.get("no_strip", False),

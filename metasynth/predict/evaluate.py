@@ -1,8 +1,7 @@
 """Label maps against references, by subject and class."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metasynth.data_prep.labels import LabelMapping, Unknown
+from metasynth.data_prep.labels import LabelMapping, Unknown, ids_of
 from metasynth.data_prep.sources import Scan, find_files, pair, stem
-from metasynth.data_prep.volumes import Volume, check_affine, same_grid, to_ras
+from metasynth.data_prep.volume_files import Unit, by
+from metasynth.data_prep.volumes import Volume, check_affine, matched, read_labels
 from metasynth.errors import DataError, UsageError
-from metasynth.predict.files import read_label_map, voxel_volume_ml
+from metasynth.predict.files import voxel_volume_ml
 from metasynth.predict.record import recorded_classes
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
 
 Record = dict[str, Any]
 COLUMNS = ("subject", "class", "dice", "hd95_mm", "volume_ml", "reference_ml", "volume_error_percent")
+MOST_DIGITS = 11  # of an id; more are none
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Classes:
         for part in (part.strip() for part in text.split(",")):
             if self.names is not None and part in self.names:
                 chosen.append(self.names.index(part))
-            elif part.isdigit() and (self.names is None or int(part) < len(self.names)):
+            elif (
+                part.isdecimal() and len(part) < MOST_DIGITS and int(part) < (len(self.names) if self.names else 2**31)
+            ):
                 chosen.append(int(part))
             else:
                 there = "numbers" if self.names is None else f"numbers or names of {', '.join(self.names)}"
@@ -94,7 +97,51 @@ def find_pairs(predictions: str, references: str) -> tuple[list[Scan], list[Path
     return scans, [path for paths in found for path in paths if path not in used]
 
 
-def score(scan: Scan, classes: Classes) -> list[Record]:
+@dataclass
+class Evaluation:
+    """What became of the pairs.
+
+    Attributes:
+        records: See `score`.
+        failed: (name, reason).
+        scaled: (name, unit) of those whose affines were in another unit than mm, as only their headers said.
+
+    """
+
+    records: list[Record] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    scaled: list[tuple[str, Unit]] = field(default_factory=list)
+
+
+def score_all(
+    scans: Sequence[Scan], classes: Classes, unit: Unit | None = None, progress: Callable[[], None] | None = None
+) -> Evaluation:
+    """Score every pair; one that cannot be is named, the others go on.
+
+    Args:
+        scans: As `find_pairs` gives them.
+        classes: What is scored.
+        unit: What the affines of all files are in; None takes what their headers say.
+        progress: Called after every pair.
+
+    """
+    found = Evaluation()
+    for scan in scans:
+        try:
+            volumes = _read(scan, unit)
+            found.records += _score(scan.name, *volumes, classes)
+            units = {volume.scaled_from for volume in volumes}
+            found.scaled += [(scan.name, scaled) for scaled in units if scaled is not None]
+        except DataError as error:
+            found.failed.append((scan.name, str(error)))
+        except MemoryError:
+            found.failed.append((scan.name, f"{scan.image}: is too large for the memory there is"))
+        if progress is not None:
+            progress()
+    return found
+
+
+def score(scan: Scan, classes: Classes, unit: Unit | None = None) -> list[Record]:
     """Dice, 95 % surface distance and volumes of one label map, a record a class.
 
     Returns:
@@ -105,73 +152,56 @@ def score(scan: Scan, classes: Classes) -> list[Record]:
         DataError: A file cannot be read, the grids differ, or a label is none of the classes.
 
     """
+    return _score(scan.name, *_read(scan, unit), classes)
+
+
+def _read(scan: Scan, unit: Unit | None) -> tuple[Volume, Volume]:
+    """Label map and reference on the label map's grid."""
     assert scan.image is not None
     assert scan.labels is not None
-    found, truth = (read_label_map(path) for path in (scan.image, scan.labels))
+    found, truth = (read_labels(path, unit, empty=True) for path in (scan.image, scan.labels))
     for volume in (found, truth):
         check_affine(volume, allow_shear=True)
-    found, truth = to_ras(found), to_ras(truth)
-    if not same_grid(found, truth):
+    turned = matched(truth, found)
+    if turned is None:
         raise DataError(
-            f"{found.where} and {truth.where}: must have the same voxels, got shapes {_by(found)} and {_by(truth)} or "
-            "other affines"
+            f"{found.where} and {truth.where}: must have the same voxels, got shapes {by(found.data.shape)} and "
+            f"{by(truth.data.shape)} or other affines"
         )
+    return found, turned
+
+
+def _score(subject: str, found: Volume, truth: Volume, classes: Classes) -> list[Record]:
     predicted, true = _in_classes(found, None, classes), _in_classes(truth, classes.mapping, classes)
-    top = 1 + max(int(predicted.max()), int(true.max()), *(classes.chosen or (1,)))
-    n = len(classes.names) if classes.names else top
-    counts = DiceAccumulator(n, 1)
-    as_batch = [torch.from_numpy(labels)[None] for labels in (predicted, true)]
+    ids = np.arange(len(classes.names or ()))
+    if not classes.names:
+        ids, predicted, true = _among_present(predicted, true, classes.chosen or ())
+    counts = DiceAccumulator(max(2, len(ids)), 1)
+    as_batch = [torch.from_numpy(np.ascontiguousarray(labels))[None] for labels in (predicted, true)]
     counts.update(as_batch[0], as_batch[1], torch.zeros(1, dtype=torch.int64))
     dice = counts.result()[0]
-    chosen = classes.chosen
-    if chosen is None:
-        chosen = tuple(k for k in range(1, n) if classes.names or not math.isnan(dice[k]))
+    chosen = range(1, len(ids)) if classes.chosen is None else np.searchsorted(ids, classes.chosen).tolist()
+    names = classes.names or tuple(map(str, ids))
     voxel = voxel_volume_ml(found)
-    return [_record(scan.name, k, classes, predicted == k, true == k, float(dice[k]), found, voxel) for k in chosen]
+    return [_record(subject, names[k], predicted == k, true == k, float(dice[k]), found, voxel) for k in chosen]
 
 
-def summary(records: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """Means over subjects, a record a class in the order they appear, then over all of them.
+def _among_present(
+    predicted: NDArray[np.int64], true: NDArray[np.int64], chosen: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """0 and all ids that occur or are chosen, increasing, and the two label maps as places among them.
 
-    Dice and the signed volume error are averaged where they are defined. `hd95_mm` is averaged where both have the
-    class; `missed` counts the subjects in which only one has it. The last record averages the classes of a subject
-    first, and counts all misses.
+    So ids of any size can be counted.
     """
-    names = list(dict.fromkeys(record["class"] for record in records))
-    rows = [_summarised(name, [[r] for r in records if r["class"] == name]) for name in names]
-    if len(names) > 1:
-        subjects = dict.fromkeys(record["subject"] for record in records)
-        rows.append(_summarised("all", [[r for r in records if r["subject"] == subject] for subject in subjects]))
-    return rows
-
-
-def _summarised(name: str, groups: Sequence[Sequence[Mapping[str, Any]]]) -> Record:
-    """Means of the groups' means, of the values that are finite."""
-    columns = {}
-    for key in ("dice", "hd95_mm", "volume_error_percent"):
-        means = [_mean([record[key] for record in group]) for group in groups]
-        columns[key] = [mean for mean in means if mean is not None]
-    dice = columns["dice"]
-    return {
-        "class": name,
-        "subjects": len(dice),
-        "dice": _mean(dice),
-        "dice_sd": float(np.std(dice, ddof=1)) if len(dice) > 1 else None,
-        "hd95_mm": _mean(columns["hd95_mm"]),
-        "missed": sum(record["hd95_mm"] == math.inf for group in groups for record in group),
-        "volume_error_percent": _mean(columns["volume_error_percent"]),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else None
+    first, _, place_first = ids_of(predicted)
+    second, _, place_second = ids_of(true)
+    ids = np.unique(np.concatenate([[0], first, second, np.asarray(chosen, dtype=np.int64)]))
+    return ids, place_first(np.searchsorted(ids, first)), place_second(np.searchsorted(ids, second))
 
 
 def _record(
     subject: str,
-    k: int,
-    classes: Classes,
+    name: str,
     predicted: NDArray[np.bool_],
     true: NDArray[np.bool_],
     dice: float,
@@ -181,7 +211,7 @@ def _record(
     volume, reference = voxel * int(predicted.sum()), voxel * int(true.sum())
     return {
         "subject": subject,
-        "class": classes.names[k] if classes.names else str(k),
+        "class": name,
         "dice": dice,
         "hd95_mm": hausdorff_distance(predicted, true, grid.spacing.tolist()),
         "volume_ml": volume,
@@ -199,8 +229,4 @@ def _in_classes(volume: Volume, mapping: LabelMapping | None, classes: Classes) 
             f"{volume.where}: holds label {top}; the classes are 0 to {len(classes.names) - 1} "
             f"({', '.join(classes.names)}); --mapping merges a reference's labels"
         )
-    return np.ascontiguousarray(volume.data)
-
-
-def _by(volume: Volume) -> str:
-    return " x ".join(map(str, volume.data.shape))
+    return volume.data

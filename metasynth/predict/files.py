@@ -1,4 +1,4 @@
-"""Writing label maps and posteriors with the header of the scan they belong to, and reading label maps."""
+"""Writing label maps and posteriors with the header of the scan they belong to."""
 
 import gzip
 import hashlib
@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from metasynth.data_prep.volumes import Volume, read_image
+from metasynth.data_prep.volume_files import Header, read_header, reading
+from metasynth.data_prep.volumes import Volume
 from metasynth.errors import DataError
 from metasynth.files import write_atomically
 from metasynth.outputs import SOFTWARE
@@ -32,32 +33,35 @@ def write_like(path: Path, data: NDArray, scan: Path) -> None:
         scan: A file that could be read; axes of length 1 that it has beyond three are kept for labels.
 
     Raises:
+        DataError: The scan cannot be read any more, or its header cannot be written.
         RunError: The file cannot be written.
 
     """
-    source: Any = nib.load(scan)
-    if data.ndim == 3:
-        data = data.reshape(source.shape)
-    if path.name.endswith(".mgz"):
-        header = source.header.copy()
+    source = read_header(scan)
+    with reading(scan):
+        image = _image_like(data.reshape(source.shape) if data.ndim == 3 else data, source)
+        content = image.to_bytes()
+    write_atomically(path, gzip.compress(content, compresslevel=_FAST, mtime=0))
+
+
+def _image_like(data: NDArray, source: Header) -> Any:
+    """An image with a scan's header, as far as that says where and how large the voxels are."""
+    if source.is_mgh:
+        header = source.fields.copy()
         header.set_data_dtype(data.dtype)
-        image: Any = nib.MGHImage(data, source.affine, header)
-    elif isinstance(source, nib.Nifti1Image):
-        header = source.header.copy()
-        header.set_data_dtype(data.dtype)
-        header.extensions.clear()
-        header["cal_min"] = header["cal_max"] = 0
-        header["descrip"] = SOFTWARE.encode()
-        header["aux_file"] = header["intent_name"] = b""
-        header.set_intent("label" if data.dtype.kind in "iu" else "none")
-        image = type(source)(data, source.affine, header)
-        if data.ndim == 4 and data.shape != source.shape:
-            image.header.set_zooms((*image.header.get_zooms()[:3], 1.0))
-    else:
-        image = nib.Nifti1Image(data, source.affine)
-        image.header["descrip"] = SOFTWARE.encode()
-        image.header.set_xyzt_units("mm")
-    write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=_FAST, mtime=0))
+        return nib.MGHImage(data, source.affine, header)
+    kind = nib.Nifti2Image if isinstance(source.fields, nib.Nifti2Header) else nib.Nifti1Image
+    header = kind.header_class(source.fields.binaryblock, source.fields.endianness, check=False)
+    header["magic"], header["vox_offset"] = header.single_magic, 0  # of a pair, too
+    header.set_data_dtype(data.dtype)
+    header["cal_min"] = header["cal_max"] = 0
+    header["descrip"] = SOFTWARE.encode()
+    header["aux_file"] = header["intent_name"] = b""
+    header.set_intent("label" if data.dtype.kind in "iu" else "none")
+    image: Any = kind(data, source.affine, header)
+    if data.ndim == 4 and data.shape != source.shape:
+        image.header.set_zooms((*image.header.get_zooms()[:3], 1.0))
+    return image
 
 
 def is_label_map(path: Path) -> bool:
@@ -85,19 +89,6 @@ def digest_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def read_label_map(path: Path) -> Volume:
-    """Labels (X, Y, Z) int64, all of which may be 0.
-
-    Raises:
-        DataError: The file cannot be read, or a value is negative or not whole.
-
-    """
-    volume = read_image(path)
-    if not (np.isfinite(volume.data).all() and (volume.data == np.rint(volume.data)).all() and volume.data.min() >= 0):
-        raise DataError(f"{path}: labels must be whole numbers from 0 on; is it an image, or was it interpolated?")
-    return Volume(volume.data.astype(np.int64), volume.affine, volume.where)
 
 
 def voxel_volume_ml(volume: Volume) -> float:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from metasynth.data_prep.sources import Scan, Sources, find_files, name_files, with_files
+from metasynth.data_prep.volume_files import Unit
 from metasynth.data_prep.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
 from metasynth.outputs import csv_cell
-from metasynth.predict.files import digest_of, read_label_map, voxel_volume_ml, write_like
+from metasynth.predict.files import digest_of, voxel_volume_ml, write_like
 from metasynth.predict.plan import SCORES, Job, image_of, measured, missing, plan, scored
 from metasynth.predict.qc import write_picture
 from metasynth.predict.record import FolderRecord, origin_of
@@ -34,6 +35,7 @@ class Outcome:
         skipped: Those that were there already.
         old: Those of them of which it is not known which scan and mask they were made of.
         failed: (name, reason).
+        scaled: (name, unit) of those whose affines were in another unit than mm, as only their headers said.
 
     """
 
@@ -41,6 +43,7 @@ class Outcome:
     skipped: list[str] = field(default_factory=list)
     old: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    scaled: list[tuple[str, Unit]] = field(default_factory=list)
 
 
 def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
@@ -95,7 +98,7 @@ def predict_all(
             outcome.old += [scan.name] if record.is_old(job.label_map(scan)) else []
         else:
             try:
-                _predict(model, record, scan, job)
+                outcome.scaled += [(scan.name, unit) for unit in _predict(model, record, scan, job)]
                 outcome.done.append(scan.name)
             except DataError as error:
                 outcome.failed.append((scan.name, str(error)))
@@ -105,28 +108,50 @@ def predict_all(
             progress()
     if job.volumes is not None:
         there = {*outcome.done, *outcome.skipped}
-        _write_volumes(record, job, [s for s in sources.scans if s.name in there], model.description.class_names)
+        scans = [scan for scan in sources.scans if scan.name in there]
+        outcome.failed += _write_volumes(record, job, scans, model.description.class_names)
     return outcome
 
 
-def _write_volumes(record: FolderRecord, job: Job, scans: Sequence[Scan], class_names: Sequence[str]) -> None:
-    """Write the volume in mL of every class but background in the label maps of scans, counted in voxels."""
+def _write_volumes(
+    record: FolderRecord, job: Job, scans: Sequence[Scan], class_names: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Write the volume in mL of every class but background in the label maps of scans, counted in voxels.
+
+    Returns:
+        (name, reason) of the label maps that cannot be read.
+
+    """
     assert job.volumes is not None
     records: list[dict[str, Any]] = []
+    failed = []
     for scan in scans:
-        labels = read_label_map(job.label_map(scan))
-        counts = np.bincount(labels.data.ravel(), minlength=len(class_names))
-        millilitres = (counts * voxel_volume_ml(labels)).tolist()
-        records.append(dict(zip(measured(class_names), [scan.name, *millilitres[1:]], strict=False)))
+        try:
+            volumes = _volumes(job.label_map(scan), job.unit, len(class_names))
+        except DataError as error:
+            failed.append((scan.name, str(error)))
+        else:
+            records.append(dict(zip(measured(class_names), [scan.name, *volumes], strict=True)))
     write_table(job.volumes, records, measured(class_names))
     with record.locked():
         record.note({}, volumes_sha256=digest_of(job.volumes))
+    return failed
 
 
-def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job) -> None:
+def _volumes(path: Path, unit: Unit | None, n_classes: int) -> list[float]:
+    """Millilitres of every class but background in a label map."""
+    labels = read_labels(path, unit, empty=True)
+    if labels.data.max() >= n_classes:
+        raise DataError(f"{path}: holds label {labels.data.max()}; the classes are 0 to {n_classes - 1}")
+    counts = np.bincount(labels.data.ravel(), minlength=n_classes)
+    return (counts * voxel_volume_ml(labels)).tolist()[1:]
+
+
+def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job) -> set[Unit]:
+    """Write all that is made of a scan; the units other than mm that only its files' headers named."""
     origin = origin_of(record.digest, scan)
-    image = read_image(image_of(scan))
-    mask = None if scan.mask is None else read_labels(scan.mask)
+    image = read_image(image_of(scan), job.unit)
+    mask = None if scan.mask is None else read_labels(scan.mask, job.unit)
     found = segment(model, image, mask, device=job.device, keep_posteriors=job.posteriors)
     names = model.description.class_names
     wanted = missing(record, scan, job)
@@ -143,6 +168,8 @@ def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job) ->
         if job.qc:
             _note_score(job.out / "qc" / SCORES, scan.name, found.labels, found.certainty, names)
         record.note(dict.fromkeys(wanted, origin))
+    units = (image.scaled_from, None if mask is None else mask.scaled_from)
+    return {unit for unit in units if unit is not None}
 
 
 def _note_score(path: Path, name: str, labels: np.ndarray, certainty: np.ndarray, class_names: Sequence[str]) -> None:

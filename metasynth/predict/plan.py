@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metasynth.data_prep.sources import Scan, Sources
+from metasynth.data_prep.volume_files import Unit
 from metasynth.errors import DataError, UsageError
 from metasynth.outputs import Kind, Output, check_outputs, csv_cell, is_picture, same_file
 from metasynth.predict.files import digest_of, is_label_map, output_suffix
@@ -26,6 +27,7 @@ class Job:
         device: Where the network runs.
         volumes: A table of the classes' volumes to write, or None.
         read: Files that are read beside the scans: the model.
+        unit: What the affines of all files are in; None takes what their headers say.
 
     """
 
@@ -36,6 +38,7 @@ class Job:
     device: str = "cpu"
     volumes: Path | None = None
     read: Sequence[Path] = ()
+    unit: Unit | None = None
 
     def label_map(self, scan: Scan) -> Path:
         """The label map of a scan."""

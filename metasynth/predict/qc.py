@@ -22,6 +22,7 @@ COLUMNS = 6
 PANEL_INCHES = 1.7
 HEAD_INCHES, LINE_INCHES = 0.3, 0.17
 GAP = 0.01
+TALLEST = 8.0  # of a plane, in its widths
 SHOWN_PERCENT = (1.0, 99.5)
 
 
@@ -83,7 +84,7 @@ def _chosen(classes: NDArray[np.integer], axis: Axis) -> list[int]:
 
 
 def _height(scan: Volume, axis: Axis) -> float:
-    """Height of a plane over its width."""
+    """Height of a plane over its width; that of a long and narrow field is cut, so that the picture stays one."""
     _, down, across = plane_spacing(scan.spacing, axis)
     _, rows, columns = plane_spacing(scan.data.shape, axis)
-    return (rows * down) / (columns * across)
+    return min(max((rows * down) / (columns * across), 1 / TALLEST), TALLEST)

@@ -8,6 +8,7 @@ from scipy.ndimage import binary_fill_holes
 
 from metasynth.data_prep.resample import (
     Grid,
+    grid_of,
     grid_with_spacing,
     has_spacing,
     resample_ids,
@@ -15,7 +16,7 @@ from metasynth.data_prep.resample import (
     resample_mask,
     to_source,
 )
-from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, same_grid, scale
+from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, matched, scale
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors
@@ -128,6 +129,8 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     check_affine(image, allow_shear=True)
     orientation = stack_orientation(description.orientation)
     brain = foreground(image.data) if mask is None else _on_grid_of(image, mask)
+    if not brain.any():
+        raise DataError(f"{image.where}: shows nothing to segment, every voxel is {float(image.data.flat[0])!r}")
     whole = mask is not None and not description.brain_only
     wrong = ~np.isfinite(image.data) & (whole | brain)
     if wrong.any():
@@ -135,7 +138,7 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     scaled = scale(image.data, brain, image.where, keep_outside=whole)
     volume = turned(Volume(scaled, image.affine, image.where), orientation)
     filled = turned(Volume(binary_fill_holes(brain), image.affine, image.where), orientation).data
-    own = _grid_of(volume)
+    own = grid_of(volume)
     # Slices are not thinned out or made up: every plane of the scan is one.
     wanted = (*(volume.spacing[: 3 - len(description.shape)]), *description.spacing_mm)
     if has_spacing(volume, wanted):
@@ -166,15 +169,11 @@ def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _on_grid_of(image: Volume, mask: Volume) -> NDArray[np.bool_]:
     """The mask on the image's grid, by the nearest voxel where it has another."""
     check_affine(mask, allow_shear=True)
-    inside = mask.data > 0 if same_grid(image, mask) else resample_ids(mask, _grid_of(image)) > 0
+    found = matched(mask, image)
+    inside = found.data > 0 if found is not None else resample_ids(mask, grid_of(image)) > 0
     if not inside.any():
         raise DataError(f"{mask.where}: no voxel of the mask lies in the field of {image.where}")
     return inside
-
-
-def _grid_of(volume: Volume) -> Grid:
-    shape = volume.data.shape
-    return Grid((shape[0], shape[1], shape[2]), volume.affine)
 
 
 def _window(stack: NDArray[np.float32], model: TrainedModel) -> Window:

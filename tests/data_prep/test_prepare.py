@@ -71,6 +71,25 @@ def test_skull_and_all_stay_where_nothing_is_stripped(tmp_path):
     assert (part.images[scalp] == 1).all()
 
 
+@pytest.mark.parametrize("resample", [False, True])
+def test_image_labels_and_mask_may_be_stored_in_three_ways(tmp_path, resample):
+    ids = head_labels()
+    files = {
+        "labels": save(tmp_path / "seg.nii", ids, "LPS"),
+        "image": save(tmp_path / "t1.nii", head_image(ids), "LAS"),
+        "mask": save(tmp_path / "mask.nii", (ids > 0).astype(np.uint8), "PSR"),
+    }
+    options = dataclasses.replace(ALL, resample_labels=resample)
+    part = prepare(Scan("s", **files), options)
+    same = {
+        name: save(tmp_path / f"ras-{name}.nii", nib.as_closest_canonical(nib.load(path)).get_fdata())
+        for name, path in files.items()
+    }
+    expected = prepare(Scan("s", **same), options)
+    np.testing.assert_array_equal(part.labels, expected.labels)
+    np.testing.assert_array_equal(part.images, expected.images)
+
+
 def test_a_mask_of_its_own_decides_about_the_brain(tmp_path):
     ids = head_labels()
     scan = scan_of(tmp_path, ids, "LAS", head_image(ids))

@@ -4,16 +4,20 @@ from head_phantom import head_image, head_labels
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from metasynth.data_prep import memory
 from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.resample import (
     Grid,
     grid_with_spacing,
     has_spacing,
     resample_classes,
+    resample_ids,
     resample_image,
     to_source,
 )
 from metasynth.data_prep.volumes import Volume
+
+from metasynth.errors import DataError
 
 CLASSES = MAPPINGS["freesurfer-4"].apply(head_labels(shape=(72, 88, 80)))
 
@@ -108,3 +112,23 @@ def test_noise_is_averaged_where_the_grid_is_coarser():
     brain = ids > 0
     coarse = resample_image(np.where(brain, noise, 0).astype(np.float32), to_source(source, grid), grid)
     assert coarse.std() < 0.6 * noise[brain].std()
+
+
+@pytest.mark.parametrize("far", [1e5, 1e12, 1e30])
+def test_a_label_map_that_lies_elsewhere_gives_nothing(far):
+    labels = volume(np.full((4, 4, 4), 614_454_277), origin=(far, 0, 0))
+    here = volume(np.zeros((4, 4, 4)), origin=(0, 0, 0))
+    assert not resample_ids(labels, own_grid(here)).any()
+    near = Grid((6, 4, 4), volume(here.data, origin=(-1, 0, 0)).affine)
+    found = resample_ids(volume(labels.data, origin=(0, 0, 0)), near)
+    np.testing.assert_array_equal(found[1:5], labels.data)
+    assert not found[[0, 5]].any()
+
+
+def test_a_grid_that_the_memory_cannot_hold_is_refused(monkeypatch):
+    source = volume(np.zeros((50, 40, 30), np.float32), (20.0, 20.0, 20.0))
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2_000_000_000)
+    line = "^v: a grid of 1000 x 800 x 600 voxels of 1 x 1 x 1 mm takes 5.76 GB of memory, and 2 GB are free$"
+    with pytest.raises(DataError, match=line):
+        grid_with_spacing(source, (1.0, 1.0, 1.0))
+    assert grid_with_spacing(source, (2.0, 2.0, 2.0)).shape == (500, 400, 300)

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from head_phantom import head_image, head_labels, save
 from metasynth.data_prep.volumes import (
+    Volume,
     check_affine,
+    matched,
     read_image,
     read_labels,
     require_same_grid,
@@ -59,6 +61,87 @@ def test_ids_that_overflowed_their_type_are_noticed(tmp_path):
         read_labels(path)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_labels_that_were_scaled_when_they_were_saved(tmp_path, dtype):
+    ids = head_labels() % 100  # a step of .39 in 8 bits
+    image = nib.Nifti1Image(ids.astype(np.float32), np.eye(4))
+    image.set_data_dtype(dtype)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.nii").data, ids)
+
+
+@pytest.mark.parametrize(("off", "fine"), [(1e-4, True), (-9e-4, True), (2e-3, False), (-0.25, False)])
+def test_labels_are_rounded_within_a_thousandth(tmp_path, off, fine):
+    ids = np.where(head_labels() == 16, 6 + off, head_labels())
+    path = save(tmp_path / "a.nii", ids)
+    if fine:
+        assert (read_labels(path).data[head_labels() == 16] == 6).all()
+    else:
+        n = int((head_labels() == 16).sum())
+        with pytest.raises(
+            DataError, match=rf"a\.nii: labels must be whole numbers, got {6 + off!r} and others in {n} v"
+        ):
+            read_labels(path)
+
+
+def test_a_value_that_is_nearly_whole_is_shown_in_full(tmp_path):
+    path = save(tmp_path / "a.nii", np.full((2, 2, 2), np.float32(3.0012345)))
+    with pytest.raises(DataError, match=r"whole numbers, got 3\.001234531402588 and others in 8 voxels"):
+        read_labels(path)
+
+
+def test_steps_that_are_too_coarse_to_tell_are_refused(tmp_path):
+    image = nib.Nifti1Image(np.arange(1001, dtype=np.float32).reshape(7, 11, 13), np.eye(4))
+    image.set_data_dtype(np.uint8)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(DataError, match=r"whole numbers, got \d+\.\d+ and others"):
+        read_labels(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.float64])
+def test_large_ids_are_exact(tmp_path, dtype):
+    ids = np.array([0, 20_000_000, 20_000_001, 614_454_277, 2**31 - 1, 1, 2, 3], dtype=dtype).reshape(2, 2, 2)
+    np.testing.assert_array_equal(read_labels(save(tmp_path / "a.nii.gz", ids)).data, ids.astype(np.int64))
+
+
+def test_ids_beyond_what_a_type_tells_apart_are_refused(tmp_path):
+    ids = np.full((2, 2, 2), 20_000_001)
+    path = save(tmp_path / "a.nii", ids.astype(np.float32))
+    message = r"labels from 16777216 on cannot be told apart as float32, got 20000000\.0; save them as integers"
+    with pytest.raises(DataError, match=message):
+        read_labels(path)
+    assert (read_labels(save(tmp_path / "a.nii", np.full((2, 2, 2), 2**24 - 1, np.float32))).data == 2**24 - 1).all()
+    with pytest.raises(DataError, match="labels must fit 32 bits, got 2147483648"):
+        read_labels(save(tmp_path / "a.nii", (ids * 0 + 2**31).astype(np.uint32)))
+
+
+def turned_volume(volume, orientation):
+    """The same voxels, stored another way."""
+    wanted = nib.orientations.axcodes2ornt(tuple(orientation))
+    turn = nib.orientations.ornt_transform(nib.orientations.io_orientation(volume.affine), wanted)
+    data = nib.orientations.apply_orientation(volume.data, turn)
+    return Volume(data, volume.affine @ nib.orientations.inv_ornt_aff(turn, volume.data.shape), volume.where)
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 45])
+@pytest.mark.parametrize("orientation", ["LPS", "PSR", "IAL"])
+def test_volumes_match_however_they_are_stored(degrees, orientation):
+    turn = np.deg2rad(degrees)  # about one axis; at 45 degrees none is nearer to that of the body
+    affine = np.diag([-1.0, 1.2, 2.0, 1.0])
+    affine[:2, :2] @= [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    image = Volume(head_labels(), affine, "image")
+    other = turned_volume(image, orientation)
+    rounded = Volume(other.data, other.affine * (1 + 1e-7), "labels")
+    found = matched(rounded, image)
+    np.testing.assert_array_equal(found.data, image.data)
+    np.testing.assert_array_equal(found.affine, image.affine)
+    assert found.where == "labels"
+    shifted = rounded.affine.copy()
+    shifted[:3, 3] += 0.1
+    assert matched(Volume(other.data, shifted, "labels"), image) is None
+    assert matched(Volume(other.data[1:], other.affine, "labels"), image) is None
+
+
 def test_a_truncated_file(tmp_path):
     path = save(tmp_path / "a.nii.gz", head_labels())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -77,6 +160,15 @@ def test_a_file_of_another_kind_and_a_missing_one(tmp_path):
 def test_voxels_of_no_size(tmp_path):
     with pytest.raises(DataError, match="voxels must have a size above 0 along every axis, got 1 x 0 x 1 mm"):
         check_affine(read_labels(_with_affine(tmp_path, np.diag([1.0, 0.0, 1.0, 1.0]))))
+
+
+def test_a_place_that_no_number_is_exact_at(tmp_path):
+    affine = np.eye(4)
+    affine[1, 3] = 1e30
+    with pytest.raises(DataError, match=r"seg\.nii: its first voxel lies farther away than a kilometre: \[1 0 0 0; "):
+        check_affine(read_labels(_with_affine(tmp_path, affine)))
+    affine[1, 3] = -1e6
+    check_affine(read_labels(_with_affine(tmp_path, affine)))
 
 
 def test_shears(tmp_path):

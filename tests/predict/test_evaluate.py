@@ -4,10 +4,11 @@ import math
 import numpy as np
 import pytest
 from head_phantom import as_muse, head_labels, save
-from metasynth.data_prep.mappings import MAPPINGS
+from metasynth.data_prep.mappings import MAPPINGS, load_mapping
 
 from metasynth.errors import DataError, UsageError
-from metasynth.predict.evaluate import Classes, classes_of, find_pairs, score, summary
+from metasynth.predict.evaluate import Classes, classes_of, find_pairs, score
+from metasynth.predict.summary import summary
 from metasynth.segment.metrics import hausdorff_distance
 
 FOUR = MAPPINGS["freesurfer-4"]
@@ -98,9 +99,46 @@ def test_which_classes_are_scored(tmp_path, truth):
     chosen = Classes(FOUR.class_names).choose("ventricles,1")
     scan = pairs(tmp_path, truth, truth)
     assert [record["class"] for record in score(scan, chosen)] == ["ventricles", "white matter"]
-    for wrong in ("ventricle", "5", "", "1,,2"):
+    for wrong in ("ventricle", "5", "", "1,,2", "\u00b2", "9" * 5000):
         with pytest.raises(UsageError, match=rf"^--classes {wrong}: expected numbers or names of background, white"):
             Classes(FOUR.class_names).choose(wrong)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.float64])
+def test_ids_of_any_size_are_told_apart(tmp_path, dtype):
+    ids = np.zeros((4, 5, 6), dtype=dtype)
+    ids[1], ids[2], ids[3] = 20_000_000, 20_000_001, 2**31 - 1
+    swapped = ids.copy()
+    swapped[1], swapped[2] = ids[2], ids[1]
+    records = score(pairs(tmp_path, swapped, ids), Classes())
+    assert [(record["class"], record["dice"]) for record in records] == [
+        ("20000000", 0.0),
+        ("20000001", 0.0),
+        ("2147483647", 1.0),
+    ]
+    chosen = score(pairs(tmp_path, ids, ids), Classes().choose("20000001,614454277"))
+    assert [(record["class"], record["reference_ml"]) for record in chosen] == [("20000001", 0.03), ("614454277", 0.0)]
+    assert (chosen[0]["dice"], math.isnan(chosen[1]["dice"])) == (1.0, True)
+
+
+def test_ids_of_nine_digits_are_mapped(tmp_path):
+    (tmp_path / "atlas.csv").write_text("id,class\n0,0\n614454277,1\n614454278,2\n")
+    ids = np.array([0, 614_454_277, 614_454_278, 0] * 6, dtype=np.int32).reshape(4, 3, 2)
+    mapping = load_mapping(str(tmp_path / "atlas.csv"))
+    records = score(pairs(tmp_path, mapping.apply(ids), ids), Classes(mapping.class_names, mapping=mapping))
+    assert [(record["class"], record["dice"]) for record in records] == [("class 1", 1.0), ("class 2", 1.0)]
+
+
+def test_two_label_maps_may_be_stored_two_ways(tmp_path, truth):
+    """Distances and volumes do not depend on it either."""
+    predicted = np.roll(truth, 2, axis=1).astype(np.uint8)
+    spacing = (1.0, 1.5, 2.0)
+    expected = score(pairs(tmp_path, predicted, truth, spacing=spacing), Classes(FOUR.class_names))
+    save(tmp_path / "p" / "s1.nii.gz", predicted, "LAS", spacing)
+    save(tmp_path / "r" / "s1.nii.gz", truth, "PSL", spacing)
+    scan = find_pairs(str(tmp_path / "p"), str(tmp_path / "r"))[0][0]
+    for found, wanted in zip(score(scan, Classes(FOUR.class_names)), expected, strict=True):
+        assert found == pytest.approx(wanted)
 
 
 def test_pairs(tmp_path, truth):

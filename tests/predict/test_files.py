@@ -2,9 +2,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from head_phantom import head_labels, save
+from metasynth.data_prep.volumes import read_labels
 
 from metasynth.errors import DataError, RunError
-from metasynth.predict.files import output_suffix, read_label_map, voxel_volume_ml, write_like
+from metasynth.predict.files import output_suffix, voxel_volume_ml, write_like
 
 LABELS = (np.arange(3 * 4 * 5) % 7).reshape(3, 4, 5).astype(np.uint8)
 AFFINE = np.array([[0.1, 0.0, 2.0, -7.3], [-1.2, 0.2, 0.1, 5.0], [0.15, 1.1, 0.0, 0.25], [0, 0, 0, 1]])
@@ -83,10 +84,14 @@ def test_the_same_file_twice_and_none_of_a_full_disk(tmp_path, full_disk):
 
 def test_reading_label_maps(tmp_path):
     path = save(tmp_path / "a.nii.gz", head_labels(), spacing=(1.0, 2.0, 1.5))
-    labels = read_label_map(path)
+    labels = read_labels(path, empty=True)
     np.testing.assert_array_equal(labels.data, head_labels())
     assert voxel_volume_ml(labels) == pytest.approx(0.003)
-    assert not read_label_map(save(tmp_path / "b.nii", 0 * head_labels())).data.any()
-    for wrong in (head_labels() + 0.5, -head_labels(), np.where(head_labels() > 3, np.nan, 1.0)):
-        with pytest.raises(DataError, match=r"c\.nii: labels must be whole numbers from 0 on"):
-            read_label_map(save(tmp_path / "c.nii", wrong))
+    assert not read_labels(save(tmp_path / "b.nii", 0 * head_labels()), empty=True).data.any()
+    for wrong, message in (
+        (head_labels() + 0.5, r"be whole numbers, got 0\.5 and others in 63360 voxels"),
+        (-head_labels(), "not be negative, got -507"),
+        (np.where(head_labels() > 3, np.nan, 1.0), r"be whole numbers, got NaN or infinity in \d+ voxels"),
+    ):
+        with pytest.raises(DataError, match=rf"c\.nii: labels must {message}"):
+            read_labels(save(tmp_path / "c.nii", wrong), empty=True)
