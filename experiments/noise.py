@@ -32,6 +32,7 @@ from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
+from metasynth.training.run_sizes import require_recovery
 from metasynth.training.stages import Learned
 from metasynth.training.study import Experiment, StudyContext
 
@@ -155,5 +156,6 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=report,
+    check_sizes=require_recovery,
     grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", _label, learning),
 )

@@ -8,6 +8,7 @@ import click
 
 from metasynth.cli_options import GEOMETRY, IMAGES, PATH, SHARED, TRANSFORMS, with_options
 from metasynth.errors import UsageError
+from metasynth.sizes import require_processes
 
 if TYPE_CHECKING:
     from metasynth.data_prep.prepare import Options
@@ -219,6 +220,7 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
         processes=given["jobs"] or max(1, (os.cpu_count() or 1) // 2),
         keep_work=given["keep_work"],
     )
+    require_processes(job.processes, "--jobs")
     progress = Progress(given["quiet"])
     try:
         with progress.counter("subjects") as follow:

@@ -6,6 +6,7 @@ import os
 import torch
 
 from metasynth.errors import UsageError
+from metasynth.sizes import cores, require_processes
 
 
 def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
@@ -14,7 +15,7 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
     Without ``threads`` torch gets half of the cores that the process may use.
 
     Raises:
-        UsageError: there is no such device, or ``threads`` is below 1.
+        UsageError: there is no such device, or ``threads`` is below 1 or far above the cores.
 
     """
     if device == "auto":
@@ -23,9 +24,11 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
         raise UsageError(f"--device {device}: torch sees no CUDA device here; choose cpu or auto")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads: expected at least 1, got {threads}")
+    if threads is not None:
+        require_processes(threads, "--threads", "threads")  # torch crashes where so many cannot be made
     # Half of the cores: the rest are left to the processes that make the data. Threads that wait for each other on
     # a core that something else holds cost more than they give (7 s for a step of .2 s was seen on two cores).
-    torch.set_num_threads(threads or max(1, _cores() // 2))
+    torch.set_num_threads(threads or max(1, cores() // 2))
     keep_freed_memory()
     torch.set_flush_denormal(True)  # the tails of Gaussian kernels hold denormals, which slow CPUs tenfold
     if device.startswith("cuda"):
@@ -55,10 +58,3 @@ def keep_freed_memory() -> bool:
     # From <malloc.h>. Blocks above a size would else be mapped, and unmapped when freed, one by one.
     trim_threshold, top_pad, mmap_max = -1, -2, -4
     return all((mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 2**26), mallopt(mmap_max, 0)))
-
-
-def _cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
