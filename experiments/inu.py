@@ -236,8 +236,8 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=report,
-    check_sizes=lambda config, prepared: require_recovery(
-        config, prepared, config.nodes, config.network if config.augmenter == "nonparametric" else ()
+    check_sizes=lambda config, prepared, out: require_recovery(
+        config, prepared, out, config.nodes, config.network if config.augmenter == "nonparametric" else ()
     ),
     grid_report=RecoveryGridReport(
         "The noise and intensity non-uniformity of the real images, learned in many runs",

@@ -110,7 +110,7 @@ def run_grid(
     # Before the runs, so that they do not all make it. A cache that is named needs checking only, and once.
     prepared = [experiment.prepare(config, grid.data, progress) for config in configs[: 1 if grid.data else None]]
     for config, one in zip(configs, prepared * (len(configs) // len(prepared)), strict=True):
-        experiment.check_sizes(config, one)
+        experiment.check_sizes(config, one, out)
     make = GridFolder.resume if resume else GridFolder.create
     folder = make(out, replace(grid, digest=prepared[0].digest))
     try:

@@ -16,7 +16,7 @@ from torch import Tensor
 from metasynth.data.cache import Cache
 from metasynth.data.splits import make_split
 from metasynth.errors import MetasynthError, PackageError, UsageError
-from metasynth.sizes import available_memory, convolutions, require_memory, require_processes
+from metasynth.sizes import available_memory, convolutions, require_disk, require_memory, require_processes
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.training.comparison_methods import LEARNED
 from metasynth.training.comparison_settings import ComparisonConfig
@@ -27,6 +27,7 @@ from metasynth.training.settings import OuterSettings
 from metasynth.training.unpaired_settings import UnpairedSettings
 
 _FLOAT, _LABEL = 4, 8  # bytes
+_RECORD = 60  # bytes of a line with nothing but a stage, a step and a loss
 _ADAM = 4  # of each weight: itself, its gradient and two moments
 _SD_PER_FWHM = 1 / 2.355
 
@@ -90,8 +91,8 @@ class Items:
         return sum(sorted(self.per_subject)[:subjects])
 
 
-def require_run(settings: Settings, items: Items, **others: CornucopiaConfig) -> None:
-    """Refuse a run whose steps or processes the machine cannot hold.
+def require_run(settings: Settings, items: Items, out: Path, **others: CornucopiaConfig) -> None:
+    """Refuse a run whose steps, records or processes the machine cannot hold.
 
     Parameters
     ----------
@@ -99,6 +100,8 @@ def require_run(settings: Settings, items: Items, **others: CornucopiaConfig) ->
         Its configuration.
     items : Items
         Of its cache.
+    out : Path
+        Its folder, which need not be there.
     **others : CornucopiaConfig
         Further generators, by the names of their settings.
 
@@ -109,6 +112,8 @@ def require_run(settings: Settings, items: Items, **others: CornucopiaConfig) ->
     """
     require_processes(settings.pace.workers, "pace.workers")
     segmenter, outer = settings.segmenter, settings.outer
+    records = f"a record of each of {segmenter.steps} steps"
+    require_disk(_RECORD * segmenter.steps, records, "segmenter.steps", out)
     named = f"segmenter.batch_size, segmenter.{'monai_arguments' if segmenter.monai else 'widths'}"
     for batch, setting in ((segmenter.batch_size, named), (outer.batch_size, "outer.batch_size")):
         what = f"a step on {batch} images of {items.by}"
@@ -133,20 +138,24 @@ def require_synthesis(config: CornucopiaConfig, items: Items, batch: int, name: 
 
 
 def require_recovery(
-    settings: RecoverySettings, prepared: PreparedData, nodes: Sequence[int] = (), network: Sequence[int] = ()
+    settings: RecoverySettings,
+    prepared: PreparedData,
+    out: Path,
+    nodes: Sequence[int] = (),
+    network: Sequence[int] = (),
 ) -> None:
     """`require_run` of a recovery study, with its test set and what is learned: fields of ``nodes``, or a network."""
     items, batch = Items.of(prepared.path), settings.segmenter.batch_size
-    require_run(settings, items)
+    require_run(settings, items, out)
     require_test_set(items, settings.test_repeats)
     require_nodes(nodes, items, batch, "nodes")
     require_network(network, items, batch, "network")
 
 
-def require_comparison(config: ComparisonConfig, prepared: PreparedData) -> None:
+def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Path) -> None:
     """`require_run` of a comparison on real images, with its augmenters and its clusters."""
     items, batch = Items.of(prepared.path), config.segmenter.batch_size
-    require_run(config, items, baseline=config.baseline)
+    require_run(config, items, out, baseline=config.baseline)
     if set(config.methods) & set(LEARNED):
         require_nodes(config.learned.nodes, items, batch, "learned.nodes")
         require_network(config.learned.network, items, batch, "learned.network")
@@ -156,10 +165,10 @@ def require_comparison(config: ComparisonConfig, prepared: PreparedData) -> None
         require_nodes([config.clustered.nodes], items, batch, "clustered.nodes")
 
 
-def require_unpaired(settings: UnpairedSettings, prepared: PreparedData) -> None:
+def require_unpaired(settings: UnpairedSettings, prepared: PreparedData, out: Path) -> None:
     """`require_run` of learning from scans without labels, with the discriminator and its opponents."""
     items, other = Items.of(prepared.path), settings.discriminator
-    require_run(settings, items, baseline=settings.baseline)
+    require_run(settings, items, out, baseline=settings.baseline)
     require_network(other.widths, items, other.batch_size, "discriminator.widths, discriminator.batch_size")
     require_nodes(settings.generator.nodes, items, other.batch_size, "generator.nodes")
     require_network(settings.generator.network, items, other.batch_size, "generator.network")

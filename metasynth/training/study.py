@@ -85,7 +85,7 @@ class Experiment:
         run: does the work and returns ``{"rows": [{...}], "reference": {...}}``.
         report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
         grid_report: the same of a grid of runs; without it, every number of the rows is summarised over seeds.
-        check_sizes: (config, what ``prepare`` gave); raises a UsageError if the machine cannot hold such a run.
+        check_sizes: (config, what ``prepare`` gave, folder); raises a UsageError if the machine cannot hold the run.
 
     """
 
@@ -96,7 +96,7 @@ class Experiment:
     run: Callable[[StudyContext], dict[str, Any]]
     report: Callable[[RunFolder], Any]
     grid_report: Callable[[GridFolder], Any] | None = None
-    check_sizes: Callable[[Any, PreparedData], None] = lambda config, prepared: None
+    check_sizes: Callable[[Any, PreparedData, Path], None] = lambda config, prepared, out: None
 
 
 def discover_experiments() -> dict[str, EntryPoint]:
@@ -173,7 +173,7 @@ def execute(
     device, threads = configure_torch(settled.device, settled.threads)
     progress = Progress(quiet)
     prepared = experiment.prepare(config, settled.data, progress)
-    experiment.check_sizes(config, prepared)
+    experiment.check_sizes(config, prepared, Path(out))
     place = Path(prepared.path).resolve()
     others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
     seed = settled.seed or 0

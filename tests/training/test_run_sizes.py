@@ -1,5 +1,6 @@
 """Whether a run fits the machine is told before anything is made, and nothing is counted that is not needed."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from metasynth.experiments import inu, noise
 from tiny_noise import make_cache
 
+from metasynth import sizes
 from metasynth.errors import UsageError
 from metasynth.segment.unet import UNet
 from metasynth.training import run_sizes
@@ -86,14 +88,16 @@ HUGE = 2_000_000_000
         ({"segmenter": SegmenterSettings(widths=(HUGE, 4))}, "segmenter.widths, segmenter.batch_size: more than torch"),
         ({"outer": OuterSettings(batch_size=HUGE)}, "outer.batch_size: a step on 2000000000 images of 16 x 16 takes"),
         ({"pace": Pace(workers=HUGE)}, "pace.workers: expected at most "),
+        ({"segmenter": replace(SMALL, steps=2**31 - 1)}, "segmenter.steps: a record of each of 2147483647 steps takes"),
         ({"test_repeats": HUGE}, "test_repeats: a test set of 4000000000 images of 16 x 16 takes at least 11.2 TiB"),
     ],
 )
-def test_runs_that_cannot_be_held_are_refused(prepared, changed, line):
+def test_runs_that_cannot_be_held_are_refused(prepared, changed, line, monkeypatch):
     config = replace(noise.PRESETS["quick"], segmenter=SMALL)
-    noise.EXPERIMENT.check_sizes(config, prepared)
+    noise.EXPERIMENT.check_sizes(config, prepared, prepared.path)
+    monkeypatch.setattr(sizes.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 10**11))
     with pytest.raises(UsageError) as error:
-        noise.EXPERIMENT.check_sizes(replace(config, **changed), prepared)
+        noise.EXPERIMENT.check_sizes(replace(config, **changed), prepared, prepared.path)
     assert str(error.value).startswith(line)
 
 
@@ -104,23 +108,23 @@ def test_draws_that_cannot_be_held_are_refused(prepared, name, value):
     config = replace(noise.PRESETS["quick"], segmenter=SMALL)
     config = replace(config, synthesis=replace(config.synthesis, **{name: value}))
     with pytest.raises(UsageError) as error:
-        noise.EXPERIMENT.check_sizes(config, prepared)
+        noise.EXPERIMENT.check_sizes(config, prepared, prepared.path)
     assert str(error.value).startswith(f"synthesis.{name}: drawing 8 images with {value:g} takes ")
 
 
 def test_fields_and_networks_that_cannot_be_held_are_refused(prepared):
     config = replace(inu.PRESETS["quick"], segmenter=replace(SMALL, norm="none"))
     with pytest.raises(UsageError, match=r"^nodes: drawing 8 fields takes"):
-        inu.EXPERIMENT.check_sizes(replace(config, nodes=(2, 4, HUGE)), prepared)
+        inu.EXPERIMENT.check_sizes(replace(config, nodes=(2, 4, HUGE)), prepared, prepared.path)
     config = replace(config, augmenter="nonparametric")
     with pytest.raises(UsageError, match=r"^network: a step on 8 images of 16 x 16 takes at least 64.0 PiB"):
-        inu.EXPERIMENT.check_sizes(replace(config, network=(HUGE, 10**6)), prepared)
+        inu.EXPERIMENT.check_sizes(replace(config, network=(HUGE, 10**6)), prepared, prepared.path)
 
 
 def test_a_gpu_may_hold_what_the_machine_does_not(prepared, monkeypatch):
     monkeypatch.setattr(run_sizes, "_largest_memory", lambda: 2**80)
     config = replace(noise.PRESETS["quick"], segmenter=SegmenterSettings(widths=(10**6, 10**6)))
-    noise.EXPERIMENT.check_sizes(config, prepared)
+    noise.EXPERIMENT.check_sizes(config, prepared, prepared.path)
 
 
 @pytest.mark.parametrize("average", [1, 2, 3])
