@@ -5,11 +5,12 @@ registration is the MNI ICBM152 2009a template in nilearn's wheel; a FreeSurfer 
 differs from it by millimetres.
 """
 
+import math
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from metasynth.data_prep.resample import Grid, resample_image, to_source
+from metasynth.data_prep.resample import Grid, count_along, require_grid, resample_image, to_source
 from metasynth.data_prep.volumes import Volume
 from numpy.typing import NDArray
 
@@ -25,7 +26,12 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's axes grow to left, posterior, sup
 
 def atlas_grid(spacing_mm: tuple[float, float, float]) -> Grid:
     """The grid of aligned volumes: the template's field at a spacing."""
-    shape = [int(np.floor((high - low) / s + 1e-6)) + 1 for (low, high), s in zip(FIELD_MM, spacing_mm, strict=True)]
+    lengths = [high - low for low, high in FIELD_MM]
+    if any(s > length for s, length in zip(spacing_mm, lengths, strict=True)):
+        given, field = (" x ".join(f"{n:g}" for n in numbers) for numbers in (spacing_mm, lengths))
+        raise UsageError(f"--spacing {given}: the template's field is {field} mm")
+    shape = [math.floor(count_along(n, s) + 1e-6) + 1 for n, s in zip(lengths, spacing_mm, strict=True)]
+    require_grid(shape, spacing_mm)
     affine = np.diag([*spacing_mm, 1.0])
     centre = [(low + high) / 2 for low, high in FIELD_MM]
     affine[:3, 3] = [c - s * (n - 1) / 2 for c, s, n in zip(centre, spacing_mm, shape, strict=True)]

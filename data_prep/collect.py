@@ -5,17 +5,19 @@ in the cache. The cache comes to its place last: where it is, the report and the
 """
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from metasynth.data_prep.align import atlas_grid
 from metasynth.data_prep.job import REPORT_KEYS, Job
 from metasynth.data_prep.parts import load_part, prepare_all, remove_work_folder, spacing_of
-from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
+from metasynth.data_prep.slicing import BEYOND, GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
 from metasynth.data_prep.units import scaled_note
 
@@ -23,6 +25,7 @@ from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
+from metasynth.sizes import require_memory
 
 SAME_SPACING = 1e-3
 
@@ -65,6 +68,9 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
     if size is not None and len(size) != 2 + volumes:
         kind = "three lengths for volumes" if volumes else "two lengths for slices"
         raise UsageError(f"--size {_by(size)}: expected {kind}")
+    _require_room(1, job.frame.least(2 + volumes), job)
+    if job.options.align != "none" and job.options.spacing_mm:
+        atlas_grid(job.options.spacing_mm)  # refuses one that is too large
     left_out = list(sources.left_out)
     if not sources.scans:
         raise DataError(_nothing(left_out))
@@ -79,11 +85,19 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
     scans, more = _of_one_spacing(scans, parts)
     left_out.extend(more)
     if not scans:
+        with suppress(OSError):  # it holds what was prepared
+            job.work.rmdir()
         raise DataError(_nothing(left_out))
     report = _write(scans, parts, sorted(left_out), job)
     if not job.keep_work and not left_out:
         remove_work_folder(job.work)
     return report
+
+
+def _require_room(items: int, shape: tuple[int, ...], job: Job) -> None:
+    """UsageError if so many items of that shape, at least, cannot be held in memory."""
+    setting = "--size" if job.frame.size else "--margin, --divisor"
+    require_memory(items * math.prod(shape), f"a cache of items of {_by(shape)}", setting)
 
 
 def _nothing(left_out: Sequence[tuple[str, str]]) -> str:
@@ -125,6 +139,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         shape = job.frame.size or tuple(int(n) for n in np.ceil(field / job.frame.divisor) * job.frame.divisor)
     else:
         shape = job.frame.shape(boxes[:, 1] - boxes[:, 0], item_spacing)
+    _require_room(len(scans), shape, job)
     labels, images, slice_index, used, notes, scaled = [], [], [], [], [], []
     for scan, box in zip(scans, boxes, strict=True):
         part = load_part(parts[scan.name])
@@ -185,4 +200,4 @@ def _write_report(report: Report, job: Job) -> None:
 
 
 def _by(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{n:g}" for n in numbers)
+    return " x ".join(f"{min(n, BEYOND):g}" for n in numbers)

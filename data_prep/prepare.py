@@ -189,7 +189,10 @@ def _target(
     else:
         world = register(_brain_for_alignment(classes, image, options.mapping), options.align)
     grid = atlas_grid(wanted or _own_spacing(classes))
-    return grid, to_source(classes, grid, world)
+    matrix = to_source(classes, grid, world)
+    if (np.abs(matrix[:3, :3]).max(axis=1) > classes.data.shape).any():
+        raise DataError(f"{scan.name}: its transform makes the whole field smaller than a voxel of the template's grid")
+    return grid, matrix
 
 
 def _resample(image: Volume, matrix: NDArray[np.float64], grid: Grid, strip: bool) -> Volume:

@@ -1,17 +1,20 @@
 """Putting images and classes on another grid: images are interpolated, classes are voted for, never blurred."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from metasynth.data_prep.memory import require_memory
-from metasynth.data_prep.volume_files import by
 from metasynth.data_prep.volumes import Volume
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from metasynth.errors import DataError, UsageError
+from metasynth.sizes import require_memory
+
 Interpolation = Literal["majority", "nearest"]
+BEYOND = 1e300
 SAME_SPACING = 1e-3  # relative difference that needs no resampling
 _BYTES = 12  # a voxel takes while it is resampled
 
@@ -35,6 +38,16 @@ def grid_of(volume: Volume) -> Grid:
     return Grid((x, y, z), volume.affine)
 
 
+def count_along(length: float, spacing: float) -> float:
+    """Steps of ``spacing`` along a length, where an overflow is cut."""
+    return min(length / spacing, BEYOND)
+
+
+def require_grid(shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
+    """UsageError if classes, with the share of the voxels that is voted on, cannot be held on a grid of that shape."""
+    require_memory(_BYTES * math.prod(shape), f"a grid of {_by(shape)} voxels", f"--spacing {_by(spacing_mm)}")
+
+
 def has_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> bool:
     """Whether the volume has this spacing already."""
     return bool(np.allclose(volume.spacing, spacing_mm, rtol=SAME_SPACING, atol=0.0))
@@ -49,9 +62,13 @@ def grid_with_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) ->
     """
     wanted = np.asarray(spacing_mm, dtype=float)
     field = volume.spacing * volume.data.shape
-    shape = tuple(max(1, int(n)) for n in np.ceil(field / wanted - 1e-6))
-    sizes = " x ".join(f"{s:g}" for s in spacing_mm)
-    require_memory(_BYTES * math.prod(shape), f"{volume.where}: a grid of {by(shape)} voxels of {sizes} mm")
+    if (wanted > field * (1 + SAME_SPACING)).any():
+        raise DataError(f"{volume.where}: --spacing {_by(spacing_mm)}: the whole field is {_by(field)} mm")
+    shape = tuple(math.ceil(count_along(f, w) - 1e-6) for f, w in zip(field.tolist(), spacing_mm, strict=True))
+    try:
+        require_grid(shape, spacing_mm)
+    except UsageError as error:  # one subject's field; others may be smaller
+        raise DataError(f"{volume.where}: {error}") from error
     affine = np.eye(4)
     affine[:3, :3] = volume.affine[:3, :3] / volume.spacing * wanted
     centre = volume.affine[:3, :3] @ ((np.array(volume.data.shape) - 1) / 2) + volume.affine[:3, 3]
@@ -151,3 +168,7 @@ def _shifted(matrix: NDArray[np.float64], box: tuple[slice, slice, slice]) -> ND
     shifted = matrix.copy()
     shifted[:3, 3] -= [part.start for part in box]
     return shifted
+
+
+def _by(numbers: Sequence[float] | NDArray[np.float64]) -> str:
+    return " x ".join(f"{min(n, BEYOND):g}" for n in numbers)

@@ -5,8 +5,10 @@ subject's left to right ("IR"); axial rows from anterior to posterior ("PR"); sa
 columns from anterior to posterior ("IP"). The letters say where an index grows to.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -20,6 +22,7 @@ IN_PLANE = {"coronal": "IR", "axial": "PR", "sagittal": "IP"}
 GROWS_TO = {"coronal": "A", "axial": "S", "sagittal": "R"}
 _ROWS_COLUMNS = {"coronal": (2, 0), "axial": (1, 0), "sagittal": (2, 1)}  # axes of a RAS volume
 DIVISOR = 16
+BEYOND = 1e300  # voxels; an overflow is cut to it
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,22 @@ class SliceChoice:
         """
         if self.kind == "all":
             return np.arange(n)
+        # Numbers may be of any size: what lies outside is cut off before there are arrays.
         if self.kind == "around":
             count = self.numbers[0]
-            first = int(np.floor(centre - step * (count - 1) / 2 + 0.5))
-            wanted = first + step * np.arange(count)
-            return wanted[(wanted >= 0) & (wanted < n)]
-        wanted = np.arange(*self.numbers) if self.kind == "range" else np.array(self.numbers)
-        if self.kind == "list" and wanted[-1] >= n:
-            raise DataError(f"slice {wanted[-1]} is asked for; the volume has slices 0 to {n - 1} along this axis")
-        wanted = wanted[wanted < n]
-        if not wanted.size:
+            first = math.floor(Fraction(centre) - Fraction(step * (count - 1), 2) + Fraction(1, 2))
+            start, stop = max(0, -(first // step)), min(count, (n - 1 - first) // step + 1)
+            return np.array([first + step * k for k in range(start, stop)], dtype=np.int64)
+        if self.kind == "list" and self.numbers[-1] >= n:
+            raise DataError(
+                f"slice {self.numbers[-1]} is asked for; the volume has slices 0 to {n - 1} along this axis"
+            )
+        if self.numbers[0] >= n:
             raise DataError(f"slices from {self.numbers[0]} are asked for; the volume has 0 to {n - 1} along this axis")
-        return wanted
+        if self.kind == "list":
+            return np.array(self.numbers)
+        start, stop, step = self.numbers
+        return np.arange(start, min(stop, n), min(step, n))
 
 
 def choose_planes(
@@ -164,8 +171,13 @@ class Frame:
         """Shape S that holds boxes of the given extents (N, len(S)) in voxels."""
         if self.size is not None:
             return self.size
-        needed = extents.max(axis=0) + 2 * np.ceil(self.margin_mm / np.asarray(spacing) - 1e-6)
-        return tuple(int(n) for n in np.ceil(needed / self.divisor) * self.divisor)
+        rooms = (2 * math.ceil(min(self.margin_mm / s, BEYOND) - 1e-6) for s in spacing)
+        needed = (int(extent) + room for extent, room in zip(extents.max(axis=0), rooms, strict=True))
+        return tuple(-(-n // self.divisor) * self.divisor for n in needed)
+
+    def least(self, ndim: int) -> tuple[int, ...]:
+        """Lengths that an item has at least."""
+        return self.size or (self.divisor,) * ndim
 
 
 def label_box(items: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -17,12 +17,13 @@ from typing import Any, BinaryIO, Literal
 
 import nibabel as nib
 import numpy as np
-from metasynth.data_prep.memory import require_memory, size_text
+from metasynth.data_prep.memory import require_memory
 from nibabel import imageglobals
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError
+from metasynth.sizes import readable
 
 Unit = Literal["mm", "um", "m"]
 _UNITS: dict[int, Unit] = {1: "m", 2: "mm", 3: "um"}  # the lowest three bits of NIfTI's xyzt_units
@@ -118,7 +119,7 @@ def read_voxels(header: Header) -> NDArray:
             stored = file.read(n)
             file.read(_BEHIND)  # so that the end is seen, and with it the checksum of a compressed file
         if len(stored) < n:
-            raise ValueError(f"{size_text(len(stored))} of voxels where its header asks for {size_text(n)}")
+            raise ValueError(f"{readable(len(stored))} of voxels where its header asks for {readable(n)}")
         data = np.frombuffer(stored, dtype).reshape(header.shape, order="F")
         return data if dtype.kind not in "iuf" else apply_read_scaling(data, *header.scaling)
 
@@ -215,12 +216,12 @@ def _require_room(data_path: Path, fields: Any, shape: tuple[int, ...]) -> None:
     claimed, there = _offset(fields) + _bytes(fields, shape), data_path.stat().st_size
     compressed = _is_compressed(data_path)
     if claimed > there * (_MOST_COMPRESSED if compressed else 1):
-        size = size_text(there) + (", compressed" if compressed else "")
+        size = readable(there) + (", compressed" if compressed else "")
         raise ValueError(f"{_claims(fields, shape)}; the file has {size}")
 
 
 def _claims(fields: Any, shape: tuple[int, ...]) -> str:
-    size = size_text(_bytes(fields, shape))
+    size = readable(_bytes(fields, shape))
     return f"its header claims {by(shape)} voxels of {fields.get_data_dtype().name}, {size}"
 
 

@@ -22,6 +22,7 @@ from metasynth.training.comparison_settings import SIZES, ComparisonConfig, Subj
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
+from metasynth.training.run_sizes import require_comparison
 from metasynth.training.study import Experiment, StudyContext
 
 FLASH = ("flash-3", "flash-5", "flash-20", "flash-30")
@@ -87,6 +88,7 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=REPORT.of_run,
+    check_sizes=require_comparison,
     grid_report=REPORT.of_grid,
     contents=CONTENTS,
 )

@@ -28,6 +28,7 @@ from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, INK, new_figure, style
 from metasynth.report.tables import Table
 from metasynth.schema import COUNT, NUMBER, entries, listing
+from metasynth.sizes import require_memory
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
@@ -99,6 +100,7 @@ PRESETS = {"quick": HyperCleaningConfig(), "standard": HyperCleaningConfig(hidde
 
 def prepare(config: HyperCleaningConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The digits within scikit-learn."""
+    require_memory(4 * config.hidden * (PIXELS + CLASSES + config.batch_size), "the classifier", "hidden")
     return built_in(Path(str(files("sklearn").joinpath("datasets/data/digits.csv.gz"))), data)
 
 

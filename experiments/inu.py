@@ -40,6 +40,7 @@ from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RunFolder
 from metasynth.training.recovery import check_cache, course_of, gather, load_examples, save_examples
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
+from metasynth.training.run_sizes import require_recovery
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import MATCHED
 from metasynth.training.stages import Learned
@@ -238,6 +239,9 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=report,
+    check_sizes=lambda config, prepared, out: require_recovery(
+        config, prepared, out, config.nodes, config.network if config.augmenter == "nonparametric" else ()
+    ),
     grid_report=RecoveryGridReport(
         "The noise and intensity non-uniformity of the real images, learned in many runs",
         _label,

@@ -34,6 +34,7 @@ from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RunFolder
 from metasynth.training.recovery import check_cache, course_of, gather, load_examples, save_examples
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
+from metasynth.training.run_sizes import require_recovery
 from metasynth.training.stages import Learned
 from metasynth.training.study import Experiment, StudyContext
 
@@ -158,6 +159,7 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=report,
+    check_sizes=require_recovery,
     grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", _label, learning),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
 )

@@ -21,6 +21,7 @@ from metasynth.training.comparison_settings import SIZES, ComparisonConfig
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
+from metasynth.training.run_sizes import require_comparison
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import Experiment, StudyContext
 
@@ -81,6 +82,7 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=REPORT.of_run,
+    check_sizes=require_comparison,
     grid_report=REPORT.of_grid,
     contents=CONTENTS,
 )

@@ -27,6 +27,7 @@ from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, new_figure, style
 from metasynth.report.tables import Table
 from metasynth.schema import COUNT, NUMBER, TEXT, entries, listing
+from metasynth.sizes import require_memory
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import METRICS, RESULTS, RunFolder
@@ -246,6 +247,8 @@ def _curves(rows: list[dict[str, Any]], folder: RunFolder) -> Figure:
 
 def prepare(config: RidgeConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The regressions are drawn here."""
+    size = 8 * config.features * (config.features + config.train + config.validation)
+    require_memory(size, "one regression", "features, train, validation")
     return built_in(Path(__file__), data)
 
 

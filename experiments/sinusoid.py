@@ -26,6 +26,7 @@ from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, FAINT, INK, new_figure, style
 from metasynth.report.tables import Table
 from metasynth.schema import COUNT, FLAG, NUMBER, TEXT, both, entries, json_value, listing, mapping
+from metasynth.sizes import require_memory
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
@@ -277,6 +278,10 @@ def _fits(adapted: dict[str, Any], steps: int, best: dict[str, Any]) -> Figure:
 
 def prepare(config: SinusoidConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The tasks are drawn here."""
+    weights = sum(a * b for a, b in pairwise((1, *config.widths, 1)))
+    for name, tasks in (("tasks", config.tasks), ("test_tasks", config.test_tasks)):
+        size = 4 * tasks * (weights + config.shots + config.queries)
+        require_memory(size, f"adapting to {tasks} tasks", f"widths, shots, queries, {name}")
     return built_in(Path(__file__), data)
 
 

@@ -18,6 +18,7 @@ from metasynth.training.loop import Pace
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
+from metasynth.training.run_sizes import require_unpaired
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import Experiment, StudyContext
 from metasynth.training.unpaired import UnpairedStudy
@@ -95,4 +96,5 @@ EXPERIMENT = Experiment(
     run=run,
     report=REPORT.of_run,
     contents=CONTENTS,
+    check_sizes=require_unpaired,
 )

@@ -16,6 +16,7 @@ from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, 
 from metasynth.cli_predict import PREDICT_COMMANDS
 from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import DataError, MetasynthError, UsageError
+from metasynth.sizes import memory_failure
 
 INTERRUPTED = 130
 
@@ -41,7 +42,7 @@ class _Commands(click.Group):
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             status = error.exit_code
-        except (click.ClickException, click.Abort, MetasynthError, OSError) as error:
+        except Exception as error:  # the last boundary: whatever it is, no traceback reaches a user
             if os.environ.get("METASYNTH_DEBUG") == "1":
                 raise
             message, status = _message(error)
@@ -68,8 +69,18 @@ def _message(error: Exception) -> tuple[str, int]:
         return f"Error: {_one_line(error.format_message())}", error.exit_code
     if isinstance(error, MetasynthError):
         return f"Error: {_one_line(str(error))}", error.exit_code
-    place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    return f"Error: {place}{getattr(error, 'strerror', None) or _one_line(str(error))}", 1
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"Error: {place}{error.strerror or _one_line(str(error))}", 1
+    return f"Error: {memory_failure(error) or _internal(error)}", 1
+
+
+def _internal(error: Exception) -> str:
+    """What a fault of the program is told in."""
+    # A process that makes data puts its traceback into the message, what went wrong at its end.
+    told = str(error).strip().splitlines()[-1:] if "Traceback" in str(error) else [str(error)]
+    text = _one_line(" ".join(told)).removeprefix(f"{type(error).__name__}: ")
+    return f"internal error: {type(error).__name__}: {text} (METASYNTH_DEBUG=1 shows where)"
 
 
 def _one_line(text: str) -> str:
@@ -107,7 +118,7 @@ def list_() -> None:
     help="HDF5 cache of label maps for synthesis, where the experiment takes one of their own (--set labels=CACHE).",
 )
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Seed of every random draw; 0 by default.")
+@click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Seed of every random draw; 0 by default.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
 @grid_options
 @click.option("--resume", is_flag=True, help="Continue the run, or the runs, in --out.")

@@ -9,6 +9,7 @@ import click
 
 from metasynth.cli_options import with_options
 from metasynth.errors import RunError, UsageError
+from metasynth.sizes import cores, require_processes
 
 if TYPE_CHECKING:
     from metasynth.training.grid import Grid
@@ -42,15 +43,17 @@ class GridRequest:
 
     def settled(self, experiment: str, earlier: "Grid | None") -> "Grid":
         """The grid; what is open is taken from the one that is resumed."""
-        from metasynth.training.grid import Grid, parse_vary
+        from metasynth.training.grid import Grid, parse_vary, require_runs
 
         before = earlier or Grid(experiment, "quick", (0,))
         first = before.seeds[0] if self.seed is None else self.seed
+        vary = parse_vary(self.vary) or before.vary
+        require_runs(first, self.seeds or len(before.seeds), vary)
         return Grid(
             experiment=experiment,
             preset=self.preset or before.preset,
             seeds=tuple(range(first, first + (self.seeds or len(before.seeds)))),
-            vary=parse_vary(self.vary) or before.vary,
+            vary=vary,
             overrides=self.overrides or before.overrides,
             data=self.data.resolve() if self.data else before.data,
             device=before.device if self.device == "auto" else self.device,
@@ -86,7 +89,6 @@ def run_grid(
         KeyboardInterrupt: the grid was interrupted; its runs have ended.
 
     """
-    from metasynth.training.cores import usable_cores
     from metasynth.training.device import configure_torch
     from metasynth.training.grid_folder import GRID, GridFolder, refuse_grid
     from metasynth.training.grid_run import carry_out
@@ -99,17 +101,21 @@ def run_grid(
         earlier.check_same(grid)
     elif not resume:
         refuse_grid(out)
+    require_processes(grid.threads, "--threads", "threads")
+    require_processes(jobs or 1, "--jobs")
     configs = grid.configurations(preset_settings(experiment, grid.preset))
     in_use, _ = configure_torch(grid.device, None)
     progress = Progress(quiet)
     # Before the runs, so that they do not all make it. A cache that is named needs checking only, and once.
     prepared = [experiment.prepare(config, grid.data, progress) for config in configs[: 1 if grid.data else None]]
+    for config, one in zip(configs, prepared * (len(configs) // len(prepared)), strict=True):
+        experiment.check_sizes(config, one, out)
     make = GridFolder.resume if resume else GridFolder.create
     folder = make(out, replace(grid, digest=prepared[0].digest))
     try:
         folder.check_runs(configs)
-        cores = 1 if in_use != "cpu" else max(1, usable_cores() // 2)
-        failed = carry_out(folder, jobs or cores, progress)
+        side_by_side = 1 if in_use != "cpu" else max(1, cores() // 2)
+        failed = carry_out(folder, jobs or side_by_side, progress)
         problem = _problem(folder, failed)
         if problem and not folder.finished:
             raise problem

@@ -7,6 +7,7 @@ import click
 
 from metasynth.cli_options import GEOMETRY, IMAGES, PATH, SHARED, TRANSFORMS, with_options
 from metasynth.errors import UsageError
+from metasynth.sizes import cores, require_processes
 
 if TYPE_CHECKING:
     from metasynth.data_prep.prepare import Options
@@ -209,7 +210,6 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     from metasynth.data_prep.job import Job, outputs
     from metasynth.data_prep.slicing import Frame
     from metasynth.outputs import check_outputs
-    from metasynth.training.cores import usable_cores
     from metasynth.training.progress import Progress
 
     out: Path = given["out"]
@@ -219,12 +219,13 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
         frame=Frame(given.get("margin", 0.0), _size(given["size"]), given["divisor"]),
         command=command,
         source="; ".join(part for part in (origin, given["source"]) if part),
-        processes=given["jobs"] or max(1, usable_cores() // 2),
+        processes=given["jobs"] or max(1, cores() // 2),
         keep_work=given["keep_work"],
         draw=not given["no_montage"],
     )
     read = [path for scan in sources.scans for path in scan.files]
     check_outputs(outputs(job, given["overwrite"]), [*read, Path(given["mapping"])])
+    require_processes(job.processes, "--jobs")
     progress = Progress(given["quiet"])
     try:
         with progress.counter("subjects") as follow:

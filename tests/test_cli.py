@@ -3,6 +3,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from tiny_study import Stop, tiny_experiment
 
@@ -10,6 +11,9 @@ from metasynth import __version__
 from metasynth.cli import main
 from metasynth.errors import DataError
 from metasynth.training import study
+
+LACKING, MORE = "out of memory:", " more were asked for"
+TRIED = f"you tried to allocate {2**41} bytes. Error code 12 (Cannot allocate memory)"
 
 
 class Point:
@@ -190,9 +194,37 @@ def test_debugging_shows_the_traceback(cli, stop, monkeypatch):
     assert isinstance(result.exception, DataError)
 
 
-def test_programming_errors_are_not_hidden(cli, stop):
-    stop.at, stop.error = 1, ZeroDivisionError("x")
-    assert isinstance(cli("run", "tiny", "--out", "a", "--device", "cpu").exception, ZeroDivisionError)
+WORKER = """Caught TypeError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "x.py", line 1, in f
+TypeError: not a tensor
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ZeroDivisionError("x"), "internal error: ZeroDivisionError: x (METASYNTH_DEBUG=1 shows where)"),
+        (RecursionError("too\n deep"), "internal error: RecursionError: too deep (METASYNTH_DEBUG=1 shows where)"),
+        (TypeError(WORKER), "internal error: TypeError: not a tensor (METASYNTH_DEBUG=1 shows where)"),
+        (MemoryError(), "out of memory"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 TiB. GPU 0 has"),
+            f"{LACKING} 2.50 TiB{MORE}",
+        ),
+        (
+            RuntimeError(f"[enforce fail] DefaultCPUAllocator: can't allocate memory: {TRIED}"),
+            f"{LACKING} 2.0 TiB{MORE}",
+        ),
+        (MemoryError("Unable to allocate 2.00 TiB for an array with shape (2, 3)"), f"{LACKING} 2.00 TiB{MORE}"),
+    ],
+)
+def test_no_traceback_reaches_a_user(cli, stop, error, message, monkeypatch):
+    stop.at, stop.error = 1, error
+    failed(cli("run", "tiny", "--out", "a", "--device", "cpu"), 1, f"Error: {message}")
+    monkeypatch.setenv("METASYNTH_DEBUG", "1")
+    stop.at = 1
+    assert cli("run", "tiny", "--out", "b", "--device", "cpu").exception is error
 
 
 def test_the_command_line_answers_without_loading_torch():

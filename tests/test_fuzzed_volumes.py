@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from head_phantom import head_image, head_labels, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from metasynth.data_prep import memory
 from odd_volumes import odd_files
 from tiny_model import save_random
 
+from metasynth import sizes
 from metasynth.cli import main
 from metasynth.data.cache import Cache
 
@@ -77,7 +77,7 @@ def subject(cache, name):
 def good():
     """A folder with a model, good files, and what they give alone; on a machine with little memory."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(memory, "free_bytes", lambda: 20_000_000)
+    patch.setattr(sizes, "available_memory", lambda: 20_000_000)
     folder = Path(tempfile.mkdtemp())
     save_random(folder / "model.pt")
     save(folder / "image" / "good.nii.gz", head_image(IDS), "LIA")

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate, silu
 from metasynth.augment.augmenter import Augmenter, check_draws
 from metasynth.augment.noise import standard_normal
 from metasynth.errors import ShapeError, UsageError
+from metasynth.sizes import convolutions, require_memory
 
 _START = 0.1  # weight of the coarsest noise in b; it halves from level to level
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -101,6 +102,7 @@ def residual_unet(
         raise UsageError(f"ndim: must be 2 or 3, got {ndim}")
     if len(widths) < 1 or any(width < 1 for width in widths):
         raise UsageError(f"widths: must be one or more numbers >= 1, got {tuple(widths)}")
+    require_memory(convolutions(widths, ndim, (), 0), "an augmenting network", "widths")
     with torch.random.fork_rng(devices=[]):  # torch's own initial values are overwritten below
         network = _UNet(channels, ndim, widths)
     _initialise(network, generator)

@@ -7,7 +7,8 @@ and the fields of `CacheInfo`. `digest` is the SHA-256 of the content (see `cont
 depend on compression.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ import h5py
 import numpy as np
 
 from metasynth.data.validation import Contents, first_line
-from metasynth.errors import DataError
+from metasynth.errors import DataError, UsageError
 from metasynth.outputs import Kind
+from metasynth.sizes import require_memory
 
 FORMAT = "metasynth-cache"
 VERSION = 1
@@ -111,6 +113,9 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
     for name, allowed in STORED_TYPES.items():
         if name in file and file[name].dtype.name not in allowed:
             raise DataError(f"{where}: {name} must be {' or '.join(allowed)}, got {file[name].dtype}")
+    for name in (*_DATASETS, "images"):
+        if name in file:
+            _check_stored(file[name], where, name)
     names = [as_text(name) for name in np.atleast_1d(file["subjects"][()])]
     if None in names:
         raise DataError(f"{where}: dataset 'subjects' must hold text")
@@ -152,6 +157,29 @@ def _require_own_values(file: h5py.File, where: str) -> None:
         found = file[name]
         if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
             raise DataError(f"{where}: dataset '{name}' has its values in other files; expected them in this file")
+
+
+def _check_stored(dataset: h5py.Dataset, where: str, name: str) -> None:
+    """Require, before anything is read, that what is read at once fits into memory, and that the file holds it all."""
+    if dataset.shape is None:
+        raise DataError(f"{where}: dataset '{name}' has no shape")
+    at_once = dataset.shape[1:] if name in STORED_TYPES else dataset.shape
+    what = f"dataset '{name}' claims {'a slice' if name in STORED_TYPES else 'an array'} of {_by(at_once)}, which"
+    try:
+        require_memory(math.prod(at_once) * dataset.dtype.itemsize, what, where)
+    except UsageError as error:
+        raise DataError(str(error)) from error
+    if dataset.size and not dataset.id.get_storage_size():
+        raise DataError(f"{where}: dataset '{name}' claims {_by(dataset.shape)} values and holds none")
+    if dataset.chunks is not None:
+        claimed = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        held = dataset.id.get_num_chunks()
+        if held < claimed:
+            raise DataError(f"{where}: dataset '{name}' is incomplete: holds {held} of its {claimed} chunks")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "1"
 
 
 def _attribute(file: h5py.File, where: str, name: str) -> Any:

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from metasynth.data_prep.volume_files import Header, read_header, reading
+from metasynth.data_prep.volume_files import Header, read_header, reading, require_file
 from metasynth.data_prep.volumes import Volume
 from metasynth.errors import DataError
 from metasynth.files import write_atomically
@@ -82,8 +82,7 @@ def digest_of(path: Path) -> str:
         DataError: It cannot be read.
 
     """
-    if not path.is_file():
-        raise DataError(f"{path}: the file is missing")
+    require_file(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,7 @@ import os
 import torch
 
 from metasynth.errors import UsageError
-from metasynth.training.cores import usable_cores
+from metasynth.sizes import cores, require_processes
 
 
 def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
@@ -15,7 +15,7 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
     Without ``threads`` torch gets half of the cores that the process may use.
 
     Raises:
-        UsageError: there is no such device, or ``threads`` is below 1.
+        UsageError: there is no such device, or ``threads`` is below 1 or far above the cores.
 
     """
     if device == "auto":
@@ -24,9 +24,11 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
         raise UsageError(f"--device {device}: torch sees no CUDA device here; choose cpu or auto")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads: expected at least 1, got {threads}")
+    if threads is not None:
+        require_processes(threads, "--threads", "threads")  # torch crashes where so many cannot be made
     # Half of the cores: the rest are left to the processes that make the data. Threads that wait for each other on
     # a core that something else holds cost more than they give (7 s for a step of .2 s was seen on two cores).
-    torch.set_num_threads(threads or max(1, usable_cores() // 2))
+    torch.set_num_threads(threads or max(1, cores() // 2))
     keep_freed_memory()
     torch.set_flush_denormal(True)  # the tails of Gaussian kernels hold denormals, which slow CPUs tenfold
     if device.startswith("cuda"):

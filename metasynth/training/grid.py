@@ -16,6 +16,8 @@ from metasynth.training.config import apply_overrides, to_dict
 from metasynth.training.jsonlines import encode
 
 FORMAT = "metasynth-grid/1"
+MOST_SEED = 2**63 - 1
+MOST_RUNS = 100_000  # of one grid: each is a process and a folder of its own
 LONGEST_NAME = 200  # of the 255 bytes that file systems allow: '.log' is added, and so are temporary endings
 Json = dict[str, Any]
 C = TypeVar("C")
@@ -147,6 +149,15 @@ class Grid:
             threads=value["threads"],
             digest=data["digest"],
         )
+
+
+def require_runs(first: int, seeds: int, vary: Mapping[str, Sequence[str]]) -> None:
+    """UsageError if ``seeds`` seeds from ``first`` on, with every combination, are more runs than one grid has."""
+    count = seeds * math.prod(map(len, vary.values()))
+    if count > MOST_RUNS:
+        raise UsageError(f"--seeds, --vary: expected at most {MOST_RUNS} runs of one grid, got {count}")
+    if first + seeds > MOST_SEED + 1:
+        raise UsageError(f"--seeds {seeds}: expected seeds of at most {MOST_SEED}, got {first} as the first")
 
 
 def parse_vary(options: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, final
 
@@ -112,7 +113,7 @@ class SegmenterSettings:
         self,
         n_classes: int,
         ndim: int,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
         shape: Sequence[int] | None = None,
         spacing_mm: Sequence[float] | None = None,
     ) -> nn.Module:
@@ -122,8 +123,8 @@ class SegmenterSettings:
         ----------
         n_classes, ndim : int
             Classes, background included, and voxel axes of the images.
-        generator : torch.Generator
-            Source of the initial weights.
+        generator : torch.Generator or None
+            Source of the initial weights. None: torch's global stream.
         shape, spacing_mm : sequence, or None
             Voxels and mm between them along each axis; all networks but the U-Net are configured from them.
 
@@ -155,7 +156,7 @@ class SegmenterSettings:
     def check_images(self, n_classes: int, shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
         """Require, before anything else is done, that the network can be made for such images (see `build`)."""
         if self.network != "unet":
-            self.build(n_classes, len(shape), torch.Generator(), shape, spacing_mm)
+            self._try(n_classes, shape, spacing_mm)
             return
         levels = len(self.widths)
         factor = 2 ** (levels - 1)
@@ -164,6 +165,14 @@ class SegmenterSettings:
                 f"images of {' x '.join(map(str, shape))} cannot be halved {levels - 1} times; expected sizes "
                 f"divisible by {factor} for a network of {levels} levels"
             )
+
+    def _try(self, n_classes: int, shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
+        """Build the network, without taking memory unless it is of MONAI, whose constructors may compute."""
+        try:
+            with nullcontext() if self.network == "monai" else torch.device("meta"):
+                self.build(n_classes, len(shape), None, shape, spacing_mm)
+        except RuntimeError as error:
+            raise UsageError(f"segmenter.widths: more than torch can count: {error}") from error
 
     def optimizer(self, model: nn.Module) -> torch.optim.Adam:
         """Adam on the model's parameters."""

@@ -116,7 +116,7 @@ class OuterSettings:
 
     def outer_steps(self, steps: int) -> int:
         """Outer steps in ``steps`` inner steps."""
-        return sum(map(self.is_due, range(steps))) // self.average
+        return -(-max(0, steps - self.warmup) // self.every) // self.average
 
     def rate_at(self, step: int) -> float:
         """What the learning rates are multiplied by at inner step ``step`` (from 0)."""

@@ -88,6 +88,7 @@ class Experiment:
         report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
         grid_report: the same of a grid of runs; without it, every number of the rows is summarised over seeds.
         contents: what the reports read of a run's files beyond what all runs have, by the files' names.
+        check_sizes: (config, what ``prepare`` gave, folder); raises a UsageError if the machine cannot hold the run.
 
     """
 
@@ -99,6 +100,7 @@ class Experiment:
     report: Callable[[RunFolder], Any]
     grid_report: Callable[[GridFolder], Any] | None = None
     contents: Mapping[str, Schema] = field(default_factory=dict)
+    check_sizes: Callable[[Any, PreparedData, Path], None] = lambda config, prepared, out: None
 
 
 def discover_experiments() -> dict[str, EntryPoint]:
@@ -175,6 +177,7 @@ def execute(
     device, threads = configure_torch(settled.device, settled.threads)
     progress = Progress(quiet)
     prepared = experiment.prepare(config, settled.data, progress)
+    experiment.check_sizes(config, prepared, Path(out))
     place = Path(prepared.path).resolve()
     others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
     seed = settled.seed or 0

@@ -2,11 +2,16 @@
 
 import dataclasses
 import math
+import sys
 import types
 from collections.abc import Callable
 from typing import Any, Literal, Union, get_args, get_origin
 
 from metasynth.errors import UsageError
+
+MOST = 2**31 - 1
+"""The largest whole number, either way, of a setting: every library takes it, and none of that size can be done."""
+LONGEST_TOLD = 60  # characters of a value in a message
 
 _BOOLEANS = {
     "true": True,
@@ -75,9 +80,15 @@ def _checked(read: Callable[[], Any], hint: Any, given: Any, key: str) -> Any:
     try:
         return read()
     except _Refused:
-        raise UsageError(f"{key}: expected {describe(hint)}, got {given!r}") from None
+        raise UsageError(f"{key}: expected {describe(hint)}, got {_told(given)}") from None
     except ValueError as error:  # from the class of the value, which knows better what is wrong
-        raise UsageError(f"{key}: got {given!r}: {error}") from error
+        raise UsageError(f"{key}: got {_told(given)}: {error}") from error
+
+
+def _told(given: Any) -> str:
+    """A value as it came, but no page of it."""
+    text = repr(given) if not isinstance(given, int) or abs(given) <= MOST**2 else "a far larger number"
+    return text if len(text) <= LONGEST_TOLD else f"{text[:LONGEST_TOLD]}... ({len(text)} characters)"
 
 
 def _is_union(hint: Any) -> bool:
@@ -99,9 +110,10 @@ def _parse(hint: Any, text: str) -> Any:
         return _choose(_BOOLEANS, text.lower())
     if hint in (int, float):
         try:
-            return _decode(hint, hint(text))
+            number = hint(text)
         except ValueError:
             raise _Refused from None
+        return _decode(hint, number)
     if hint is str:
         return text
     if hasattr(hint, "parse"):
@@ -121,8 +133,12 @@ def _decode(hint: Any, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise _Refused
         return tuple(_decode(kind, part) for kind, part in zip(_element_types(args, value), value, strict=True))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
+    if hint is float and type(value) is float and math.isfinite(value):
+        return value
+    if hint is int and type(value) is int and abs(value) > MOST:
+        raise ValueError(f"must be a whole number from {-MOST} to {MOST}")
     if hint in (bool, int, str, type(None)) and type(value) is hint:
         return value
     if hasattr(hint, "from_json"):
@@ -148,9 +164,11 @@ def _choose(choices: dict[str, Any], text: str) -> Any:
 
 def _first(kinds: tuple[Any, ...], read: Callable[[Any], Any]) -> Any:
     """The value by the first member of a union that accepts it; None first, since text accepts 'none'."""
+    refusals: list[ValueError] = []
     for kind in sorted(kinds, key=lambda kind: kind is not type(None)):
         try:
             return read(kind)
         except ValueError as error:
-            refusal = error
-    raise refusal
+            refusals.append(error)
+    # The last, or one that knows better what is wrong.
+    raise next((error for error in refusals if not isinstance(error, _Refused)), refusals[-1])

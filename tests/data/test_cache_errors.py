@@ -222,3 +222,55 @@ def test_values_of_other_files_are_not_read(tmp_path, edit, reason):
     assert open_error(path) == f"{path}: {reason}"
     with pytest.raises(DataError, match=reason):
         verify_digest(path)
+
+
+def claim(name, shape, chunks, dtype=None):
+    """A dataset of a shape that the file does not hold."""
+
+    def edit(file):
+        kind = dtype or file[name].dtype
+        del file[name]
+        file.create_dataset(name, shape=shape, dtype=kind, chunks=chunks)
+
+    return edit
+
+
+MANY = 10**13
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "chunks", "message"),
+    [
+        (
+            "labels",
+            (15, 10**6, 10**6),
+            (1, 1000, 1000),
+            "dataset 'labels' claims a slice of 1000000 x 1000000, which takes at least 931.3 GiB of memory; ",
+        ),
+        ("images", (15, 10**6, 10**6), (1, 1000, 1000), "dataset 'images' claims a slice of 1000000 x 1000000, which"),
+        ("labels", (4 * 10**6, 6, 7), (1, 6, 7), "dataset 'labels' claims 4000000 x 6 x 7 values and holds none"),
+        ("labels", (10**18, 6, 7), (1, 6, 7), "dataset 'labels' claims 1000000000000000000 x 6 x 7 values and holds"),
+        ("images", (15, 6, 7), None, "dataset 'images' claims 15 x 6 x 7 values and holds none"),
+        ("subject", (MANY,), (1000,), "dataset 'subject' claims an array of 10000000000000, which takes at least 36.4"),
+        ("slice", (MANY,), None, "dataset 'slice' claims an array of 10000000000000, which takes at least 36.4 TiB"),
+        ("subjects", (MANY,), (1000,), "dataset 'subjects' claims an array of 10000000000000, which takes at least"),
+    ],
+)
+def test_claims_that_the_file_does_not_hold_are_refused_before_anything_is_read(tmp_path, name, shape, chunks, message):
+    text = open_error(edited(tmp_path / "c.h5", claim(name, shape, chunks)))
+    assert message in text
+    assert (tmp_path / "c.h5").stat().st_size < 20_000
+
+
+def test_a_dataset_of_which_chunks_are_missing(tmp_path):
+    def edit(file):
+        labels = file["labels"][:]
+        claim("labels", labels.shape, (1, 6, 7))(file)
+        file["labels"][:4] = labels[:4]
+
+    assert "dataset 'labels' is incomplete: holds 4 of its 15 chunks" in open_error(edited(tmp_path / "c.h5", edit))
+
+
+def test_a_dataset_without_a_shape(tmp_path):
+    empty = replace("labels", h5py.Empty("uint8"))
+    assert "dataset 'labels' has no shape" in open_error(edited(tmp_path / "c.h5", empty))

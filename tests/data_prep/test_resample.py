@@ -4,7 +4,7 @@ from head_phantom import head_image, head_labels
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from metasynth.data_prep import memory
+from metasynth.data_prep.align import atlas_grid
 from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.resample import (
     Grid,
@@ -17,7 +17,8 @@ from metasynth.data_prep.resample import (
 )
 from metasynth.data_prep.volumes import Volume
 
-from metasynth.errors import DataError
+from metasynth import sizes
+from metasynth.errors import DataError, UsageError
 
 CLASSES = MAPPINGS["freesurfer-4"].apply(head_labels(shape=(72, 88, 80)))
 
@@ -127,8 +128,44 @@ def test_a_label_map_that_lies_elsewhere_gives_nothing(far):
 
 def test_a_grid_that_the_memory_cannot_hold_is_refused(monkeypatch):
     source = volume(np.zeros((50, 40, 30), np.float32), (20.0, 20.0, 20.0))
-    monkeypatch.setattr(memory, "free_bytes", lambda: 2_000_000_000)
-    line = "^v: a grid of 1000 x 800 x 600 voxels of 1 x 1 x 1 mm takes 5.76 GB of memory, and 2 GB are free$"
+    monkeypatch.setattr(sizes, "available_memory", lambda: 2 << 30)
+    line = (
+        "^v: --spacing 1 x 1 x 1: a grid of 1000 x 800 x 600 voxels takes at least 5.4 GiB of memory; "
+        "2.0 GiB can be had$"
+    )
     with pytest.raises(DataError, match=line):
         grid_with_spacing(source, (1.0, 1.0, 1.0))
     assert grid_with_spacing(source, (2.0, 2.0, 2.0)).shape == (500, 400, 300)
+
+
+SIX = volume(np.zeros((6, 6, 6), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "line"),
+    [
+        (
+            1e-9,
+            "v: --spacing 1e-09 x 1e-09 x 1e-09: a grid of 6e+09 x 6e+09 x 6e+09 voxels takes more than",
+        ),
+        (1e-320, "v: --spacing 9.99989e-321 x"),
+        (7.0, "v: --spacing 7 x 7 x 7: the whole field is 6 x 6 x 6 mm"),
+        (1e300, "v: --spacing 1e+300 x 1e+300 x 1e+300: the whole field is 6 x 6 x 6 mm"),
+    ],
+)
+def test_spacings_without_measure_are_refused(spacing, line):
+    with pytest.raises(DataError) as error:
+        grid_with_spacing(SIX, (spacing,) * 3)
+    assert str(error.value).startswith(line)
+
+
+def test_a_single_voxel_may_fill_the_field():
+    assert grid_with_spacing(SIX, (6.0, 6.0, 2.0)).shape == (1, 1, 3)
+
+
+def test_spacings_without_measure_of_aligned_volumes_are_refused():
+    with pytest.raises(UsageError, match=r"^--spacing 1e-09 x 1 x 1: a grid of 1.96e\+11 x 233 x 189 voxels takes "):
+        atlas_grid((1e-9, 1.0, 1.0))
+    with pytest.raises(UsageError, match=r"^--spacing 1 x 1 x 1e\+09: the template's field is 196 x 232 x 188 mm$"):
+        atlas_grid((1.0, 1.0, 1e9))
+    assert atlas_grid((196.0, 1.0, 1.0)).shape == (2, 233, 189)

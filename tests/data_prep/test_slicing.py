@@ -149,3 +149,32 @@ def test_sizes():
         Frame(size=(20, 32))
     with pytest.raises(UsageError, match="--margin: expected 0 mm or more, got -1"):
         Frame(margin_mm=-1)
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "expected"),
+    [
+        ("0:1000000000000", 1, [0, 1, 2, 3, 4, 5]),
+        ("2:1000000000000000000000000:3", 1, [2, 5]),
+        ("4:9:100000000000000000000000000", 1, [4]),
+        ("around:1000000000000", 1, [0, 1, 2, 3, 4, 5]),
+        ("around:3", 10**300, [3]),
+        ("around:2", 10**300, []),
+        ("around:100000000000000000000000000001", 2, [1, 3, 5]),
+    ],
+)
+def test_numbers_of_any_size_are_cut_to_the_volume(text, step, expected):
+    assert SliceChoice.parse(text).candidates(6, 2.5, step).tolist() == expected
+
+
+def test_a_slice_far_outside_is_refused():
+    with pytest.raises(DataError, match=f"slice {10**30} is asked for; the volume has slices 0 to 5 along this axis"):
+        SliceChoice.parse(f"1,{10**30}").candidates(6, 2.5, 1)
+
+
+@pytest.mark.parametrize("margin", [1e6, 1e18, 1e308])
+def test_margins_of_any_size_are_counted(margin):
+    height, width = Frame(margin).shape(np.array([[20, 30]]), (1e-3, 2.0))
+    assert height > 2e9
+    assert width % 16 == 0
+    assert width >= min(margin, 1e300)

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from head_phantom import head_image, head_labels, save
-from metasynth.data_prep import memory, volume_files, volumes
-from metasynth.data_prep.memory import free_bytes, require_memory, size_text
+from metasynth.data_prep import volume_files, volumes
 from metasynth.data_prep.volume_files import read_header, read_voxels
 from metasynth.data_prep.volumes import read_image, read_labels
 
+from metasynth import sizes
 from metasynth.errors import DataError
 
 NUMBERS = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -104,7 +104,7 @@ def test_pairs(tmp_path, named, ending):
         ({"magic": b"xyz"}, "(it begins like neither)"),
         (
             {"dim": [3, 2, 3, 5, 1, 1, 1, 1]},
-            "(its header claims 2 x 3 x 5 voxels of int16, 60 bytes; the file has 400",
+            "(its header claims 2 x 3 x 5 voxels of int16, 60 B; the file has 400",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_small_file_cannot_claim_gigabytes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(volumes, "read_voxels", read_on)
     assert refusal(path) == (
-        f"{DAMAGED} (its header claims 1024 x 1024 x 858 voxels of int32, 3.6 GB; the file has {size} bytes, "
+        f"{DAMAGED} (its header claims 1024 x 1024 x 858 voxels of int32, 3.4 GiB; the file has {size} B, "
         "compressed)"
     )
 
@@ -163,34 +163,13 @@ def test_the_checksum_of_a_compressed_file_is_compared(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz"])
 def test_what_the_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, monkeypatch, name):
     path = save(tmp_path / name, np.zeros((200, 100, 50), np.float32))
-    monkeypatch.setattr(memory, "free_bytes", lambda: 11_900_000)
+    monkeypatch.setattr(sizes, "available_memory", lambda: 11_900_000)
     assert refusal(path) == (
-        "its header claims 200 x 100 x 50 voxels of float32, 4 MB; reading it takes 12 MB of memory, and 11.9 MB are "
-        "free"
+        "its header claims 200 x 100 x 50 voxels of float32, 3.8 MiB; reading it takes 11.4 MiB of memory; 11.3 MiB "
+        "can be had"
     )
-    monkeypatch.setattr(memory, "free_bytes", lambda: 12_000_000)
+    monkeypatch.setattr(sizes, "available_memory", lambda: 12_000_000)
     assert read_image(path).data.shape == (200, 100, 50)
-    monkeypatch.setattr(memory, "free_bytes", lambda: None)
-    assert read_image(path).data.shape == (200, 100, 50)
-
-
-def test_free_memory_is_that_of_the_machine_or_the_container(tmp_path, monkeypatch):
-    assert 1e6 < free_bytes() < 1e15
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("7000\n")
-    (tmp_path / "memory.current").write_text("4000\n")
-    assert free_bytes() == 3000
-    with pytest.raises(DataError, match=r"^a: this takes 3 kB of memory, and 3 kB are free$"):
-        require_memory(3001, "a: this")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_bytes() > 1e6
-
-
-@pytest.mark.parametrize(
-    ("n", "text"), [(0, "0 bytes"), (999, "999 bytes"), (3_435_973_836, "3.44 GB"), (10**21, "1e+06 PB")]
-)
-def test_sizes_in_words(n, text):
-    assert size_text(n) == text
 
 
 def a_socket(path):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from metasynth.errors import UsageError
 from metasynth.training.config import apply_overrides, from_dict, nearest, to_dict
+from metasynth.training.values import MOST
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ settings = st.builds(
     name=st.text(),
     gap=st.booleans(),
     clip=st.none() | st.floats(max_value=1, allow_infinity=False, allow_nan=False),
-    widths=st.lists(st.integers(), max_size=4).map(tuple),
+    widths=st.lists(st.integers(-MOST, MOST), max_size=4).map(tuple),
     sigma=st.lists(levels, max_size=3).map(tuple),
     inner=optimizers,
     outer=optimizers,
@@ -223,3 +224,42 @@ def test_nearest_names_one_or_all():
     assert nearest("nosie", ["noise", "bias"]) == "did you mean 'noise'?"
     assert nearest("x", ["noise", "bias"]) == "choose from bias, noise"
     assert nearest("x", []) == "there is none to choose from"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    steps: int = 1
+    most: int | bool = False
+    least: int | None = None
+    widths: tuple[int, ...] = ()
+    rate: float = 1.0
+
+
+RANGE = "must be a whole number from -2147483647 to 2147483647"
+
+
+@pytest.mark.parametrize("key", ["steps", "most", "least", "widths"])
+@pytest.mark.parametrize("number", [2**31, -(2**31), 10**11, 10**400])
+def test_whole_numbers_beyond_all_sense_are_refused(key, number):
+    text = str(number)
+    told = repr(text) if len(text) < 58 else f"{text!r:.60}... (403 characters)"
+    with pytest.raises(UsageError) as error:
+        apply_overrides(Numbers(), [f"{key}={text}"])
+    assert str(error.value) == f"{key}: got {told}: {RANGE}"
+    value = [number] if key == "widths" else number
+    with pytest.raises(UsageError, match=RANGE) as error:
+        from_dict(Numbers, {**to_dict(Numbers()), key: value})
+    assert len(str(error.value)) < 200
+
+
+def test_whole_numbers_up_to_the_bound_are_taken():
+    assert apply_overrides(Numbers(), ["steps=2147483647", "widths=-2147483647"]).widths == (-(2**31 - 1),)
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "nan", "inf", "9" * 5000])
+def test_numbers_that_are_not_finite_are_refused(text):
+    with pytest.raises(UsageError, match=r"^rate: expected a finite number, got '.{1,60}") as error:
+        apply_overrides(Numbers(), [f"rate={text}"])
+    assert len(str(error.value)) < 130
+    with pytest.raises(UsageError, match="rate: expected a finite number, got "):
+        from_dict(Numbers, {**to_dict(Numbers()), "rate": 10**400})

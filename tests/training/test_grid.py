@@ -6,7 +6,7 @@ from tiny_study import Tiny
 
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.training.config import to_dict
-from metasynth.training.grid import Grid, GridRun, parse_vary, value_of
+from metasynth.training.grid import Grid, GridRun, parse_vary, require_runs, value_of
 from metasynth.training.grid_folder import GridFolder
 from metasynth.training.manifest import make_manifest
 from metasynth.training.records import RunFolder
@@ -207,3 +207,19 @@ def test_a_run_is_done_once_it_has_its_page(tmp_path):
 def test_the_name_of_a_run_is_one_plain_name():
     run = GridRun(0, {"../../x": "../y", "a\0b": "c d"})
     assert run.name == "seed=0,..-..-x=..-y,a-b=c-d"
+
+
+@pytest.mark.parametrize(
+    ("first", "seeds", "vary", "message"),
+    [
+        (0, 10**9, {}, "--seeds, --vary: expected at most 100000 runs of one grid, got 1000000000"),
+        (0, 2, dict.fromkeys("abcdefghijklmnopq", ("1", "2")), "--seeds, --vary: expected at most 100000 runs of"),
+        (2**63 - 1, 2, {}, f"--seeds 2: expected seeds of at most {2**63 - 1}, got {2**63 - 1} as the first"),
+    ],
+)
+def test_grids_without_measure_are_refused(first, seeds, vary, message):
+    require_runs(0, 10**5, {})
+    require_runs(2**63 - 2, 2, {"a": ("1", "2")})
+    with pytest.raises(UsageError) as error:
+        require_runs(first, seeds, vary)
+    assert str(error.value).startswith(message)

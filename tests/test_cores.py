@@ -7,15 +7,16 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from metasynth import cli_prep
 from metasynth.cli import main
-from metasynth.training import cores
-from metasynth.training.cores import usable_cores
+from metasynth.errors import DataError
+from metasynth.sizes import cores
 
 
 @pytest.mark.parametrize("count", sorted({1, len(os.sched_getaffinity(0))}))
 def test_the_cores_of_the_process_are_counted(count):
     allowed = sorted(os.sched_getaffinity(0))[:count]
-    code = f"import os; os.sched_setaffinity(0, {allowed}); from metasynth.training.cores import usable_cores as n; "
+    code = f"import os; os.sched_setaffinity(0, {allowed}); from metasynth.sizes import cores as n; "
     done = subprocess.run([sys.executable, "-c", code + "print(n())"], capture_output=True, text=True, check=True)
     assert done.stdout == f"{count}\n"
 
@@ -23,21 +24,22 @@ def test_the_cores_of_the_process_are_counted(count):
 def test_systems_without_affinity_tell_the_cores_of_the_machine(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
-    assert usable_cores() == 12
+    assert cores() == 12
 
 
 def test_subjects_are_prepared_on_half_of_them(tmp_path, monkeypatch):
     from metasynth.data_prep import collect
 
-    class Seen(Exception):
-        pass
+    seen = []
 
-    def seen(sources, job, progress):
-        raise Seen(job.processes)
+    def noted(sources, job, progress):
+        seen.append(job.processes)
+        raise DataError("seen")
 
-    monkeypatch.setattr(cores, "usable_cores", lambda: 6)
+    monkeypatch.setattr(cli_prep, "cores", lambda: 6)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(collect, "make_cache", seen)
+    monkeypatch.setattr(collect, "make_cache", noted)
     (tmp_path / "s.nii.gz").write_bytes(b"")
     result = CliRunner().invoke(main, ["prep", "labels", str(tmp_path / "s.nii.gz"), "--out", str(tmp_path / "c.h5")])
-    assert repr(result.exception) == "Seen(3)"
+    assert result.stderr == "Error: seen\n"
+    assert seen == [3]

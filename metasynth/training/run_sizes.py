@@ -1,0 +1,234 @@
+"""Whether a run fits the machine, told from its settings and its caches before its folder is made.
+
+What is counted is what is certainly needed (see `metasynth.sizes`): the tensors that a step keeps for its backward
+pass, told by a pass on torch's meta device, which computes nothing; the draws of the generator; the test images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metasynth.data.cache import Cache
+from metasynth.data.splits import make_split
+from metasynth.errors import MetasynthError, PackageError, UsageError
+from metasynth.sizes import available_memory, convolutions, require_disk, require_memory, require_processes
+from metasynth.synthesis.config import CornucopiaConfig
+from metasynth.training.comparison_methods import LEARNED
+from metasynth.training.comparison_settings import ComparisonConfig
+from metasynth.training.loop import Pace
+from metasynth.training.prepared import PreparedData
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings
+from metasynth.training.unpaired_settings import UnpairedSettings
+
+_FLOAT, _LABEL = 4, 8  # bytes
+_RECORD = 60  # bytes of a line with nothing but a stage, a step and a loss
+_ADAM = 4  # of each weight: itself, its gradient and two moments
+_SD_PER_FWHM = 1 / 2.355
+
+
+class Settings(Protocol):
+    """The part of a study's configuration that decides about sizes."""
+
+    @property
+    def segmenter(self) -> SegmenterSettings:
+        """The inner problem."""
+
+    @property
+    def outer(self) -> OuterSettings:
+        """The outer problem."""
+
+    @property
+    def pace(self) -> Pace:
+        """Checkpoints and workers."""
+
+    @property
+    def synthesis(self) -> CornucopiaConfig:
+        """The generator."""
+
+
+class RecoverySettings(Settings, Protocol):
+    """That of a recovery study."""
+
+    @property
+    def test_repeats(self) -> int:
+        """Synthetic test images of each test slice."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """What the items of a cache are, as far as sizes go."""
+
+    n_classes: int
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    per_subject: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> "Items":
+        """Those of a cache that was checked before."""
+        with Cache(path, check_values=False) as cache:
+            counts = np.bincount(cache.subject_index).tolist()
+            return cls(cache.n_classes, cache.shape, cache.info.spacing_mm, tuple(counts))
+
+    @property
+    def voxels(self) -> int:
+        """Of one item."""
+        return int(np.prod(self.shape, dtype=object))
+
+    @property
+    def by(self) -> str:
+        """'64 x 64'."""
+        return " x ".join(map(str, self.shape))
+
+    def fewest(self, subjects: int) -> int:
+        """Items that so many subjects have at least."""
+        return sum(sorted(self.per_subject)[:subjects])
+
+
+def require_run(settings: Settings, items: Items, out: Path, **others: CornucopiaConfig) -> None:
+    """Refuse a run whose steps, records or processes the machine cannot hold.
+
+    Parameters
+    ----------
+    settings : Settings
+        Its configuration.
+    items : Items
+        Of its cache.
+    out : Path
+        Its folder, which need not be there.
+    **others : CornucopiaConfig
+        Further generators, by the names of their settings.
+
+    Raises
+    ------
+    UsageError
+        Which names the settings and the memory that they would take.
+    """
+    require_processes(settings.pace.workers, "pace.workers")
+    segmenter, outer = settings.segmenter, settings.outer
+    records = f"a record of each of {segmenter.steps} steps"
+    require_disk(_RECORD * segmenter.steps, records, "segmenter.steps", out)
+    named = f"segmenter.batch_size, segmenter.{'monai_arguments' if segmenter.monai else 'widths'}"
+    for batch, setting in ((segmenter.batch_size, named), (outer.batch_size, "outer.batch_size")):
+        what = f"a step on {batch} images of {items.by}"
+        require_memory(batch * items.voxels * (_FLOAT + _LABEL), what, setting)
+        require_memory(step_bytes(segmenter, items, batch), what, setting, _largest_memory())
+    for name, config in {"synthesis": settings.synthesis, **others}.items():
+        require_synthesis(config, items, segmenter.batch_size, name)
+
+
+def require_synthesis(config: CornucopiaConfig, items: Items, batch: int, name: str) -> None:
+    """UsageError, which names the setting, if the draws of a generator cannot be held."""
+    ndim = len(items.shape)
+    reach = _SD_PER_FWHM * 4 * batch / min(items.spacing_mm)  # of a smoothing, in voxels
+    for setting, size in (
+        ("elastic_nodes", batch * ndim * config.elastic_nodes**ndim),
+        ("bias", batch * int(config.bias) ** ndim),
+        ("gmm_fwhm", int(reach * config.gmm_fwhm) * (items.n_classes - 1)),
+        ("motion_fwhm", int(reach * config.motion_fwhm)),
+    ):
+        what = f"drawing {batch} images with {getattr(config, setting):g}"
+        require_memory(_FLOAT * size, what, f"{name}.{setting}")
+
+
+def require_recovery(
+    settings: RecoverySettings,
+    prepared: PreparedData,
+    out: Path,
+    nodes: Sequence[int] = (),
+    network: Sequence[int] = (),
+) -> None:
+    """`require_run` of a recovery study, with its test set and what is learned: fields of ``nodes``, or a network."""
+    items, batch = Items.of(prepared.path), settings.segmenter.batch_size
+    require_run(settings, items, out)
+    require_test_set(items, settings.test_repeats)
+    require_nodes(nodes, items, batch, "nodes")
+    require_network(network, items, batch, "network")
+
+
+def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Path) -> None:
+    """`require_run` of a comparison on real images, with its augmenters and its clusters."""
+    items, batch = Items.of(prepared.path), config.segmenter.batch_size
+    require_run(config, items, out, baseline=config.baseline)
+    if set(config.methods) & set(LEARNED):
+        require_nodes(config.learned.nodes, items, batch, "learned.nodes")
+        require_network(config.learned.network, items, batch, "learned.network")
+    if "clustered" in config.methods:
+        clusters = config.clustered.clusters * (items.n_classes - 1)
+        require_memory(_FLOAT * batch * clusters, f"drawing {clusters} clusters", "clustered.clusters")
+        require_nodes([config.clustered.nodes], items, batch, "clustered.nodes")
+
+
+def require_unpaired(settings: UnpairedSettings, prepared: PreparedData, out: Path) -> None:
+    """`require_run` of learning from scans without labels, with the discriminator and its opponents."""
+    items, other = Items.of(prepared.path), settings.discriminator
+    require_run(settings, items, out, baseline=settings.baseline)
+    require_network(other.widths, items, other.batch_size, "discriminator.widths, discriminator.batch_size")
+    require_nodes(settings.generator.nodes, items, other.batch_size, "generator.nodes")
+    require_network(settings.generator.network, items, other.batch_size, "generator.network")
+
+
+def require_test_set(items: Items, repeats: int) -> None:
+    """UsageError if the test images of a recovery study cannot be held."""
+    everyone = list(map(str, range(len(items.per_subject))))
+    count = repeats * items.fewest(len(make_split(everyone, 0).test))
+    what = f"a test set of {count} images of {items.by}"
+    require_memory(count * items.voxels * (_FLOAT + _LABEL), what, "test_repeats")
+
+
+def require_network(widths: Sequence[int], items: Items, batch: int, setting: str) -> None:
+    """UsageError if a network that halves from width to width cannot be held with the features of a batch."""
+    ndim = len(items.shape)
+    size = convolutions(widths, ndim, items.shape, batch)
+    require_memory(size, f"a step on {batch} images of {items.by}", setting, _largest_memory())
+
+
+def require_nodes(nodes: Sequence[int], items: Items, batch: int, setting: str) -> None:
+    """UsageError if the grids of random fields cannot be held."""
+    size = _FLOAT * batch * sum(n ** len(items.shape) for n in nodes)
+    require_memory(size, f"drawing {batch} fields", setting)
+
+
+def step_bytes(settings: SegmenterSettings, items: Items, batch: int) -> int:
+    """Bytes of the segmenter with its optimiser and of what a training step on ``batch`` images keeps of its forward
+    pass; 0 for a network whose shapes cannot be followed without computing.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) when torch cannot count so many.
+    """
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    try:
+        with torch.device("meta"):
+            model = settings.build(items.n_classes, len(items.shape), None, items.shape, items.spacing_mm)
+        images = torch.empty(batch, 1, *items.shape, device="meta")
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            logits = model(images)
+    except PackageError:
+        raise
+    except (MetasynthError, RuntimeError, ValueError) as error:
+        if settings.network == "monai" and "overflow" not in str(error):
+            return 0
+        raise UsageError(f"segmenter.widths, segmenter.batch_size: more than torch can count: {error}") from error
+    weights = sum(p.numel() for p in model.parameters()) * _FLOAT
+    features = sum(kept.values()) + logits.untyped_storage().nbytes()
+    return _ADAM * weights + features // (2 if settings.autocast == "bfloat16" else 1)
+
+
+def _largest_memory() -> int:
+    """Bytes of the largest memory that a step can be taken in: the machine's, or that of a GPU."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return max([available_memory(), *(torch.cuda.get_device_properties(i).total_memory for i in range(count))])
