@@ -1,6 +1,7 @@
 """Putting images and classes on another grid: images are interpolated, classes are voted for, never blurred."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,13 +51,18 @@ def grid_with_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) ->
     wanted = np.asarray(spacing_mm, dtype=float)
     field = volume.spacing * volume.data.shape
     shape = tuple(max(1, int(n)) for n in np.ceil(field / wanted - 1e-6))
-    sizes = " x ".join(f"{s:g}" for s in spacing_mm)
-    require_memory(_BYTES * math.prod(shape), f"{volume.where}: a grid of {by(shape)} voxels of {sizes} mm")
+    require_room(shape, spacing_mm, volume.where)
     affine = np.eye(4)
     affine[:3, :3] = volume.affine[:3, :3] / volume.spacing * wanted
     centre = volume.affine[:3, :3] @ ((np.array(volume.data.shape) - 1) / 2) + volume.affine[:3, 3]
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def require_room(shape: tuple[int, ...], spacing_mm: Sequence[float], where: str) -> None:
+    """Raise `DataError` where the memory cannot hold a grid that a file is to be put on."""
+    sizes = " x ".join(f"{s:g}" for s in spacing_mm)
+    require_memory(_BYTES * math.prod(shape), f"{where}: a grid of {by(shape)} voxels of {sizes} mm")
 
 
 def to_source(source: Volume, target: Grid, world: NDArray[np.float64] | None = None) -> NDArray[np.float64]:

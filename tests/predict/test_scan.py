@@ -6,6 +6,7 @@ import pytest
 from head_phantom import head_image, head_labels, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metasynth.data_prep import memory
 from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.prepare import Options, prepare
 from metasynth.data_prep.slicing import SliceChoice
@@ -231,3 +232,14 @@ def test_models_that_need_something_else():
         check_usable(random_model(percentiles=(0.5, 99.5)))
     with pytest.raises(DataError, match="the model's orientation 'XY'"):
         check_usable(random_model(orientation="XY"))
+
+
+@pytest.mark.parametrize(("keep", "needed"), [(False, "311 kB"), (True, "480 kB")])
+def test_posteriors_that_the_memory_cannot_hold_are_refused(monkeypatch, keep, needed):
+    image = image_of(blobs())  # 20 x 24 x 22
+    monkeypatch.setattr(memory, "free_bytes", lambda: 300_000)
+    with pytest.raises(DataError) as error:
+        segment(random_model(2), image, keep_posteriors=keep)
+    assert str(error.value) == (
+        f"here: a posterior of 4 classes for 19 x 32 x 32 voxels takes {needed} of memory, and 300 kB are free"
+    )
