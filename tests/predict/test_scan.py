@@ -243,3 +243,10 @@ def test_posteriors_that_the_memory_cannot_hold_are_refused(monkeypatch, keep, n
     assert str(error.value) == (
         f"here: a posterior of 4 classes for 19 x 32 x 32 voxels takes {needed} of memory, and 300 kB are free"
     )
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "PIR"])
+def test_a_mask_may_be_stored_another_way(orientation):
+    image, mask = image_of(blobs()), Volume((blobs() > 1).astype(np.uint8), SPACING, "mask")
+    expected = segment(level_model(), image, mask).labels
+    np.testing.assert_array_equal(segment(level_model(), image, stored(mask, orientation)[0]).labels, expected)
