@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from metasynth.data_prep.resample import Grid, count_along, require_grid, resample_image, to_source
+from metasynth.data_prep.resample import Grid, count_along, require_grid, require_room, resample_image, to_source
+from metasynth.data_prep.volume_files import require_file
 from metasynth.data_prep.volumes import Volume
 from numpy.typing import NDArray
 
@@ -45,10 +46,9 @@ def read_transform(path: Path) -> NDArray[np.float64]:
         DataError: The file cannot be read, holds other numbers, or the matrix is singular.
 
     """
+    require_file(path, "a file with a transform")
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the file is missing") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text: {error}") from error
     if "Linear_Transform" in text:
@@ -121,6 +121,7 @@ def _on_plain_grid(volume: Volume) -> Volume:
     affine = np.diag([GRID_MM, GRID_MM, GRID_MM, 1.0])
     affine[:3, 3] = low
     shape = tuple(int(n) for n in np.ceil((high - low) / GRID_MM))
+    require_room(shape, [GRID_MM] * 3, volume.where)
     grid = Grid((shape[0], shape[1], shape[2]), affine)
     return Volume(resample_image(volume.data, to_source(volume, grid), grid), affine, volume.where)
 

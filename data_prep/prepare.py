@@ -11,6 +11,7 @@ from metasynth.data_prep.resample import (
     grid_of,
     grid_with_spacing,
     has_spacing,
+    require_field,
     resample_classes,
     resample_ids,
     resample_image,
@@ -180,6 +181,7 @@ def _target(
     if options.align == "none":
         if wanted is None or has_spacing(classes, wanted):
             return None, np.eye(4)
+        require_field(classes, wanted)
         grid = grid_with_spacing(classes, wanted)
         return grid, to_source(classes, grid)
     if options.align == "transforms":

@@ -48,6 +48,13 @@ def require_grid(shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
     require_memory(_BYTES * math.prod(shape), f"a grid of {_by(shape)} voxels", f"--spacing {_by(spacing_mm)}")
 
 
+def require_field(volume: Volume, spacing_mm: Sequence[float]) -> None:
+    """DataError where the volume's whole field is less than one voxel of that spacing."""
+    field = volume.spacing * volume.data.shape
+    if (np.asarray(spacing_mm) > field * (1 + SAME_SPACING)).any():
+        raise DataError(f"{volume.where}: --spacing {_by(spacing_mm)}: the whole field is {_by(field)} mm")
+
+
 def has_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> bool:
     """Whether the volume has this spacing already."""
     return bool(np.allclose(volume.spacing, spacing_mm, rtol=SAME_SPACING, atol=0.0))
@@ -62,18 +69,21 @@ def grid_with_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) ->
     """
     wanted = np.asarray(spacing_mm, dtype=float)
     field = volume.spacing * volume.data.shape
-    if (wanted > field * (1 + SAME_SPACING)).any():
-        raise DataError(f"{volume.where}: --spacing {_by(spacing_mm)}: the whole field is {_by(field)} mm")
     shape = tuple(math.ceil(count_along(f, w) - 1e-6) for f, w in zip(field.tolist(), spacing_mm, strict=True))
-    try:
-        require_grid(shape, spacing_mm)
-    except UsageError as error:  # one subject's field; others may be smaller
-        raise DataError(f"{volume.where}: {error}") from error
+    require_room(shape, spacing_mm, volume.where)
     affine = np.eye(4)
     affine[:3, :3] = volume.affine[:3, :3] / volume.spacing * wanted
     centre = volume.affine[:3, :3] @ ((np.array(volume.data.shape) - 1) / 2) + volume.affine[:3, 3]
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def require_room(shape: tuple[int, ...], spacing_mm: Sequence[float], where: str) -> None:
+    """`require_grid` for one file, whatever wants it there; others may be smaller, so it is a `DataError`."""
+    try:
+        require_memory(_BYTES * math.prod(shape), f"a grid of {_by(shape)} voxels of {_by(spacing_mm)} mm", where)
+    except UsageError as error:
+        raise DataError(str(error)) from error
 
 
 def to_source(source: Volume, target: Grid, world: NDArray[np.float64] | None = None) -> NDArray[np.float64]:

@@ -84,7 +84,7 @@ def read_header(path: Path) -> Header:
     with reading(path):
         header_path, data_path = _pair(path)
         for each in (path, header_path, data_path):
-            _require_file(each, path)
+            require_file(each, "a NIfTI or MGH file", "" if each == path else f", which belongs to {path}")
         with _opened(header_path) as file:
             block = file.read(_HEADER)
         fields = _fields(block, path, alone=header_path == data_path)
@@ -162,19 +162,27 @@ def _pair(path: Path) -> tuple[Path, Path]:
     return (path, partner) if ending == ".hdr" else (partner, path)
 
 
-def _require_file(path: Path, named: Path) -> None:
-    """Refuse what opening would wait for or not find."""
-    pair = "" if path == named else f", which belongs to {named}"
+def require_file(path: Path, expected: str, behind: str = "") -> None:
+    """Refuse what opening would wait for or not find.
+
+    Args:
+        path: What is to be opened.
+        expected: What it should be, for messages.
+        behind: What is added to them.
+
+    Raises:
+        DataError: It is no file that can be looked at.
+
+    """
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
-        raise DataError(f"{path}: the file is missing{pair}") from error
+        raise DataError(f"{path}: the file is missing{behind}") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path}: cannot be opened: {reason}{pair}") from error
+        raise DataError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}{behind}") from error
     if not stat.S_ISREG(mode):
         kind = next((name for holds, name in _OTHERS if holds(mode)), "no file")
-        raise DataError(f"{path}: expected a NIfTI or MGH file, got {kind}{pair}")
+        raise DataError(f"{path}: expected {expected}, got {kind}{behind}")
 
 
 def _is_compressed(path: Path) -> bool:

@@ -82,7 +82,7 @@ def digest_of(path: Path) -> str:
         DataError: It cannot be read.
 
     """
-    require_file(path)
+    require_file(path, "a NIfTI or MGH file")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

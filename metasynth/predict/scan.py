@@ -1,11 +1,13 @@
 """From one scan to its label map, voxel by voxel those of the scan."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
+from metasynth.data_prep.memory import require_memory
 from metasynth.data_prep.resample import (
     Grid,
     grid_of,
@@ -16,6 +18,7 @@ from metasynth.data_prep.resample import (
     resample_mask,
     to_source,
 )
+from metasynth.data_prep.volume_files import by
 from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, matched, scale
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
@@ -99,6 +102,7 @@ def segment(
     description = model.description
     stack = make_stack(image, mask, description)
     window = _window(stack.data, model)
+    _require_room(window, stack, len(description.class_names), keep_posteriors, image.where)
     part = window.take(stack.data)
     if model.ndim == 2:
         posteriors = slice_posteriors(model.network, part, device, description.shape if model.stride is None else None)
@@ -180,6 +184,12 @@ def _window(stack: NDArray[np.float32], model: TrainedModel) -> Window:
     """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
     shape, flat = model.description.shape, [1] * (3 - model.ndim)
     return Window.about(stack > 0, (*flat, *shape), (*flat, *(model.stride or [1] * model.ndim)))
+
+
+def _require_room(window: Window, stack: Stack, classes: int, keep: bool, where: str) -> None:
+    """Raise `DataError` where the memory cannot hold a window's posteriors, and the scan's if they are kept."""
+    voxels = math.prod(window.shape) + (math.prod(stack.own.shape) if keep else 0)
+    require_memory(4 * classes * voxels, f"{where}: a posterior of {classes} classes for {by(window.shape)} voxels")
 
 
 def _rounded(shape: tuple[int, ...], stride: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from metasynth.data_prep.align import FIELD_MM, atlas_grid, read_transform, register, require_simpleitk
@@ -44,6 +46,12 @@ def test_files_that_are_no_transforms(tmp_path, text, message):
 
 def test_a_missing_transform(tmp_path):
     with pytest.raises(DataError, match=r"t\.txt: the file is missing"):
+        read_transform(tmp_path / "t.txt")
+
+
+def test_a_transform_that_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "t.txt")
+    with pytest.raises(DataError, match=r"t\.txt: expected a file with a transform, got a pipe$"):
         read_transform(tmp_path / "t.txt")
 
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from head_phantom import head_image, head_labels
@@ -10,6 +12,7 @@ from metasynth.data_prep.resample import (
     Grid,
     grid_with_spacing,
     has_spacing,
+    require_field,
     resample_classes,
     resample_ids,
     resample_image,
@@ -129,10 +132,7 @@ def test_a_label_map_that_lies_elsewhere_gives_nothing(far):
 def test_a_grid_that_the_memory_cannot_hold_is_refused(monkeypatch):
     source = volume(np.zeros((50, 40, 30), np.float32), (20.0, 20.0, 20.0))
     monkeypatch.setattr(sizes, "available_memory", lambda: 2 << 30)
-    line = (
-        "^v: --spacing 1 x 1 x 1: a grid of 1000 x 800 x 600 voxels takes at least 5.4 GiB of memory; "
-        "2.0 GiB can be had$"
-    )
+    line = "^v: a grid of 1000 x 800 x 600 voxels of 1 x 1 x 1 mm takes at least 5.4 GiB of memory; 2.0 GiB can be had$"
     with pytest.raises(DataError, match=line):
         grid_with_spacing(source, (1.0, 1.0, 1.0))
     assert grid_with_spacing(source, (2.0, 2.0, 2.0)).shape == (500, 400, 300)
@@ -141,22 +141,21 @@ def test_a_grid_that_the_memory_cannot_hold_is_refused(monkeypatch):
 SIX = volume(np.zeros((6, 6, 6), np.uint8))
 
 
-@pytest.mark.parametrize(
-    ("spacing", "line"),
-    [
-        (
-            1e-9,
-            "v: --spacing 1e-09 x 1e-09 x 1e-09: a grid of 6e+09 x 6e+09 x 6e+09 voxels takes more than",
-        ),
-        (1e-320, "v: --spacing 9.99989e-321 x"),
-        (7.0, "v: --spacing 7 x 7 x 7: the whole field is 6 x 6 x 6 mm"),
-        (1e300, "v: --spacing 1e+300 x 1e+300 x 1e+300: the whole field is 6 x 6 x 6 mm"),
-    ],
-)
-def test_spacings_without_measure_are_refused(spacing, line):
-    with pytest.raises(DataError) as error:
-        grid_with_spacing(SIX, (spacing,) * 3)
-    assert str(error.value).startswith(line)
+def test_voxels_without_measure_are_refused():
+    with pytest.raises(
+        DataError, match=r"^v: a grid of 6e\+09 x 6e\+09 x 6e\+09 voxels of 1e-09 x 1e-09 x 1e-09 mm takes "
+    ):
+        grid_with_spacing(SIX, (1e-9,) * 3)
+    with pytest.raises(DataError, match=r"^v: a grid of .* voxels of 9.99989e-321 x "):
+        grid_with_spacing(SIX, (1e-320,) * 3)
+
+
+@pytest.mark.parametrize("spacing", [7.0, 1e300])
+def test_a_field_of_less_than_a_voxel_is_refused(spacing):
+    require_field(SIX, (6.0, 6.0, 2.0))
+    line = rf"^v: --spacing 1 x {re.escape(f'{spacing:g}')} x 1: the whole field is 6 x 6 x 6 mm$"
+    with pytest.raises(DataError, match=line):
+        require_field(SIX, (1.0, spacing, 1.0))
 
 
 def test_a_single_voxel_may_fill_the_field():

@@ -146,8 +146,7 @@ def test_a_small_file_cannot_claim_gigabytes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(volumes, "read_voxels", read_on)
     assert refusal(path) == (
-        f"{DAMAGED} (its header claims 1024 x 1024 x 858 voxels of int32, 3.4 GiB; the file has {size} B, "
-        "compressed)"
+        f"{DAMAGED} (its header claims 1024 x 1024 x 858 voxels of int32, 3.4 GiB; the file has {size} B, compressed)"
     )
 
 

@@ -13,6 +13,7 @@ from metasynth.data_prep.sources import Scan
 from metasynth.data_prep.volumes import Volume, read_image, read_labels
 from tiny_model import CLASSES, LEVELS, describe, level_model, random_model
 
+from metasynth import sizes
 from metasynth.errors import DataError
 from metasynth.predict.geometry import turned
 from metasynth.predict.scan import check_usable, foreground, make_stack, segment
@@ -231,3 +232,21 @@ def test_models_that_need_something_else():
         check_usable(random_model(percentiles=(0.5, 99.5)))
     with pytest.raises(DataError, match="the model's orientation 'XY'"):
         check_usable(random_model(orientation="XY"))
+
+
+@pytest.mark.parametrize(("keep", "needed"), [(False, "304.0 KiB"), (True, "469.0 KiB")])
+def test_posteriors_that_the_memory_cannot_hold_are_refused(monkeypatch, keep, needed):
+    image = image_of(blobs())  # 20 x 24 x 22
+    monkeypatch.setattr(sizes, "available_memory", lambda: 300_000)
+    with pytest.raises(DataError) as error:
+        segment(random_model(2), image, keep_posteriors=keep)
+    assert str(error.value) == (
+        f"here: a posterior of 4 classes for 19 x 32 x 32 voxels takes {needed} of memory; 293.0 KiB can be had"
+    )
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "PIR"])
+def test_a_mask_may_be_stored_another_way(orientation):
+    image, mask = image_of(blobs()), Volume((blobs() > 1).astype(np.uint8), SPACING, "mask")
+    expected = segment(level_model(), image, mask).labels
+    np.testing.assert_array_equal(segment(level_model(), image, stored(mask, orientation)[0]).labels, expected)
