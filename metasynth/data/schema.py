@@ -16,8 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from metasynth.data.validation import Contents, first_line
+from metasynth.data.validation import Contents
 from metasynth.errors import DataError
+from metasynth.files import first_line
 
 FORMAT = "metasynth-cache"
 VERSION = 1
