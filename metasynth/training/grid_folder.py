@@ -12,10 +12,11 @@ from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
 from metasynth.training.config import to_dict
 from metasynth.training.grid import FORMAT, Grid, GridRun, value_of
+from metasynth.training.json_files import read_json_file
 from metasynth.training.jsonlines import encode
 from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings
 from metasynth.training.manifest import differing, flatten, normal
-from metasynth.training.records import CONFIG, RESULTS, RunFolder, read_json_file, refuse_taken
+from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
 
 GRID, PAGE = "grid.json", "report.html"
 Json = dict[str, Any]

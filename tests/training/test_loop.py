@@ -11,7 +11,7 @@ from metasynth.bilevel.solver import NonFiniteError
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import RunError
-from metasynth.training.checkpoint import load_checkpoint
+from metasynth.training.checkpoint import load_checkpoint, save_checkpoint
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepData
@@ -145,7 +145,7 @@ def test_seconds_add_up_over_sessions(tmp_path, data):
         one_stage(tmp_path, data, trainer=Sum(7))
     latest = tmp_path / "checkpoints" / "a-b" / "latest.pt"
     state = load_checkpoint(latest)
-    torch.save({**state, "seconds": 100.0}, latest)
+    save_checkpoint(latest, {**state, "seconds": 100.0})
     seconds, _ = one_stage(tmp_path, data, resume=True)
     assert 100 < seconds < 130
 

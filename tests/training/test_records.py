@@ -186,7 +186,7 @@ def test_a_folder_without_a_run(tmp_path, method):
 
 def test_a_foreign_or_damaged_manifest(tmp_path):
     (tmp_path / CONFIG).write_text('{"lr": 1}')
-    with pytest.raises(UsageError, match=r"expected a run of format 'metasynth-run/1', got None"):
+    with pytest.raises(UsageError, match=r"expected a run of format 'metasynth-run/2', got None"):
         RunFolder.open(tmp_path)
     (tmp_path / CONFIG).write_text('{"lr"')
     with pytest.raises(DataError, match=r"config\.json: is not valid JSON"):
