@@ -62,12 +62,14 @@ def is_leftover(name: str) -> bool:
     return _LEFTOVER.fullmatch(name) is not None
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, *, below: bool = True) -> None:
     """Remove the temporary files of killed processes from a folder and those below it; links are not followed."""
-    for place, _, names in os.walk(folder):
+    for place, folders, names in os.walk(folder):
         for name in filter(is_leftover, names):
             with suppress(OSError):
                 os.unlink(os.path.join(place, name))
+        if not below:
+            folders.clear()
 
 
 def seal(file: io.BytesIO) -> memoryview:

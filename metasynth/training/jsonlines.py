@@ -35,17 +35,19 @@ class JsonLines:
     """The open file, at its end.
 
     Each line is handed to the operating system as it is appended, so that killing the process loses none. A running
-    digest tells whether the file still holds what was appended.
+    digest tells whether the file still holds what was appended. With ``end`` it is as if the file had so many bytes;
+    it is cut back before anything is appended.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, end: int | None = None) -> None:
         self.path = path
         try:
             self._file = path.open("ab", buffering=0)
-            held = path.read_bytes()
+            held = path.read_bytes()[:end]
         except OSError as error:
             raise self._failure(error) from error
         self._position, self._hash = len(held), hashlib.sha256(held)
+        self._cut = end is None
 
     @property
     def digest(self) -> str:
@@ -64,6 +66,7 @@ class JsonLines:
         except ValueError as error:
             raise RunError(f"{self.path}: {error} in the record {dict(record)}") from error
         written = 0
+        self._cut_back()
         try:
             while written < len(line):
                 written += self._file.write(line[written:])
@@ -76,7 +79,7 @@ class JsonLines:
 
     def records(self) -> list[dict[str, Any]]:
         """Every complete line; DataError if another program has changed the file."""
-        records, digest = _read(self.path)
+        records, digest = _read(self.path, self._position)
         if digest != self.digest:
             raise DataError(f"{self.path}: was changed by another program while the run was writing it")
         return records
@@ -84,6 +87,7 @@ class JsonLines:
     def sync(self) -> int:
         """Force every line to the disk and return the position; RunError if the file is no longer where it was."""
         self._check_there()
+        self._cut_back()
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -92,20 +96,26 @@ class JsonLines:
 
     def truncate(self, position: int) -> None:
         """Cut the file to ``position`` bytes; RunError if it is shorter."""
-        if position == self._position:
-            return
         if position > self._position:
             raise RunError(f"{self.path}: holds {self._position} bytes, fewer than the {position} of the checkpoint")
         try:
-            self._file.truncate(position)
-            held = self.path.read_bytes()
+            held = self.path.read_bytes()[:position]
         except OSError as error:
             raise self._failure(error) from error
-        self._position, self._hash = len(held), hashlib.sha256(held)
+        self._position, self._hash, self._cut = len(held), hashlib.sha256(held), False
+        self._cut_back()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _cut_back(self) -> None:
+        if not self._cut:
+            try:
+                self._file.truncate(self._position)
+            except OSError as error:
+                raise self._failure(error) from error
+            self._cut = True
 
     def _check_there(self) -> None:
         with suppress(OSError):

@@ -30,11 +30,11 @@ class RunFolder:
 
     """
 
-    def __init__(self, path: Path, manifest: Json, lock: FolderLock | None) -> None:
+    def __init__(self, path: Path, manifest: Json, lock: FolderLock | None, records: int | None = None) -> None:
         self.path = path
         self.manifest = manifest
         self._lock = lock
-        self._metrics = JsonLines(path / METRICS) if lock and not self.finished else None
+        self._metrics = JsonLines(path / METRICS, records) if lock and not self.finished else None
         self._session: Json | None = None
         self._split = integrity.split_digest(path) if self._metrics else None
         self._written: set[str] = set()
@@ -96,11 +96,9 @@ class RunFolder:
         finished = (path / RESULTS).is_file()
         known = None if finished else integrity.check_resumable(path, manifest)
         integrity.tidy(path)
-        folder = cls(path, manifest, lock)
+        folder = cls(path, manifest, lock, known)  # records that no checkpoint knows are made again
         if not finished:
             folder._session = further_session(folder.environment, environment, path / METRICS)
-        if known is not None:
-            folder._writer.truncate(known)  # what follows was cut off from its checkpoint by a kill, or is not ours
         return folder
 
     @classmethod
@@ -131,7 +129,7 @@ class RunFolder:
     def write_bytes(self, name: str, data: bytes | memoryview) -> Path:
         """Write one whole file, atomically; ``name`` may hold folders ('figures/sigma.png')."""
         if not (self.path / CONFIG).is_file():
-            raise RunError(f"{self.path}: was deleted or moved while the run was writing it")
+            raise RunError(f"{self.path}: was deleted, moved or replaced while the run was writing it")
         self._record_session()
         write_atomically(self.path / name, data)
         self._written.add(name)
@@ -209,7 +207,7 @@ class RunFolder:
         self._writer.truncate(position)
 
     def read_metrics(self) -> list[Json]:
-        """Every complete record; one cut off by a kill is left out, one damaged or changed by another is a DataError."""
+        """Every complete record, without one that a kill cut off; DataError if any is damaged or was changed."""
         return self._metrics.records() if self._metrics else read_lines(self.path / METRICS)
 
     def check(self) -> None:

@@ -165,3 +165,16 @@ def test_an_unfinished_run_has_no_report(tmp_path):
         execute(experiment, tmp_path / "a", device="cpu")
     with pytest.raises(UsageError, match="the run has no results yet; continue it with --resume"):
         write_run_report(experiment, RunFolder.open(tmp_path / "a"))
+
+
+def test_resuming_what_was_not_begun_needs_to_be_told_what_to_begin(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".lock").touch()
+    with pytest.raises(UsageError) as caught:
+        execute(tiny_experiment(), tmp_path / "a", resume=True)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a'}: holds no run (config.json is missing); leave --resume out to begin one"
+    )
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
+    folder = execute(tiny_experiment(), tmp_path / "a", resume=True, overrides=["steps=5"], device="cpu")
+    assert folder.manifest["config"]["steps"] == 5
