@@ -152,12 +152,13 @@ class RunFolder:
         return self.write_bytes(name, data)
 
     def keep_split(self, split: Mapping[str, Any]) -> None:
-        """Write who is for what; DataError if a resumed run has kept another division."""
+        """Write who is for what, once; DataError if a resumed run has kept another division."""
         path = self.path / SPLIT
-        if not path.is_file():
-            self.write_json(SPLIT, split)
-        elif self.read_json(SPLIT) != normal(split):
+        kept = self.read_json(SPLIT) if path.is_file() else None
+        if kept is not None and kept != normal(split) and self.sealed:
             raise DataError(f"{path}: is not how this run divides its subjects")
+        if kept != normal(split):
+            self.write_json(SPLIT, split)
 
     def read_json(self, name: str) -> Any:
         """The content of one JSON file, without its digest; DataError if it is missing or damaged."""
