@@ -9,12 +9,13 @@ import pytest
 import torch
 from metasynth.data_prep.parts import _is_part, _save, load_part
 from metasynth.data_prep.prepare import Prepared
-from tiny_model import describe, random_unet
+from tiny_model import CLASSES, describe
 from tiny_noise import session
 
 from metasynth.errors import DataError, RunError
 from metasynth.files import DamagedFileError, is_leftover, read_zip, remove_leftovers, seal
 from metasynth.segment.model_file import load_model, save_model
+from metasynth.segment.unet import UNet
 from metasynth.training.checkpoint import load_checkpoint, save_checkpoint
 from metasynth.training.recovery import load_examples, save_examples
 
@@ -25,7 +26,7 @@ def write_checkpoint(folder):
 
 
 def write_model(folder):
-    save_model(folder / "m.pt", random_unet(), describe())
+    save_model(folder / "m.pt", UNet(len(CLASSES), ndim=2, widths=(1, 1), norm=None), describe())
     return folder / "m.pt", load_model
 
 

@@ -56,8 +56,9 @@ class RunFolder:
             integrity.tidy(path)
             manifest = with_digest({**normal(manifest), "format": FORMAT})
             write_atomically(path / CONFIG, encode(manifest, indent=2))
+            session = further_session({}, environment, path / METRICS)
+            write_atomically(path / ENVIRONMENT, encode(with_digest(session), indent=2))
             folder = cls(path, manifest, lock)
-            folder.write_json(ENVIRONMENT, further_session({}, environment, path / METRICS))
         except BaseException:
             lock.release()
             raise
