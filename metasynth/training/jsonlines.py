@@ -47,7 +47,7 @@ class JsonLines:
         except OSError as error:
             raise self._failure(error) from error
         self._position, self._hash = len(held), hashlib.sha256(held)
-        self._cut = end is None
+        self._tail = end is not None  # whether more than that may be in the file
 
     @property
     def digest(self) -> str:
@@ -102,7 +102,7 @@ class JsonLines:
             held = self.path.read_bytes()[:position]
         except OSError as error:
             raise self._failure(error) from error
-        self._position, self._hash, self._cut = len(held), hashlib.sha256(held), False
+        self._position, self._hash, self._tail = len(held), hashlib.sha256(held), True
         self._cut_back()
 
     def close(self) -> None:
@@ -110,12 +110,12 @@ class JsonLines:
         self._file.close()
 
     def _cut_back(self) -> None:
-        if not self._cut:
+        if self._tail:
             try:
                 self._file.truncate(self._position)
             except OSError as error:
                 raise self._failure(error) from error
-            self._cut = True
+            self._tail = False
 
     def _check_there(self) -> None:
         with suppress(OSError):

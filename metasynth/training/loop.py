@@ -130,9 +130,9 @@ def _take_up(path: Path, stage: Stage, trainer: Trainer, folder: RunFolder) -> d
     check_stage(path, state, stage.name, stage.steps)
     try:
         trainer.load_state_dict(state["trainer"])
+        restore_random_states(state["random"])
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{path}: the checkpoint does not fit stage {stage.name} ({first_line(error)})") from error
-    restore_random_states(state["random"])
     return state
 
 

@@ -206,6 +206,7 @@ class RunFolder:
 
     def truncate(self, position: int) -> None:
         """Cut metrics.jsonl back to what a checkpoint knew (0: no record); RunError if it is shorter."""
+        self._record_session()
         self._writer.truncate(position)
 
     def read_metrics(self) -> list[Json]:

@@ -235,14 +235,24 @@ def test_a_resumed_run_is_rid_of_what_killed_processes_left(out):
     assert all(path.exists() for path in (*mine, done / "final.pt", begun / "latest.pt"))
 
 
-def test_a_session_is_recorded_with_the_first_that_it_writes(out):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: folder.append({"step": 0}),
+        lambda folder: folder.truncate(0),
+        lambda folder: folder.sync(),
+        lambda folder: folder.write_bytes("a.bin", b"x"),
+        lambda folder: folder.write_json(RESULTS, {}),
+    ],
+)
+def test_a_session_is_recorded_with_the_first_that_it_writes(out, write):
     RunFolder.create(out, MANIFEST, {"threads": 1}).close()
     before = files(out)
     with RunFolder.resume(out, MANIFEST, {"threads": 2}) as folder:
         assert folder.environment["resumed"][0]["threads"] == 2
         assert folder.read_metrics() == []
         assert files(out) == before
-        folder.append({"step": 0})
+        write(folder)
         assert RunFolder.open(out).environment["resumed"][0]["threads"] == 2
 
 
