@@ -21,11 +21,14 @@ run: $(INSTALLED)
 	$(BIN)/metasynth prep template
 	$(BIN)/metasynth run noise --preset quick
 
+# Files side by side on all cores; a file's tests share what they make.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
+
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: lint
-	$(BIN)/pytest -m ""
+	$(PYTEST) -m ""
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -297,7 +297,7 @@ def main() -> None:
                 f"{row.peak_mib:10.0f}{row.peak_ratio:8.2f}"
             )
         if "TorchOpt MetaAdam" not in methods(options.batch):
-            print("TorchOpt is not installed: its row is left out (pip install 'metasynth[peers]')")
+            print("TorchOpt is not installed: its row is left out (pip install 'metasynth-toolkit[peers]')")
         print(flush=True)
         rows += found
     if options.json:

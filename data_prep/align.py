@@ -13,7 +13,7 @@ from metasynth.data_prep.resample import Grid, resample_image, to_source
 from metasynth.data_prep.volumes import Volume
 from numpy.typing import NDArray
 
-from metasynth.errors import DataError, UsageError
+from metasynth.errors import DataError, UsageError, install_hint
 
 Align = Literal["none", "transforms", "rigid", "affine"]
 FIELD_MM = ((-98.0, 98.0), (-134.0, 98.0), (-72.0, 116.0))  # the field of the template, x, y and z
@@ -66,9 +66,7 @@ def require_simpleitk() -> None:
     try:
         import SimpleITK  # noqa: F401
     except ImportError as error:
-        raise UsageError(
-            "--align rigid and affine need the package SimpleITK: pip install 'metasynth[align]'"
-        ) from error
+        raise UsageError(f"--align rigid and affine need the package SimpleITK: {install_hint('align')}") from error
 
 
 def register(moving: Volume, kind: Literal["rigid", "affine"]) -> NDArray[np.float64]:

@@ -1,64 +1,29 @@
 """From all subjects to one cache, written at the end, whole or not at all, with a report of who is in it and who not.
 
 The subjects' parts are kept in a work folder beside the cache (see `parts`), which is removed when every subject is
-in the cache.
+in the cache. The cache comes to its place last: where it is, the report and the picture are.
 """
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from metasynth.data_prep.parts import load_part, prepare_all, spacing_of
-from metasynth.data_prep.prepare import Options
-from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, Frame, cut, label_box
+from metasynth.data_prep.job import REPORT_KEYS, Job
+from metasynth.data_prep.parts import load_part, prepare_all, remove_work_folder, spacing_of
+from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
 
+from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
 
 SAME_SPACING = 1e-3
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to make.
-
-    Attributes:
-        out: The cache.
-        options: What is done to every subject.
-        frame: How items are cut to one shape.
-        command: Name of the command, for the cache.
-        source: Where the data come from, for the cache.
-        processes: Subjects prepared side by side.
-        keep_work: Keep the work folder though every subject is in the cache.
-
-    """
-
-    out: Path
-    options: Options
-    frame: Frame
-    command: str
-    source: str
-    processes: int = 1
-    keep_work: bool = False
-
-    @property
-    def work(self) -> Path:
-        """The work folder."""
-        return self.out.with_name(f"{self.out.name}.work")
-
-    @property
-    def report(self) -> Path:
-        """Where the report is written, beside the cache."""
-        return self.out.with_name(f"{self.out.stem}.report.json")
 
 
 @dataclass(frozen=True)
@@ -116,7 +81,7 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
         raise DataError(_nothing(left_out))
     report = _write(scans, parts, sorted(left_out), job)
     if not job.keep_work and not left_out:
-        shutil.rmtree(job.work, ignore_errors=True)
+        remove_work_folder(job.work)
     return report
 
 
@@ -146,7 +111,7 @@ def _of_one_spacing(scans: list[Scan], parts: dict[str, Path]) -> tuple[list[Sca
 
 
 def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, str]], job: Job) -> Report:
-    """Cut all items to one shape and write the cache and the report."""
+    """Cut all items to one shape and write the report, the picture and the cache."""
     options = job.options
     spacing = spacing_of(parts[scans[0].name])
     item_spacing = spacing if options.volumes else spacing[1:]
@@ -171,8 +136,9 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         if lost:
             notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {_by(shape)}")
     people = sorted({scan.person for scan in scans})
+    whole = job.work / job.out.name
     write_cache(
-        job.out,
+        whole,
         labels=np.concatenate(labels),
         images=np.concatenate(images) if images else None,
         subject=np.repeat([people.index(scan.person) for scan in scans], [n for _, n in used]),
@@ -182,6 +148,14 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
     )
     report = Report(used, left_out, notes, shape)
     _write_report(report, job)
+    if job.draw:
+        from metasynth.data_prep.montage import write_montage  # matplotlib takes a second
+
+        write_montage(whole, job.picture)
+    try:
+        whole.replace(job.out)
+    except OSError as error:
+        raise DataError(f"{job.out}: cannot be written: {error.strerror or error}") from error
     return report
 
 
@@ -195,20 +169,15 @@ def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
         axis="volume" if options.volumes else options.axis,
         orientation=GROWS_TO[options.axis] + plane if options.volumes else plane,
         source=job.source,
-        created_by=f"metasynth {version('metasynth')} {job.command}",
+        created_by=f"metasynth {__version__} {job.command}",
     )
 
 
 def _write_report(report: Report, job: Job) -> None:
     """The report as JSON; without paths of the machine other than those in reasons."""
-    content = {
-        "cache": job.out.name,
-        "command": job.command,
-        "shape": report.shape,
-        "used": dict(report.used),
-        "left_out": [{"name": name, "reason": reason} for name, reason in report.left_out],
-        "notes": report.notes,
-    }
+    left_out = [{"name": name, "reason": reason} for name, reason in report.left_out]
+    values = (job.out.name, job.command, report.shape, dict(report.used), left_out, report.notes)
+    content = dict(zip(REPORT_KEYS, values, strict=True))
     text = json.dumps(content, indent=2, ensure_ascii=False) + os.linesep
     write_atomically(job.report, text.encode(), failure=DataError, make_folder=False)
 

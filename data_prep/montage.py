@@ -1,5 +1,6 @@
 """A look at a cache: its slices with the labels drawn over them, and what it holds in words."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from matplotlib.patches import Patch
 
 from metasynth.data.cache import Cache, verify_digest
 from metasynth.errors import DataError
+from metasynth.files import write_atomically
+from metasynth.outputs import SOFTWARE
 
 COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f2b134", "#b07aa1", "#76b7b2", "#ff9da7", "#9c755f")
 OPACITY = 0.45
@@ -54,10 +57,9 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
             _draw_subject(cache, items, line, panels)
         _add_legend(figure, cache.class_names[1:])
     out_png = Path(out_png)
-    try:
-        figure.savefig(out_png, dpi=100, format="png")
-    except OSError as error:
-        raise DataError(f"{out_png}: the picture cannot be written: {error.strerror}") from error
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100, format="png", metadata={"Software": SOFTWARE})
+    write_atomically(out_png, buffer.getbuffer(), failure=DataError, make_folder=False, what="the picture")
     return out_png
 
 

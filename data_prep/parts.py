@@ -1,20 +1,21 @@
 """The subjects' parts of a cache: prepared side by side and kept one by one, so that an interrupted run goes on.
 
-Each part lies in a work folder under a name that holds a hash of the subject's files (path, size, time of change) and
-of the options; a run that finds it, whole by its seal (see `metasynth.files`), does not make it again.
+Each part lies in a work folder under a name that holds a hash of the subject's files (path, size, time of change,
+content) and of the options; a run that finds it, whole by its seal (see `metasynth.files`), does not make it again.
 """
 
 import hashlib
 import io
 import json
 import multiprocessing
+import os
 import re
 import signal
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -24,9 +25,12 @@ import numpy as np
 from metasynth.data_prep.prepare import Options, Prepared, prepare
 from metasynth.data_prep.sources import Scan
 
-from metasynth.errors import DataError, RunError
-from metasynth.files import first_line, read_zip, seal, write_atomically
+from metasynth.data.schema import is_cache
+from metasynth.errors import DataError, RunError, UsageError
+from metasynth.files import first_line, is_leftover, read_zip, seal, write_atomically
 
+WORK_SUFFIX = ".work"
+PART_NAME = r"[A-Za-z0-9._-]{0,80}-[0-9a-f]{16}\.npz"
 RECIPE = 1  # raise it whenever the same files and options would give other slices
 
 
@@ -47,14 +51,12 @@ def prepare_all(
         progress: Called with (scans done, scans in all).
 
     Raises:
+        UsageError: The folder is not one that this program works in.
         DataError: The folder or a part cannot be written.
         RunError: A worker process was killed.
 
     """
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be made: {error.strerror}") from error
+    make_work_folder(folder)
     places = {scan.name: folder / _part_name(scan, options) for scan in scans}
     kept = [scan for scan in scans if _is_part(places[scan.name])]
     missing = [scan for scan in scans if scan not in kept]
@@ -68,6 +70,52 @@ def prepare_all(
             if progress is not None:
                 progress(done, len(scans))
             yield scan, outcome if isinstance(outcome, str) else places[scan.name]
+
+
+def make_work_folder(folder: Path) -> None:
+    """Make the work folder, or take up the one that is there.
+
+    Raises:
+        UsageError: Something else has its name.
+        DataError: It cannot be made.
+
+    """
+    problem = foreign_work(folder)
+    if problem:
+        raise UsageError(f"{folder}: {problem}")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be made: {error.strerror}") from error
+
+
+def foreign_work(folder: Path) -> str | None:
+    """Why a folder is not one that this program works in; None where it is, or is not there."""
+    if not os.path.lexists(folder):
+        return None
+    if folder.is_symlink() or not folder.is_dir():
+        return "is no folder; subjects are prepared in a folder of this name: move it, or give another --out"
+    strange = sorted(path.name for path in folder.iterdir() if not _is_work(path))
+    if not strange:
+        return None
+    return f"holds {strange[0]}, which metasynth did not write; move it, or give another --out"
+
+
+def remove_work_folder(folder: Path) -> None:
+    """Remove what this program wrote into the work folder, and the folder where nothing else is in it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _is_work(path):
+                path.unlink()
+        folder.rmdir()
+
+
+def _is_work(path: Path) -> bool:
+    """Whether a file of the work folder is a part, the cache before it is moved to its place, or left of either."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    whole = path.name == path.parent.name.removesuffix(WORK_SUFFIX) and is_cache(path)
+    return whole or is_leftover(path.name) or re.fullmatch(PART_NAME, path.name) is not None
 
 
 def _run(scans: Sequence[Scan], options: Options, processes: int) -> Generator[tuple[Scan, Prepared | str], None, None]:
@@ -120,7 +168,7 @@ def _attempt(scan: Scan, options: Options) -> Prepared | str:
 
 def _part_name(scan: Scan, options: Options) -> str:
     """File name of a scan's part: its name and a hash of all that decides about it."""
-    files = [(str(path.resolve()), *_state(path)) for path in scan.files]
+    files = [(str(path.resolve()), *_state(path), _content(path)) for path in scan.files]
     described = asdict(options) | {"mapping": [sorted(options.mapping.classes.items()), options.mapping.class_names]}
     key = json.dumps([RECIPE, files, described], sort_keys=True, default=str)
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", scan.name)[:80]
@@ -134,6 +182,17 @@ def _state(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns
+
+
+def _content(path: Path) -> str:
+    """A digest of the file's bytes, empty where it cannot be read: size and time of two files may be the same."""
+    if not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _is_part(path: Path) -> bool:

@@ -14,7 +14,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from metasynth.data_prep.tissue_maps import SHARPNESS, TISSUES, load_tissue_maps
 from metasynth.data_prep.warped import MAPPING, CohortSpec, draw_anatomy, pixel_axes
 from numpy.typing import NDArray
 
+from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import UsageError
 from metasynth.synthesis.coils import draw_receive, draw_transmit, receive_field, transmit_field
@@ -158,7 +158,7 @@ def build_simulated(spec: SimulatedSpec, path: Path, progress: Callable[[int, in
             axis="coronal",
             orientation="IR",
             source=f"{_described(spec)} {SOURCE}",
-            created_by=f"metasynth {version('metasynth')} prep template",
+            created_by=f"metasynth {__version__} prep template",
         ),
     )
 

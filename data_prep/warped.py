@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from metasynth.data_prep.warp import Warp, WarpModel, draw_warp
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import UsageError
 
@@ -126,7 +126,7 @@ def build_cohort(spec: CohortSpec, path: Path, progress: Callable[[int, int], No
             axis="coronal",
             orientation="IR",
             source=SOURCE,
-            created_by=f"metasynth {version('metasynth')} prep template",
+            created_by=f"metasynth {__version__} prep template",
         ),
     )
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from metasynth.data_prep.cohort import embedded
 
 from metasynth.errors import UsageError
+from metasynth.report.comparison import CONTENTS
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import CROSS_CONTRAST, SAME_TEST_SIZE
 from metasynth.training.comparison import compare, stage_name
@@ -87,4 +88,5 @@ EXPERIMENT = Experiment(
     run=run,
     report=REPORT.of_run,
     grid_report=REPORT.of_grid,
+    contents=CONTENTS,
 )

@@ -27,9 +27,10 @@ from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, INK, new_figure, style
 from metasynth.report.tables import Table
+from metasynth.schema import COUNT, NUMBER, entries, listing
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
+from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
 from metasynth.training.seeding import derive_seed, generator_for
 from metasynth.training.study import Experiment, StudyContext, built_in
 
@@ -267,4 +268,12 @@ def _histogram(weights: list[dict[str, list[float]]]) -> Figure:
 
 
 QUESTION = "Which training labels are wrong, told by a few images whose labels are right?"
-EXPERIMENT = Experiment("hyper_cleaning", QUESTION, PRESETS, prepare, run, report)
+_SETTINGS = {"corrupted": NUMBER, "train": COUNT, "validation": COUNT}
+_ROW = {"repeat": COUNT, "found": NUMBER, "accuracy": entries(dict.fromkeys(SELECTIONS, NUMBER))}
+CONTENTS = {
+    METRICS: listing(entries({"repeat": COUNT, "outer_step": COUNT, "found": NUMBER}), least=1),
+    RESULTS: entries({"rows": listing(entries(_ROW), least=1)}),
+    CONFIG: entries({"config": entries(_SETTINGS)}),
+    WEIGHTS: listing(entries(dict.fromkeys(("clean", "corrupted"), listing(NUMBER, least=1))), least=1),
+}
+EXPERIMENT = Experiment("hyper_cleaning", QUESTION, PRESETS, prepare, run, report, contents=CONTENTS)

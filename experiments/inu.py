@@ -20,6 +20,7 @@ from metasynth.data.cache import Cache
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_AND_INU
 from metasynth.report.recovery import (
+    CONTENTS,
     class_table,
     dice_figure,
     dice_table,
@@ -33,10 +34,11 @@ from metasynth.report.recovery import (
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
 from metasynth.report.recovery_grid_tables import SIGMA, exponents
+from metasynth.schema import COUNT, NUMBER, TEXT, entries
 from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
-from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
+from metasynth.training.records import CONFIG, RunFolder
+from metasynth.training.recovery import check_cache, course_of, gather, load_examples, save_examples
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import MATCHED
@@ -175,7 +177,7 @@ def report(folder: RunFolder) -> ReportContent:
     learned = [row for row in rows if row["model"] == "L"]
     labels = [_label(row["sigma_true"]) for row in learned]
     records, shown = folder.read_metrics(), load_examples(folder)
-    courses = {name: trajectory_of(records, learning(name), "sigma") for name in labels}
+    courses = {name: course_of(folder, records, learning(name), "sigma") for name in labels}
     class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
     published = dict(zip(NOISE_AND_INU["levels"], NOISE_AND_INU["table_3"], strict=True))
     tables = [sigma_table(learned, _label, published), dice_table(rows, _label), class_table(rows, _label)]
@@ -183,7 +185,7 @@ def report(folder: RunFolder) -> ReportContent:
     if config["augmenter"] == "parametric":
         tables.insert(1, exponent_table(learned, _label, FIELDS))
         exponents = {
-            label: {name: trajectory_of(records, learning(label), name) for name in FIELDS} for label in labels
+            label: {name: course_of(folder, records, learning(label), name) for name in FIELDS} for label in labels
         }
         figures += exponent_figures(exponents, learned, _label, config["start_c"])
     figures += [
@@ -228,6 +230,7 @@ def _summary(learned: list[dict[str, Any]], config: dict[str, Any]) -> list[str]
     ]
 
 
+_SETTINGS = {"start": NUMBER, "start_c": NUMBER, "augmenter": TEXT, "segmenter": entries({"steps": COUNT})}
 EXPERIMENT = Experiment(
     name="inu",
     question="Are noise and intensity non-uniformity of the real images recovered together? (paper 4.1.2)",
@@ -241,4 +244,5 @@ EXPERIMENT = Experiment(
         learning,
         (SIGMA, *exponents(FIELDS)),
     ),
+    contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
 )

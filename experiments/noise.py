@@ -17,6 +17,7 @@ from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_ONLY
 from metasynth.report.recovery import (
+    CONTENTS,
     class_table,
     dice_figure,
     dice_table,
@@ -27,10 +28,11 @@ from metasynth.report.recovery import (
     sigma_table,
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
+from metasynth.schema import COUNT, NUMBER, TEXT, entries
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
-from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, trajectory_of
+from metasynth.training.records import CONFIG, RunFolder
+from metasynth.training.recovery import check_cache, course_of, gather, load_examples, save_examples
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
 from metasynth.training.stages import Learned
 from metasynth.training.study import Experiment, StudyContext
@@ -106,7 +108,7 @@ def report(folder: RunFolder) -> ReportContent:
     labels = [_label(row["sigma_true"]) for row in learned]
     records, shown = folder.read_metrics(), load_examples(folder)
     observed = "sigma_high" if config["augmenter"] == "range" else "sigma"
-    courses = {name: trajectory_of(records, learning(name), observed) for name in labels}
+    courses = {name: course_of(folder, records, learning(name), observed) for name in labels}
     class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
     published = dict(zip(NOISE_ONLY["levels"], NOISE_ONLY["table_1"], strict=True))
     return ReportContent(
@@ -148,6 +150,7 @@ def _summary(learned: list[dict[str, Any]], config: dict[str, Any]) -> list[str]
     ]
 
 
+_SETTINGS = {"start": NUMBER, "augmenter": TEXT, "segmenter": entries({"steps": COUNT})}
 EXPERIMENT = Experiment(
     name="noise",
     question="Is the noise of the real images recovered, and is it the best to train with? (paper 4.1.1)",
@@ -156,4 +159,5 @@ EXPERIMENT = Experiment(
     run=run,
     report=report,
     grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", _label, learning),
+    contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from metasynth.data_prep.cohort import SimulatedScans, embedded
 
+from metasynth.report.comparison import CONTENTS
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import COSTS, REAL_WORLD
 from metasynth.training.comparison import compare, stage_name
@@ -81,4 +82,5 @@ EXPERIMENT = Experiment(
     run=run,
     report=REPORT.of_run,
     grid_report=REPORT.of_grid,
+    contents=CONTENTS,
 )

@@ -26,9 +26,10 @@ from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, new_figure, style
 from metasynth.report.tables import Table
+from metasynth.schema import COUNT, NUMBER, TEXT, entries, listing
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
+from metasynth.training.records import METRICS, RESULTS, RunFolder
 from metasynth.training.seeding import generator_for
 from metasynth.training.study import Experiment, StudyContext, built_in
 
@@ -249,4 +250,11 @@ def prepare(config: RidgeConfig, data: Path | None, progress: Progress) -> Prepa
 
 
 QUESTION = "Is the weight decay that hypergradients learn the one that linear algebra finds?"
-EXPERIMENT = Experiment("ridge", QUESTION, PRESETS, prepare, run, report)
+_CASE = {"problem": COUNT, "strategy": TEXT, "start": NUMBER}
+_FOUND = dict.fromkeys(("learned", "optimum", "relative_error", "loss", "least_loss"), NUMBER)
+CONTENTS = {
+    METRICS: listing(entries({**_CASE, "outer_step": COUNT, "decay": NUMBER}), least=1),
+    RESULTS: entries({"rows": listing(entries({**_CASE, **_FOUND}), least=1)}),
+    CURVES: listing(listing(NUMBER, length=len(GRID)), least=1),
+}
+EXPERIMENT = Experiment("ridge", QUESTION, PRESETS, prepare, run, report, contents=CONTENTS)

@@ -25,9 +25,10 @@ from metasynth.bilevel.unrolled import Unrolled
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, FAINT, INK, new_figure, style
 from metasynth.report.tables import Table
+from metasynth.schema import COUNT, FLAG, NUMBER, TEXT, both, entries, json_value, listing, mapping
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
+from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
 from metasynth.training.seeding import generator_for
 from metasynth.training.study import Experiment, StudyContext, built_in
 
@@ -280,4 +281,14 @@ def prepare(config: SinusoidConfig, data: Path | None, progress: Progress) -> Pr
 
 
 QUESTION = "Can a network be started so that five steps on five points of a sinusoid are enough?"
-EXPERIMENT = Experiment("sinusoid", QUESTION, PRESETS, prepare, run, report)
+_TASKS = listing(listing(NUMBER), length=SHOWN)
+_ADAPTED = {"curve": listing(NUMBER, least=1), "fits": mapping(_TASKS), "support": listing(_TASKS, length=2)}
+_SETTINGS = {"inner_steps": COUNT, "shots": COUNT, "test_tasks": COUNT, "learn_rates": FLAG}
+_ROW = {"start": TEXT, "before": NUMBER, "after": NUMBER, "fraction": NUMBER}
+CONTENTS = {
+    METRICS: listing(entries({"variant": TEXT, "outer_step": COUNT, "outer_loss": NUMBER}), least=1),
+    RESULTS: entries({"rows": listing(entries(_ROW), least=1)}),
+    CONFIG: entries({"config": entries(_SETTINGS)}),
+    CURVES: both(entries({"random": json_value}), mapping(entries(_ADAPTED))),
+}
+EXPERIMENT = Experiment("sinusoid", QUESTION, PRESETS, prepare, run, report, contents=CONTENTS)

@@ -12,7 +12,7 @@ from typing import Any
 
 from metasynth.data_prep.cohort import SimulatedScans, embedded
 
-from metasynth.report.unpaired import UnpairedReport
+from metasynth.report.unpaired import CONTENTS, UnpairedReport
 from metasynth.training.comparison_settings import SIZES
 from metasynth.training.loop import Pace
 from metasynth.training.prepared import PreparedData
@@ -94,4 +94,5 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=REPORT.of_run,
+    contents=CONTENTS,
 )

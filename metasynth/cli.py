@@ -4,6 +4,8 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from metasynth import __version__
 from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, run_grid
 from metasynth.cli_predict import PREDICT_COMMANDS
 from metasynth.cli_prep import PREP_COMMANDS, inspect
-from metasynth.errors import MetasynthError, UsageError
+from metasynth.errors import DataError, MetasynthError, UsageError
 
 INTERRUPTED = 130
 
@@ -195,16 +197,31 @@ def report(runs: tuple[Path, ...]) -> None:
     """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
     from metasynth.training.grid_folder import GRID, GridFolder
     from metasynth.training.records import RunFolder
+    from metasynth.training.run_files import check_manifest
     from metasynth.training.study import load_experiment, write_run_report
 
     for path in runs:
-        if (path / GRID).is_file():
-            several = GridFolder.open(path)
-            report_grid(load_experiment(several.grid.experiment), several)
-        else:
-            folder = RunFolder.open(path)
-            write_run_report(load_experiment(folder.manifest["experiment"]), folder)
+        with _files_that_fit(path):
+            if (path / GRID).is_file():
+                several = GridFolder.open(path)
+                report_grid(load_experiment(several.grid.experiment), several)
+            else:
+                folder = RunFolder.open(path)
+                check_manifest(folder)
+                write_run_report(load_experiment(folder.manifest["experiment"]), folder)
         _show(path)
+
+
+@contextmanager
+def _files_that_fit(path: Path) -> Iterator[None]:
+    """Tell in one line what no schema of the files of a run foresaw: their parts may contradict each other."""
+    try:
+        yield
+    except (MetasynthError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: no report can be made of it, its files do not fit together ({what})") from error
 
 
 def _show(folder: Path) -> None:

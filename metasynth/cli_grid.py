@@ -1,6 +1,5 @@
 """The part of ``metasynth run`` that carries out an experiment over seeds and settings."""
 
-import os
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +86,7 @@ def run_grid(
         KeyboardInterrupt: the grid was interrupted; its runs have ended.
 
     """
+    from metasynth.training.cores import usable_cores
     from metasynth.training.device import configure_torch
     from metasynth.training.grid_folder import GRID, GridFolder, refuse_grid
     from metasynth.training.grid_run import carry_out
@@ -108,7 +108,7 @@ def run_grid(
     folder = make(out, replace(grid, digest=prepared[0].digest))
     try:
         folder.check_runs(configs)
-        cores = 1 if in_use != "cpu" else max(1, (os.cpu_count() or 1) // 2)
+        cores = 1 if in_use != "cpu" else max(1, usable_cores() // 2)
         failed = carry_out(folder, jobs or cores, progress)
         problem = _problem(folder, failed)
         if problem and not folder.finished:
@@ -123,7 +123,10 @@ def report_grid(experiment: "Experiment", folder: "GridFolder") -> None:
     """Write the results, tables, figures and page of a grid's finished runs; UsageError if none has finished."""
     from metasynth.report.grid import summarise
     from metasynth.report.html import write_report
+    from metasynth.training.run_files import check_files
 
+    for _, run in folder.finished:
+        check_files(run, experiment.contents)
     folder.collect()
     content = experiment.grid_report(folder) if experiment.grid_report else summarise(folder, experiment.question)
     missing = folder.results["missing"]

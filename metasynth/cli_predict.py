@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from metasynth.cli_options import PATH
-from metasynth.errors import DataError, UsageError
+from metasynth.errors import DataError
 
 if TYPE_CHECKING:
     from metasynth.data_prep.sources import Scan
@@ -57,7 +57,7 @@ def predict(
     """
     import hashlib
 
-    from metasynth.predict.folder import Job, find_scans, predict_all, write_volumes
+    from metasynth.predict.folder import Job, find_scans, predict_all
     from metasynth.segment.model_file import find_model, load_model
     from metasynth.training.device import configure_torch
     from metasynth.training.progress import Progress
@@ -67,7 +67,7 @@ def predict(
     sources = find_scans(inputs, masks)
     in_use, _ = configure_torch(device, threads)
     model.network.to(in_use)
-    job = Job(out, posteriors, qc, overwrite, in_use)
+    job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path])
     progress = Progress(quiet)
     origin = model.description.origin
     progress.say(f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}")
@@ -81,8 +81,9 @@ def predict(
     except KeyboardInterrupt:
         progress.say("What is done is kept; the same command goes on from there.")
         raise
+    if outcome.old:
+        progress.say(f"Note: {_unknown(outcome.old)}")
     if volumes is not None:
-        write_volumes(volumes, sources, job, model.description.class_names)
         click.echo(f"Volumes: {volumes} (mL, voxels of the label maps)")
     skipped = f", {len(outcome.skipped)} skipped as they are there already" if outcome.skipped else ""
     click.echo(f"Label maps: {out} ({len(outcome.done)} made{skipped})")
@@ -122,17 +123,19 @@ def evaluate(
     of the predicted one in per cent of the reference.
     """
     from metasynth.data_prep.mappings import load_mapping
-    from metasynth.predict.evaluate import classes_of, find_pairs, score, summary
-    from metasynth.predict.tables import write_table
+    from metasynth.outputs import Kind, Output, check_outputs
+    from metasynth.predict.evaluate import COLUMNS, classes_of, find_pairs, score, summary
+    from metasynth.predict.tables import read_heading, write_table
     from metasynth.report.tables import Table
     from metasynth.training.progress import Progress
 
-    if out.exists() and not overwrite:
-        raise UsageError(f"--out {out}: exists already; give another name or --overwrite")
     wanted = classes_of(predictions, load_mapping(mapping) if mapping else None, unknown)
     if classes is not None:
         wanted = wanted.choose(classes)
     scans, alone = find_pairs(predictions, references)
+    table = Kind("table of scores", (".csv",), lambda path: read_heading(path) == list(COLUMNS))
+    read = [*(path for scan in scans for path in scan.files), *alone, *([Path(mapping)] if mapping else [])]
+    check_outputs([Output(f"--out {out}:", out, table, overwrite)], read)
     progress = Progress(quiet)
     records, failed = [], []
     with progress.task("subjects", len(scans)) as task:
@@ -170,6 +173,15 @@ def _warning(model: "TrainedModel", unmasked: "list[Scan]", total: int) -> str:
         f"Warning: no brain mask for {len(unmasked)} of {total} scans ({names}), and the model needs an image that "
         f"{needs}: all of it but its background is taken for brain; expect errors, or give --mask PATH (or "
         "--stripped if nothing but brain is in it)"
+    )
+
+
+def _unknown(names: list[str]) -> str:
+    """The line on label maps that an earlier version made."""
+    listed = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return (
+        f"{len(names)} label maps that were skipped do not say which scan and mask they were made of, as an earlier "
+        f"version made them ({listed}); --overwrite makes them again"
     )
 
 

@@ -1,6 +1,5 @@
 """The commands that make caches from files and look into them; they import what they need when they run."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +26,10 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
 
     It is made once and kept in the user's cache folder (METASYNTH_CACHE names another).
     """
+    from metasynth.data.schema import CACHE
     from metasynth.data_prep.cohort import COHORTS, ensure_cohort
     from metasynth.files import write_atomically
+    from metasynth.outputs import Output, check_outputs
     from metasynth.training.config import nearest
     from metasynth.training.progress import Progress
 
@@ -36,6 +37,8 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
         raise UsageError(f"--cohort {cohort}: there is no such cohort: {nearest(cohort, COHORTS)}")
     if out is not None and out.exists():
         raise UsageError(f"--out {out}: exists already; give another name")
+    if out is not None:
+        check_outputs([Output(f"--out {out}:", out, CACHE, replace=False)], [])
     progress = Progress(quiet)
     with progress.counter(cohort) as follow:
         path = ensure_cohort(COHORTS[cohort], progress=follow, notice=progress.say)
@@ -202,23 +205,26 @@ def _size(text: str | None) -> tuple[int, ...] | None:
 
 def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     """Make a cache and say what became of it."""
-    from metasynth.data_prep.collect import Job, make_cache
-    from metasynth.data_prep.montage import write_montage
+    from metasynth.data_prep.collect import make_cache
+    from metasynth.data_prep.job import Job, outputs
     from metasynth.data_prep.slicing import Frame
+    from metasynth.outputs import check_outputs
+    from metasynth.training.cores import usable_cores
     from metasynth.training.progress import Progress
 
     out: Path = given["out"]
-    if out.exists() and not given["overwrite"]:
-        raise UsageError(f"--out {out}: exists already; give another name or --overwrite")
     job = Job(
         out=out,
         options=_options(given),
         frame=Frame(given.get("margin", 0.0), _size(given["size"]), given["divisor"]),
         command=command,
         source="; ".join(part for part in (origin, given["source"]) if part),
-        processes=given["jobs"] or max(1, (os.cpu_count() or 1) // 2),
+        processes=given["jobs"] or max(1, usable_cores() // 2),
         keep_work=given["keep_work"],
+        draw=not given["no_montage"],
     )
+    read = [path for scan in sources.scans for path in scan.files]
+    check_outputs(outputs(job, given["overwrite"]), [*read, Path(given["mapping"])])
     progress = Progress(given["quiet"])
     try:
         with progress.counter("subjects") as follow:
@@ -233,17 +239,22 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     items = "volumes" if job.options.volumes else "slices"
     click.echo(f"Subjects: {len(report.used)} used, {len(report.left_out)} left out")
     click.echo(f"Cache: {out} ({sum(n for _, n in report.used)} {items} of {' x '.join(map(str, report.shape))})")
-    if not given["no_montage"]:
-        click.echo(f"Montage: {write_montage(out, out.with_name(f'{out.stem}.png'))}")
+    if job.draw:
+        click.echo(f"Montage: {job.picture}")
 
 
 @click.command()
 @click.argument("cache", type=PATH)
 @click.option("--montage", metavar="PNG", type=PATH, help="Draw example slices into a file.")
-def inspect(cache: Path, montage: Path | None) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace a picture that is there already.")
+def inspect(cache: Path, montage: Path | None, overwrite: bool) -> None:
     """Check a cache and say what it holds."""
     from metasynth.data_prep.montage import describe, write_montage
+    from metasynth.outputs import PICTURE, Output, check_outputs
 
+    if montage is not None:
+        picture = Output(f"--montage {montage}:", montage, PICTURE, overwrite, make_folder=False)
+        check_outputs([picture], [cache])
     lines = describe(cache)
     width = max(len(what) for what, _ in lines)
     for what, value in lines:

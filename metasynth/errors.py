@@ -3,6 +3,13 @@
 Every message is one line that names the file or parameter, what was expected and what came.
 """
 
+DISTRIBUTION = "metasynth-toolkit"  # as in setup.cfg: `metasynth` is another project's on the public index
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs an extra beside the package."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
 
 class MetasynthError(Exception):
     """Base of the errors shown to a user as one line."""

@@ -15,7 +15,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from metasynth.errors import MetasynthError, RunError
+from metasynth.errors import DataError, MetasynthError, RunError
 
 _SEAL = b"metasynth sha256 "
 _HEX = 64
@@ -28,11 +28,16 @@ class DamagedFileError(ValueError):
 
 
 def write_atomically(
-    path: Path, data: bytes | memoryview, *, failure: type[MetasynthError] = RunError, make_folder: bool = True
+    path: Path,
+    data: bytes | memoryview,
+    *,
+    failure: type[MetasynthError] = RunError,
+    make_folder: bool = True,
+    what: str = "",
 ) -> None:
     """Write ``data`` under a temporary name in the same folder, flush it to the disk, rename it to ``path``.
 
-    A folder that is missing is made, unless ``make_folder`` is false.
+    A folder that is missing is made, unless ``make_folder`` is false. ``what`` names the file in the message.
 
     Raises:
         failure: the file could not be written (full disk, no permission, ...), in one line; what was at ``path``
@@ -52,9 +57,25 @@ def write_atomically(
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise failure(f"{path}: cannot be written: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise failure(f"{path}: {f'{what} ' if what else ''}cannot be written: {reason}") from error
         raise
     _sync_folder(path.parent)
+
+
+def place_inside(folder: Path, name: str) -> Path:
+    """The place of a file in a folder, or one below it; for names that come from a file that others may have made.
+
+    Raises:
+        DataError: the name, or a link on its way, leads out of the folder.
+
+    """
+    parts = name.split("/")
+    plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
+    place = folder / name if plain else None
+    if place is None or not place.parent.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{folder}: the name {name!r} must not lead out of the folder; expected plain names and '/'")
+    return place
 
 
 def is_leftover(name: str) -> bool:

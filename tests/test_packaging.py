@@ -1,5 +1,7 @@
 """The wheel and the editable install hold the package, with experiments and data_prep inside it."""
 
+import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from metasynth.errors import DISTRIBUTION, install_hint
 
 ROOT = Path(__file__).resolve().parent.parent
 HOMES = {"metasynth": "metasynth", "experiments": "metasynth/experiments", "data_prep": "metasynth/data_prep"}
@@ -67,7 +71,7 @@ def wheel(source):
         ".",
         cwd=source,
     )
-    (wheel,) = (source / "wheels").glob("metasynth-*.whl")
+    (wheel,) = (source / "wheels").glob("metasynth_toolkit-*.whl")
     return wheel
 
 
@@ -81,7 +85,28 @@ def test_the_wheel_holds_every_module_and_no_other_package(wheel):
     }
     assert {name for name in names if name.endswith(".py")} == modules
     assert "metasynth/report/report.html.j2" in names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"metasynth"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"metasynth", "metasynth_toolkit"}
+
+
+HINT = re.compile(r"pip install '([\w-]+)\[(\w+)\]'")
+
+
+def test_every_hint_names_this_distribution_and_an_extra_of_it():
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert declared["metadata"]["name"] == DISTRIBUTION
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.py")]
+    hints = {hint for page in pages for hint in HINT.findall(page.read_text(encoding="utf-8"))}
+    hints |= {hint for extra in ("align", "nnunet", "monai") for hint in HINT.findall(install_hint(extra))}
+    assert {extra for _, extra in hints} == {"align", "nnunet", "monai", "peers"}
+    assert {name for name, _ in hints} == {DISTRIBUTION}
+    assert {extra for _, extra in hints} <= set(declared["options.extras_require"])
+
+
+@pytest.mark.parametrize("extra", ["align", "nnunet", "monai", "test"])
+def test_the_wheel_can_be_installed_with_an_extra(wheel, extra, tmp_path):
+    """Beside what these tests run with, which holds all that the extras ask for."""
+    run("-m", "pip", "install", "-q", "--dry-run", "--no-index", f"{wheel}[{extra}]", cwd=tmp_path)
 
 
 def test_the_installed_wheel_imports(wheel, tmp_path):
@@ -95,7 +120,7 @@ def test_the_installed_wheel_imports(wheel, tmp_path):
 def test_the_editable_install_imports_from_the_source(source, tmp_path):
     code = "import sys; from setuptools import build_meta; build_meta.build_editable(sys.argv[1])"
     run("-c", code, tmp_path, cwd=source)
-    (wheel,) = tmp_path.glob("metasynth-*.whl")
+    (wheel,) = tmp_path.glob("metasynth_toolkit-*.whl")
     target = tmp_path / "site"
     install(wheel, target)
     found = imported_from(target, tmp_path)

@@ -56,8 +56,8 @@ class FunctionalModel:
         # Recurrent layers keep a list of their parameters besides.
         self._recurrent = [twin for _, _, twin in self._pairs if isinstance(twin, nn.RNNBase)]
         self._kept: Buffers = {}
-        for module in self._patched.modules():
-            module.__dict__["as_bound"] = self.as_bound
+        self._modes = [twin.training for _, _, twin in self._pairs]
+        self._patched.__dict__["as_bound"] = self.as_bound
 
     def refresh(self) -> list[Tensor]:
         """Take over the model's flags and buffers; return detached copies of its parameters.
@@ -77,12 +77,16 @@ class FunctionalModel:
         for _, _, twin in self._pairs:
             if self.policy == "freeze" and tracks_statistics(twin):
                 keep_evaluating(twin)
+        self._modes = [twin.training for _, _, twin in self._pairs]
         if self.policy != "commit":
             self._kept = {name: value.clone() for name, value in self._present().items()}
         return [p.detach().clone().requires_grad_(p.requires_grad) for p in self.model.parameters()]
 
     def bind(self, parameters: Sequence[Tensor]) -> nn.Module:
-        """The patched model with these parameters in place of its own, ready for a pass."""
+        """The patched model with these parameters in place of its own, ready for a pass in the model's own modes."""
+        # An outer loss may have called `eval`, which is not for the passes after it.
+        for (_, _, twin), mode in zip(self._pairs, self._modes, strict=True):
+            twin.__dict__["training"] = mode
         # Buffers of its own for each pass: graphs of earlier ones may hold theirs, and layers move them in place.
         self.load_buffers(self._start())
         self._place(parameters)
@@ -98,8 +102,8 @@ class FunctionalModel:
     def as_bound(self) -> AbstractContextManager[None]:
         """A context, for any number of entries, in which the twin has the parameters it has now.
 
-        Every patched submodule has this method too, for whoever computes it again in a backward pass, when other
-        parameters may have been bound (gradient checkpointing does).
+        The twin has this method too, for what is computed again in a backward pass, when other parameters may have
+        been bound (`metasynth.bilevel.recomputation`).
         """
         return _Rebinding(self, self._patched.fast_params)
 

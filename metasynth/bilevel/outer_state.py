@@ -46,6 +46,17 @@ def restore_outer_buffers(outer: Outer, buffers: dict[str, Tensor]) -> None:
         restore(outer, buffers)
 
 
+def outer_modes(outer: Outer) -> list[tuple[nn.Module, bool]]:
+    """Every module in it and whether it is in train mode; none where there is no module."""
+    return [(m, m.training) for m in outer.modules()] if isinstance(outer, nn.Module) else []
+
+
+def restore_outer_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+    """Set what `outer_modes` gave."""
+    for module, mode in modes:
+        module.training = mode
+
+
 def require_held(optimizer: torch.optim.Optimizer, outer: Outer) -> None:
     """Raise ValueError unless the outer optimiser holds every learned outer parameter."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from metasynth.bilevel.buffers import BufferPolicy
 from metasynth.bilevel.connection import Case, require_connection
@@ -52,7 +53,7 @@ def preflight(
         case = Case(problem, FunctionalModel(model, buffers), update, outer, inner_batch, outer_batch)
         try:
             loss = case.inner_loss()
-            gradients = gradient_of(loss, case.parameters, create_graph=needs_double_backward)
+            gradients = _gradient_elsewhere(case, loss, create_graph=needs_double_backward)
             _compare_with_original(case, loss.detach(), gradients)
             require_connection(case, loss, gradients, needs_double_backward)
         except RuntimeError as error:
@@ -86,6 +87,21 @@ def _refuse_shared(model: nn.Module, learned: dict[str, Tensor]) -> None:
             )
 
 
+_RECOMPUTES = (
+    "inner model: its backward pass computes a part again with the parameters that the model has by then, and those "
+    "are others; recompute by torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+)
+
+
+def _gradient_elsewhere(case: Case, loss: Tensor, create_graph: bool) -> Gradients:
+    """The loss's gradient, taken when the model has been bound to other parameters: it must not notice."""
+    case.functional.bind([(0.5 * p.detach()).requires_grad_(p.requires_grad) for p in case.parameters])
+    try:
+        return gradient_of(loss, case.parameters, create_graph=create_graph)
+    except CheckpointError as error:
+        raise ValueError(_RECOMPUTES) from error
+
+
 def _compare_with_original(case: Case, patched_loss: Tensor, patched_gradients: Gradients) -> None:
     """The patched model must give the original's loss and gradient, wherever the loss is reproducible at all."""
     (first, _), (loss, gradients) = case.original(), case.original()
@@ -96,16 +112,23 @@ def _compare_with_original(case: Case, patched_loss: Tensor, patched_gradients: 
             f"inner model: patched for differentiation it gives a loss of {patched_loss.item():.6g} where the model "
             f"itself gives {loss.item():.6g}; it probably keeps parameters outside of its registered ones"
         )
-    # Gradients that vanish but for rounding (a bias before a normalisation) are compared with the largest.
-    floor = 1e-4 * max((g.norm().item() for g in gradients if g is not None), default=0.0)
     names = [name for name, _ in case.functional.model.named_parameters()]
-    for name, own, patched in zip(names, gradients, patched_gradients, strict=True):
-        if not _agree(own, patched, floor):
-            raise ValueError(
-                f"inner model: patched for differentiation it gives another gradient for {name} than the model itself; "
-                "it probably keeps a second reference to parameters or submodules (such as a plain list), an "
-                "overridden forward or a hook"
-            )
+    different = _different(gradients, patched_gradients)
+    if any(different):
+        if not any(_different(gradients, gradient_of(case.inner_loss(), case.parameters))):
+            raise ValueError(_RECOMPUTES)
+        name = names[different.index(True)]
+        raise ValueError(
+            f"inner model: patched for differentiation it gives another gradient for {name} than the model itself; "
+            "it probably keeps a second reference to parameters or submodules (such as a plain list), an overridden "
+            "forward or a hook"
+        )
+
+
+def _different(own: Gradients, patched: Gradients) -> list[bool]:
+    # Gradients that vanish but for rounding (a bias before a normalisation) are compared with the largest.
+    floor = 1e-4 * max((g.norm().item() for g in own if g is not None), default=0.0)
+    return [not _agree(a, b, floor) for a, b in zip(own, patched, strict=True)]
 
 
 def _agree(own: Tensor | None, patched: Tensor | None, floor: float) -> bool:

@@ -10,11 +10,14 @@ L_inner the loss on augmented synthetic images and L_outer the loss on real ones
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from metasynth.bilevel.recomputation import as_first_computed
 
 _TYPE_ERROR = "outer must be a torch.nn.Module, a tensor, or a sequence or mapping of tensors, got {}"
 
@@ -60,12 +63,15 @@ class BilevelProblem:
         return self._evaluate(self.outer_loss, "outer_loss", model, outer, batch)
 
     def _evaluate(self, loss: Loss, which: str, model: nn.Module, outer: Any, batch: Any) -> Tensor:
-        if self.autocast is None:
+        with as_first_computed(model, outer), self._precision(model):
             return scalar_loss(loss, which, model, outer, batch)
+
+    def _precision(self, model: nn.Module) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
         device = next(iter(model.parameters())).device.type
         # Without the cache of cast weights: it knows tensors by identity, and outlives the graphs taken here.
-        with torch.autocast(device, dtype=self.autocast, cache_enabled=False):
-            return scalar_loss(loss, which, model, outer, batch)
+        return torch.autocast(device, dtype=self.autocast, cache_enabled=False)
 
 
 def named_outer_parameters(outer: Outer) -> dict[str, Tensor]:

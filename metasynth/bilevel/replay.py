@@ -1,4 +1,4 @@
-"""Evaluating a loss again exactly as it was: the same random draws and the same starting buffers."""
+"""Evaluating a loss again exactly as it was: the same random draws, starting buffers and modes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.outer_state import outer_buffers, restore_outer_buffers
+from metasynth.bilevel.outer_state import outer_buffers, outer_modes, restore_outer_buffers, restore_outer_modes
 from metasynth.bilevel.problem import Outer
 
 
 class Replay:
     """What a pass starts from, noted before it, so that further passes can start from the same.
 
-    Torch's global random states (of the CPU and of the CUDA devices that hold parameters), the buffers of the model
-    and those of ``outer`` if it is a module. So dropout drops the same units in every pass, and running statistics
-    move once: those of the first pass are the ones to commit.
+    Torch's global random states (of the CPU and of the CUDA devices that hold parameters), the buffers of the model,
+    and buffers and modes (train or eval) of ``outer`` if it is a module; the model's modes are the same at the start of
+    any pass. So dropout drops the same units in every pass, and running statistics move once: those of the first pass
+    are the ones to commit.
 
     Draws from a generator of the user's own, from numpy or from Python's `random` are not replayed; a loss that
     takes its draws from the batch needs none of this.
@@ -36,6 +37,7 @@ class Replay:
         self._outer = outer
         self._devices = sorted({p.get_device() for p in parameters if p.is_cuda})
         self._buffers = model.buffers()
+        self._outer_modes = outer_modes(outer)
         self._outer_buffers = outer_buffers(outer)
         self._cpu_state = torch.get_rng_state()
         self._cuda_states = [torch.cuda.get_rng_state(device) for device in self._devices]
@@ -47,17 +49,19 @@ class Replay:
         The buffers of the patched model are left as the pass leaves them: `FunctionalModel.refresh` or
         `FunctionalModel.load_buffers` comes before their next use.
         """
-        after = outer_buffers(self._outer)
+        after, modes = outer_buffers(self._outer), outer_modes(self._outer)
         with torch.random.fork_rng(devices=self._devices):
             torch.set_rng_state(self._cpu_state)
             for device, state in zip(self._devices, self._cuda_states, strict=True):
                 torch.cuda.set_rng_state(state, device)
             self._model.load_buffers(self._buffers)
             restore_outer_buffers(self._outer, self._outer_buffers)
+            restore_outer_modes(self._outer_modes)
             try:
                 yield
             finally:
                 restore_outer_buffers(self._outer, after)
+                restore_outer_modes(modes)
 
 
 def require_equal_losses(first: Tensor, again: Tensor, strategy: str) -> None:

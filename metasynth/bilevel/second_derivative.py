@@ -17,6 +17,9 @@ _KERNELS = {
         "a recurrent layer ran a cuDNN kernel, which has no second derivative; call it under "
         "torch.backends.cudnn.flags(enabled=False)"
     ),
+    r"selective activation checkpoint": (
+        "selective activation checkpointing allows one backward pass; call torch.utils.checkpoint without a policy"
+    ),
     r"modified by an inplace operation": (
         "an operation in place changed a tensor that the second derivative needs; let it give a new one"
     ),

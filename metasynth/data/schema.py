@@ -19,6 +19,7 @@ import numpy as np
 from metasynth.data.validation import Contents
 from metasynth.errors import DataError
 from metasynth.files import first_line
+from metasynth.outputs import Kind
 
 FORMAT = "metasynth-cache"
 VERSION = 1
@@ -104,6 +105,7 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
     spacing = np.atleast_1d(np.asarray(_attribute(file, where, "spacing_mm")))
     if spacing.dtype.kind not in "fiu":
         raise DataError(f"{where}: attribute 'spacing_mm' must be a list of numbers")
+    _require_own_values(file, where)
     for name in (*_DATASETS, "images"):
         if not (name == "images" and name not in file) and not isinstance(file.get(name), h5py.Dataset):
             raise DataError(f"{where}: dataset '{name}' is missing")
@@ -126,6 +128,31 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
         slice_index=file["slice"],
     )
     return info, contents
+
+
+def is_cache(path: Path) -> bool:
+    """Whether a file says that it is a cache, of whatever version; it may be damaged beyond that."""
+    try:
+        with open_readonly(path) as file:
+            return as_text(file.attrs.get("format")) == FORMAT
+    except (DataError, OSError, RuntimeError):
+        return False
+
+
+CACHE = Kind("cache", (".h5", ".hdf5"), is_cache)
+
+
+def _require_own_values(file: h5py.File, where: str) -> None:
+    """Refuse datasets whose values are not in the file: a cache of somebody else must not read other files of mine."""
+    for name in (*_DATASETS, "images"):
+        links, key = file.id.links, name.encode()
+        if not links.exists(key):  # unlike `in`, this follows no link
+            continue
+        if links.get_info(key).type != h5py.h5l.TYPE_HARD:
+            raise DataError(f"{where}: dataset '{name}' is a link; expected its values in this file")
+        found = file[name]
+        if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+            raise DataError(f"{where}: dataset '{name}' has its values in other files; expected them in this file")
 
 
 def _attribute(file: h5py.File, where: str, name: str) -> Any:

@@ -1,6 +1,5 @@
 """Label maps against references, by subject and class."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from metasynth.data_prep.sources import Scan, find_files, pair, stem
 from metasynth.data_prep.volumes import Volume, check_affine, same_grid, to_ras
 from metasynth.errors import DataError, UsageError
 from metasynth.predict.files import read_label_map, voxel_volume_ml
-from metasynth.predict.folder import RECORD
+from metasynth.predict.record import recorded_classes
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
 
 Record = dict[str, Any]
+COLUMNS = ("subject", "class", "dice", "hd95_mm", "volume_ml", "reference_ml", "volume_error_percent")
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,12 @@ def classes_of(predictions: str, mapping: LabelMapping | None, unknown: Unknown)
 
     Raises:
         UsageError: The folder and the mapping have other classes.
+        DataError: The label maps are of several models.
 
     """
     names = None if mapping is None else mapping.class_names
     path = Path(predictions)
-    try:
-        own = tuple(json.loads(((path if path.is_dir() else path.parent) / RECORD).read_bytes())["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        own = None  # label maps of another program
+    own = recorded_classes(path if path.is_dir() else path.parent)
     if own is not None and names is not None and own != names:
         raise UsageError(
             f"--mapping {mapping.name if mapping else ''}: has the classes {', '.join(names)}; the label maps have "

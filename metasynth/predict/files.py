@@ -1,6 +1,8 @@
 """Writing label maps and posteriors with the header of the scan they belong to, and reading label maps."""
 
 import gzip
+import hashlib
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from metasynth.data_prep.volumes import Volume, read_image
 from metasynth.errors import DataError
 from metasynth.files import write_atomically
+from metasynth.outputs import SOFTWARE
 
 _FAST = 4  # of gzip's levels 1 to 9; label maps are small anyway
 
@@ -44,7 +47,7 @@ def write_like(path: Path, data: NDArray, scan: Path) -> None:
         header.set_data_dtype(data.dtype)
         header.extensions.clear()
         header["cal_min"] = header["cal_max"] = 0
-        header["descrip"] = b"metasynth"
+        header["descrip"] = SOFTWARE.encode()
         header["aux_file"] = header["intent_name"] = b""
         header.set_intent("label" if data.dtype.kind in "iu" else "none")
         image = type(source)(data, source.affine, header)
@@ -52,8 +55,36 @@ def write_like(path: Path, data: NDArray, scan: Path) -> None:
             image.header.set_zooms((*image.header.get_zooms()[:3], 1.0))
     else:
         image = nib.Nifti1Image(data, source.affine)
+        image.header["descrip"] = SOFTWARE.encode()
         image.header.set_xyzt_units("mm")
     write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=_FAST, mtime=0))
+
+
+def is_label_map(path: Path) -> bool:
+    """Whether a NIfTI file says that this program wrote it; .mgz files have no room to say so."""
+    try:
+        with gzip.open(path) as file:
+            head = file.read(540)
+    except (OSError, EOFError, zlib.error):
+        return False
+    # The field "descrip" of NIfTI 1 and of NIfTI 2.
+    return SOFTWARE.encode() in (head[at : at + 80].rstrip(b"\0") for at in (148, 240))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        DataError: It cannot be read.
+
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: the file is missing")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_label_map(path: Path) -> Volume:

@@ -1,12 +1,11 @@
 """Many scans into one folder: what is there already is left, what fails is named, the others go on.
 
 The folder holds a label map a scan, called as the scan; `posteriors/` and `qc/` where they were asked for; and
-`segmentation.json`, which says which model made them and what its classes are.
+`segmentation.json` (see `record`), which says which model made them, of what, and what its classes are.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +15,14 @@ import torch
 from metasynth.data_prep.sources import Scan, Sources, find_files, name_files, with_files
 from metasynth.data_prep.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
-from metasynth.files import write_atomically
-from metasynth.predict.files import output_suffix, read_label_map, voxel_volume_ml, write_like
+from metasynth.outputs import csv_cell
+from metasynth.predict.files import digest_of, read_label_map, voxel_volume_ml, write_like
+from metasynth.predict.plan import SCORES, Job, image_of, measured, missing, plan, scored
 from metasynth.predict.qc import write_picture
+from metasynth.predict.record import FolderRecord, origin_of
 from metasynth.predict.scan import check_usable, segment
 from metasynth.predict.tables import read_table, write_table
 from metasynth.segment.model_description import TrainedModel
-
-RECORD = "segmentation.json"
-SCORES = "scores.csv"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to make of every scan.
-
-    Attributes:
-        out: The folder.
-        posteriors: Keep the posteriors of all classes.
-        qc: Draw a picture of each scan and note how certain the labels are.
-        overwrite: Make again what is there.
-        device: Where the network runs.
-
-    """
-
-    out: Path
-    posteriors: bool = False
-    qc: bool = False
-    overwrite: bool = False
-    device: str = "cpu"
-
-    def label_map(self, scan: Scan) -> Path:
-        """The label map of a scan."""
-        return self.out / (scan.name + output_suffix(_image(scan)))
-
-    def files(self, scan: Scan) -> list[Path]:
-        """All that is made of a scan, the label map last: where it is, the scan is done."""
-        made = []
-        if self.posteriors:
-            made.append(self.out / "posteriors" / self.label_map(scan).name)
-        if self.qc:
-            made.append(self.out / "qc" / f"{scan.name}.png")
-        return [*made, self.label_map(scan)]
 
 
 @dataclass
@@ -67,12 +32,14 @@ class Outcome:
     Attributes:
         done: Segmented now.
         skipped: Those that were there already.
+        old: Those of them of which it is not known which scan and mask they were made of.
         failed: (name, reason).
 
     """
 
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    old: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -101,7 +68,7 @@ def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
 def predict_all(
     model: TrainedModel, digest: str, sources: Sources, job: Job, progress: Callable[[], None] | None = None
 ) -> Outcome:
-    """Segment every scan that is not done.
+    """Segment every scan that is not done, and write the table of volumes.
 
     Args:
         model: Whose network is on the job's device.
@@ -111,23 +78,24 @@ def predict_all(
         progress: Called after every scan.
 
     Raises:
-        UsageError: The folder holds label maps of another model, or the scans themselves.
+        UsageError: The folder holds label maps of another model, mask or scan, files of others, or the scans
+            themselves; nothing was begun.
         DataError: The model needs images of another kind.
         RunError: A file cannot be written.
 
     """
     check_usable(model)
-    for scan in sources.scans:
-        if job.label_map(scan).resolve() == _image(scan).resolve():
-            raise UsageError(f"--out {job.out}: is where the input {scan.image} lies; give another folder")
-    _record(model, digest, job)
+    record = FolderRecord(job.out, model.description, digest)
+    skipped = plan(record, sources, job, model.description.class_names)
+    record.begin()
     outcome = Outcome(failed=list(sources.left_out))
     for scan in sources.scans:
-        if not job.overwrite and all(path.is_file() for path in job.files(scan)):
+        if scan.name in skipped:
             outcome.skipped.append(scan.name)
+            outcome.old += [scan.name] if record.is_old(job.label_map(scan)) else []
         else:
             try:
-                _predict(model, scan, job)
+                _predict(model, record, scan, job)
                 outcome.done.append(scan.name)
             except DataError as error:
                 outcome.failed.append((scan.name, str(error)))
@@ -135,68 +103,56 @@ def predict_all(
                 outcome.failed.append((scan.name, f"{scan.image}: is too large for the memory there is"))
         if progress is not None:
             progress()
+    if job.volumes is not None:
+        there = {*outcome.done, *outcome.skipped}
+        _write_volumes(record, job, [s for s in sources.scans if s.name in there], model.description.class_names)
     return outcome
 
 
-def write_volumes(path: Path, sources: Sources, job: Job, class_names: Sequence[str]) -> None:
-    """Write the volume in mL of every class but background in every label map that is there, counted in voxels.
-
-    Raises:
-        RunError: The file cannot be written.
-
-    """
+def _write_volumes(record: FolderRecord, job: Job, scans: Sequence[Scan], class_names: Sequence[str]) -> None:
+    """Write the volume in mL of every class but background in the label maps of scans, counted in voxels."""
+    assert job.volumes is not None
     records: list[dict[str, Any]] = []
-    for scan in sources.scans:
-        if job.label_map(scan).is_file():
-            labels = read_label_map(job.label_map(scan))
-            counts = np.bincount(labels.data.ravel(), minlength=len(class_names))
-            millilitres = (counts * voxel_volume_ml(labels)).tolist()
-            records.append({"name": scan.name, **dict(zip(class_names[1:], millilitres[1:], strict=False))})
-    write_table(path, records)
+    for scan in scans:
+        labels = read_label_map(job.label_map(scan))
+        counts = np.bincount(labels.data.ravel(), minlength=len(class_names))
+        millilitres = (counts * voxel_volume_ml(labels)).tolist()
+        records.append(dict(zip(measured(class_names), [scan.name, *millilitres[1:]], strict=False)))
+    write_table(job.volumes, records, measured(class_names))
+    with record.locked():
+        record.note({}, volumes_sha256=digest_of(job.volumes))
 
 
-def _predict(model: TrainedModel, scan: Scan, job: Job) -> None:
-    image = read_image(_image(scan))
+def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job) -> None:
+    origin = origin_of(record.digest, scan)
+    image = read_image(image_of(scan))
     mask = None if scan.mask is None else read_labels(scan.mask)
     found = segment(model, image, mask, device=job.device, keep_posteriors=job.posteriors)
     names = model.description.class_names
+    wanted = missing(record, scan, job)
     paths = job.files(scan)
-    if found.posteriors is not None:
-        write_like(paths[0], found.posteriors, _image(scan))
-    if job.qc:
-        _note_score(job.out / "qc" / SCORES, scan.name, found.labels, found.certainty, names)
+    with record.locked():
+        record.note(dict.fromkeys(wanted))
+    if found.posteriors is not None and paths[0] in wanted:
+        write_like(paths[0], found.posteriors, image_of(scan))
+    if job.qc and paths[-2] in wanted:
         write_picture(paths[-2], image, found.labels, names)
-    write_like(paths[-1], found.labels, _image(scan))
+    if paths[-1] in wanted:
+        write_like(paths[-1], found.labels, image_of(scan))
+    with record.locked():
+        if job.qc:
+            _note_score(job.out / "qc" / SCORES, scan.name, found.labels, found.certainty, names)
+        record.note(dict.fromkeys(wanted, origin))
 
 
 def _note_score(path: Path, name: str, labels: np.ndarray, certainty: np.ndarray, class_names: Sequence[str]) -> None:
     """Add a scan to the table of scores, or replace its row: the mean posterior of the label, in all but background."""
-    record: dict[str, Any] = {"name": name, "all": _mean(certainty[labels > 0])}
-    record |= {class_name: _mean(certainty[labels == k]) for k, class_name in enumerate(class_names) if k}
-    others = [row for row in read_table(path) if row.keys() == record.keys() and row["name"] != name]
-    write_table(path, sorted([*others, record], key=lambda row: row["name"]))
+    means = [_mean(certainty[labels == k]) for k in range(1, len(class_names))]
+    values = [csv_cell(name), _mean(certainty[labels > 0]), *means]
+    record = dict(zip(scored(class_names), values, strict=True))
+    others = [row for row in read_table(path) if row.keys() == record.keys() and row["name"] != record["name"]]
+    write_table(path, sorted([*others, record], key=lambda row: str(row["name"])))
 
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean(dtype=np.float64)) if values.size else None
-
-
-def _record(model: TrainedModel, digest: str, job: Job) -> None:
-    """Write what the folder holds; UsageError if that is label maps of another model."""
-    path = job.out / RECORD
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-    except FileNotFoundError:
-        before = digest
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--out {job.out}: {RECORD} in it cannot be read; give another folder") from error
-    if before != digest and not job.overwrite:
-        raise UsageError(f"--out {job.out}: holds label maps of another model; give another folder or --overwrite")
-    description = asdict(model.description)
-    content = {"classes": description["class_names"], "sha256": digest, "model": description}
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _image(scan: Scan) -> Path:
-    assert scan.image is not None
-    return scan.image

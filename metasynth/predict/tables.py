@@ -9,21 +9,28 @@ from typing import Any
 
 from metasynth.errors import DataError
 from metasynth.files import write_atomically
+from metasynth.outputs import csv_cell
 
 DIGITS = 6
 
 
-def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write records that share their keys, numbers to six digits; None and NaN are empty.
+def write_table(path: Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Write records that share their keys, numbers to six digits; None and NaN are empty, no cell is a formula.
+
+    Args:
+        path: The file.
+        records: A row each.
+        columns: The heading; by default the first record's keys.
 
     Raises:
         RunError: The file cannot be written.
 
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]) if records else [])
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in record.items()} for record in records)
+    keys = columns or (list(records[0]) if records else [])
+    writer = csv.writer(text)
+    writer.writerow(map(csv_cell, keys))
+    writer.writerows([_cell(record.get(key)) for key in keys] for record in records)
     write_atomically(path, text.getvalue().encode())
 
 
@@ -42,7 +49,16 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise DataError(f"{path}: cannot be read as a table: {error}") from error
 
 
+def read_heading(path: Path) -> list[str]:
+    """The heading of a table; empty where the file is no table."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
 def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{value:.{DIGITS}g}" if isinstance(value, float) else value
+    return f"{value:.{DIGITS}g}" if isinstance(value, float) else csv_cell(value)

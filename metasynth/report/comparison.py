@@ -11,8 +11,39 @@ from typing import Any
 
 from metasynth.report.statistics import Comparison, Interval, holm, interval, paired
 from metasynth.report.tables import Table
+from metasynth.schema import COUNT, NUMBER, TEXT, entries, listing, mapping, maybe
+from metasynth.training.records import METRICS, RESULTS
 
 Row = Mapping[str, Any]
+DICE = entries(
+    {
+        "mean": maybe(NUMBER),
+        "sd": maybe(NUMBER),
+        "per_class": mapping(maybe(NUMBER), least=1),
+        "per_subject": mapping(maybe(NUMBER)),
+    }
+)
+TESTED = {
+    "method": TEXT,
+    "subjects": COUNT,
+    "checkpoint": TEXT,
+    "steps": COUNT,
+    "wall_s": NUMBER,
+    "total_s": NUMBER,
+    "dice": mapping(DICE, least=1),
+}
+_ROW = entries(
+    {**TESTED, "validation": maybe(NUMBER), "peak_mib": maybe(NUMBER)},
+    {"learned": mapping(NUMBER), "variant": TEXT},
+)
+PEOPLE = listing(TEXT)
+CONTENTS = {
+    METRICS: listing(entries({"stage": TEXT}), least=1),
+    RESULTS: entries({"rows": listing(_ROW, least=1)}),
+    "split.json": entries({"maps": PEOPLE, "train": PEOPLE, "val": PEOPLE}),
+}
+"""What is read of the files of a run; an ``Experiment.contents``."""
+
 NAIVE, SHOWN_CHECKPOINTS = "naive", ("best", "only")
 
 

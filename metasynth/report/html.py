@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from metasynth.files import place_inside
 from metasynth.report.style import png
-from metasynth.report.tables import Table
+from metasynth.report.tables import Table, escaped
 
 
 class Reported(Protocol):
@@ -68,10 +69,13 @@ def write_report(folder: Reported, content: ReportContent) -> Path:
 
     Raises:
         UsageError: the run has not finished.
+        DataError: the name of a figure leads out of the folder.
         RunError: a file could not be written.
 
     """
     results = folder.results
+    for figure in content.figures:
+        place_inside(folder.path, f"figures/{figure.name}.png")
     every_row = Table.from_records("Every row of the results.", results["rows"])
     folder.write_bytes("table.csv", every_row.csv().encode())
     folder.write_bytes("table.md", _markdown(content.tables).encode())
@@ -82,7 +86,7 @@ def write_report(folder: Reported, content: ReportContent) -> Path:
 
 
 def _markdown(tables: Sequence[Table]) -> str:
-    return "\n".join(f"{table.caption}\n\n{table.markdown()}" for table in tables)
+    return "\n".join(f"{escaped(table.caption)}\n\n{table.markdown()}" for table in tables)
 
 
 def _page(folder: Reported, results: dict[str, Any], content: ReportContent, images: dict[str, bytes]) -> str:

@@ -21,11 +21,41 @@ from metasynth.report.figures import (
 )
 from metasynth.report.html import ReportFigure
 from metasynth.report.tables import Table
+from metasynth.schema import NUMBER, TEXT, Problem, either, entries, listing, mapping, maybe, one_of, scalar
+from metasynth.training.records import METRICS, RESULTS
 
 COMPARABLE = ("fixed", "parametric")
 """Augmenters whose sigma means what the preset's means."""
 
 MODELS = {"N": "naive", "L": "Learn2Synth", "O": "optimised"}
+
+LEVEL = either(listing(NUMBER, length=2), NUMBER)
+"""A sigma, or a range of it."""
+
+DICE = entries({"mean": maybe(NUMBER), "per_class": mapping(maybe(NUMBER)), "per_subject": mapping(maybe(NUMBER))})
+_TESTED = entries(
+    {"model": one_of(*MODELS), "sigma_true": LEVEL, "dice": mapping(DICE, least=1)},
+    {"augmenter": TEXT, "c_true": listing(NUMBER)},
+)
+_LEARNED = entries({"sigma_learned": LEVEL, "sigma_sd": LEVEL})
+_EXPONENTS = entries({name: listing(NUMBER) for name in ("c_true", "c_learned", "c_sd")})
+
+
+def _row(value: Any) -> Problem | None:
+    """What is wrong with a row."""
+    learned = isinstance(value, Mapping) and value.get("model") == "L"
+    exponents = isinstance(value, Mapping) and "c_learned" in value
+    return _TESTED(value) or (_LEARNED(value) if learned else None) or (_EXPONENTS(value) if exponents else None)
+
+
+def _rows(value: Any) -> Problem | None:
+    found = listing(_row, least=1)(value)
+    learned = scalar("rows with at least one of model L", lambda rows: any(row["model"] == "L" for row in rows))
+    return found or learned(value)
+
+
+CONTENTS = {METRICS: listing(entries({"stage": TEXT}), least=1), RESULTS: entries({"rows": _rows})}
+"""What is read of the files of a run; an ``Experiment.contents``."""
 
 Row = Mapping[str, Any]
 Label = Callable[[Any], str]

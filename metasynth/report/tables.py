@@ -1,12 +1,15 @@
 """Tables of a run: written as CSV for programs and as aligned Markdown for people."""
 
 import csv
+import html
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from metasynth.outputs import csv_cell
 from metasynth.training.records import flatten
 
 ABSENT = "–"
@@ -50,11 +53,10 @@ class Table:
         return cls(caption, tuple(keys.values()), rows)
 
     def csv(self) -> str:
-        """Comma-separated values (RFC 4180) at full precision, with an empty field for None."""
+        """Comma-separated values (RFC 4180) at full precision, with an empty field for None; no cell is a formula."""
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
+        writer.writerows([csv_cell(value) for value in row] for row in (self.columns, *self.rows))
         return text.getvalue()
 
     def cells(self) -> list[list[str]]:
@@ -67,9 +69,9 @@ class Table:
         return [all(_is_number(row[at]) or row[at] is None for row in self.rows) for at in range(len(self.columns))]
 
     def markdown(self) -> str:
-        """A Markdown table whose columns are aligned in plain text too."""
+        """A Markdown table whose columns are aligned in plain text too; what would be HTML is escaped."""
         lines = [list(self.columns), *self.cells()]
-        lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+        lines = [[escaped(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
         widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
         right = self.numeric()
         rule = ["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)]
@@ -77,6 +79,11 @@ class Table:
             [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)] for line in lines
         ]
         return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]]) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text for Markdown: HTML in it shows as it is; what is none, such as '<0.05', is left alone."""
+    return html.escape(text, quote=False) if re.search("<[A-Za-z/!?]", text) else text
 
 
 def format_column(values: Sequence[Any]) -> list[str]:

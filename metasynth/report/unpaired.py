@@ -6,13 +6,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from metasynth.report.comparison import Naming, Row, class_table, difference_table
+from metasynth.report.comparison import PEOPLE, TESTED, Naming, Row, class_table, difference_table
 from metasynth.report.comparison_figures import dice_figure, segmentation_figures
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import bare, new_figure, style
 from metasynth.report.tables import Table
-from metasynth.training.records import RunFolder
+from metasynth.schema import NUMBER, TEXT, entries, expect, listing, mapping, maybe
+from metasynth.training.records import METRICS, RESULTS, RunFolder
 
 Arrays = Mapping[str, NDArray[Any]]
 CAVEAT = (
@@ -20,6 +21,16 @@ CAVEAT = (
     "and in tests. Every checkpoint is the last: choosing one by Dice would take labels. Intervals are over test "
     "subjects, not over trainings."
 )
+
+
+_INTENSITIES = mapping(listing(maybe(NUMBER), length=2))
+_ROW = entries(TESTED, {"learned": mapping(NUMBER), "intensities": _INTENSITIES})
+CONTENTS = {
+    METRICS: listing(entries({"stage": TEXT}), least=1),
+    RESULTS: entries({"rows": listing(_ROW, least=1), "reference": entries({"intensities": _INTENSITIES})}),
+    "split.json": entries({"maps": PEOPLE, "scans": PEOPLE, "test": PEOPLE}),
+}
+"""What is read of the files of a run; an ``Experiment.contents``."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,9 @@ def course_figures(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> li
     told, figures = [], []
     for row in rows:
         course = [r for r in records if r["stage"] == f"{row['method']}/generator" and "outer_step" in r]
+        read = dict.fromkeys(("outer_step", *row["learned"]), NUMBER)
+        where = f"{folder.path / METRICS}: outer steps of {row['method']!r}"
+        expect(course, listing(entries(read), least=1), where)
         steps = [r["outer_step"] for r in course]
         told.append(Series(naming(row), steps, [r["accuracy"] for r in course]))
         names = [name for name in row["learned"] if name != "accuracy"]

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from metasynth.errors import PackageError
+from metasynth.errors import PackageError, install_hint
 
 N = TypeVar("N", bound=nn.Module)
 Package = Literal["nnunet", "monai"]
@@ -88,7 +88,7 @@ def require(package: Package, who: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise PackageError(f"{who} needs the package {distribution}: pip install 'metasynth[{package}]'") from error
+        raise PackageError(f"{who} needs the package {distribution}: {install_hint(package)}") from error
 
 
 def drawn_from(generator: torch.Generator | None, make: Callable[[], N]) -> N:

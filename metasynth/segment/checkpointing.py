@@ -6,30 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import has_torch_function
 from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(module: nn.Module, features: Tensor) -> Tensor:
     """What ``module(features)`` gives, without keeping what it computes on the way.
 
-    It is computed again in the backward pass, with the parameters, buffers and random state of the first time, whatever
-    they have become since; buffers (running statistics) are updated by the first time alone. Once again for a second
-    derivative. Where a `torch.overrides.TorchFunctionMode` is active, as in the passes of some hypergradient
-    strategies, nothing is recomputed: the mode would not be there, or see everything twice.
+    It is computed again in the backward pass, with the buffers and random state of the first time, and once again for a
+    second derivative; buffers (running statistics) are updated by the first time alone. Bilevel steps see to it that
+    the parameters are those of the first time too.
     """
-    if not torch.is_grad_enabled() or has_torch_function((features,)):
+    if not torch.is_grad_enabled():
         return module(features)
-    buffers = _Buffers(module)
-    # A functional twin of a module may be bound to other parameters by then, and knows how to go back.
-    bound: AbstractContextManager[None] = getattr(module, "as_bound", nullcontext)()
-
-    @contextmanager
-    def as_it_was() -> Iterator[None]:
-        with bound, buffers.restored():
-            yield
-
-    return checkpoint(module, features, use_reentrant=False, context_fn=lambda: (nullcontext(), _Again(as_it_was)))
+    again = _Again(_Buffers(module).restored)
+    return checkpoint(module, features, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
 
 
 class _Buffers:

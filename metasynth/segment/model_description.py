@@ -35,7 +35,7 @@ class ModelDescription:
     Raises
     ------
     ValueError
-        When the numbers of axes differ or there are fewer than two classes.
+        When the numbers of axes differ, there are fewer than two classes or a name of one is no text.
     """
 
     class_names: tuple[str, ...]
@@ -51,6 +51,8 @@ class ModelDescription:
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
             raise ValueError(f"class_names: must be at least 2 (background and one more), got {self.class_names}")
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError(f"class_names: must be text, got {self.class_names}")
         if not len(self.shape) == len(self.spacing_mm) == len(self.orientation):
             raise ValueError(
                 "shape, spacing_mm and orientation: must have one entry an axis, got "

@@ -16,10 +16,29 @@ from torch import nn
 
 from metasynth.errors import DataError, PackageError, UsageError
 from metasynth.files import DamagedFileError, first_line, read_zip, seal, write_atomically
+from metasynth.schema import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, either, entries, expect, listing, mapping, scalar
 from metasynth.segment.backbones import Backbone, from_recipe
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 from metasynth.segment.unet import UNet
 
+_PLAIN = either(either(TEXT, FLAG), NUMBER)
+_CONTENT = entries(
+    {
+        "network": mapping(lambda value: None),  # its maker checks its arguments
+        "description": entries(
+            {
+                "class_names": listing(TEXT, least=2),
+                "mapping": TEXT,
+                "spacing_mm": listing(POSITIVE, least=2),
+                "axis": TEXT,
+                "orientation": TEXT,
+                "shape": listing(WHOLE, least=2),
+            },
+            {"brain_only": FLAG, "percentiles": listing(NUMBER, length=2), "provenance": mapping(_PLAIN)},
+        ),
+        "weights": mapping(scalar("a tensor", torch.is_tensor)),
+    }
+)
 FORMAT = "metasynth-model"
 VERSION = 1
 FOLDER, SUFFIX = "models", ".pt"
@@ -103,6 +122,7 @@ def load_model(path: Path | str) -> TrainedModel:
         raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {FOLDER}/")
     if content.get("version") != VERSION:
         raise DataError(f"{path}: format version {VERSION} is supported, got {content.get('version')!r}")
+    expect(content, _CONTENT, f"{path}: its parts do not fit together")
     try:
         given = content["description"]
         names = {f.name for f in fields(ModelDescription)}
@@ -112,7 +132,7 @@ def load_model(path: Path | str) -> TrainedModel:
         network.load_state_dict(content["weights"])
     except PackageError as error:
         raise PackageError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error
     return TrainedModel(network.eval(), description)
 

@@ -6,6 +6,7 @@ import os
 import torch
 
 from metasynth.errors import UsageError
+from metasynth.training.cores import usable_cores
 
 
 def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
@@ -25,7 +26,7 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
         raise UsageError(f"--threads: expected at least 1, got {threads}")
     # Half of the cores: the rest are left to the processes that make the data. Threads that wait for each other on
     # a core that something else holds cost more than they give (7 s for a step of .2 s was seen on two cores).
-    torch.set_num_threads(threads or max(1, _cores() // 2))
+    torch.set_num_threads(threads or max(1, usable_cores() // 2))
     keep_freed_memory()
     torch.set_flush_denormal(True)  # the tails of Gaussian kernels hold denormals, which slow CPUs tenfold
     if device.startswith("cuda"):
@@ -55,10 +56,3 @@ def keep_freed_memory() -> bool:
     # From <malloc.h>. Blocks above a size would else be mapped, and unmapped when freed, one by one.
     trim_threshold, top_pad, mmap_max = -1, -2, -4
     return all((mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 2**26), mallopt(mmap_max, 0)))
-
-
-def _cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

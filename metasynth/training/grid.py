@@ -38,7 +38,8 @@ class GridRun:
     def name(self) -> str:
         """'seed=0,sigma=0.05', with '-' for characters that a file name should not have."""
         parts = {"seed": str(self.seed), **self.settings}
-        return ",".join(f"{key}={re.sub('[^A-Za-z0-9._+-]', '-', value)}" for key, value in parts.items())
+        plain = [[re.sub("[^A-Za-z0-9._+-]", "-", text) for text in part] for part in parts.items()]
+        return ",".join("=".join(part) for part in plain)
 
     @property
     def values(self) -> Json:

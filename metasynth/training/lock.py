@@ -87,15 +87,23 @@ def claim(path: Path) -> FolderLock:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"{path}: cannot hold a run: a file is in the way; give another --out") from None
+        raise _in_the_way(path) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be made: {error.strerror or error}; give another --out") from error
     return FolderLock(path)
 
 
 def holdings(path: Path) -> set[str]:
-    """Names of the files in the folder, but for those of a run that was killed before it began."""
+    """Names of the files in the folder, but for those of a run that was killed before it began.
+
+    Raises:
+        UsageError: it cannot be read, or a file is in its place.
+
+    """
     if not path.is_dir():
+        there = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise _in_the_way(path)
         return set()
     try:
         names = {entry.name for entry in path.iterdir()}
@@ -115,3 +123,7 @@ def refuse_taken(path: Path) -> None:
 
 def _is_lock(name: str) -> bool:
     return name == LOCK_NAME or name.startswith(CLAIM_NAME)
+
+
+def _in_the_way(path: Path) -> UsageError:
+    return UsageError(f"{path}: cannot hold a run: a file is in the way; give another --out")

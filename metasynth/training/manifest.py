@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError, UsageError
+from metasynth.schema import COUNT, FLAG, TEXT, entries, expect, json_value, mapping
 from metasynth.training.json_files import Json, check_digest, read_json_file, with_digest, without_digest
 from metasynth.training.jsonlines import encode
 
 CONFIG = "config.json"
 FORMAT, UNSEALED = "metasynth-run/2", "metasynth-run/1"
-_KINDS = {"experiment": str, "preset": str, "seed": int, "config": dict, "data": dict}
+MANIFEST = entries(
+    {
+        "experiment": TEXT,
+        "preset": TEXT,
+        "seed": COUNT,
+        "config": mapping(json_value),
+        "data": entries({"path": TEXT, "digest": TEXT, "given": FLAG}),
+    }
+)
 
 
 def make_manifest(experiment: str, preset: str, seed: int, config: Json, data: Json) -> Json:
@@ -45,10 +54,8 @@ def read_manifest(run: Path) -> Json:
     if found not in (FORMAT, UNSEALED):
         raise UsageError(f"{path}: expected a run of format {FORMAT!r}, got {found!r}")
     parts = check_digest(path, manifest, required=found == FORMAT)
-    for name, kind in _KINDS.items():
-        if not isinstance(parts.get(name), kind) or isinstance(parts[name], bool):
-            raise DataError(f"{path}: {name}: expected {kind.__name__}, got {parts.get(name)!r}")
-    unknown = parts.keys() - _KINDS.keys() - {"format"}
+    expect(parts, MANIFEST, str(path))
+    unknown = parts.keys() - {"format", "experiment", "preset", "seed", "config", "data"}
     if unknown:
         raise DataError(f"{path}: unknown entry {min(unknown)!r}")
     checked: Json = manifest

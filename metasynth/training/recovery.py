@@ -19,6 +19,7 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
 from metasynth.errors import DataError, ShapeError
 from metasynth.files import first_line, read_zip, seal
+from metasynth.schema import NUMBER, entries, expect, listing
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
@@ -26,7 +27,7 @@ from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.evaluation import TestSet, make_test_set
 from metasynth.training.integrity import SPLIT
 from metasynth.training.prepared import PreparedData
-from metasynth.training.records import RunFolder
+from metasynth.training.records import METRICS, RunFolder
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import StudyContext
 
@@ -140,6 +141,24 @@ def trajectory_of(records: Sequence[Mapping[str, Any]], stage: str, name: str) -
     return [r["outer_step"] for r in of_stage], [r[name] for r in of_stage]
 
 
+def course_of(
+    folder: RunFolder, records: Sequence[Mapping[str, Any]], stage: str, name: str
+) -> tuple[list[int], list[float]]:
+    """The same for a report, which the records of a run must have.
+
+    Raises
+    ------
+    DataError
+        If there is none, or one lacks the value.
+    """
+    of_stage = [r for r in records if r.get("stage") == stage and "outer_step" in r]
+    where = folder.path / METRICS
+    if not of_stage:
+        raise DataError(f"{where}: expected outer steps of stage {stage!r}, found none in its {len(records)} records")
+    expect(of_stage, listing(entries({"outer_step": NUMBER, name: NUMBER})), f"{where}: outer steps of {stage!r}")
+    return trajectory_of(of_stage, stage, name)
+
+
 def tail_of(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation over the last tenth of the outer steps: the value that is reported."""
     last = np.asarray(values[-max(1, round(TAIL * len(values))) :])
@@ -153,11 +172,22 @@ def save_examples(folder: RunFolder, arrays: Mapping[str, NDArray[Any]]) -> None
     folder.write_bytes(EXAMPLES, seal(buffer))
 
 
+class _Examples(dict[str, NDArray[Any]]):
+    """Arrays by name; one that is not there is a DataError that names the file."""
+
+    def __init__(self, path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__(arrays)
+        self._path = path
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise DataError(f"{self._path}: expected an array {name!r}, it has {', '.join(sorted(self)) or 'none'}")
+
+
 def load_examples(folder: RunFolder) -> dict[str, NDArray[Any]]:
-    """The arrays of `save_examples`; DataError if the file is missing or damaged."""
+    """The arrays of `save_examples`; DataError if the file is missing or damaged, or lacks one that is asked for."""
     path = folder.path / EXAMPLES
     try:
         with np.load(read_zip(path), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return _Examples(path, {name: archive[name] for name in archive.files})
     except Exception as error:  # of damaged bytes any may come
         raise DataError(f"{path}: cannot be read: {first_line(error)}") from error

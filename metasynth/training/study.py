@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import MetasynthError, RunError, UsageError
+from metasynth.schema import Schema
 from metasynth.training.config import apply_overrides, field_types, nearest, to_dict
 from metasynth.training.device import configure_torch
 from metasynth.training.environment import describe_environment
@@ -22,6 +23,7 @@ from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.training.request import Request, settings_of
+from metasynth.training.run_files import check_files
 from metasynth.training.seeding import seed_everything
 
 GROUP = "metasynth.experiments"
@@ -86,6 +88,7 @@ class Experiment:
         run: does the work and returns ``{"rows": [{...}], "reference": {...}}``.
         report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
         grid_report: the same of a grid of runs; without it, every number of the rows is summarised over seeds.
+        contents: what the reports read of a run's files beyond what all runs have, by the files' names.
 
     """
 
@@ -96,6 +99,7 @@ class Experiment:
     run: Callable[[StudyContext], dict[str, Any]]
     report: Callable[[RunFolder], Any]
     grid_report: Callable[[GridFolder], Any] | None = None
+    contents: Mapping[str, Schema] = field(default_factory=dict)
 
 
 def discover_experiments() -> dict[str, EntryPoint]:
@@ -118,9 +122,9 @@ def load_experiment(name: str) -> Experiment:
         raise UsageError(f"unknown experiment {name!r}: {hint}{every}")
     try:
         experiment = found[name].load()
-    except MetasynthError:
+    except (MetasynthError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a module that ends its process must not end this one
         reason = f"{type(error).__name__}: {error}"
         raise RunError(f"experiment {name!r} ({found[name].value}) cannot be loaded: {reason}") from error
     if not isinstance(experiment, Experiment):
@@ -207,12 +211,19 @@ def _run(experiment: Experiment, context: StudyContext) -> None:
 
 
 def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
-    """Write the tables, figures and page of a finished run; UsageError if it has no results."""
+    """Write the tables, figures and page of a finished run.
+
+    Raises:
+        UsageError: it has no results.
+        DataError: a file of it is damaged or of another run.
+
+    """
     from metasynth.report.html import write_report  # matplotlib is needed here only
 
     folder.check_finished()
-    content = experiment.report(folder)  # first, as what reads a damaged file can say more of it
-    folder.check()
+    check_files(folder, experiment.contents)
+    content = experiment.report(folder)
+    folder.check()  # last, as the others can say more of a damaged file
     write_report(folder, content)
 
 

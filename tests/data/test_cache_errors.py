@@ -213,3 +213,56 @@ def test_a_damaged_byte_is_refused_or_harmless(tmp_path_factory, position, value
         message = str(error)
     assert message.startswith(f"{path}:")
     assert "\n" not in message
+
+
+def moved_out(name, link):
+    """The values of a dataset in a file of their own, and a link to them in the cache."""
+
+    def edit(file):
+        with h5py.File(f"{file.filename}.other", "w") as other:
+            other[name] = file[name][()]
+        del file[name]
+        file[name] = link(f"{file.filename}.other", name)
+
+    return edit
+
+
+def external(file):
+    values = file["labels"][()]
+    del file["labels"]
+    place = f"{file.filename}.raw"
+    values.tofile(place)
+    file.create_dataset("labels", values.shape, values.dtype, external=[(place, 0, values.nbytes)])
+
+
+def virtual(file):
+    values = file["labels"][()]
+    with h5py.File(f"{file.filename}.other", "w") as other:
+        other["labels"] = values
+    layout = h5py.VirtualLayout(values.shape, values.dtype)
+    layout[:] = h5py.VirtualSource(f"{file.filename}.other", "labels", values.shape)
+    del file["labels"]
+    file.create_virtual_dataset("labels", layout)
+
+
+def within(file):
+    file.move("labels", "others")
+    file["labels"] = h5py.SoftLink("/others")
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (moved_out("labels", h5py.ExternalLink), "dataset 'labels' is a link; expected its values in this file"),
+        (moved_out("images", h5py.ExternalLink), "dataset 'images' is a link; expected its values in this file"),
+        (moved_out("subjects", h5py.ExternalLink), "dataset 'subjects' is a link; expected its values in this file"),
+        (within, "dataset 'labels' is a link; expected its values in this file"),
+        (external, "dataset 'labels' has its values in other files; expected them in this file"),
+        (virtual, "dataset 'labels' has its values in other files; expected them in this file"),
+    ],
+)
+def test_values_of_other_files_are_not_read(tmp_path, edit, reason):
+    path = edited(tmp_path / "c.h5", edit)
+    assert open_error(path) == f"{path}: {reason}"
+    with pytest.raises(DataError, match=reason):
+        verify_digest(path)

@@ -60,7 +60,7 @@ def test_the_grid_of_aligned_brains_lies_within_the_templates_field(spacing):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "SimpleITK", None)
-    with pytest.raises(UsageError, match=r"need the package SimpleITK: pip install 'metasynth\[align\]'"):
+    with pytest.raises(UsageError, match=r"need the package SimpleITK: pip install 'metasynth-toolkit\[align\]'"):
         require_simpleitk()
 
 

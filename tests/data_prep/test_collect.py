@@ -186,6 +186,30 @@ def test_a_part_that_is_damaged_while_the_cache_is_made_is_named(sources, job):
     )
 
 
+@pytest.mark.parametrize("which", ["labels", "image"])
+def test_a_file_of_equal_size_and_time_is_another_by_its_content(sources, job, which):
+    make_cache(sources, dataclasses.replace(job, out=job.out.with_name("expected.h5")))
+    changed, other = (getattr(scan, which) for scan in sources.scans[1:3])
+    was, text = changed.stat(), changed.read_bytes()
+    size = max(len(text), other.stat().st_size)
+    for path in (changed, other):  # gzip files may end in zeros
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    os.utime(changed, ns=(was.st_atime_ns, was.st_mtime_ns))
+    make_cache(sources, dataclasses.replace(job, keep_work=True))
+    changed.write_bytes(other.read_bytes())
+    os.utime(changed, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert (changed.stat().st_size, changed.stat().st_mtime_ns) == (size, was.st_mtime_ns)
+    make_cache(sources, job)
+    with Cache(job.out) as cache, Cache(job.out.with_name("expected.h5")) as expected:
+        read = cache.read_labels if which == "labels" else cache.read_images
+        before = expected.read_labels if which == "labels" else expected.read_images
+        assert not np.array_equal(read(range(4, 8)), before(range(4, 8)))
+        if which == "labels":
+            part = prepare(sources.scans[1], OPTIONS)
+            counts = np.bincount(cache.read_labels(range(4, 8)).ravel(), minlength=5)[1:]
+            np.testing.assert_array_equal(counts, np.bincount(part.labels.ravel(), minlength=5)[1:])
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(sources, job, full_disk, tmp_path):
     with full_disk(), pytest.raises(DataError, match=r"s0-.*\.npz: cannot be written: No space left on device$"):
         make_cache(sources, job)

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from metasynth.errors import UsageError
+from metasynth.errors import DataError, UsageError
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure, write_report
 from metasynth.report.tables import Table
@@ -111,6 +111,34 @@ def test_text_is_escaped(folder, content):
     assert "script" not in Page(text).tags
     assert "&lt;b&gt;0.1&lt;/b&gt;" in text
     assert 'alt="σ &#34;against&#34; step."' in text
+
+
+@pytest.mark.parametrize("name", ["x/../../../outside", "../outside", "/outside", "a//b", "a\\..\\b", "a\0b", "a\nb"])
+def test_no_name_leads_out_of_the_folder(tmp_path, folder, name):
+    before = sorted(path for path in tmp_path.rglob("*"))
+    figure = ReportFigure(name, "A caption.", trajectory([Series("a", [0, 1], [0.3, 0.1], 0.1)]))
+    content = ReportContent("t", [], [], [figure])
+    with pytest.raises(DataError) as caught:
+        write_report(folder, content)
+    assert str(caught.value) == (
+        f"{folder.path}: the name {f'figures/{name}.png'!r} must not lead out of the folder; expected plain names and "
+        "'/'"
+    )
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_no_link_leads_out_of_the_folder(tmp_path, folder, content):
+    (tmp_path / "elsewhere").mkdir()
+    (folder.path / "figures").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"the name 'figures/sigma\.png' must not lead out of the folder"):
+        write_report(folder, content)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_html_in_a_caption_shows_as_it_is(folder):
+    table = Table.from_records("Of <script>x</script>.", [{"a": 1}])
+    write_report(folder, ReportContent("t", [], [table], []))
+    assert (folder.path / "table.md").read_text().startswith("Of &lt;script&gt;x&lt;/script&gt;.\n")
 
 
 def test_a_report_without_tables_and_figures(folder):

@@ -41,6 +41,27 @@ def test_csv_keeps_full_precision():
     assert rows == [["name, with comma", "value"], ['a "quoted"', "0.30000000000000004"], ["", "1"]]
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1-1", "-a", "@sum", "\t=1", "\r=1"])
+def test_no_cell_of_a_csv_is_a_formula(text):
+    written = Table("x", (text, "plain"), ((text, "a-b"), (-0.5, None))).csv()
+    rows = list(csv.reader(io.StringIO(written, newline="")))
+    assert rows == [[f"'{text}", "plain"], [f"'{text}", "a-b"], ["-0.5", ""]]
+
+
+def test_numbers_written_as_text_are_no_formulas():
+    assert Table("x", ("a",), (("-0.5",), ("+1e3",), ("-inf",))).csv() == "a\r\n-0.5\r\n+1e3\r\n-inf\r\n"
+
+
+def test_html_in_a_cell_shows_as_it_is():
+    table = Table("x", ("<b>a</b>", "p"), (("<img src=x onerror=alert(1)>|&", "<0.0001"), ("R&D, a > b", "<!--")))
+    lines = table.markdown().splitlines()
+    assert [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if "---" not in line] == [
+        ["&lt;b&gt;a&lt;/b&gt;", "p"],
+        ["&lt;img src=x onerror=alert(1)&gt;\\|&amp;", "<0.0001"],
+        ["R&D, a > b", "&lt;!--"],
+    ]
+
+
 def test_a_table_without_rows():
     table = Table.from_records("None.", [], {"a": "A"})
     assert table.cells() == []

@@ -221,7 +221,7 @@ def test_a_file_of_another_network(tmp_path, change: dict, message: str) -> None
 def test_a_package_that_is_missing(tmp_path, monkeypatch, name: str, module: str, distribution: str) -> None:
     save_model(tmp_path / "m.pt", MADE[name](), describe())
     monkeypatch.setitem(sys.modules, module, None)
-    line = rf"the network {name} needs the package {distribution}: pip install 'metasynth\[{name}\]'$"
+    line = rf"the network {name} needs the package {distribution}: pip install 'metasynth-toolkit\[{name}\]'$"
     with pytest.raises(PackageError, match=f"^{line}"):
         MADE[name]()
     with pytest.raises(PackageError, match=rf"m\.pt: {line}"):

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import math
 import pickle
 import zipfile
 
@@ -124,6 +125,59 @@ def test_a_wrong_file_is_told_in_a_line(model, damage, message):
     with pytest.raises(DataError, match=rf"m\.pt: .*{message}") as caught:
         load_model(model)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("class_names", (0, 1, 2, 3), "description.class_names.0: expected text, got 0"),
+        ("class_names", "abcd", "description.class_names: expected a list of at least 2, got 'abcd'"),
+        ("class_names", None, "description.class_names: expected a list of at least 2, got null"),
+        ("mapping", 3, "description.mapping: expected text, got 3"),
+        ("spacing_mm", ("1", "1"), "description.spacing_mm.0: expected a number above 0, got '1'"),
+        ("spacing_mm", (1.0, math.nan), "description.spacing_mm.1: expected a number above 0, got nan"),
+        ("spacing_mm", (1.0, True), "description.spacing_mm.1: expected a number above 0, got True"),
+        ("axis", ["coronal"], "description.axis: expected text, got ['coronal']"),
+        ("orientation", 7, "description.orientation: expected text, got 7"),
+        ("shape", (32.0, 32.0), "description.shape.0: expected a whole number, got 32.0"),
+        ("brain_only", "no", "description.brain_only: expected true or false, got 'no'"),
+        ("percentiles", (1.0,), "description.percentiles: expected a list of 2, got (1.0,)"),
+        ("percentiles", (1.0, "99"), "description.percentiles.1: expected a finite number, got '99'"),
+        ("provenance", "mine", "description.provenance: expected an object, got 'mine'"),
+        ("provenance", {"seed": [0]}, "description.provenance.seed: expected a finite number, got [0]"),
+    ],
+)
+def test_a_field_of_another_type_is_named(model, part, value, message):
+    parts = content(model)
+    parts["description"][part] = value
+    torch.save(parts, model)
+    with pytest.raises(DataError) as caught:
+        load_model(model)
+    assert str(caught.value) == f"{model}: its parts do not fit together: {message}"
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("network", [4], "network: expected an object, got [4]"),
+        ("network", {"n_classes": 4, "widths": "ab"}, None),
+        ("network", {"kind": "nnunet"}, None),
+        ("network", {"kind": "monai", "name": "UNet", "n_classes": 4, "shape": [], "arguments": []}, None),
+        ("weights", [], "weights: expected an object, got an empty list"),
+        ("weights", {"a": 3}, "weights.a: expected a tensor, got 3"),
+    ],
+)
+def test_a_part_of_another_type_is_named(model, part, value, message):
+    torch.save({**content(model), part: value}, model)
+    with pytest.raises(DataError, match="its parts do not fit together") as caught:
+        load_model(model)
+    assert message is None or str(caught.value) == f"{model}: its parts do not fit together: {message}"
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_classes_are_text():
+    with pytest.raises(ValueError, match=r"^class_names: must be text, got \(0, 1, 2, 3\)$"):
+        dataclasses.replace(DESCRIPTION, class_names=(0, 1, 2, 3))
 
 
 def test_what_cannot_be_saved(model):

@@ -241,3 +241,8 @@ def test_a_resumed_grid_is_rid_of_what_a_killed_one_left_but_not_what_runs_are_w
     GridFolder.resume(tmp_path, SMALL).close()
     assert not (tmp_path / ".results.json.0a1b2c.tmp").exists()
     assert (run / ".results.json.0a1b2c.tmp").exists()
+
+
+def test_the_name_of_a_run_is_one_plain_name():
+    run = GridRun(0, {"../../x": "../y", "a\0b": "c d"})
+    assert run.name == "seed=0,..-..-x=..-y,a-b=c-d"

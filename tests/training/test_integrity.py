@@ -179,10 +179,10 @@ def test_an_environment_of_another_kind_is_refused(run, changed, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"experiment": 3}, "experiment: expected str, got 3"),
-        ({"seed": True}, "seed: expected int, got True"),
-        ({"config": []}, "config: expected dict, got []"),
-        ({"data": None}, "data: expected dict, got None"),
+        ({"experiment": 3}, "experiment: expected text, got 3"),
+        ({"seed": True}, "seed: expected a whole number from 0 on, got True"),
+        ({"config": []}, "config: expected an object, got an empty list"),
+        ({"data": None}, "data: expected an object, got null"),
         ({"colour": "blue"}, "unknown entry 'colour'"),
     ],
 )
@@ -500,7 +500,7 @@ def test_an_old_run_is_reported(tmp_path, whole):
 @pytest.mark.parametrize(
     ("change", "name", "message"),
     [
-        (edit("config.json", "seed", to="3"), "config.json", "seed: expected int, got '3'"),
+        (edit("config.json", "seed", to="3"), "config.json", "seed: expected a whole number from 0 on, got '3'"),
         (edit("environment.json", "resumed", to=None), "environment.json", "resumed: expected a list of sessions"),
         (edit("split.json", "test", to=[]), "split.json", "split: part 'test' is empty"),
         (write("split.json", "[]"), "split.json", "expected a JSON object, got list"),

@@ -2,8 +2,10 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny_study import Stop, Tiny, tiny_experiment
 
+from metasynth.cli import main
 from metasynth.errors import RunError, UsageError
 from metasynth.training import study
 from metasynth.training.device import configure_torch
@@ -20,7 +22,7 @@ class Point:
         self.target = target
 
     def load(self):
-        if isinstance(self.target, Exception):
+        if isinstance(self.target, BaseException):
             raise self.target
         return self.target
 
@@ -178,3 +180,15 @@ def test_resuming_what_was_not_begun_needs_to_be_told_what_to_begin(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
     folder = execute(tiny_experiment(), tmp_path / "a", resume=True, overrides=["steps=5"], device="cpu")
     assert folder.manifest["config"]["steps"] == 5
+
+
+def test_a_module_that_ends_its_process_ends_no_other(monkeypatch):
+    points = {"tiny": Point(tiny_experiment()), "leaves": Point(SystemExit(3))}
+    monkeypatch.setattr(study, "discover_experiments", lambda: points)
+    line = "experiment 'leaves' (package.module:EXPERIMENT) cannot be loaded: SystemExit: 3"
+    with pytest.raises(RunError) as caught:
+        load_experiment("leaves")
+    assert str(caught.value) == line
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 0
+    assert result.stdout == f"tiny: Does it add up? (presets: quick, standard)\nleaves: {line}\n"

@@ -1,0 +1,229 @@
+"""`segmentation.json`: which model made the label maps of a folder, and of every file what it was made from.
+
+A file is noted as unfinished before it is written and with its origin after it; so a process that is killed between
+leaves no file that is taken for another model's, scan's or mask's. Several processes may fill one folder: the record
+is read, changed and written again under a lock.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from metasynth.data_prep.sources import Scan
+from metasynth.errors import DataError, RunError, UsageError
+from metasynth.files import write_atomically
+from metasynth.outputs import first_bytes, is_picture
+from metasynth.predict.files import digest_of, is_label_map
+from metasynth.segment.model_description import ModelDescription
+
+RECORD, LOCK = "segmentation.json", ".segmentation.lock"
+
+Origin = dict[str, str | None]
+"""Digests of the model, the scan and its mask (None where there is none). Of files that earlier versions made, the
+model alone is known."""
+
+
+class FolderRecord:
+    """The record of one folder, for a command that fills it with one model's label maps.
+
+    Args:
+        folder: The folder; it need not exist.
+        description: Of the model.
+        digest: Of the model's file.
+
+    Raises:
+        UsageError: The record cannot be read.
+
+    """
+
+    def __init__(self, folder: Path, description: ModelDescription, digest: str) -> None:
+        self.folder = folder
+        self._head = {"classes": description.class_names, "sha256": digest, "model": asdict(description)}
+        self._content = self._read()
+
+    @property
+    def digest(self) -> str:
+        """Digest of the command's model."""
+        return str(self._head["sha256"])
+
+    @property
+    def model(self) -> str | None:
+        """Digest of the model that the folder is of; None where it has no record."""
+        return self._content.get("sha256")
+
+    @property
+    def table(self) -> str | None:
+        """Digest of the table of volumes that was last written of these label maps."""
+        return self._content.get("volumes_sha256")
+
+    def knows(self, path: Path) -> bool:
+        """Whether this program wrote a file of the folder, or was about to."""
+        return self._name(path) in self._content["outputs"]
+
+    def difference(self, path: Path, origin: Origin) -> str | None:
+        """How a file came about otherwise than it would now, in words; None where it did not."""
+        then = self._content["outputs"].get(self._name(path), {})
+        if then is None:
+            return "is unfinished"
+        if "model" not in then:
+            return "is not in the folder's record"
+        if then["model"] != origin["model"]:
+            return "was made by another model"
+        if "scan" not in then:
+            return None
+        if then["scan"] != origin["scan"]:
+            return "was made of another scan of this name"
+        if then["mask"] != origin["mask"]:
+            return f"was made with{'out a' if then['mask'] is None else ' another'} mask"
+        return None
+
+    def is_unfinished(self, path: Path) -> bool:
+        """Whether the file was being written when a process ended."""
+        return self._content["outputs"].get(self._name(path), {}) is None
+
+    def is_old(self, path: Path) -> bool:
+        """Whether it is not known which scan and mask the file was made of, as earlier versions did not note it."""
+        return "scan" not in (self._content["outputs"].get(self._name(path)) or {"scan": None})
+
+    def of_other_models(self) -> list[str]:
+        """Files that are there and that other models than the command's made."""
+        return [
+            name
+            for name, origin in self._content["outputs"].items()
+            if origin and origin["model"] != self.digest and (self.folder / name).is_file()
+        ]
+
+    def begin(self) -> None:
+        """Write that the folder is of the command's model from now on."""
+        with self.locked():
+            self._write({**self._read(), **self._head})
+
+    def note(self, origins: Mapping[Path, Origin | None], **further: str) -> None:
+        """Write what files were made from, None where they are about to be; the lock must be held.
+
+        Raises:
+            RunError: Another command has taken the folder for another model, or the record cannot be written.
+
+        """
+        content = self._read()
+        if content.get("sha256") != self.digest:
+            raise RunError(f"{self.folder}: another command writes label maps of another model into this folder")
+        content["outputs"] |= {self._name(path): origin for path, origin in origins.items()}
+        self._write({**content, **further})
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock; others wait. File systems without locks are left alone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _take(self.folder / LOCK)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (self.folder / LOCK).unlink()
+            os.close(descriptor)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _write(self, content: dict[str, Any]) -> None:
+        content = {**content, "outputs": dict(sorted(content["outputs"].items()))}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.folder / RECORD, text.encode())
+        self._content = content
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads((self.folder / RECORD).read_bytes())
+        except FileNotFoundError:
+            return {"outputs": {}}
+        except NotADirectoryError:
+            raise UsageError(f"--out {self.folder}: is no folder; give another name") from None
+        except (OSError, ValueError, RecursionError):
+            content = None
+        if not _is_record(content):
+            raise UsageError(f"--out {self.folder}: {RECORD} in it cannot be read; give another folder")
+        if "outputs" not in content:
+            content["outputs"] = _made_before(self.folder, content["sha256"])
+        return dict(content)
+
+
+def origin_of(digest: str, scan: Scan) -> Origin:
+    """What the files of a scan are made from, by a model of a digest.
+
+    Raises:
+        DataError: The scan or its mask cannot be read.
+
+    """
+    assert scan.image is not None
+    mask = None if scan.mask is None else digest_of(scan.mask)
+    return {"model": digest, "scan": digest_of(scan.image), "mask": mask}
+
+
+def recorded_classes(folder: Path) -> tuple[str, ...] | None:
+    """Names of the classes of a folder's label maps; None where this program did not make them.
+
+    Raises:
+        DataError: They are of several models, as where one was to replace another's and was stopped.
+
+    """
+    try:
+        content = json.loads((folder / RECORD).read_bytes())
+        classes = tuple(content["classes"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # label maps of another program
+    if _is_record(content):
+        for name, origin in content.get("outputs", {}).items():
+            if origin and origin["model"] != content["sha256"] and (folder / name).is_file():
+                raise DataError(f"{folder / RECORD}: {name} is of another model; finish or repeat metasynth predict")
+    return classes
+
+
+def _is_record(content: Any) -> bool:
+    """Whether a record has what is read of one."""
+    if not isinstance(content, dict) or not isinstance(content.get("sha256"), str):
+        return False
+    outputs = content.get("outputs", {})
+    return isinstance(outputs, dict) and all(origin is None or _is_origin(origin) for origin in outputs.values())
+
+
+def _is_origin(origin: Any) -> bool:
+    if not isinstance(origin, dict) or origin.keys() not in ({"model"}, {"model", "scan", "mask"}):
+        return False
+    return all(isinstance(value, str) or (value is None and key == "mask") for key, value in origin.items())
+
+
+def _made_before(folder: Path, model: str) -> dict[str, Any]:
+    """The files of a folder whose record does not name them: earlier versions wrote the model alone."""
+    maps = [path for place in (folder, folder / "posteriors") for path in place.glob("*") if _was_map(path)]
+    pictures = [path for path in (folder / "qc").glob("*.png") if is_picture(path) or _was_picture(path)]
+    return {path.relative_to(folder).as_posix(): {"model": model} for path in (*maps, *pictures)}
+
+
+def _was_map(path: Path) -> bool:
+    return path.is_file() and (path.name.endswith(".mgz") or is_label_map(path))
+
+
+def _was_picture(path: Path) -> bool:
+    return path.is_file() and b"tEXtSoftware\0Matplotlib" in first_bytes(path, 1024)
+
+
+def _take(path: Path) -> int:
+    """An open descriptor of the lock's file, once this process alone has it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):  # it may have been removed while we waited
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -1,0 +1,43 @@
+"""How many cores are counted: those of the process, not those of the machine."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from metasynth.cli import main
+from metasynth.training import cores
+from metasynth.training.cores import usable_cores
+
+
+@pytest.mark.parametrize("count", sorted({1, len(os.sched_getaffinity(0))}))
+def test_the_cores_of_the_process_are_counted(count):
+    allowed = sorted(os.sched_getaffinity(0))[:count]
+    code = f"import os; os.sched_setaffinity(0, {allowed}); from metasynth.training.cores import usable_cores as n; "
+    done = subprocess.run([sys.executable, "-c", code + "print(n())"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{count}\n"
+
+
+def test_systems_without_affinity_tell_the_cores_of_the_machine(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert usable_cores() == 12
+
+
+def test_subjects_are_prepared_on_half_of_them(tmp_path, monkeypatch):
+    from metasynth.data_prep import collect
+
+    class Seen(Exception):
+        pass
+
+    def seen(sources, job, progress):
+        raise Seen(job.processes)
+
+    monkeypatch.setattr(cores, "usable_cores", lambda: 6)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(collect, "make_cache", seen)
+    (tmp_path / "s.nii.gz").write_bytes(b"")
+    result = CliRunner().invoke(main, ["prep", "labels", str(tmp_path / "s.nii.gz"), "--out", str(tmp_path / "c.h5")])
+    assert repr(result.exception) == "Seen(3)"
