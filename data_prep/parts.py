@@ -1,7 +1,7 @@
 """The subjects' parts of a cache: prepared side by side and kept one by one, so that an interrupted run goes on.
 
 Each part lies in a work folder under a name that holds a hash of the subject's files (path, size, time of change,
-content) and of the options; a run that finds it does not make it again.
+content) and of the options; a run that finds it, whole by its seal (see `metasynth.files`), does not make it again.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from metasynth.data_prep.sources import Scan
 
 from metasynth.data.schema import is_cache
 from metasynth.errors import DataError, RunError, UsageError
-from metasynth.files import is_leftover, write_atomically
+from metasynth.files import first_line, is_leftover, read_zip, seal, write_atomically
 
 WORK_SUFFIX = ".work"
 PART_NAME = r"[A-Za-z0-9._-]{0,80}-[0-9a-f]{16}\.npz"
@@ -198,10 +198,10 @@ def _content(path: Path) -> str:
 def _is_part(path: Path) -> bool:
     """Whether a part is there and whole."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError):
+        read_zip(path, sealed=True)
+    except (OSError, ValueError, zipfile.BadZipFile):
         return False
+    return True
 
 
 def _save(path: Path, part: Prepared) -> None:
@@ -211,12 +211,16 @@ def _save(path: Path, part: Prepared) -> None:
         arrays["images"] = part.images
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_atomically(path, buffer.getbuffer(), failure=DataError, make_folder=False)
+    write_atomically(path, seal(buffer), failure=DataError, make_folder=False)
 
 
 def load_part(path: Path) -> Prepared:
-    """The part in a file."""
-    with np.load(path) as arrays:
+    """The part in a file; DataError if it was damaged since it was found whole."""
+    try:
+        content = read_zip(path, sealed=True)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: is damaged ({first_line(error)}); run the same command again") from error
+    with np.load(content) as arrays:
         images = arrays["images"] if "images" in arrays.files else None
         a, b, c = (float(s) for s in arrays["spacing"])
         return Prepared(

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from tiny_noise import arguments, make_cache, start
 
 from metasynth.cli import main
+from metasynth.training.json_files import with_digest
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +162,7 @@ def test_a_folder_that_holds_another_run(tmp_path, cache, finished):
     line = refused(arguments("run", cache, seed=5), 2)
     assert line == "run: holds another run; continue it with --resume or give another --out"
     manifest = json.loads((tmp_path / "run" / "config.json").read_text())
-    (tmp_path / "run" / "config.json").write_text(json.dumps({**manifest, "experiment": "inu"}))
+    (tmp_path / "run" / "config.json").write_text(json.dumps(with_digest({**manifest, "experiment": "inu"})))
     line = refused(["run", "noise", "--resume", "--out", "run"], 2)
     assert line == "run: holds a run of 'inu', not of 'noise'"
     assert {**content(tmp_path), "run/config.json": before["run/config.json"]} == before

@@ -10,6 +10,8 @@ import numpy as np
 from tiny_noise import CLASSES, make_cache
 
 from metasynth.data.cache import Cache, write_cache
+from metasynth.data.schema import read_contents
+from metasynth.data.validation import content_digest
 from metasynth.training.study import Experiment, execute
 
 STEPS, FINETUNE = 6, 3
@@ -58,6 +60,14 @@ def rename(path: Path, name: Callable[[int, str], str]) -> Path:
         names = [name(index, old) for index, old in enumerate(file["subjects"].asstr()[:])]
         del file["subjects"]
         file["subjects"] = names
+    return sign(path)
+
+
+def sign(path: Path) -> Path:
+    """The cache with the digest of what it holds now, as if it had been written so."""
+    with h5py.File(path, "r+") as file:
+        info, contents = read_contents(file, str(path))
+        file.attrs["digest"] = content_digest(str(path), contents, info.described())
     return path
 
 
@@ -85,4 +95,4 @@ def results(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in ("wall_s", "total_s", "peak_mib")} for row in rows]
 
 
-__all__ = ["CLASSES", "FINETUNE", "SETTINGS", "STEPS", "carry_out", "real_cache", "rename", "results"]
+__all__ = ["CLASSES", "FINETUNE", "SETTINGS", "STEPS", "carry_out", "real_cache", "rename", "results", "sign"]

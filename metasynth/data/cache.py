@@ -19,14 +19,15 @@ from metasynth.data.schema import (
     read_contents,
 )
 from metasynth.data.validation import (
+    Contents,
     check_contents,
     check_names,
     check_structure,
     content_digest,
-    first_line,
 )
 from metasynth.data.writer import write_cache
 from metasynth.errors import DataError
+from metasynth.files import first_line
 
 __all__ = ["FORMAT", "VERSION", "Cache", "CacheInfo", "verify_digest", "write_cache"]
 
@@ -39,6 +40,7 @@ class Cache:
     Args:
         path: The file.
         check_values: Also read every label and image and check their values. The structure is always checked.
+        check_digest: With the values, check that they and the description have the digest that the file carries.
 
     Attributes:
         path: The file.
@@ -57,7 +59,7 @@ class Cache:
 
     """
 
-    def __init__(self, path: str | Path, *, check_values: bool = True) -> None:
+    def __init__(self, path: str | Path, *, check_values: bool = True, check_digest: bool = True) -> None:
         self.path = Path(path)
         self._closed = False
         self._handle: h5py.File | None = None
@@ -70,7 +72,7 @@ class Cache:
                 check_names(where, self.info.class_names, contents.subjects)
                 check_structure(where, contents, self.info.spacing_mm)
                 if check_values:
-                    check_contents(where, contents, len(self.info.class_names))
+                    self._check(contents, check_digest)
                 self.subject_index = np.asarray(contents.subject[:], dtype=np.int64)
                 self.slice_index = np.asarray(contents.slice_index[:], dtype=np.int64)
         except BaseException:
@@ -85,6 +87,17 @@ class Cache:
             array.dtype.itemsize for array in (contents.labels, contents.images) if array is not None
         )
         self._handle, self._pid = file, os.getpid()
+
+    def _check(self, contents: Contents, check_digest: bool) -> None:
+        """Read and check all values, once."""
+        where, n_classes = str(self.path), len(self.info.class_names)
+        if not check_digest:
+            check_contents(where, contents, n_classes)
+        elif content_digest(where, contents, self.info.described(), n_classes) != self.info.digest:
+            raise DataError(
+                f"{where}: its content was changed after it was written (it no longer has the digest that it carries); "
+                "make it again"
+            )
 
     @property
     def n_classes(self) -> int:

@@ -17,8 +17,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from metasynth.data.validation import Contents, first_line
+from metasynth.data.validation import Contents
 from metasynth.errors import DataError, UsageError
+from metasynth.files import first_line
 from metasynth.outputs import Kind
 from metasynth.sizes import require_memory
 

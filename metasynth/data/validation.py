@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from metasynth.errors import DataError
+from metasynth.files import first_line
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -64,12 +65,6 @@ def blocks(array: ArrayLike, where: str, name: str) -> Iterator[tuple[int, np.nd
                 f"{min(start + step, array.shape[0]) - 1} cannot be read ({first_line(error)})"
             ) from error
         yield start, block
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return next(iter(text.splitlines()), "") or type(error).__name__
 
 
 def check_names(where: str, class_names: Sequence[str], subjects: Sequence[str]) -> None:
@@ -131,7 +126,15 @@ def _check_subject_index(where: str, subject: np.ndarray, subjects: tuple[str, .
 
 def check_contents(where: str, contents: Contents, n_classes: int) -> None:
     """Require labels in 0..n_classes-1 and finite images in [0, 1]; reads everything, in blocks."""
-    for start, block in blocks(contents.labels, where, "labels"):
+    for name, array in (("labels", contents.labels), ("images", contents.images)):
+        if array is not None:
+            for start, block in blocks(array, where, name):
+                _check_values(where, name, start, block, n_classes)
+
+
+def _check_values(where: str, name: str, start: int, block: np.ndarray, n_classes: int) -> None:
+    """The checks of `check_contents`, of the slices from ``start``; other arrays pass."""
+    if name == "labels":
         bad = (block < 0) | (block >= n_classes)
         if bad.any():
             i, value = _first(bad, block)
@@ -139,9 +142,7 @@ def check_contents(where: str, contents: Contents, n_classes: int) -> None:
                 f"{where}: label {value} in slice {start + i} is beyond the {n_classes} classes "
                 f"of class_names (0 to {n_classes - 1})"
             )
-    if contents.images is None:
-        return
-    for start, block in blocks(contents.images, where, "images"):
+    if name == "images":
         bad = ~np.isfinite(block)
         if bad.any():
             i, _ = _first(bad, block)
@@ -158,8 +159,11 @@ def _first(bad: np.ndarray, block: np.ndarray) -> tuple[int, Any]:
     return int(position[0]), block[position].item()
 
 
-def content_digest(where: str, contents: Contents, description: dict[str, Any]) -> str:
-    """SHA-256 over the arrays and the description, whatever their compression or byte order."""
+def content_digest(where: str, contents: Contents, description: dict[str, Any], n_classes: int | None = None) -> str:
+    """SHA-256 over the arrays and the description, whatever their compression or byte order.
+
+    With ``n_classes``, values are checked as by `check_contents` in the same pass.
+    """
     header = {**description, "subjects": list(contents.subjects)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, ensure_ascii=False).encode())
     named = (
@@ -173,6 +177,8 @@ def content_digest(where: str, contents: Contents, description: dict[str, Any]) 
             continue
         little_endian = array.dtype.newbyteorder("<")
         digest.update(f"{name} {little_endian.str} {tuple(array.shape)}\n".encode())
-        for _, block in blocks(array, where, name):
+        for start, block in blocks(array, where, name):
+            if n_classes is not None:
+                _check_values(where, name, start, block, n_classes)
             digest.update(np.ascontiguousarray(block, dtype=little_endian).tobytes())
     return digest.hexdigest()

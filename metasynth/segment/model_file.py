@@ -6,7 +6,6 @@ made with: a `UNet`, or a `Backbone` by its recipe.
 
 import io
 import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 from metasynth.errors import DataError, PackageError, UsageError
-from metasynth.files import write_atomically
+from metasynth.files import DamagedFileError, first_line, read_zip, seal, write_atomically
 from metasynth.schema import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, either, entries, expect, listing, mapping, scalar
 from metasynth.segment.backbones import Backbone, from_recipe
 from metasynth.segment.model_description import ModelDescription, TrainedModel
@@ -82,7 +81,7 @@ def find_model(run: Path | str, stage: str | None = None) -> Path:
 
 
 def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescription) -> None:
-    """Write a trained segmenter atomically; a folder that is missing is made.
+    """Write a trained segmenter atomically, and sealed (see `metasynth.files`); a folder that is missing is made.
 
     Raises
     ------
@@ -105,11 +104,11 @@ def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescrip
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(Path(path), buffer.getbuffer())
+    write_atomically(Path(path), seal(buffer))
 
 
 def load_model(path: Path | str) -> TrainedModel:
-    """Read a trained segmenter.
+    """Read a trained segmenter, from before there were seals too.
 
     Raises
     ------
@@ -134,24 +133,22 @@ def load_model(path: Path | str) -> TrainedModel:
     except PackageError as error:
         raise PackageError(f"{path}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
-        raise DataError(f"{path}: its parts do not fit together ({_first_line(error)})") from error
+        raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error
     return TrainedModel(network.eval(), description)
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The content of the file; only tensors and plain containers are accepted."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # torch itself reads flipped bytes without complaint
-        content = None if broken else torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(read_zip(path), map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{path}: the model cannot be read: {error.strerror or error}") from error
+    except DamagedFileError as error:
+        raise DataError(f"{path}: is damaged ({error})") from error
     except pickle.UnpicklingError as error:
         raise DataError(f"{path}: holds more than tensors and plain values, so it is no {FORMAT} file") from error
-    except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: is damaged or no {FORMAT} file ({_first_line(error)})") from error
-    if broken:
-        raise DataError(f"{path}: is damaged (at {broken})")
+    except Exception as error:  # of damaged bytes any may come
+        raise DataError(f"{path}: is damaged or no {FORMAT} file ({first_line(error)})") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -181,7 +178,3 @@ def _check_match(network: UNet | Backbone, description: ModelDescription) -> Non
         )
     if network.ndim != len(description.shape):
         raise ValueError(f"shape: must have the network's {network.ndim} axes, got {description.shape}")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
@@ -13,7 +14,7 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.training.comparison_settings import ComparisonConfig
 from metasynth.training.prepared import PreparedData, check_network
-from metasynth.training.recovery import SPLIT
+from metasynth.training.recovery import kept_split
 from metasynth.training.study import StudyContext
 
 LABELS, TESTS = "labels", "tests"
@@ -131,19 +132,21 @@ def check_caches(
 
 def gather(context: StudyContext) -> Cohorts:
     """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
+    cohorts, split = divide(context)
+    context.folder.keep_split(split)
+    return cohorts
+
+
+def divide(context: StudyContext) -> tuple[Cohorts, dict[str, Any]]:
+    """Open the caches of a run and divide their subjects; with who is for what, to be kept in split.json."""
     config: ComparisonConfig = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     others = {name: Cache(path, check_values=False) for name, path in context.others.items()}
     tests = {name.partition(".")[2]: other for name, other in others.items() if name != LABELS}
-    if context.resume and (context.folder.path / SPLIT).is_file():
-        split = Split.from_dict(context.folder.read_json(SPLIT))
-    else:
-        split = _split(config, cache, context.seed)
+    split = kept_split(context) or _split(config, cache, context.seed)
     cohorts = _divide(config, cache, others.get(LABELS), tests, split)
     people = {"maps": cohorts.maps, **{f"test {name}": test for name, test in cohorts.tests.items()}}
-    kept = {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}
-    context.folder.write_json(SPLIT, kept)
-    return cohorts
+    return cohorts, {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}
 
 
 def _split(config: ComparisonConfig, cache: Cache, seed: int) -> Split:

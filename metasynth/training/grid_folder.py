@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from metasynth.errors import DataError, UsageError
-from metasynth.files import write_atomically
+from metasynth.files import remove_leftovers, write_atomically
 from metasynth.training.config import to_dict
 from metasynth.training.grid import FORMAT, Grid, GridRun, value_of
+from metasynth.training.json_files import check_digest, read_json_file, with_digest
 from metasynth.training.jsonlines import encode
 from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings
 from metasynth.training.manifest import differing, flatten, normal
-from metasynth.training.records import CONFIG, RESULTS, RunFolder, read_json_file, refuse_taken
+from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
 
 GRID, PAGE = "grid.json", "report.html"
 Json = dict[str, Any]
@@ -46,7 +47,7 @@ class GridFolder:
         lock = claim(path)
         try:
             refuse_grid(path)  # again, now that no other process can begin there
-            write_atomically(path / GRID, encode(grid.to_json(), indent=2))
+            write_atomically(path / GRID, encode(with_digest(grid.to_json()), indent=2))
         except BaseException:
             lock.release()
             raise
@@ -66,7 +67,9 @@ class GridFolder:
         if (path / LOCK_NAME).is_file() and not holdings(path):
             return cls.create(path, grid)
         cls.open(path).check_same(grid)
-        return cls(path, grid, claim(path))
+        folder = cls(path, grid, claim(path))
+        remove_leftovers(path, below=False)  # a run that is still being written may be below; each tidies its own
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -77,6 +80,7 @@ class GridFolder:
         found = value.get("format") if isinstance(value, dict) else None
         if found != FORMAT:
             raise UsageError(f"{path / GRID}: expected a grid of format {FORMAT!r}, got {found!r}")
+        value = check_digest(path / GRID, value, required=False)
         try:
             return cls(path, Grid.from_json(value))
         except (KeyError, TypeError, AttributeError) as error:
@@ -124,13 +128,15 @@ class GridFolder:
 
         Raises:
             UsageError: no run has finished.
-            DataError: the results of one cannot be read.
+            DataError: the results of one cannot be read, or were changed since it wrote them.
 
         """
         finished = self.finished
         if not finished:
             raise UsageError(f"{self.path}: no run of the grid has finished; continue it with --resume")
         found = [(run, folder.results) for run, folder in finished]
+        for _, folder in finished:
+            folder.check()
         there = {run.name for run, _ in finished}
         results = {
             "experiment": self.grid.experiment,

@@ -1,5 +1,6 @@
 """A file of one strict JSON object a line, which grows by whole lines and can be cut back."""
 
+import hashlib
 import json
 import math
 import os
@@ -33,16 +34,25 @@ def _not_finite(value: Any, key: str = "") -> str | None:
 class JsonLines:
     """The open file, at its end.
 
-    Each line is handed to the operating system as it is appended, so that killing the process loses none.
+    Each line is handed to the operating system as it is appended, so that killing the process loses none. A running
+    digest tells whether the file still holds what was appended. With ``end`` it is as if the file had so many bytes;
+    it is cut back before anything is appended.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, end: int | None = None) -> None:
         self.path = path
         try:
             self._file = path.open("ab", buffering=0)
-            self._position = os.fstat(self._file.fileno()).st_size
+            held = path.read_bytes()[:end]
         except OSError as error:
             raise self._failure(error) from error
+        self._position, self._hash = len(held), hashlib.sha256(held)
+        self._tail = end is not None  # whether more than that may be in the file
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return self._hash.hexdigest()
 
     @property
     def position(self) -> int:
@@ -56,6 +66,7 @@ class JsonLines:
         except ValueError as error:
             raise RunError(f"{self.path}: {error} in the record {dict(record)}") from error
         written = 0
+        self._cut_back()
         try:
             while written < len(line):
                 written += self._file.write(line[written:])
@@ -64,9 +75,19 @@ class JsonLines:
                 self._file.truncate(self._position)
             raise self._failure(error) from error
         self._position += len(line)
+        self._hash.update(line)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every complete line; DataError if another program has changed the file."""
+        records, digest = _read(self.path, self._position)
+        if digest != self.digest:
+            raise DataError(f"{self.path}: was changed by another program while the run was writing it")
+        return records
 
     def sync(self) -> int:
-        """Force every line to the disk and return the position."""
+        """Force every line to the disk and return the position; RunError if the file is no longer where it was."""
+        self._check_there()
+        self._cut_back()
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -78,37 +99,59 @@ class JsonLines:
         if position > self._position:
             raise RunError(f"{self.path}: holds {self._position} bytes, fewer than the {position} of the checkpoint")
         try:
-            self._file.truncate(position)
+            held = self.path.read_bytes()[:position]
         except OSError as error:
             raise self._failure(error) from error
-        self._position = position
+        self._position, self._hash, self._tail = len(held), hashlib.sha256(held), True
+        self._cut_back()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
+    def _cut_back(self) -> None:
+        if self._tail:
+            try:
+                self._file.truncate(self._position)
+            except OSError as error:
+                raise self._failure(error) from error
+            self._tail = False
+
+    def _check_there(self) -> None:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+                return
+        raise RunError(f"{self.path}: was deleted, moved or replaced while the run was writing it")
+
     def _failure(self, error: OSError) -> RunError:
         return RunError(f"{self.path}: cannot be written: {error.strerror or error}")
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every complete line; a last line without its end is left out.
+def read_lines(path: Path, until: int | None = None) -> list[dict[str, Any]]:
+    """Every complete line, of the first bytes alone with ``until``; a last line without its end is left out.
 
     Raises:
         DataError: the file cannot be read, or a complete line is not a JSON object; the line is named.
 
     """
+    return _read(path, until)[0]
+
+
+def _read(path: Path, until: int | None = None) -> tuple[list[dict[str, Any]], str]:
+    """The complete lines, and the SHA-256 of all that was read."""
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        held = path.read_bytes()[:until]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    lines = held.split(b"\n")[:-1]
+    records = [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    return records, hashlib.sha256(held).hexdigest()
 
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: line {number} is not valid JSON: {error}") from error
     if not isinstance(record, dict):
         raise DataError(f"{path}: line {number}: expected a JSON object, got {type(record).__name__}")

@@ -1,12 +1,19 @@
-"""One writer a folder: an advisory lock, which the system releases when its process ends, however it ends."""
+"""One writer a folder: an advisory lock, which the system releases when its process ends, however it ends.
+
+Where the file system has no locks, as some networks' have not, a file that only one process can make stands for one;
+it says whose it is, and of a process of this host that has ended it is taken over.
+"""
 
 import fcntl
+import logging
 import os
 import weakref
 from pathlib import Path
 
 from metasynth.errors import RunError, UsageError
 from metasynth.files import is_leftover
+from metasynth.training.claim_file import CLAIM_NAME, ClaimFile
+from metasynth.training.manifest import CONFIG
 
 LOCK_NAME = ".lock"
 
@@ -23,6 +30,7 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         path = folder / LOCK_NAME
         self._descriptor = -1
+        self._claim: ClaimFile | None = None
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             self._lock(folder, path)
@@ -42,14 +50,24 @@ class FolderLock:
             self.release()
             who = f"process {holder}" if holder else "another process"
             raise RunError(f"{folder}: {who} is writing this run (it holds {path})") from None
-        except OSError:
-            return  # a file system without locks: one writer is then up to the user
+        except OSError as error:
+            try:
+                self._claim = ClaimFile(folder)
+            except RunError:
+                self.release()
+                raise
+            reason = error.strerror or error
+            line = f"{path}: the file system cannot lock it ({reason}); {CLAIM_NAME} beside it is used instead"
+            logging.getLogger(__name__).warning("%s", line)
 
     def release(self) -> None:
         """Let others write the folder; releasing twice does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
 
 class _Release:
@@ -91,7 +109,20 @@ def holdings(path: Path) -> set[str]:
         names = {entry.name for entry in path.iterdir()}
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}; give another --out") from error
-    return {name for name in names if name != LOCK_NAME and not is_leftover(name)}
+    return {name for name in names if not _is_lock(name) and not is_leftover(name)}
+
+
+def refuse_taken(path: Path) -> None:
+    """Raise UsageError if the folder holds a run or anything else."""
+    held = holdings(path)
+    if CONFIG in held:
+        raise UsageError(f"{path}: holds another run; continue it with --resume or give another --out")
+    if held:
+        raise UsageError(f"{path}: is not empty (it holds {min(held)}); give another --out")
+
+
+def _is_lock(name: str) -> bool:
+    return name == LOCK_NAME or name.startswith(CLAIM_NAME)
 
 
 def _in_the_way(path: Path) -> UsageError:

@@ -15,12 +15,14 @@ from torch.utils.data import Dataset
 
 from metasynth.bilevel.solver import NonFiniteError
 from metasynth.errors import RunError
+from metasynth.files import first_line
 from metasynth.training.checkpoint import (
     capture_random_states,
     load_checkpoint,
     restore_random_states,
     save_checkpoint,
 )
+from metasynth.training.integrity import FINAL, LATEST, check_stage
 from metasynth.training.records import RunFolder
 from metasynth.training.streams import StepBatch, stream
 from metasynth.training.study import StudyContext
@@ -69,22 +71,18 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     Raises
     ------
     RunError
-        If a loss or hypergradient is not finite: with the stage, step, term and last good checkpoint.
+        If a loss or hypergradient is not finite: with the stage, step, term and last good checkpoint. If a checkpoint
+        is damaged or of another stage.
     """
     folder = context.folder
     place = folder.checkpoints / stage.name.replace("/", "-")
-    finished, latest = place / "final.pt", place / "latest.pt"
+    finished, latest = place / FINAL, place / LATEST
     if context.resume and finished.is_file():
-        state = load_checkpoint(finished)
-        trainer.load_state_dict(state["trainer"])
-        restore_random_states(state["random"])  # the next stage goes on from them
-        return float(state["seconds"])
+        return float(_take_up(finished, stage, trainer, folder)["seconds"])  # the next stage goes on from its draws
 
     start, seconds = 0, 0.0
     if context.resume and latest.is_file():
-        state = load_checkpoint(latest)
-        trainer.load_state_dict(state["trainer"])
-        restore_random_states(state["random"])
+        state = _take_up(latest, stage, trainer, folder)
         start, seconds = int(state["step"]), float(state["seconds"])
         folder.truncate(int(state["position"]))
     elif context.resume:
@@ -99,8 +97,10 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
             {
                 "stage": stage.name,
                 "step": step,
+                "steps": stage.steps,
                 "seconds": taken,
                 "position": folder.sync(),
+                "bound": folder.bound(),
                 "trainer": trainer.state_dict(),
                 "random": capture_random_states(),
             },
@@ -124,9 +124,21 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     return taken
 
 
+def _take_up(path: Path, stage: Stage, trainer: Trainer, folder: RunFolder) -> dict[str, Any]:
+    """Put trainer and random states back to where a checkpoint of the stage, which is returned, was saved."""
+    state = load_checkpoint(path, sealed=folder.sealed)
+    check_stage(path, state, stage.name, stage.steps)
+    try:
+        trainer.load_state_dict(state["trainer"])
+        restore_random_states(state["random"])
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path}: the checkpoint does not fit stage {stage.name} ({first_line(error)})") from error
+    return state
+
+
 def _end_of_finished(folder: RunFolder) -> int:
     """Where the records of the finished stages end."""
-    ends = [int(load_checkpoint(path)["position"]) for path in folder.checkpoints.glob("*/final.pt")]
+    ends = [int(load_checkpoint(path)["position"]) for path in folder.checkpoints.glob(f"*/{FINAL}")]
     return max(ends, default=0)
 
 

@@ -1,13 +1,31 @@
-"""What identifies a run: the content of its ``config.json``."""
+"""What identifies a run: the content of its ``config.json``.
+
+It carries its own digest, so that an edited one is noticed, and its format says that all files of the run are sealed:
+one without its digest is then refused. Runs of the format before had no digests; they are read and gone on with,
+checked as far as they can be.
+"""
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from metasynth.errors import DataError, UsageError
+from metasynth.schema import COUNT, FLAG, TEXT, entries, expect, json_value, mapping
+from metasynth.training.json_files import Json, check_digest, read_json_file, with_digest, without_digest
 from metasynth.training.jsonlines import encode
 
-FORMAT = "metasynth-run/1"
-Json = dict[str, Any]
+CONFIG = "config.json"
+FORMAT, UNSEALED = "metasynth-run/2", "metasynth-run/1"
+MANIFEST = entries(
+    {
+        "experiment": TEXT,
+        "preset": TEXT,
+        "seed": COUNT,
+        "config": mapping(json_value),
+        "data": entries({"path": TEXT, "digest": TEXT, "given": FLAG}),
+    }
+)
 
 
 def make_manifest(experiment: str, preset: str, seed: int, config: Json, data: Json) -> Json:
@@ -17,7 +35,31 @@ def make_manifest(experiment: str, preset: str, seed: int, config: Json, data: J
     "tests.flash-3" of several).
     """
     parts = {"experiment": experiment, "preset": preset, "seed": seed, "config": config, "data": data}
-    return {"format": FORMAT, **parts}
+    return with_digest({"format": FORMAT, **parts})
+
+
+def read_manifest(run: Path) -> Json:
+    """The manifest of a run's folder, checked.
+
+    Raises:
+        UsageError: the folder holds no run, or one of another format.
+        DataError: the manifest is damaged, or was changed since it was written.
+
+    """
+    path = run / CONFIG
+    if not path.is_file():
+        raise UsageError(f"{run}: holds no run ({CONFIG} is missing)")
+    manifest = read_json_file(path)
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found not in (FORMAT, UNSEALED):
+        raise UsageError(f"{path}: expected a run of format {FORMAT!r}, got {found!r}")
+    parts = check_digest(path, manifest, required=found == FORMAT)
+    expect(parts, MANIFEST, str(path))
+    unknown = parts.keys() - {"format", "experiment", "preset", "seed", "config", "data"}
+    if unknown:
+        raise DataError(f"{path}: unknown entry {min(unknown)!r}")
+    checked: Json = manifest
+    return checked
 
 
 def normal(value: Mapping[str, Any]) -> Json:
@@ -28,9 +70,9 @@ def normal(value: Mapping[str, Any]) -> Json:
 
 def differing(old: Json, new: Json) -> list[str]:
     """Each setting that differs, as 'key: old -> new'; of the data the digests count, not the places."""
-    before, after = flatten(old), flatten(new)
+    before, after = flatten(without_digest(old)), flatten(without_digest(new))
     others = {**old.get("data", {}).get("others", {}), **new.get("data", {}).get("others", {})}
-    places = {"data.path", "data.given"}
+    places = {"data.path", "data.given", "format"}
     places |= {f"data.others.{name}.path" for name in others} | {f"config.{name.partition('.')[0]}" for name in others}
     for place in places:
         before.pop(place, None)

@@ -2,12 +2,9 @@
 
 ``config.json`` (the manifest) is the first file of a run and marks the folder as one. Whole files are written
 atomically; ``metrics.jsonl`` grows by one line a record and is cut back to a checkpoint's position when a run
-resumes.
+resumes. What ties them together is in `metasynth.training.integrity`.
 """
 
-import json
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +12,13 @@ from typing import Any, Self
 
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.files import write_atomically
+from metasynth.training import integrity
+from metasynth.training.integrity import METRICS, RESULTS, SPLIT
+from metasynth.training.json_files import Json, digest_of, read_json_file, with_digest, without_digest
 from metasynth.training.jsonlines import JsonLines, encode, read_lines
-from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings
-from metasynth.training.manifest import FORMAT, differing, flatten, normal
-
-CONFIG, ENVIRONMENT, METRICS, RESULTS = "config.json", "environment.json", "metrics.jsonl", "results.json"
-Json = dict[str, Any]
+from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings, refuse_taken
+from metasynth.training.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest
+from metasynth.training.sessions import ENVIRONMENT, further_session, read_environment
 
 
 class RunFolder:
@@ -28,16 +26,18 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        manifest: ``{"format", "experiment", "preset", "seed", "config", "data"}`` as read from
-            ``config.json``.
+        manifest: ``{"format", "experiment", "preset", "seed", "config", "data", "digest"}``, as in ``config.json``.
 
     """
 
-    def __init__(self, path: Path, manifest: Json, lock: FolderLock | None) -> None:
+    def __init__(self, path: Path, manifest: Json, lock: FolderLock | None, records: int | None = None) -> None:
         self.path = path
         self.manifest = manifest
         self._lock = lock
-        self._metrics = JsonLines(path / METRICS) if lock and not self.finished else None
+        self._metrics = JsonLines(path / METRICS, records) if lock and not self.finished else None
+        self._session: Json | None = None
+        self._split = integrity.split_digest(path) if self._metrics else None
+        self._written: set[str] = set()
 
     @classmethod
     def create(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
@@ -53,10 +53,12 @@ class RunFolder:
         lock = claim(path)
         try:
             refuse_taken(path)  # again, now that no other process can begin a run there
-            manifest = {"format": FORMAT, **normal(manifest)}
+            integrity.tidy(path)
+            manifest = with_digest({**normal(manifest), "format": FORMAT})
             write_atomically(path / CONFIG, encode(manifest, indent=2))
+            session = further_session({}, environment, path / METRICS)
+            write_atomically(path / ENVIRONMENT, encode(with_digest(session), indent=2))
             folder = cls(path, manifest, lock)
-            folder._write_environment(environment)
         except BaseException:
             lock.release()
             raise
@@ -66,34 +68,49 @@ class RunFolder:
     def resume(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
         """Take up a run that was made with the same manifest (the data may have moved, not changed).
 
-        A folder that a run had claimed and not yet begun is begun.
+        Everything that it goes on from is checked before anything is written; that it was resumed is recorded with the
+        first that it writes. A folder that a run had claimed and not yet begun is begun.
 
         Raises:
             UsageError: the folder holds no run, or one with other settings (each is named, old -> new).
-            RunError: another process is writing it, or a file could not be written.
+            DataError: a file of the run is damaged, or was changed since it was written.
+            RunError: so is a checkpoint, another process is writing the run, or a file could not be written.
 
         """
         path = Path(path)
         if (path / LOCK_NAME).is_file() and not holdings(path):
             return cls.create(path, manifest, environment)
-        recorded = _read_manifest(path)
-        differences = differing(recorded, {"format": FORMAT, **normal(manifest)})
+        recorded = read_manifest(path)
+        differences = differing(recorded, normal(manifest))
         if differences:
             raise UsageError(f"{path}: cannot resume with other settings: {'; '.join(differences)}")
         lock = claim(path)
         try:
-            folder = cls(path, recorded, lock)
-            if not folder.finished:
-                folder._write_environment(environment)
+            return cls._taken_up(path, recorded, lock, environment)
         except BaseException:
             lock.release()
             raise
+
+    @classmethod
+    def _taken_up(cls, path: Path, manifest: Json, lock: FolderLock, environment: Mapping[str, Any]) -> Self:
+        """Check the run, tidy its folder, and open it."""
+        finished = (path / RESULTS).is_file()
+        known = None if finished else integrity.check_resumable(path, manifest)
+        integrity.tidy(path)
+        folder = cls(path, manifest, lock, known)  # records that no checkpoint knows are made again
+        if not finished:
+            folder._session = further_session(folder.environment, environment, path / METRICS)
         return folder
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
         """Open a run for reading; UsageError if the folder holds none."""
-        return cls(Path(path), _read_manifest(Path(path)), None)
+        return cls(Path(path), read_manifest(Path(path)), None)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether every file carries its digest, as in all but runs of an earlier version."""
+        return integrity.is_sealed(self.manifest)
 
     @property
     def finished(self) -> bool:
@@ -108,23 +125,45 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints; it is made when the first is saved."""
-        return self.path / "checkpoints"
+        return self.path / integrity.CHECKPOINTS
 
-    def write_bytes(self, name: str, data: bytes) -> Path:
+    def write_bytes(self, name: str, data: bytes | memoryview) -> Path:
         """Write one whole file, atomically; ``name`` may hold folders ('figures/sigma.png')."""
+        if not (self.path / CONFIG).is_file():
+            raise RunError(f"{self.path}: was deleted, moved or replaced while the run was writing it")
+        self._record_session()
         write_atomically(self.path / name, data)
+        self._written.add(name)
         return self.path / name
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write one JSON file, atomically; RunError if a number in it is not finite."""
+        """Write one JSON file, atomically; RunError if a number in it is not finite.
+
+        Environment and split carry the digest of their content; with the results go the digests of all files.
+        """
         try:
-            return self.write_bytes(name, encode(value, indent=2))
+            data = encode(with_digest(normal(value)) if name in (ENVIRONMENT, SPLIT) else value, indent=2)
         except ValueError as error:
             raise RunError(f"{self.path / name}: {error}") from error
+        if name == SPLIT:
+            self._split = digest_of(normal(value))
+        if name == RESULTS:
+            self._record_session()
+            self.write_bytes(integrity.SUMS, integrity.sums_of(self.path, self._written - {integrity.SUMS}, data))
+        return self.write_bytes(name, data)
+
+    def keep_split(self, split: Mapping[str, Any]) -> None:
+        """Write who is for what, once; DataError if a resumed run has kept another division."""
+        path = self.path / SPLIT
+        kept = self.read_json(SPLIT) if path.is_file() else None
+        if kept is not None and kept != normal(split) and self.sealed:
+            raise DataError(f"{path}: is not how this run divides its subjects")
+        if kept != normal(split):
+            self.write_json(SPLIT, split)
 
     def read_json(self, name: str) -> Any:
-        """The content of one JSON file; DataError if it is missing or damaged."""
-        return read_json_file(self.path / name)
+        """The content of one JSON file, without its digest; DataError if it is missing or damaged."""
+        return without_digest(read_json_file(self.path / name))
 
     @property
     def results(self) -> Json:
@@ -136,16 +175,19 @@ class RunFolder:
     @property
     def environment(self) -> Json:
         """The content of environment.json; empty if the run was killed before it was written."""
-        environment: Json = self.read_json(ENVIRONMENT) if (self.path / ENVIRONMENT).is_file() else {}
-        return environment
+        if self._session is not None:
+            return self._session
+        path = self.path / ENVIRONMENT
+        return read_environment(path, sealed=self.sealed) if path.is_file() else {}
 
     @property
     def settings(self) -> Json:
         """The manifest with dotted keys ('config.outer.lr')."""
-        return flatten(self.manifest)
+        return flatten(without_digest(self.manifest))
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl; RunError if a number is not finite or the write fails."""
+        self._record_session()
         self._writer.append(record)
 
     @property
@@ -155,15 +197,25 @@ class RunFolder:
 
     def sync(self) -> int:
         """Force metrics.jsonl to the disk and return its position, to be kept in a checkpoint."""
+        self._record_session()
         return self._writer.sync()
+
+    def bound(self) -> Json:
+        """What a checkpoint says of whose it is; see `metasynth.training.integrity`."""
+        return integrity.bound_to(self.manifest, self._split, self._writer.digest)
 
     def truncate(self, position: int) -> None:
         """Cut metrics.jsonl back to what a checkpoint knew (0: no record); RunError if it is shorter."""
+        self._record_session()
         self._writer.truncate(position)
 
     def read_metrics(self) -> list[Json]:
-        """Every complete record; a last line cut off by a kill is left out, a damaged one is a DataError."""
-        return read_lines(self.path / METRICS)
+        """Every complete record, without one that a kill cut off; DataError if any is damaged or was changed."""
+        return self._metrics.records() if self._metrics else read_lines(self.path / METRICS)
+
+    def check(self) -> None:
+        """Raise DataError if a file of a finished run is not the one that it wrote."""
+        integrity.check_sums(self.path, self.manifest)
 
     def earlier_wall_s(self) -> float:
         """Seconds that earlier sessions of this run took, each until its last record."""
@@ -190,46 +242,8 @@ class RunFolder:
             raise RunError(f"{self.path}: the run is open for reading only or has finished")
         return self._metrics
 
-    def _write_environment(self, now: Mapping[str, Any]) -> None:
-        """Write where the run started, or add where it resumed and how long it had taken until then."""
-        started = {"started": time.time()}
-        if not (self.path / ENVIRONMENT).is_file():
-            self.write_json(ENVIRONMENT, {**now, **started, "resumed": []})
-            return
-        environment = self.environment
-        last = environment["resumed"][-1] if environment["resumed"] else environment
-        seen = os.stat(self.path / METRICS)  # its time is that of the last record before this session
-        active = max(0.0, seen.st_mtime - last["started"]) if seen.st_size else 0.0
-        earlier = {"earlier_wall_s": last.get("earlier_wall_s", 0.0) + active}
-        changed = {key: value for key, value in normal(now).items() if environment.get(key) != value}
-        environment["resumed"].append({**started, **earlier, **changed})
-        self.write_json(ENVIRONMENT, environment)
-
-
-def refuse_taken(path: Path) -> None:
-    """Raise UsageError if the folder holds a run or anything else."""
-    held = holdings(path)
-    if CONFIG in held:
-        raise UsageError(f"{path}: holds another run; continue it with --resume or give another --out")
-    if held:
-        raise UsageError(f"{path}: is not empty (it holds {min(held)}); give another --out")
-
-
-def _read_manifest(path: Path) -> Json:
-    if not (path / CONFIG).is_file():
-        raise UsageError(f"{path}: holds no run ({CONFIG} is missing)")
-    manifest: Json = read_json_file(path / CONFIG)
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise UsageError(f"{path / CONFIG}: expected a run of format {FORMAT!r}, got {found!r}")
-    return manifest
-
-
-def read_json_file(path: Path) -> Any:
-    """What a JSON file holds; DataError, which names it, if it cannot be read."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON: {error}") from error
+    def _record_session(self) -> None:
+        """Write that the run was resumed, before the first that is written then."""
+        session, self._session = self._session, None
+        if session is not None:
+            self.write_json(ENVIRONMENT, session)

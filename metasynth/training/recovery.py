@@ -5,10 +5,6 @@ augmenter learns the corruption.
 """
 
 import io
-import lzma
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,22 +18,21 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
 from metasynth.errors import DataError, ShapeError
+from metasynth.files import first_line, read_zip, seal
 from metasynth.schema import NUMBER, entries, expect, listing
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.evaluation import TestSet, make_test_set
+from metasynth.training.integrity import SPLIT
 from metasynth.training.prepared import PreparedData
 from metasynth.training.records import METRICS, RunFolder
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import StudyContext
 
-SPLIT = "split.json"
 EXAMPLES = "examples.npz"
 TAIL = 0.1
-
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # a changed byte may name another compression
 
 
 def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
@@ -121,11 +116,23 @@ def gather(
 
 
 def _kept_split(context: StudyContext, cache: Cache) -> Split:
-    if context.resume and (context.folder.path / SPLIT).is_file():
-        return Split.from_dict(context.folder.read_json(SPLIT))
+    kept = kept_split(context)
+    if kept is not None:
+        return kept
     split = make_split(cache.subjects, context.seed)
-    context.folder.write_json(SPLIT, split.to_dict())
+    context.folder.keep_split(split.to_dict())
     return split
+
+
+def kept_split(context: StudyContext) -> Split | None:
+    """The division that a resumed run has kept, if it has; DataError if it is none."""
+    path = context.folder.path / SPLIT
+    if not (context.resume and path.is_file()):
+        return None
+    try:
+        return Split.from_dict(context.folder.read_json(SPLIT))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def trajectory_of(records: Sequence[Mapping[str, Any]], stage: str, name: str) -> tuple[list[int], list[float]]:
@@ -162,7 +169,7 @@ def save_examples(folder: RunFolder, arrays: Mapping[str, NDArray[Any]]) -> None
     """Keep the images that the report shows."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    folder.write_bytes(EXAMPLES, buffer.getvalue())
+    folder.write_bytes(EXAMPLES, seal(buffer))
 
 
 class _Examples(dict[str, NDArray[Any]]):
@@ -180,7 +187,7 @@ def load_examples(folder: RunFolder) -> dict[str, NDArray[Any]]:
     """The arrays of `save_examples`; DataError if the file is missing or damaged, or lacks one that is asked for."""
     path = folder.path / EXAMPLES
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        with np.load(read_zip(path), allow_pickle=False) as archive:
             return _Examples(path, {name: archive[name] for name in archive.files})
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error, *_DAMAGED) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    except Exception as error:  # of damaged bytes any may come
+        raise DataError(f"{path}: cannot be read: {first_line(error)}") from error

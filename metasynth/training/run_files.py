@@ -23,19 +23,11 @@ from metasynth.schema import (
     maybe,
     scalar,
 )
+from metasynth.training.manifest import MANIFEST
 from metasynth.training.records import CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFolder
 
 _LAST = 253402300800  # the year 10000, which no date can be in
 TIME = scalar("seconds since 1970", lambda value: NUMBER(value) is None and 0 <= value < _LAST)
-MANIFEST = entries(
-    {
-        "experiment": TEXT,
-        "preset": TEXT,
-        "seed": COUNT,
-        "config": mapping(json_value),
-        "data": entries({"path": TEXT, "digest": TEXT, "given": FLAG}),
-    }
-)
 RESULT = entries(
     {
         "experiment": TEXT,

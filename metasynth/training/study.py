@@ -14,7 +14,7 @@ from typing import Any
 
 from metasynth.errors import MetasynthError, RunError, UsageError
 from metasynth.schema import Schema
-from metasynth.training.config import apply_overrides, field_types, from_dict, nearest, to_dict
+from metasynth.training.config import apply_overrides, field_types, nearest, to_dict
 from metasynth.training.device import configure_torch
 from metasynth.training.environment import describe_environment
 from metasynth.training.grid_folder import GridFolder
@@ -22,6 +22,7 @@ from metasynth.training.manifest import make_manifest
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
+from metasynth.training.request import Request, settings_of
 from metasynth.training.run_files import check_files
 from metasynth.training.seeding import seed_everything
 
@@ -162,14 +163,16 @@ def execute(
     earlier = RunFolder.open(out) if resume and (Path(out) / CONFIG).is_file() else None
     if earlier is not None and earlier.manifest["experiment"] != experiment.name:
         raise UsageError(f"{out}: holds a run of {earlier.manifest['experiment']!r}, not of {experiment.name!r}")
+    asked = Request(preset, seed, data, device, threads)
     if not resume:
         refuse_taken(Path(out))  # before the data are prepared, which may take minutes
-    asked = _Request(preset, seed, data, device, threads)
+    elif earlier is None and asked.is_open and not overrides and labels is None:
+        raise UsageError(f"{out}: holds no run ({CONFIG} is missing); leave --resume out to begin one")
     settled = asked if earlier is None else asked.completed_by(earlier)
     preset = settled.preset or "quick"
     start = preset_settings(experiment, preset)
     if earlier is not None and asked.preset is None and not overrides:
-        config = from_dict(type(start), earlier.manifest["config"])
+        config = settings_of(earlier, type(start))
     else:
         config = apply_overrides(start, overrides)
     if labels is not None:
@@ -191,29 +194,6 @@ def execute(
             _run(experiment, context)
         write_run_report(experiment, folder)
     return folder
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What was asked for; None and 'auto' leave it open."""
-
-    preset: str | None
-    seed: int | None
-    data: Path | None
-    device: str
-    threads: int | None
-
-    def completed_by(self, earlier: RunFolder) -> "_Request":
-        """What is open is taken from the run that is resumed."""
-        then, where = earlier.manifest, earlier.environment
-        given = Path(then["data"]["path"]) if then["data"]["given"] else None
-        return _Request(
-            preset=self.preset or then["preset"],
-            seed=then["seed"] if self.seed is None else self.seed,
-            data=self.data or given,
-            device=where.get("device", "auto") if self.device == "auto" else self.device,
-            threads=self.threads or where.get("threads"),
-        )
 
 
 def _run(experiment: Experiment, context: StudyContext) -> None:
@@ -245,7 +225,9 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
 
     folder.check_finished()
     check_files(folder, experiment.contents)
-    write_report(folder, experiment.report(folder))
+    content = experiment.report(folder)
+    folder.check()  # last, as the others can say more of a damaged file
+    write_report(folder, content)
 
 
 def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:

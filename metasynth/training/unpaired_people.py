@@ -8,9 +8,8 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import DataError
 from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.comparison_data import Cohorts, check_caches, gather
+from metasynth.training.comparison_data import Cohorts, check_caches, divide
 from metasynth.training.prepared import PreparedData, check_network
-from metasynth.training.recovery import SPLIT
 from metasynth.training.study import StudyContext
 from metasynth.training.unpaired_models import VARIANTS, WITH_NETWORK
 from metasynth.training.unpaired_settings import UnpairedSettings
@@ -68,7 +67,7 @@ def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) ->
 def gather_people(context: StudyContext) -> People:
     """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
     settings: UnpairedSettings = context.config
-    cohorts = gather(replace(context, config=settings.comparison()))
+    cohorts, split = divide(replace(context, config=settings.comparison()))
     everyone = cohorts.train.subjects
     count = _count(settings, len(everyone), context.data)
     scans = SliceDataset(cohorts.cache, everyone[:count])
@@ -76,8 +75,7 @@ def gather_people(context: StudyContext) -> People:
     if not left:
         raise DataError(f"{cohorts.maps.cache.path}: has label maps only of people whose scans are used or tested")
     maps = SliceDataset(cohorts.maps.cache, left)
-    split = context.folder.read_json(SPLIT)
-    context.folder.write_json(SPLIT, {**split, "maps": _names(maps), "scans": _names(scans)})
+    context.folder.keep_split({**split, "maps": _names(maps), "scans": _names(scans)})
     return People(cohorts, maps, scans)
 
 

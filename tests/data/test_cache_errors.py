@@ -7,7 +7,8 @@ from data.caches import arrays, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metasynth.data.cache import Cache, verify_digest
+from metasynth.data import validation
+from metasynth.data.cache import Cache, verify_digest, write_cache
 from metasynth.errors import DataError
 
 
@@ -118,6 +119,49 @@ CASES = {
 def test_wrong_contents(tmp_path, case):
     edit, message = CASES[case]
     assert message in open_error(edited(tmp_path / "c.h5", edit))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        set_item("labels", (7, 1, 1), 2),
+        set_item("images", (4, 0, 0), 0.125),
+        set_item("slice", 3, 9),
+        set_item("subject", 3, 0),
+        replace("subjects", [*"abcde"]),
+        set_attribute("class_names", ["background", "grey matter", "white matter"]),
+        set_attribute("spacing_mm", [2.0, 2.0]),
+        set_attribute("orientation", "AR"),
+        set_attribute("digest", "0" * 64),
+    ],
+)
+def test_a_cache_that_was_changed_in_place_is_refused(tmp_path, edit):
+    path = make(tmp_path / "c.h5")
+    with h5py.File(path, "r+") as file:
+        file["labels"][7, 1, 1] = 1
+    with Cache(path, check_digest=False) as cache:
+        write_cache(path, **arrays() | {"labels": cache.read_labels(range(cache.n))})
+    Cache(path).close()
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    assert open_error(path) == (
+        f"{path}: its content was changed after it was written (it no longer has the digest that it carries); make it "
+        "again"
+    )
+    Cache(path, check_digest=False).close()
+
+
+def test_values_are_read_once_for_both_checks(tmp_path, monkeypatch):
+    path, reads = make(tmp_path / "c.h5"), []
+    blocks = validation.blocks
+
+    def counted(array, where, name):
+        reads.append(name)
+        return blocks(array, where, name)
+
+    monkeypatch.setattr(validation, "blocks", counted)
+    Cache(path).close()
+    assert reads == ["labels", "images", "subject", "slice"]
 
 
 def test_negative_labels_are_refused(tmp_path):

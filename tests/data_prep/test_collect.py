@@ -154,6 +154,38 @@ def test_only_what_changed_is_made_again(sources, job, monkeypatch):
     assert made == ["s1"]
 
 
+@pytest.mark.parametrize("where", ["directory", "array", "seal", "none"])
+def test_a_damaged_part_is_made_again(sources, job, monkeypatch, where):
+    made = []
+    monkeypatch.setattr(parts, "prepare", lambda scan, options: made.append(scan.name) or prepare(scan, options))
+    job = dataclasses.replace(job, keep_work=True)
+    make_cache(sources, job)
+    before = job.out.read_bytes()
+    path = next(job.work.glob("s1-*"))
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    flag = data.rindex(b"PK\x01\x02") + 8  # of the entry in the directory: how its name is encoded
+    data[{"directory": flag, "array": 200, "seal": len(data) - 1, "none": 0}[where]] ^= 1
+    path.write_bytes(whole[: whole.rindex(b"PK\x05\x06") + 20] + b"\0\0" if where == "none" else data)
+    made.clear()
+    make_cache(sources, job)
+    assert made == ["s1"]
+    assert path.read_bytes() == whole
+    assert job.out.read_bytes() == before
+
+
+def test_a_part_that_is_damaged_while_the_cache_is_made_is_named(sources, job):
+    job = dataclasses.replace(job, keep_work=True)
+    make_cache(sources, job)
+    path = next(job.work.glob("s1-*"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError) as caught:
+        parts.load_part(path)
+    assert str(caught.value) == (
+        f"{path}: is damaged (its SHA-256 is not the one it carries); run the same command again"
+    )
+
+
 @pytest.mark.parametrize("which", ["labels", "image"])
 def test_a_file_of_equal_size_and_time_is_another_by_its_content(sources, job, which):
     make_cache(sources, dataclasses.replace(job, out=job.out.with_name("expected.h5")))

@@ -16,6 +16,7 @@ from tiny_noise import arguments, make_cache
 from metasynth.cli import main
 from metasynth.errors import DataError
 from metasynth.schema import expect
+from metasynth.training.json_files import with_digest
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,11 @@ def run(finished, tmp_path, monkeypatch):
     return Path(shutil.copytree(finished, "run"))
 
 
+def write(path, whole):
+    """Write a JSON file; the manifest with the digest of what it holds then."""
+    path.write_text(json.dumps(with_digest(whole) if path.name == "config.json" else whole))
+
+
 def at(keys, value):
     """Put a value at dotted keys of a JSON file."""
 
@@ -44,7 +50,7 @@ def at(keys, value):
         for key in most:
             place = place[key]
         place[last] = value
-        path.write_text(json.dumps(whole))
+        write(path, whole)
 
     return change
 
@@ -59,7 +65,7 @@ def without(keys):
         for key in most:
             place = place[key]
         del place[last]
-        path.write_text(json.dumps(whole))
+        write(path, whole)
 
     return change
 
@@ -157,7 +163,7 @@ CASES = [
     ("examples.npz", halved, "cannot be read: "),
     ("examples.npz", arrays(lambda found: found.clear()), "expected an array '0.1/noise_free', it has none"),
     ("config.json", text(""), "is not valid JSON: "),
-    ("config.json", text("[]"), "expected a run of format 'metasynth-run/1', got None"),
+    ("config.json", text("[]"), "expected a run of format 'metasynth-run/2', got None"),
     ("config.json", without("experiment"), "its content: expected an entry 'experiment', got ['config', "),
     ("config.json", at("experiment", ["noise"]), "experiment: expected text, got ['noise']"),
     ("config.json", at("seed", "0"), "seed: expected a whole number from 0 on, got '0'"),

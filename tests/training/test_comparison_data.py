@@ -8,7 +8,7 @@ import h5py
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_comparison import real_cache, rename
+from tiny_comparison import real_cache, rename, sign
 from tiny_noise import make_cache
 
 from metasynth.data.cache import Cache
@@ -102,7 +102,7 @@ def changed(path, **attributes):
     with h5py.File(path, "r+") as file:
         for name, value in attributes.items():
             file.attrs[name] = value
-    return path
+    return sign(path)
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,45 @@ def test_a_run_is_done_once_it_has_its_page(tmp_path):
     assert folder.done(run)
 
 
+def test_an_edited_grid_is_refused_and_one_from_before_digests_read(tmp_path):
+    GridFolder.create(tmp_path, SMALL).close()
+    path = tmp_path / "grid.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({**value, "seeds": [0]}))
+    with pytest.raises(DataError) as caught:
+        GridFolder.open(tmp_path)
+    assert str(caught.value) == (
+        f"{path}: was changed since the run wrote it (it does not have the digest of its content)"
+    )
+    del value["digest"]
+    path.write_text(json.dumps(value))
+    assert GridFolder.open(tmp_path).grid == SMALL
+
+
+def test_results_that_a_run_did_not_write_are_not_collected(tmp_path):
+    folder = GridFolder.create(tmp_path, SMALL)
+    for run in SMALL.runs:
+        finish(tmp_path / run.name, run.seed, run.values["steps"])
+    folder.collect()
+    folder.close()
+    path = tmp_path / SMALL.runs[2].name / "results.json"
+    path.write_text(path.read_text().replace("12.0", "13.0"))
+    with pytest.raises(DataError) as caught:
+        folder.collect()
+    assert str(caught.value) == (f"{path}: was changed since the run wrote it (its SHA-256 is not that of SHA256SUMS)")
+
+
+def test_a_resumed_grid_is_rid_of_what_a_killed_one_left_but_not_what_runs_are_writing(tmp_path):
+    GridFolder.create(tmp_path, SMALL).close()
+    run = tmp_path / SMALL.runs[0].name
+    run.mkdir()
+    for folder in (tmp_path, run):
+        (folder / ".results.json.0a1b2c.tmp").write_text("x")
+    GridFolder.resume(tmp_path, SMALL).close()
+    assert not (tmp_path / ".results.json.0a1b2c.tmp").exists()
+    assert (run / ".results.json.0a1b2c.tmp").exists()
+
+
 def test_the_name_of_a_run_is_one_plain_name():
     run = GridRun(0, {"../../x": "../y", "a\0b": "c d"})
     assert run.name == "seed=0,..-..-x=..-y,a-b=c-d"

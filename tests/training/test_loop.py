@@ -1,6 +1,7 @@
 """A stage: begun, stopped, resumed, finished; with a trainer that takes no time."""
 
 import json
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -11,7 +12,7 @@ from metasynth.bilevel.solver import NonFiniteError
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import RunError
-from metasynth.training.checkpoint import load_checkpoint
+from metasynth.training.checkpoint import load_checkpoint, save_checkpoint
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepData
@@ -145,7 +146,7 @@ def test_seconds_add_up_over_sessions(tmp_path, data):
         one_stage(tmp_path, data, trainer=Sum(7))
     latest = tmp_path / "checkpoints" / "a-b" / "latest.pt"
     state = load_checkpoint(latest)
-    torch.save({**state, "seconds": 100.0}, latest)
+    save_checkpoint(latest, {**state, "seconds": 100.0})
     seconds, _ = one_stage(tmp_path, data, resume=True)
     assert 100 < seconds < 130
 
@@ -181,6 +182,35 @@ def test_progress_shows_what_the_stage_notes(tmp_path, data):
         stage = Stage("a", 4, data, note=lambda record: f"step {record['inner_loss'] > 0}")
         run_stage(stage, Sum(), PACE, context)
         assert context.progress._stream.getvalue().startswith("a: 4/4, step True, ")
+
+
+@pytest.mark.parametrize("stop", [0, 4])
+def test_a_folder_that_is_deleted_is_noticed_at_the_next_checkpoint(tmp_path, data, stop):
+    class Deletes(Sum):
+        def step(self, index, batch):
+            if index == stop:
+                shutil.rmtree(tmp_path / "run")
+            return super().step(index, batch)
+
+    trainer = Deletes()
+    with pytest.raises(RunError) as caught:
+        one_stage(tmp_path / "run", data, trainer=trainer)
+    assert str(caught.value) == (
+        f"{tmp_path / 'run' / 'metrics.jsonl'}: was deleted, moved or replaced while the run was writing it"
+    )
+    assert trainer.taken[-1] + 1 == 3 * (stop // 3 + 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_of_another_length_is_not_taken_up(tmp_path, data):
+    one_stage(tmp_path, data)
+    final = tmp_path / "checkpoints" / "a-b" / "final.pt"
+    with pytest.raises(RunError) as caught:
+        one_stage(tmp_path, data, steps=12, resume=True)
+    assert str(caught.value) == f"{final}: expected all 12 steps of stage a/b, got 10"
+    with pytest.raises(RunError) as caught:
+        one_stage(tmp_path, data, name="a-b", resume=True)
+    assert str(caught.value) == f"{final}: expected a checkpoint of stage a-b, got one of stage a/b"
 
 
 @pytest.mark.parametrize(("name", "value", "least"), [("checkpoint_every", 0, 1), ("workers", -1, 0)])

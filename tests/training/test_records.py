@@ -1,5 +1,7 @@
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from metasynth.errors import DataError, RunError, UsageError
+from metasynth.training.checkpoint import capture_random_states, save_checkpoint
 from metasynth.training.manifest import make_manifest
 from metasynth.training.records import CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFolder
 
@@ -186,7 +189,7 @@ def test_a_folder_without_a_run(tmp_path, method):
 
 def test_a_foreign_or_damaged_manifest(tmp_path):
     (tmp_path / CONFIG).write_text('{"lr": 1}')
-    with pytest.raises(UsageError, match=r"expected a run of format 'metasynth-run/1', got None"):
+    with pytest.raises(UsageError, match=r"expected a run of format 'metasynth-run/2', got None"):
         RunFolder.open(tmp_path)
     (tmp_path / CONFIG).write_text('{"lr"')
     with pytest.raises(DataError, match=r"config\.json: is not valid JSON"):
@@ -213,3 +216,69 @@ def test_two_processes_cannot_write_one_run_and_a_killed_one_frees_it(out):
             writer.kill()
     with RunFolder.resume(out, MANIFEST) as folder:
         assert folder.read_metrics() == [{"step": 0}]
+
+
+def test_a_resumed_run_is_rid_of_what_killed_processes_left(out):
+    RunFolder.create(out, MANIFEST).close()
+    done, begun = out / "checkpoints" / "a", out / "checkpoints" / "b"
+    left = [out / ".config.json.0a1b2c.tmp", out / "models" / ".a.pt.0a1b2c.tmp", done / ".final.pt.0a1b2c.tmp"]
+    mine = [out / "models" / ".notes.tmp", out / "notes.txt"]
+    for path in (*left, *mine):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    bound = {"manifest": MANIFEST["digest"], "split": None, "records": hashlib.sha256(b"").hexdigest()}
+    for path, step in ((done / "final.pt", 4), (done / "latest.pt", 2), (begun / "latest.pt", 2)):
+        state = {"stage": path.parent.name, "step": step, "steps": 4, "seconds": 1.0, "position": 0, "trainer": {}}
+        save_checkpoint(path, {**state, "random": capture_random_states(), "bound": bound})
+    RunFolder.resume(out, MANIFEST).close()
+    assert not any(path.exists() for path in (*left, done / "latest.pt"))
+    assert all(path.exists() for path in (*mine, done / "final.pt", begun / "latest.pt"))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: folder.append({"step": 0}),
+        lambda folder: folder.truncate(0),
+        lambda folder: folder.sync(),
+        lambda folder: folder.write_bytes("a.bin", b"x"),
+        lambda folder: folder.write_json(RESULTS, {}),
+    ],
+)
+def test_a_session_is_recorded_with_the_first_that_it_writes(out, write):
+    RunFolder.create(out, MANIFEST, {"threads": 1}).close()
+    before = files(out)
+    with RunFolder.resume(out, MANIFEST, {"threads": 2}) as folder:
+        assert folder.environment["resumed"][0]["threads"] == 2
+        assert folder.read_metrics() == []
+        assert files(out) == before
+        write(folder)
+        assert RunFolder.open(out).environment["resumed"][0]["threads"] == 2
+
+
+@pytest.mark.parametrize("write", ["sync", "write_bytes", "write_json"])
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_a_folder_that_is_gone_is_noticed_and_not_made_again(out, write, how):
+    arguments = {"sync": (), "write_bytes": ("a.bin", b"x"), "write_json": ("a.json", {})}[write]
+    with RunFolder.create(out, MANIFEST) as folder:
+        folder.append({"step": 0})
+        if how == "deleted":
+            shutil.rmtree(out)
+        else:
+            out.rename(out.with_name("moved"))
+        if how == "replaced":
+            out.mkdir()
+        with pytest.raises(RunError, match=r"was deleted, moved or replaced while the run was writing it$") as caught:
+            getattr(folder, write)(*arguments)
+        assert str(caught.value).startswith(f"{out}")
+    assert files(out) == {}
+
+
+@pytest.mark.parametrize("seconds", [-2e9, 2e9])
+def test_a_clock_that_is_set_meanwhile_adds_no_ages(out, seconds):
+    with RunFolder.create(out, MANIFEST) as folder:
+        folder.append({"step": 0})
+        seen = folder.environment["started"] + seconds
+    os.utime(out / METRICS, (seen, seen))
+    with RunFolder.resume(out, MANIFEST) as folder:
+        assert folder.earlier_wall_s() == 0

@@ -14,6 +14,7 @@ from metasynth.errors import DataError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
+from metasynth.training.json_files import with_digest
 from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, tail_of, trajectory_of
 from metasynth.training.segmenter_settings import SegmenterSettings
 
@@ -50,10 +51,12 @@ def test_the_material_is_divided_by_subject_and_the_division_is_kept(tmp_path):
     cache = make_cache(tmp_path / "c.h5", subjects=10)
     with session(tmp_path / "run", data=cache) as context:
         material = gather(context, SYNTHESIS, test_repeats=2)
+        kept = context.folder.read_json("split.json")
     split = make_split([f"s{i}" for i in range(10)], 0)
     assert material.train.subjects == split.train
     assert material.test.subjects == split.test
-    assert json.loads((tmp_path / "run" / "split.json").read_text()) == split.to_dict()
+    assert kept == split.to_dict()
+    assert json.loads((tmp_path / "run" / "split.json").read_text()) == with_digest(split.to_dict())
     assert (material.n_classes, material.ndim) == (3, 2)
     assert len(material.test.images) == 2 * 2 * len(split.test)
     assert material.generator.config == SYNTHESIS.at_spacing(3.0)

@@ -169,6 +169,19 @@ def test_an_unfinished_run_has_no_report(tmp_path):
         write_run_report(experiment, RunFolder.open(tmp_path / "a"))
 
 
+def test_resuming_what_was_not_begun_needs_to_be_told_what_to_begin(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".lock").touch()
+    with pytest.raises(UsageError) as caught:
+        execute(tiny_experiment(), tmp_path / "a", resume=True)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a'}: holds no run (config.json is missing); leave --resume out to begin one"
+    )
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
+    folder = execute(tiny_experiment(), tmp_path / "a", resume=True, overrides=["steps=5"], device="cpu")
+    assert folder.manifest["config"]["steps"] == 5
+
+
 def test_a_module_that_ends_its_process_ends_no_other(monkeypatch):
     points = {"tiny": Point(tiny_experiment()), "leaves": Point(SystemExit(3))}
     monkeypatch.setattr(study, "discover_experiments", lambda: points)
