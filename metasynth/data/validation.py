@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from metasynth.errors import DataError
+from metasynth.interrupts import check
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -56,6 +57,7 @@ def blocks(array: ArrayLike, where: str, name: str) -> Iterator[tuple[int, np.nd
     per_slice = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
     step = max(1, BLOCK_BYTES // per_slice)
     for start in range(0, array.shape[0], step):
+        check()
         try:
             block = np.asarray(array[start : start + step])
         except OSError as error:

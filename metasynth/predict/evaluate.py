@@ -15,6 +15,7 @@ from metasynth.data_prep.labels import LabelMapping, Unknown
 from metasynth.data_prep.sources import Scan, find_files, pair, stem
 from metasynth.data_prep.volumes import Volume, check_affine, same_grid, to_ras
 from metasynth.errors import DataError, UsageError
+from metasynth.interrupts import check
 from metasynth.predict.files import read_label_map, voxel_volume_ml
 from metasynth.predict.folder import RECORD
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
@@ -180,6 +181,7 @@ def _record(
     grid: Volume,
     voxel: float,
 ) -> Record:
+    check()  # distances take seconds
     volume, reference = voxel * int(predicted.sum()), voxel * int(true.sum())
     return {
         "subject": subject,

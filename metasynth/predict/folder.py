@@ -17,6 +17,7 @@ from metasynth.data_prep.sources import Scan, Sources, find_files, name_files, w
 from metasynth.data_prep.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
+from metasynth.interrupts import check
 from metasynth.predict.files import output_suffix, read_label_map, voxel_volume_ml, write_like
 from metasynth.predict.qc import write_picture
 from metasynth.predict.scan import check_usable, segment
@@ -123,6 +124,7 @@ def predict_all(
     _record(model, digest, job)
     outcome = Outcome(failed=list(sources.left_out))
     for scan in sources.scans:
+        check()
         if not job.overwrite and all(path.is_file() for path in job.files(scan)):
             outcome.skipped.append(scan.name)
         else:
@@ -147,6 +149,7 @@ def write_volumes(path: Path, sources: Sources, job: Job, class_names: Sequence[
     """
     records: list[dict[str, Any]] = []
     for scan in sources.scans:
+        check()
         if job.label_map(scan).is_file():
             labels = read_label_map(job.label_map(scan))
             counts = np.bincount(labels.data.ravel(), minlength=len(class_names))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
 from metasynth.data.dataset import SliceDataset
+from metasynth.interrupts import check
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.seeding import generator_for
@@ -89,9 +90,14 @@ def segment(model: nn.Module, images: Tensor, device: str) -> Tensor:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        labels = torch.cat([model(chunk.to(device)).argmax(1).cpu() for chunk in images.split(CHUNK)])
+        labels = torch.cat([_most_probable(model, chunk.to(device)) for chunk in images.split(CHUNK)])
     model.train(was_training)
     return labels
+
+
+def _most_probable(model: nn.Module, images: Tensor) -> Tensor:
+    check()
+    return model(images).argmax(1).cpu()
 
 
 def evaluate(model: nn.Module, test: TestSet, levels: Sequence[NoiseLevel], device: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from metasynth.training.jsonlines import encode
 
 FORMAT = "metasynth-run/1"
+PACE = "pace."  # settings that no result depends on, and a resumed run may change
 Json = dict[str, Any]
 
 
@@ -27,7 +28,7 @@ def normal(value: Mapping[str, Any]) -> Json:
 
 
 def differing(old: Json, new: Json) -> list[str]:
-    """Each setting that differs, as 'key: old -> new'; of the data the digests count, not the places."""
+    """Each setting that differs, as 'key: old -> new', but for the pace; of data the digests count, not the places."""
     before, after = flatten(old), flatten(new)
     others = {**old.get("data", {}).get("others", {}), **new.get("data", {}).get("others", {})}
     places = {"data.path", "data.given"}
@@ -36,6 +37,7 @@ def differing(old: Json, new: Json) -> list[str]:
         before.pop(place, None)
         after.pop(place, None)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    keys = [key for key in keys if not key.startswith(f"config.{PACE}")]
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys]
 
 

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from metasynth.interrupts import check
+from metasynth.lines import silence, tell
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -37,11 +40,12 @@ class Progress:
             )
 
     def say(self, text: str) -> None:
-        """Write one line, above the bars if there are any."""
+        """Write one line, above the bars if there are any; dropped where nobody can read it any more."""
         if self._bars and self._open:
-            self._bars.console.print(text)
+            with self._heard():
+                self._bars.console.print(text)
         else:
-            print(text, file=self._stream, flush=True)
+            tell(text, self._stream)
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator["Task"]:
@@ -54,13 +58,15 @@ class Progress:
         self._open += 1
         task.bar = self._bars.add_task(name, total=total, completed=done, note="")
         if self._open == 1:
-            self._bars.start()
+            with self._heard():
+                self._bars.start()
         try:
             yield task
         finally:
             self._open -= 1
             if not self._open:  # the terminal is given back, whatever ended the work
-                self._bars.stop()
+                with self._heard():
+                    self._bars.stop()
 
     @contextmanager
     def counter(self, name: str) -> Iterator[Callable[[int, int], None]]:
@@ -80,6 +86,14 @@ class Progress:
         if self._bars is not None and task.bar is not None:
             self._bars.update(task.bar, advance=count, note=note)
 
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Bars on a terminal that is gone are drawn nowhere from then on."""
+        try:
+            yield
+        except OSError:
+            silence(self._stream)
+
 
 class Task:
     """One piece of work that is being followed; made by ``Progress.task``."""
@@ -91,13 +105,19 @@ class Task:
         self._start = self._last = time.monotonic()
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
-        """``count`` more units are done; ``note`` is shown beside them ('sigma .12') until the next."""
+        """``count`` more units are done; ``note`` is shown beside them ('sigma .12') until the next.
+
+        Raises:
+            Interrupted: the process was asked to end, which it may between two units.
+
+        """
         self._done += count
         self._note = self._note if note is None else note
         if self.bar is not None:
             self._progress.show(self, count, self._note)
         elif self._done < self._total and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._line()
+        check()
 
     def finish(self) -> None:
         """Write the last line."""
