@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 
 from metasynth.data.cache import Cache, verify_digest
 from metasynth.errors import DataError
+from metasynth.literal import as_written
 
 COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f2b134", "#b07aa1", "#76b7b2", "#ff9da7", "#9c755f")
 OPACITY = 0.45
@@ -55,7 +56,7 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
         _add_legend(figure, cache.class_names[1:])
     out_png = Path(out_png)
     try:
-        figure.savefig(out_png, dpi=100, format="png")
+        as_written(figure).savefig(out_png, dpi=100, format="png")
     except OSError as error:
         raise DataError(f"{out_png}: the picture cannot be written: {error.strerror}") from error
     return out_png

@@ -221,8 +221,8 @@ def report(runs: tuple[Path, ...]) -> None:
 
 def _show(folder: Path) -> None:
     """Print the tables and where the page is."""
-    click.echo((folder / "table.md").read_text(encoding="utf-8").rstrip())
-    click.echo(f"\nReport: {folder / 'report.html'}")
+    tell((folder / "table.md").read_text(encoding="utf-8").rstrip(), sys.stdout)
+    tell(f"\nReport: {folder / 'report.html'}", sys.stdout)
 
 
 @main.group(cls=_Commands)

@@ -1,6 +1,7 @@
 """The commands that make caches from files and look into them; they import what they need when they run."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import click
 
 from metasynth.cli_options import GEOMETRY, IMAGES, PATH, SHARED, TRANSFORMS, with_options
 from metasynth.errors import UsageError
+from metasynth.lines import tell
 
 if TYPE_CHECKING:
     from metasynth.data_prep.prepare import Options
@@ -41,7 +43,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
         path = ensure_cohort(COHORTS[cohort], progress=follow, notice=progress.say)
     if out is not None:
         write_atomically(out, path.read_bytes())
-    click.echo(f"Cohort: {out or path}")
+    tell(f"Cohort: {out or path}", sys.stdout)
 
 
 @click.command()
@@ -231,10 +233,10 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     for note in report.notes:
         progress.say(f"Note: {note}")
     items = "volumes" if job.options.volumes else "slices"
-    click.echo(f"Subjects: {len(report.used)} used, {len(report.left_out)} left out")
-    click.echo(f"Cache: {out} ({sum(n for _, n in report.used)} {items} of {' x '.join(map(str, report.shape))})")
+    tell(f"Subjects: {len(report.used)} used, {len(report.left_out)} left out", sys.stdout)
+    tell(f"Cache: {out} ({sum(n for _, n in report.used)} {items} of {' x '.join(map(str, report.shape))})", sys.stdout)
     if not given["no_montage"]:
-        click.echo(f"Montage: {write_montage(out, out.with_name(f'{out.stem}.png'))}")
+        tell(f"Montage: {write_montage(out, out.with_name(f'{out.stem}.png'))}", sys.stdout)
 
 
 @click.command()

@@ -48,12 +48,5 @@ def _below(process: int, parents: dict[int, list[int]]) -> list[int]:
 def program(code: str, **options: Any) -> "subprocess.Popen[str]":
     """A Python program that may import what tests do."""
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=environment,
-        **options,
-    )
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, **(settings | options))

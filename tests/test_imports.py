@@ -28,10 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "interrupts": set(),
     "lines": set(),
+    "literal": set(),
     "workers": {"interrupts"},
     "": set(),
 }
-COMMON = {"", "errors", "files", "interrupts", "lines", "workers"}
+COMMON = {"", "errors", "files", "interrupts", "lines", "literal", "workers"}
 # What may import one module more: reports read the records, and a study ends by writing its report.
 EXCEPTIONS = {
     ("report", "metasynth.training.records"),

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from metasynth.interrupts import check
-from metasynth.lines import silence, tell
+from metasynth.lines import Unread, tell
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -29,21 +29,20 @@ class Progress:
         self._stream = stream or sys.stderr
         self._bars: Bars | None = None
         self._open = 0
-        if self._stream.isatty() and not quiet:
+        if self._stream and self._stream.isatty() and not quiet:  # none where it was closed from the start
             self._bars = Bars(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
-                console=Console(file=self._stream, markup=False, highlight=False),
+                console=Console(file=Unread(self._stream), markup=False, highlight=False),  # type: ignore[arg-type]
             )
 
     def say(self, text: str) -> None:
         """Write one line, above the bars if there are any; dropped where nobody can read it any more."""
         if self._bars and self._open:
-            with self._heard():
-                self._bars.console.print(text)
+            self._bars.console.print(text)
         else:
             tell(text, self._stream)
 
@@ -58,15 +57,13 @@ class Progress:
         self._open += 1
         task.bar = self._bars.add_task(name, total=total, completed=done, note="")
         if self._open == 1:
-            with self._heard():
-                self._bars.start()
+            self._bars.start()
         try:
             yield task
         finally:
             self._open -= 1
             if not self._open:  # the terminal is given back, whatever ended the work
-                with self._heard():
-                    self._bars.stop()
+                self._bars.stop()
 
     @contextmanager
     def counter(self, name: str) -> Iterator[Callable[[int, int], None]]:
@@ -85,14 +82,6 @@ class Progress:
         """Move the bar of ``task``; without bars the task writes its own lines."""
         if self._bars is not None and task.bar is not None:
             self._bars.update(task.bar, advance=count, note=note)
-
-    @contextmanager
-    def _heard(self) -> Iterator[None]:
-        """Bars on a terminal that is gone are drawn nowhere from then on."""
-        try:
-            yield
-        except OSError:
-            silence(self._stream)
 
 
 class Task:
