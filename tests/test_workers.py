@@ -1,5 +1,7 @@
 """Processes beside this one: what they answer, how they fail, and that none outlives it."""
 
+import _multiprocessing
+import errno
 import os
 import signal
 import time
@@ -88,6 +90,21 @@ def test_what_a_terminal_sends_to_all_is_not_for_workers(number):
     _, worker = next(answers)
     os.kill(worker, number)
     assert [answer for answer, _ in answers] == [5, 3, 2, 2, 1, 1, 1]
+
+
+def refuse(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_no_shared_memory_is_needed(monkeypatch, method):
+    """Locks and queues of the system's module are files in /dev/shm, which may have no room."""
+    monkeypatch.setattr(_multiprocessing, "SemLock", refuse)
+    assert sorted(as_done(abs, [-1, -2, -3], workers=2, prepare=int, method=method)) == [
+        (-3, 3),
+        (-2, 2),
+        (-1, 1),
+    ]
 
 
 ORPHANS = """
