@@ -4,12 +4,10 @@ Nothing is shared between workers, neither a queue nor a lock nor shared memory:
 and its end is the end of its pipe.
 """
 
-import ctypes
 import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -22,12 +20,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
+from metasynth.children import end_with, safe_path
 from metasynth.interrupts import check, held, leave_to_parent
 
-PARENT = "METASYNTH_PARENT"
-SAFE_PATH = "PYTHONSAFEPATH"
-_LOOK_S = 0.2  # between looks at the flag of signals, and at whether the parent is there
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LOOK_S = 0.2  # between looks at the flag of signals
 Method = Literal["fork", "spawn", "forkserver"]
 
 
@@ -114,18 +110,6 @@ def as_done(
                 yield request, answer
 
 
-def safe_environment() -> dict[str, str]:
-    """What a Python process is given that is not to import from the folder it is started in, and to end with this."""
-    return {SAFE_PATH: "1", PARENT: str(os.getpid())}
-
-
-def end_with_named_parent() -> None:
-    """Have this process end with the one that started it, where that asked for it by `safe_environment`."""
-    parent = os.environ.pop(PARENT, "")  # its own children have another
-    if parent.isdecimal():
-        _end_with(int(parent), from_main_thread=True)
-
-
 class _Worker:
     """One process and the pipe to it."""
 
@@ -186,7 +170,7 @@ def _crew(
             main = threading.current_thread() is threading.main_thread()
             arguments = (its, copies, os.getpid(), main, prepare, function)
             process = context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
-            with held(), _safe_path():
+            with held(), safe_path():
                 process.start()
             its.close()
             crew.append(_Worker(process, mine))
@@ -196,19 +180,6 @@ def _crew(
             worker.process.kill()
         for worker in crew:
             worker.end()
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Python processes started here do not import from the current folder."""
-    before = os.environ.get(SAFE_PATH)
-    os.environ[SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(SAFE_PATH)
-        if before is not None:
-            os.environ[SAFE_PATH] = before
 
 
 def _serve(
@@ -221,7 +192,7 @@ def _serve(
 ) -> None:
     """What a worker does until it is killed: answers go by a thread, so that the next is made meanwhile."""
     leave_to_parent()
-    _end_with(parent, from_main_thread)
+    end_with(parent, from_main_thread)
     for copy in copies:
         copy.close()
     prepare()
@@ -256,20 +227,3 @@ def _send(connection: Connection, answers: "queue.SimpleQueue[Any]") -> None:
             os._exit(1)
         except Exception as error:  # an answer that cannot be pickled
             connection.send(_raised(error))
-
-
-def _end_with(parent: int, from_main_thread: bool) -> None:
-    """Kill this process when its parent is no more.
-
-    Linux does so by itself, though for the end of the thread that started the process, and so only where that is the
-    one that lasts. Elsewhere, and if the parent ended before this was called, looks at it do.
-    """
-    if sys.platform == "linux" and from_main_thread:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
-
-
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_S)
-    os.kill(os.getpid(), signal.SIGKILL)

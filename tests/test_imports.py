@@ -29,10 +29,11 @@ ALLOWED: dict[str, set[str]] = {
     "interrupts": set(),
     "lines": set(),
     "literal": set(),
-    "workers": {"interrupts"},
+    "children": set(),
+    "workers": {"children", "interrupts"},
     "": set(),
 }
-COMMON = {"", "errors", "files", "interrupts", "lines", "literal", "workers"}
+COMMON = {"", "children", "errors", "files", "interrupts", "lines", "literal", "workers"}
 # What may import one module more: reports read the records, and a study ends by writing its report.
 EXCEPTIONS = {
     ("report", "metasynth.training.records"),

@@ -1,6 +1,7 @@
 """Signals to the processes of commands: how these end, what they leave, and that a run goes on as if nothing was."""
 
 import json
+import multiprocessing
 import os
 import shlex
 import signal
@@ -147,7 +148,7 @@ def test_a_signal_while_data_are_asked_for_hangs_nothing(tmp_path, small, monkey
     stopped = CliRunner().invoke(main, asked(tmp_path / "run", small))
     assert stopped.exit_code == 128 + number, stopped.output
     assert stopped.stderr.splitlines()[-1].startswith("Interrupted. Continue with: metasynth run noise --resume ")
-    assert not descendants(os.getpid())
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import _multiprocessing
 import errno
+import multiprocessing
 import os
 import signal
 import time
@@ -73,15 +74,15 @@ def test_the_end_of_a_worker_is_told_and_is_that_of_the_others(made, end, told):
     more = {"ahead": 3} if made is in_order else {}
     with pytest.raises(WorkerEnded, match=f"^{told}$"):
         list(made(end, range(5), workers=2, prepare=nothing, method="fork", **more))
-    assert not descendants(os.getpid())
+    assert not multiprocessing.active_children()
 
 
 def test_workers_end_when_no_more_answers_are_wanted():
     answers = in_order(half, range(1, 99), workers=2, ahead=4, prepare=nothing)
     next(answers)
-    assert len(descendants(os.getpid())) == 2
+    assert len(multiprocessing.active_children()) == 2
     answers.close()
-    assert not descendants(os.getpid())
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
