@@ -16,6 +16,7 @@ from metasynth.data_prep.volumes import Volume
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError, UsageError, install_hint
+from metasynth.interrupts import Interrupted, check
 
 Align = Literal["none", "transforms", "rigid", "affine"]
 FIELD_MM = ((-98.0, 98.0), (-134.0, 98.0), (-72.0, 116.0))  # the field of the template, x, y and z
@@ -153,8 +154,18 @@ def _refine(fixed, moving, start):  # type: ignore[no-untyped-def]
     method.SetSmoothingSigmasPerLevel([4.0, 2.0])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     method.SetInitialTransform(start, inPlace=True)
+    method.AddCommand(sitk.sitkIterationEvent, lambda: _stop_if_interrupted(method))
     method.Execute(fixed, moving)
+    check()
     return start
+
+
+def _stop_if_interrupted(method) -> None:  # type: ignore[no-untyped-def]
+    """An exception in here would be told as a failed registration."""
+    try:
+        check()
+    except Interrupted:
+        method.StopRegistration()
 
 
 def _to_itk(volume: Volume):  # type: ignore[no-untyped-def]

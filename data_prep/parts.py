@@ -7,17 +7,13 @@ content) and of the options; a run that finds it, whole by its seal (see `metasy
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import re
-import signal
 import zipfile
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,8 @@ from metasynth.data_prep.sources import Scan
 from metasynth.data.schema import is_cache
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.files import first_line, is_leftover, read_zip, seal, write_atomically
+from metasynth.interrupts import check
+from metasynth.workers import WorkerEnded, WorkerFailed, as_done
 
 WORK_SUFFIX = ".work"
 PART_NAME = r"[A-Za-z0-9._-]{0,80}-[0-9a-f]{16}\.npz"
@@ -54,6 +52,7 @@ def prepare_all(
         UsageError: The folder is not one that this program works in.
         DataError: The folder or a part cannot be written.
         RunError: A worker process was killed.
+        Interrupted: The process was asked to end; parts that are done are kept.
 
     """
     make_work_folder(folder)
@@ -121,39 +120,25 @@ def _is_work(path: Path) -> bool:
 def _run(scans: Sequence[Scan], options: Options, processes: int) -> Generator[tuple[Scan, Prepared | str], None, None]:
     """(scan, its part or why it is left out), prepared by this process or by several."""
     if processes == 1 or len(scans) < 2:
-        yield from ((scan, _attempt(scan, options)) for scan in scans)
+        for scan in scans:
+            check()
+            yield scan, _attempt(scan, options)
         return
-    with _pool(min(processes, len(scans))) as pool:
-        queue = iter(scans)
-        # A few at a time, so that no more than their results are held in memory.
-        running = {pool.submit(_attempt, scan, options): scan for scan in islice(queue, 2 * processes)}
-        try:
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    scan = running.pop(future)
-                    running.update({pool.submit(_attempt, new, options): new for new in islice(queue, 1)})
-                    yield scan, future.result()
-        except BrokenProcessPool as error:
-            raise RunError(
-                "a worker process was killed, perhaps for want of memory: try fewer --jobs; run the same command again "
-                "to continue"
-            ) from error
-
-
-@contextmanager
-def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Workers that leave Ctrl-C to this process; whatever ends the block, nothing more is begun."""
     # Fresh processes: a fork would copy the threads' locks of progress bars and libraries.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_ignore_interrupts)
+    attempt, workers = partial(_attempt, options=options), min(processes, len(scans))
     try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        yield from as_done(attempt, scans, workers=workers, prepare=_nothing, method="spawn")
+    except WorkerEnded as error:
+        raise RunError(
+            f"a worker process was {error}, perhaps for want of memory: try fewer --jobs; run the same command again "
+            "to continue"
+        ) from error
+    except WorkerFailed as error:
+        raise RunError(f"a subject could not be prepared: {error}") from error
 
 
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _nothing() -> None:
+    """What is to be done in a worker before its first subject."""
 
 
 def _attempt(scan: Scan, options: Options) -> Prepared | str:

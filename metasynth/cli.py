@@ -12,42 +12,53 @@ from typing import Any
 import click
 
 from metasynth import __version__
+from metasynth.children import end_with_named_parent
 from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, run_grid
 from metasynth.cli_predict import PREDICT_COMMANDS
 from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import DataError, MetasynthError, UsageError
+from metasynth.interrupts import exit_status, watched
+from metasynth.lines import tell
 from metasynth.sizes import memory_failure
-
-INTERRUPTED = 130
 
 
 class _Stopped(MetasynthError):
-    """The user stopped a run; the message says how to go on with it."""
+    """A command was asked to end; the message of a run says how to go on with it."""
 
-    exit_code = INTERRUPTED
+    def __init__(self, error: KeyboardInterrupt, message: str = "\nInterrupted.") -> None:
+        super().__init__(message)  # on a line of its own, after a terminal's ^C
+        self.exit_code = exit_status(error)
 
 
 class _Commands(click.Group):
     """A group that ends every failure with one line on standard error and the exit code of its kind.
 
-    ``METASYNTH_DEBUG=1`` shows the traceback instead.
+    ``METASYNTH_DEBUG=1`` shows the traceback instead. Signals to end are noted, for all commands to look at.
     """
 
     def main(self, *args: Any, **settings: Any) -> Any:
         settings["standalone_mode"] = False
+        end_with_named_parent()
         try:
-            status = super().main(*args, **settings)
+            with watched():
+                status = super().main(*args, **settings)
         except click.exceptions.Exit as stop:
             status = stop.exit_code
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
+            tell(error.format_message())
             status = error.exit_code
         except Exception as error:  # the last boundary: whatever it is, no traceback reaches a user
             if os.environ.get("METASYNTH_DEBUG") == "1":
                 raise
             message, status = _message(error)
-            click.echo(message, err=True)
+            tell(message)
         sys.exit(status if isinstance(status, int) else 0)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as error:
+            raise _Stopped(error) from error
 
     def resolve_command(
         self, context: click.Context, args: list[str]
@@ -64,7 +75,7 @@ def _message(error: Exception) -> tuple[str, int]:
     if isinstance(error, _Stopped):
         return str(error), error.exit_code
     if isinstance(error, click.Abort):
-        return "Interrupted.", INTERRUPTED
+        return "Interrupted.", exit_status(None)
     if isinstance(error, click.ClickException):
         return f"Error: {_one_line(error.format_message())}", error.exit_code
     if isinstance(error, MetasynthError):
@@ -172,7 +183,7 @@ def run(
         which = f"seeds{first}-{first + (seeds or 1) - 1}" if grid else f"seed{first}"
         out = Path("runs") / f"{experiment}-{preset or 'quick'}-{which}-{time.strftime('%Y%m%d-%H%M%S')}"
     failure = None
-    click.echo(f"Run folder: {out}", err=True)
+    tell(f"Run folder: {out}")
     try:
         if grid:
             if labels is not None:
@@ -193,10 +204,11 @@ def run(
                 threads=threads,
                 quiet=quiet,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         again = f"metasynth run {experiment} --resume --out {shlex.quote(str(out))}"
         begun = any((out / name).is_file() for name in (CONFIG, GRID))
-        raise _Stopped(f"Interrupted. {f'Continue with: {again}' if begun else 'Nothing was begun.'}") from None
+        message = f"Interrupted. {f'Continue with: {again}' if begun else 'Nothing was begun.'}"
+        raise _Stopped(error, message) from None
     _show(out)
     if failure:
         raise failure
@@ -237,8 +249,8 @@ def _files_that_fit(path: Path) -> Iterator[None]:
 
 def _show(folder: Path) -> None:
     """Print the tables and where the page is."""
-    click.echo((folder / "table.md").read_text(encoding="utf-8").rstrip())
-    click.echo(f"\nReport: {folder / 'report.html'}")
+    tell((folder / "table.md").read_text(encoding="utf-8").rstrip(), sys.stdout)
+    tell(f"\nReport: {folder / 'report.html'}", sys.stdout)
 
 
 @main.group(cls=_Commands)

@@ -1,5 +1,6 @@
 """The commands that use a trained segmenter and score label maps; they import what they need when they run."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -8,6 +9,7 @@ import click
 
 from metasynth.cli_options import PATH, UNITS
 from metasynth.errors import DataError
+from metasynth.lines import tell
 
 if TYPE_CHECKING:
     from metasynth.data_prep.sources import Scan
@@ -90,9 +92,9 @@ def predict(
     for note in scaled_note(outcome.scaled):
         progress.say(f"Note: {note}")
     if volumes is not None:
-        click.echo(f"Volumes: {volumes} (mL, voxels of the label maps)")
+        tell(f"Volumes: {volumes} (mL, voxels of the label maps)", sys.stdout)
     skipped = f", {len(outcome.skipped)} skipped as they are there already" if outcome.skipped else ""
-    click.echo(f"Label maps: {out} ({len(outcome.done)} made{skipped})")
+    tell(f"Label maps: {out} ({len(outcome.done)} made{skipped})", sys.stdout)
     _fail(progress.say, outcome.failed, len(sources.scans) + len(sources.left_out), "scans")
 
 
@@ -167,8 +169,8 @@ def evaluate(
             "missed": "missed",
             "volume_error_percent": "volume error (%)",
         }
-        click.echo(Table.from_records("Means over subjects.", summary(records), headings).markdown().rstrip())
-        click.echo(f"\nTable: {out} ({len(scans) - len(failed)} subjects)")
+        tell(Table.from_records("Means over subjects.", summary(records), headings).markdown().rstrip(), sys.stdout)
+        tell(f"\nTable: {out} ({len(scans) - len(failed)} subjects)", sys.stdout)
     _fail(progress.say, failed, len(scans), "subjects")
 
 

@@ -1,5 +1,6 @@
 """The commands that make caches from files and look into them; they import what they need when they run."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ import click
 
 from metasynth.cli_options import GEOMETRY, IMAGES, PATH, SHARED, TRANSFORMS, with_options
 from metasynth.errors import UsageError
+from metasynth.lines import tell
 from metasynth.sizes import cores, require_processes
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
         path = ensure_cohort(COHORTS[cohort], progress=follow, notice=progress.say)
     if out is not None:
         write_atomically(out, path.read_bytes())
-    click.echo(f"Cohort: {out or path}")
+    tell(f"Cohort: {out or path}", sys.stdout)
 
 
 @click.command()
@@ -238,10 +240,10 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     for note in report.notes:
         progress.say(f"Note: {note}")
     items = "volumes" if job.options.volumes else "slices"
-    click.echo(f"Subjects: {len(report.used)} used, {len(report.left_out)} left out")
-    click.echo(f"Cache: {out} ({sum(n for _, n in report.used)} {items} of {' x '.join(map(str, report.shape))})")
+    tell(f"Subjects: {len(report.used)} used, {len(report.left_out)} left out", sys.stdout)
+    tell(f"Cache: {out} ({sum(n for _, n in report.used)} {items} of {' x '.join(map(str, report.shape))})", sys.stdout)
     if job.draw:
-        click.echo(f"Montage: {job.picture}")
+        tell(f"Montage: {job.picture}", sys.stdout)
 
 
 @click.command()

@@ -12,10 +12,10 @@ import time
 import grid_study
 import pytest
 from click.testing import CliRunner
+from processes import alive
 from tiny_noise import arguments, make_cache, start
 
 from metasynth.cli import main
-from metasynth.errors import RunError
 from metasynth.training import study
 from metasynth.training.lock import claim
 from metasynth.training.study import execute
@@ -166,7 +166,7 @@ def test_an_interrupted_grid_goes_on_to_the_same_rows(tiny, tmp_path):
 
 
 def test_a_killed_grid_goes_on_to_the_same_rows(tiny, tmp_path):
-    """First while the run that it left behind is at work, then when that has been killed too."""
+    """The run ends with it; first one is written by somebody else, then it is free."""
     tiny.touch()
     out = tmp_path / "grid"
     run = out / "seed=0,steps=6"
@@ -175,29 +175,22 @@ def test_a_killed_grid_goes_on_to_the_same_rows(tiny, tmp_path):
     process.kill()
     process.communicate()
     orphan = int((run / ".lock").read_text())
+    wait_for(lambda: not alive(orphan))
+    holder = claim(run)
     os.environ[grid_study.HOLD] += " is of earlier runs only"
     resumed = call("run", "tiny", "--resume", "--out", out)
     assert resumed.exit_code == 1
-    busy = f"{run}: process {orphan} is writing this run (it holds {run / '.lock'})"
+    busy = f"{run}: process {os.getpid()} is writing this run (it holds {run / '.lock'})"
     assert f"seed=0,steps=6: failed: {busy}" in resumed.stderr.splitlines()
     again = f"metasynth run tiny --resume --out {out}"
     failure = f"Error: {out}: 1 of 2 runs failed: seed=0,steps=6; to try them again: {again}"
     assert resumed.stderr.splitlines()[-1] == failure
     assert [row["seed"] for row in rows(out)] == [1]  # what finished is reported on
     assert "Runs without results: seed=0,steps=6." in (out / "report.html").read_text()
-    os.kill(orphan, signal.SIGKILL)
-    wait_for(lambda: is_free(run))
+    holder.release()
     resumed = call("run", "tiny", "--resume", "--out", out)
     assert resumed.exit_code == 0, resumed.output
     assert rows(out) == undisturbed(tmp_path / "undisturbed")
-
-
-def is_free(run):
-    try:
-        claim(run).release()
-    except RunError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import csv
 import json
+import os
 import shutil
+import signal
 
 import matplotlib.image
 import nibabel as nib
@@ -11,6 +13,8 @@ from head_phantom import as_muse, head_image, head_labels, save
 from tiny_model import CLASSES, save_random
 
 from metasynth.cli import main
+from metasynth.predict import evaluate
+from metasynth.predict import folder as predict_folder
 from metasynth.segment.model_file import model_path
 
 SHAPE = (18, 22, 20)
@@ -220,3 +224,34 @@ def test_what_predict_makes_can_be_evaluated(cli, tmp_path):
     assert "| bright |" in result.stdout
     line = refused(cli("evaluate", "out", "out", "--out", "u.csv", "--mapping", "muse-4"))
     assert line.startswith("--mapping muse-4: has the classes background, white matter")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_prediction_that_is_asked_to_end_keeps_what_is_done(cli, tmp_path, monkeypatch, number):
+    whole = predict_folder._predict
+
+    def asked(model, scan, job):
+        whole(model, scan, job)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(predict_folder, "_predict", asked)
+    stopped = predict(cli, "model.pt", "scans", "--out", "out", "--stripped")
+    told = ["What is done is kept; the same command goes on from there.", "", "Interrupted."]
+    assert (stopped.exit_code, stopped.stderr.splitlines()[-3:]) == (128 + number, told)
+    monkeypatch.setattr(predict_folder, "_predict", whole)
+    again = fine(predict(cli, "model.pt", "scans", "--out", "out", "--stripped"))
+    assert again.stdout == "Label maps: out (2 made, 1 skipped as they are there already)\n"
+
+
+def test_scoring_that_is_asked_to_end_writes_no_table(cli, tmp_path, monkeypatch):
+    fine(predict(cli, "model.pt", "scans", "--out", "out", "--stripped"))
+    distance = evaluate.hausdorff_distance
+
+    def asked(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return distance(*arguments)
+
+    monkeypatch.setattr(evaluate, "hausdorff_distance", asked)
+    stopped = cli("evaluate", "out", "out", "--out", "scores.csv", "--quiet")
+    assert (stopped.exit_code, stopped.stderr.splitlines()) == (143, ["", "Interrupted."])
+    assert not (tmp_path / "scores.csv").exists()

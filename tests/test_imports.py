@@ -29,9 +29,16 @@ ALLOWED: dict[str, set[str]] = {
     "outputs": {"errors"},
     "schema": {"errors"},
     "sizes": {"errors"},
+    "interrupts": set(),
+    "lines": set(),
+    "literal": set(),
+    "children": set(),
+    "workers": {"children", "interrupts"},
     "": set(),
 }
-COMMON = {"", "errors", "files", "outputs", "schema", "sizes"}
+COMMON = {
+    *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sizes", "workers")
+}
 # What may import one module more: reports read the records, and a study ends by writing its report.
 EXCEPTIONS = {
     ("report", "metasynth.training.records"),

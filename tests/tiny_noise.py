@@ -86,15 +86,8 @@ def start(arguments: list[str], **options: Any) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # tests begun in the background, whose children inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    return subprocess.Popen(
-        [sys.executable, "-m", "metasynth", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=environment,
-        **options,
-    )
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen([sys.executable, "-m", "metasynth", *arguments], env=environment, **(settings | options))
 
 
 def results(run: Path) -> dict[str, Any]:

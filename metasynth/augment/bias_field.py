@@ -22,6 +22,7 @@ from metasynth.augment.augmenter import Augmenter, check_draws
 from metasynth.augment.bijections import Bijection, Sigmoid
 from metasynth.errors import UsageError
 
+PIECE_VOXELS = 2**22  # fields made at once: more than a training batch has
 NODES = (2, 4, 8)
 NODE_RANGE = (0.5, 2.0)
 
@@ -149,7 +150,10 @@ class KnownBias:
         """
         if images.ndim - 2 not in _LINEAR:
             raise ValueError(f"images: must have shape (B, C, *S) with 2 or 3 voxel axes, got {tuple(images.shape)}")
-        return images * self.field(draw_nodes(images, self.nodes, self.node_range, generator), images.shape[2:])
+        draws = draw_nodes(images, self.nodes, self.node_range, generator)
+        size = max(1, PIECE_VOXELS // max(1, images.shape[1:].numel()))
+        pieces = zip(*(values.split(size) for values in (images, *draws)), strict=True)
+        return torch.cat([part * self.field(tuple(own), part.shape[2:]) for part, *own in pieces])
 
 
 def draw_nodes(

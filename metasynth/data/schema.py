@@ -85,7 +85,15 @@ def open_readonly(path: Path) -> h5py.File:
         # Files are replaced as a whole and never written in place, so locks would only fail on shared disks.
         return h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise DataError(f"{path}: is truncated or damaged ({first_line(error)})") from error
+        reason = first_line(error)
+        if "already open for write" in reason:  # a mark in the file, which a program that is killed leaves there
+            raise DataError(
+                f"{path}: is open for writing in another program, or was when that was killed: close it there, or "
+                "remove the mark it left with h5clear -s"
+            ) from error
+        if "locking flag" in reason:
+            raise DataError(f"{path}: is open in this process already, by other means; close it first") from error
+        raise DataError(f"{path}: is truncated or damaged ({reason})") from error
 
 
 def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:

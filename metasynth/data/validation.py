@@ -14,6 +14,7 @@ import numpy as np
 
 from metasynth.errors import DataError
 from metasynth.files import first_line
+from metasynth.interrupts import check
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -57,6 +58,7 @@ def blocks(array: ArrayLike, where: str, name: str) -> Iterator[tuple[int, np.nd
     per_slice = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
     step = max(1, BLOCK_BYTES // per_slice)
     for start in range(0, array.shape[0], step):
+        check()
         try:
             block = np.asarray(array[start : start + step])
         except OSError as error:

@@ -14,6 +14,7 @@ from metasynth.data_prep.sources import Scan, find_files, pair, stem
 from metasynth.data_prep.volume_files import Unit, by
 from metasynth.data_prep.volumes import Volume, check_affine, matched, read_labels
 from metasynth.errors import DataError, UsageError
+from metasynth.interrupts import check
 from metasynth.predict.files import voxel_volume_ml
 from metasynth.predict.record import recorded_classes
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
@@ -208,6 +209,7 @@ def _record(
     grid: Volume,
     voxel: float,
 ) -> Record:
+    check()  # distances take seconds
     volume, reference = voxel * int(predicted.sum()), voxel * int(true.sum())
     return {
         "subject": subject,

@@ -16,6 +16,7 @@ from metasynth.data_prep.sources import Scan, Sources, find_files, name_files, w
 from metasynth.data_prep.volume_files import Unit
 from metasynth.data_prep.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
+from metasynth.interrupts import check
 from metasynth.outputs import csv_cell
 from metasynth.predict.files import digest_of, voxel_volume_ml, write_like
 from metasynth.predict.plan import SCORES, Job, image_of, measured, missing, plan, scored
@@ -93,6 +94,7 @@ def predict_all(
     record.begin()
     outcome = Outcome(failed=list(sources.left_out))
     for scan in sources.scans:
+        check()
         if scan.name in skipped:
             outcome.skipped.append(scan.name)
             outcome.old += [scan.name] if record.is_old(job.label_map(scan)) else []
@@ -126,6 +128,7 @@ def _write_volumes(
     records: list[dict[str, Any]] = []
     failed = []
     for scan in scans:
+        check()
         try:
             volumes = _volumes(job.label_map(scan), job.unit, len(class_names))
         except DataError as error:

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from metasynth.interrupts import check
+
 VOXELS_AT_ONCE = 1 << 20
 OVERLAP = 0.5
 SIGMA = 1 / 8  # of a window's length, the standard deviation of its weights (nnU-Net's too, Isensee et al. 2021)
@@ -71,6 +73,7 @@ def _place(images: Tensor, corner: Sequence[int], window: Sequence[int]) -> Tens
 
 
 def _posteriors(network: nn.Module, images: Tensor, device: str) -> Tensor:
+    check()
     with torch.inference_mode():
         return network(images.to(device)).softmax(dim=1).float().cpu()
 

@@ -15,6 +15,7 @@ from metasynth.data_prep.montage import OPACITY, colours
 from metasynth.data_prep.slicing import AXIS_INDEX, Axis, content_along, plane_spacing, planes
 from metasynth.data_prep.volumes import Volume, to_ras
 from metasynth.files import write_atomically
+from metasynth.literal import as_written
 from metasynth.outputs import SOFTWARE
 from metasynth.predict.scan import foreground
 
@@ -71,7 +72,7 @@ def write_picture(path: Path, image: Volume, labels: NDArray[np.integer], class_
     figure.legend(handles=handles, loc="lower center", ncols=most, frameon=False, labelcolor="white", fontsize=7)
     figure.suptitle(Path(image.where).name, color="white", fontsize=8, y=1 - 0.05 / inches, va="top")
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=100, format="png", metadata={"Software": SOFTWARE})
+    as_written(figure).savefig(buffer, dpi=100, format="png", metadata={"Software": SOFTWARE})
     write_atomically(path, buffer.getbuffer())
 
 

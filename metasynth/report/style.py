@@ -8,6 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from metasynth.literal import as_written
+
 # Okabe and Ito's set, without its yellow, which is too light for lines on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT = "#222222", "#8a8a8a"
@@ -57,5 +59,5 @@ def bare(axes: Axes) -> None:
 def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as a PNG file, with no date or version in it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    as_written(figure).savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

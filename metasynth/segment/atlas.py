@@ -13,6 +13,7 @@ import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
+from metasynth.interrupts import check
 from metasynth.segment.atlas_fit import fit
 from metasynth.segment.atlas_prior import Atlas, plane_atlases
 from metasynth.segment.atlas_settings import AtlasFit, AtlasSettings, Level, Step, Stiffness
@@ -80,6 +81,7 @@ class AtlasSegmenter:
             )
         labels = torch.zeros(images.shape, dtype=torch.int64, device=images.device)
         for image, found in zip(images, labels, strict=True):
+            check()
             if bool((image != 0).any()):
                 found.copy_(self.fit(image).labels)
         return labels

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from metasynth.errors import DataError, UsageError
+from metasynth.interrupts import check
 
 _SEED_BOUND = 2**63 - 1
+PIECE_VOXELS = 2**22  # made at once: more than a training batch has, and some 300 MB on the way
 
 
 class ImageGenerator(ABC):
@@ -59,8 +61,19 @@ class SeededGenerator(ImageGenerator):
         self.n_classes = n_classes
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One image per label map (see `ImageGenerator`), from 2 or 3 voxel axes."""
-        return self.synthesise(labels, self.draw_seeds(len(labels), generator))
+        """One image per label map (see `ImageGenerator`), from 2 or 3 voxel axes; of many, some at a time."""
+        seeds = self.draw_seeds(len(labels), generator)
+        size = max(1, PIECE_VOXELS // max(1, labels.shape[1:].numel()))
+        if len(labels) <= size:
+            return self.synthesise(labels, seeds)
+        self.check(labels)
+        images = torch.empty(len(labels), 1, *labels.shape[1:], device=labels.device)
+        deformed = torch.empty(labels.shape, dtype=torch.int64, device=labels.device)
+        for start in range(0, len(labels), size):
+            check()
+            part = slice(start, start + size)
+            images[part], deformed[part] = self.synthesise(labels[part], seeds[part])
+        return images, deformed
 
     def draw_seeds(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """One 63-bit seed per image, (B,) int64."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.data.dataset import SliceDataset
+from metasynth.interrupts import check
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.training.evaluation import CHUNK, segment
 from metasynth.training.selection import Weights
@@ -36,6 +37,7 @@ def score(segments: Segment, dataset: SliceDataset) -> dict[str, Any]:
     names = dataset.cache.class_names
     counts = DiceAccumulator(len(names), len(dataset.subjects))
     for items in torch.arange(len(dataset)).split(CHUNK):
+        check()
         batch = dataset.read(items)
         if batch.images is not None:  # caches were checked to have some
             counts.update(segments(batch.images), batch.labels, batch.subject)

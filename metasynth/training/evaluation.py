@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
 from metasynth.data.dataset import SliceDataset
+from metasynth.interrupts import check
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.seeding import generator_for
@@ -68,20 +69,36 @@ def make_test_set(
     repeats: int,
     corruption: Corruption | None = None,
 ) -> TestSet:
-    """``repeats`` images of every item of the test subjects, with a corruption that all conditions share."""
-    everything = dataset.read(torch.arange(len(dataset)))
-    made = [generator(everything.labels, generator_for(seed, "test images", repeat)) for repeat in range(repeats)]
-    clean = torch.cat([images for images, _ in made])
+    """``repeats`` images of every item of the test subjects, with a corruption that all conditions share.
+
+    They stay in memory, 12 bytes a voxel and 4 more with a corruption; while they are made it is twice that and some
+    300 MB.
+    """
+    clean, labels, subject = _synthesised(dataset, generator, seed, repeats)
     corrupted = clean if corruption is None else corruption.corrupt(clean, generator_for(seed, "test corruption"))
     return TestSet(
         clean=clean,
         images=corrupted,
-        labels=torch.cat([labels for _, labels in made]),
-        subject=everything.subject.repeat(repeats),
+        labels=labels,
+        subject=subject,
         subjects=dataset.subjects,
         class_names=dataset.cache.class_names,
         seed=seed,
     )
+
+
+def _synthesised(
+    dataset: SliceDataset, generator: ImageGenerator, seed: int, repeats: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images (N, 1, *S), their labels (N, *S) and subjects (N,), every item once a repeat."""
+    everything = dataset.read(torch.arange(len(dataset)))
+    shape = (repeats * len(dataset), *everything.labels.shape[1:])
+    clean, labels = torch.empty(shape[0], 1, *shape[1:]), torch.empty(shape, dtype=torch.int64)
+    for repeat, (images, maps) in enumerate(zip(clean.chunk(repeats), labels.chunk(repeats), strict=True)):
+        made = generator(everything.labels, generator_for(seed, "test images", repeat))
+        images.copy_(made[0])
+        maps.copy_(made[1])
+    return clean, labels, everything.subject.repeat(repeats)
 
 
 def segment(model: nn.Module, images: Tensor, device: str) -> Tensor:
@@ -89,9 +106,14 @@ def segment(model: nn.Module, images: Tensor, device: str) -> Tensor:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        labels = torch.cat([model(chunk.to(device)).argmax(1).cpu() for chunk in images.split(CHUNK)])
+        labels = torch.cat([_most_probable(model, chunk.to(device)) for chunk in images.split(CHUNK)])
     model.train(was_training)
     return labels
+
+
+def _most_probable(model: nn.Module, images: Tensor) -> Tensor:
+    check()
+    return model(images).argmax(1).cpu()
 
 
 def evaluate(model: nn.Module, test: TestSet, levels: Sequence[NoiseLevel], device: str) -> dict[str, Any]:
@@ -99,6 +121,8 @@ def evaluate(model: nn.Module, test: TestSet, levels: Sequence[NoiseLevel], devi
     scores = {}
     for level in levels:
         counts = DiceAccumulator(len(test.class_names), len(test.subjects))
-        counts.update(segment(model, test.noisy(level), device), test.labels, test.subject)
+        parts = (x.split(CHUNK) for x in (test.noisy(level), test.labels, test.subject))
+        for images, labels, subject in zip(*parts, strict=True):
+            counts.update(segment(model, images, device), labels, subject)
         scores[level.label] = counts.summary(test.class_names, test.subjects)
     return scores

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from metasynth.children import safe_environment
 from metasynth.errors import RunError
+from metasynth.interrupts import Interrupted, watched
 from metasynth.training.grid import GridRun
 from metasynth.training.grid_folder import GridFolder
 from metasynth.training.progress import Progress
 
 SECONDS_BETWEEN_LOOKS = 0.05
 PATIENCE_S = 20.0  # of a run that was asked to end: a step, and its data makers
-Signals = list[int]
 
 
 def carry_out(folder: GridFolder, jobs: int, progress: Progress) -> dict[str, str]:
@@ -29,7 +29,7 @@ def carry_out(folder: GridFolder, jobs: int, progress: Progress) -> dict[str, st
     Returns the names of those that failed, with what went wrong; one that fails does not stop the others.
 
     Raises:
-        KeyboardInterrupt: the process was interrupted or asked to end; the runs have been interrupted and have ended.
+        Interrupted: the process was asked to end; the runs have been interrupted and have ended.
         RunError: a process could not be started.
 
     """
@@ -38,7 +38,8 @@ def carry_out(folder: GridFolder, jobs: int, progress: Progress) -> dict[str, st
     done = total - len(waiting)
     running: list[_Process] = []
     failed: dict[str, str] = {}
-    with _signals() as received, progress.task(f"grid of {folder.grid.experiment}", total, done) as task:
+    name = f"grid of {folder.grid.experiment}"
+    with watched(forceful=False) as received, _not_inherited(), progress.task(name, total, done) as task:
         try:
             while (waiting or running) and not received:
                 while waiting and len(running) < jobs:
@@ -53,7 +54,7 @@ def carry_out(folder: GridFolder, jobs: int, progress: Progress) -> dict[str, st
                     progress.say(f"{process.name}: {failure or f'finished in {process.seconds():.0f} s'}")
                     task.advance(1, _names(running))
             if received:
-                raise KeyboardInterrupt
+                raise Interrupted(received[0])
         finally:
             if running:
                 progress.say(f"Interrupting {_names(running)}")
@@ -76,7 +77,7 @@ class _Process:
         log = folder.path / f"{run.name}.log"
         command = _command(folder, run)
         # A thread pool for each of many processes would be more threads than cores.
-        environment = {"OMP_NUM_THREADS": str(folder.grid.threads), **os.environ}
+        environment = {"OMP_NUM_THREADS": str(folder.grid.threads), **os.environ, **safe_environment()}
         try:
             with log.open("ab") as output:
                 output.write(f"$ {shlex.join(command[1:])}\n".encode())
@@ -132,31 +133,23 @@ def _names(running: Sequence[_Process]) -> str:
 
 
 @contextmanager
-def _signals() -> Iterator[Signals]:
-    """A list of the requests to end (SIGINT, SIGTERM), which grows as they come instead of what they would do.
+def _not_inherited() -> Iterator[None]:
+    """Signals that this process ignores stay so by a handler instead of by their disposition.
 
-    An interrupt that is ignored stays so in this process, by a handler and no longer by its disposition: the
-    processes started here would inherit that, and could not be interrupted.
+    The runs would inherit that, and could not be interrupted. A hangup that is ignored (nohup) they are to ignore too.
     """
-    received: Signals = []
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield received
-        return
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        signal.signal(number, (lambda *_: None) if handler is signal.SIG_IGN else note)
+    ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    ignored = [number for number in ours if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
     try:
-        yield received
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
-def _stop(running: Sequence[_Process], received: Signals) -> None:
+def _stop(running: Sequence[_Process], received: Sequence[int]) -> None:
     """End the processes: by an interrupt, and where that takes too long or is asked for again, by force."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         asked, until = len(received), time.monotonic() + PATIENCE_S

@@ -7,6 +7,7 @@ have given uninterrupted; a stage that was finished is only loaded.
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 from metasynth.bilevel.solver import NonFiniteError
 from metasynth.errors import RunError
 from metasynth.files import first_line
+from metasynth.interrupts import check
 from metasynth.training.checkpoint import (
     capture_random_states,
     load_checkpoint,
@@ -73,6 +75,8 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     RunError
         If a loss or hypergradient is not finite: with the stage, step, term and last good checkpoint. If a checkpoint
         is damaged or of another stage.
+    Interrupted
+        Between two steps, if the process was asked to end.
     """
     folder = context.folder
     place = folder.checkpoints / stage.name.replace("/", "-")
@@ -108,8 +112,10 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
         return taken
 
     saved: tuple[Path, int] | None = (latest, start) if start else None
-    with context.progress.task(stage.name, stage.steps, done=start) as task:
-        for index, batch in enumerate(stream(stage.data, start, stage.steps, pace.workers), start=start):
+    batches = stream(stage.data, start, stage.steps, pace.workers)
+    with context.progress.task(stage.name, stage.steps, done=start) as task, closing(batches):
+        for index, batch in enumerate(batches, start=start):
+            check()
             try:
                 record = trainer.step(index, batch.to(context.device))
             except NonFiniteError as error:

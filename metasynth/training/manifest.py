@@ -26,6 +26,7 @@ MANIFEST = entries(
         "data": entries({"path": TEXT, "digest": TEXT, "given": FLAG}),
     }
 )
+PACE = "pace."  # settings that no result depends on, and a resumed run may change
 
 
 def make_manifest(experiment: str, preset: str, seed: int, config: Json, data: Json) -> Json:
@@ -69,7 +70,7 @@ def normal(value: Mapping[str, Any]) -> Json:
 
 
 def differing(old: Json, new: Json) -> list[str]:
-    """Each setting that differs, as 'key: old -> new'; of the data the digests count, not the places."""
+    """Each setting that differs, as 'key: old -> new', but for the pace; of data the digests count, not the places."""
     before, after = flatten(without_digest(old)), flatten(without_digest(new))
     others = {**old.get("data", {}).get("others", {}), **new.get("data", {}).get("others", {})}
     places = {"data.path", "data.given", "format"}
@@ -78,6 +79,7 @@ def differing(old: Json, new: Json) -> list[str]:
         before.pop(place, None)
         after.pop(place, None)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    keys = [key for key in keys if not key.startswith(f"config.{PACE}")]
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys]
 
 

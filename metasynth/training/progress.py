@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from metasynth.interrupts import check
+from metasynth.lines import Unread, tell
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -26,22 +29,22 @@ class Progress:
         self._stream = stream or sys.stderr
         self._bars: Bars | None = None
         self._open = 0
-        if self._stream.isatty() and not quiet:
+        if self._stream and self._stream.isatty() and not quiet:  # none where it was closed from the start
             self._bars = Bars(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
-                console=Console(file=self._stream, markup=False, highlight=False),
+                console=Console(file=Unread(self._stream), markup=False, highlight=False),  # type: ignore[arg-type]
             )
 
     def say(self, text: str) -> None:
-        """Write one line, above the bars if there are any."""
+        """Write one line, above the bars if there are any; dropped where nobody can read it any more."""
         if self._bars and self._open:
             self._bars.console.print(text)
         else:
-            print(text, file=self._stream, flush=True)
+            tell(text, self._stream)
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator["Task"]:
@@ -91,13 +94,19 @@ class Task:
         self._start = self._last = time.monotonic()
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
-        """``count`` more units are done; ``note`` is shown beside them ('sigma .12') until the next."""
+        """``count`` more units are done; ``note`` is shown beside them ('sigma .12') until the next.
+
+        Raises:
+            Interrupted: the process was asked to end, which it may between two units.
+
+        """
         self._done += count
         self._note = self._note if note is None else note
         if self.bar is not None:
             self._progress.show(self, count, self._note)
         elif self._done < self._total and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._line()
+        check()
 
     def finish(self) -> None:
         """Write the last line."""

@@ -5,19 +5,21 @@ before, on the number of worker processes, or on the stage: stages of one run th
 only see the same label maps and the same noise-free images, step by step.
 """
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from metasynth.data.dataset import SliceDataset, draw_disjoint
-from metasynth.errors import MetasynthError
+from metasynth.errors import MetasynthError, RunError
 from metasynth.training.seeding import generator_for
 from metasynth.training.sources import Example, ReferenceKind, Source, mapped, reference_of
+from metasynth.workers import WorkerEnded, WorkerFailed, in_order
+
+AHEAD = 4  # batches that each worker has made or is making
 
 
 class StepBatch(NamedTuple):
@@ -75,28 +77,38 @@ class StepData(Dataset[StepBatch]):
         return StepBatch(inner, outer, reference)
 
 
-def stream(data: Dataset[StepBatch], start: int, stop: int, workers: int) -> Iterator[StepBatch]:
+def stream(data: Dataset[StepBatch], start: int, stop: int, workers: int) -> Generator[StepBatch, None, None]:
     """The batches of steps start to stop - 1, made ahead by ``workers`` processes (0: in this one).
 
     Raises
     ------
     MetasynthError
-        What the making of a batch raised, as it was; torch would put a worker's traceback into the message.
+        What the making of a batch raised, as it was.
+    RunError
+        If it raised something else, or a worker was killed.
+    Interrupted
+        If this process was asked to end, see `metasynth.interrupts`.
     """
-    loader = DataLoader(
-        _Made(data),
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        collate_fn=_unchanged,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # the loader draws a seed it does not need; not from the global stream
-    )
-    for made in loader:
-        if isinstance(made, MetasynthError):
-            raise made
-        yield _as_tensors(made)
+    make, steps = _Made(data), range(start, stop)
+    made = in_order(make, steps, workers=workers, ahead=AHEAD, prepare=_prepare_worker) if workers else map(make, steps)
+    for step in steps:
+        batch = _next(made, step, workers)
+        if isinstance(batch, MetasynthError):
+            raise batch
+        yield _as_tensors(batch)
+
+
+def _next(made: "Iterator[_Arrays | MetasynthError]", step: int, workers: int) -> "_Arrays | MetasynthError":
+    try:
+        return next(made)
+    except WorkerEnded as error:
+        raise RunError(
+            f"a data worker was {error}, perhaps for want of memory: try --set pace.workers={workers // 2}; "
+            "continue with --resume"
+        ) from error
+    except Exception as error:
+        told = str(error) if isinstance(error, WorkerFailed) else f"{type(error).__name__}: {error}"
+        raise RunError(f"the data of step {step + 1} could not be made: {told}") from error
 
 
 _Arrays = tuple[Any, ...]
@@ -104,21 +116,16 @@ _Arrays = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class _Made(Dataset[_Arrays | MetasynthError]):
-    """The data as arrays, with errors as items.
-
-    Tensors would be passed between processes as open files in shared memory: a worker whose receiver is interrupted
-    in between prints a traceback, and machines with little shared memory have no room for them.
-    """
+class _Made:
+    """The data as arrays, with errors as items: what pipes between processes take without shared memory."""
 
     data: Dataset[StepBatch]
 
-    def __getitem__(self, step: int) -> _Arrays | MetasynthError:
+    def __call__(self, step: int) -> _Arrays | MetasynthError:
         try:
-            batch = self.data[step]
+            return mapped(Tensor.numpy, self.data[step])
         except MetasynthError as error:
             return error
-        return mapped(Tensor.numpy, batch)
 
 
 def _as_tensors(made: _Arrays) -> StepBatch:
@@ -126,12 +133,6 @@ def _as_tensors(made: _Arrays) -> StepBatch:
     return StepBatch(*(None if part is None else Example(*part) for part in parts))  # type: ignore[arg-type]
 
 
-def _unchanged(made: Any) -> Any:
-    """In place of the loader's conversion to tensors."""
-    return made
-
-
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the main process ends the workers
+def _prepare_worker() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -18,7 +18,7 @@ from metasynth.training.config import apply_overrides, field_types, nearest, to_
 from metasynth.training.device import configure_torch
 from metasynth.training.environment import describe_environment
 from metasynth.training.grid_folder import GridFolder
-from metasynth.training.manifest import make_manifest
+from metasynth.training.manifest import PACE, make_manifest
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
@@ -151,7 +151,8 @@ def execute(
     """Carry out an experiment in the folder ``out`` and write its results and report.
 
     Without ``preset`` and ``seed`` a new run takes 'quick' and 0, and a resumed one what it was started with
-    (its overrides and its caches too, when none are given). A run that has finished is only reported again.
+    (its overrides and its caches too, when none are given but of its pace). A run that has finished is only reported
+    again.
     ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own.
 
     Raises:
@@ -171,10 +172,9 @@ def execute(
     settled = asked if earlier is None else asked.completed_by(earlier)
     preset = settled.preset or "quick"
     start = preset_settings(experiment, preset)
-    if earlier is not None and asked.preset is None and not overrides:
-        config = settings_of(earlier, type(start))
-    else:
-        config = apply_overrides(start, overrides)
+    if earlier is not None and asked.preset is None and all(text.startswith(PACE) for text in overrides):
+        start = settings_of(earlier, type(start))
+    config = apply_overrides(start, overrides)
     if labels is not None:
         config = apply_overrides(config, [labels_override(experiment, preset, labels)])
     device, threads = configure_torch(settled.device, settled.threads)

@@ -1,5 +1,8 @@
 """Every way in which a cache can be wrong gives one line that names the file and what is wrong."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -60,6 +63,16 @@ def test_files_that_cannot_be_opened(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["data"] = np.zeros(3)
     assert "is not a metasynth-cache file (no attribute 'format')" in open_error(tmp_path / "other.h5")
+
+
+def test_a_file_that_is_open_for_writing_is_not_called_damaged(tmp_path):
+    path = make(tmp_path / "c.h5")
+    code = "import h5py, os, sys; file = h5py.File(sys.argv[1], 'r+'); file.attrs['x'] = 1; os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)  # killed while it had the file open
+    elsewhere = "is open for writing in another program, or was when that was killed: close it there, or remove the "
+    assert open_error(path) == f"{path}: {elsewhere}mark it left with h5clear -s"
+    with h5py.File(make(path), "r"):
+        assert open_error(path) == f"{path}: is open in this process already, by other means; close it first"
 
 
 CASES = {

@@ -2,10 +2,12 @@ import os
 
 import numpy as np
 import pytest
+from metasynth.data_prep import align
 from metasynth.data_prep.align import FIELD_MM, atlas_grid, read_transform, register, require_simpleitk
 from metasynth.data_prep.volumes import Volume
 
 from metasynth.errors import DataError, UsageError
+from metasynth.interrupts import Interrupted
 
 XFM = """MNI Transform File
 % avi2talxfm
@@ -91,3 +93,22 @@ def test_registration_finds_a_known_transform(kind):
     moved = np.linalg.inv(known) @ np.vstack([corners, np.ones(8)])
     error = np.linalg.norm((found @ moved)[:3] - corners, axis=0)
     assert error.max() < 2.0
+
+
+@pytest.mark.slow
+def test_a_registration_that_is_asked_to_end_does_so_within_an_iteration(monkeypatch):
+    pytest.importorskip("SimpleITK")
+    from nilearn.datasets import load_mni152_template
+
+    iterations = []
+
+    def asked():
+        iterations.append(1)
+        if len(iterations) >= 5:
+            raise Interrupted
+
+    monkeypatch.setattr(align, "check", asked)
+    template = load_mni152_template(resolution=2)
+    with pytest.raises(Interrupted):
+        register(Volume(np.asarray(template.dataobj, np.float32), template.affine, "here"), "rigid")
+    assert len(iterations) <= 8

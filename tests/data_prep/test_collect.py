@@ -3,6 +3,7 @@ import json
 import os
 from pathlib import Path
 
+import dying
 import numpy as np
 import pytest
 from head_phantom import head_image, head_labels, save
@@ -223,21 +224,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(sources, job, f
 
 
 def test_a_killed_worker_is_said(sources, job, monkeypatch):
-    def killed(pool, *arguments):
-        raise parts.BrokenProcessPool("gone")
-
-    class Pool:
-        def __init__(self, *arguments, **options):
-            pass
-
-        submit = lambda self, *arguments: Broken()  # noqa: E731
-        shutdown = lambda self, **options: None  # noqa: E731
-
-    class Broken:
-        result = killed
-
-    monkeypatch.setattr(parts, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(parts, "wait", lambda running, return_when: type("Done", (), {"done": set(running)}))
+    monkeypatch.setattr(parts, "_attempt", dying.die)
     with pytest.raises(RunError, match="a worker process was killed, perhaps for want of memory: try fewer --jobs"):
         make_cache(sources, dataclasses.replace(job, processes=2))
 

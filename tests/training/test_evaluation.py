@@ -1,10 +1,16 @@
 import pytest
 import torch
+from processes import program
 from tiny_noise import CLASSES, make_cache
 
+from metasynth.augment import bias_field
+from metasynth.augment.bias_field import KnownBias
 from metasynth.augment.noise import NoiseLevel
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
+from metasynth.synthesis import generator as generator_module
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.evaluation import CHUNK, evaluate, make_test_set, middle_plane, segment
 
@@ -109,3 +115,58 @@ def test_the_fullest_item_and_its_middle_plane(test):
     volume = torch.arange(24).reshape(4, 2, 3)
     assert torch.equal(middle_plane(volume), volume[2])
     assert torch.equal(middle_plane(volume[0]), volume[0])
+
+
+def test_pieces_are_the_whole_bit_for_bit(dataset, monkeypatch):
+    """Images and labels, with a corruption; of a generator whose images depend on their own seeds."""
+    clean = BatchedGenerator(3, CornucopiaConfig(elastic_nodes=4))
+    fields = KnownBias((0.5, 0.5), (2, 4))
+    whole = make_test_set(dataset, clean, seed=0, repeats=2, corruption=fields)
+    sizes = []
+
+    def synthesise(self, labels, seeds):
+        sizes.append(len(labels))
+        return made(self, labels, seeds)
+
+    made = BatchedGenerator.synthesise
+    monkeypatch.setattr(BatchedGenerator, "synthesise", synthesise)
+    monkeypatch.setattr(generator_module, "PIECE_VOXELS", 5 * 16 * 16)
+    monkeypatch.setattr(bias_field, "PIECE_VOXELS", 7 * 16 * 16)
+    pieces = make_test_set(dataset, clean, seed=0, repeats=2, corruption=fields)
+    assert sizes == [5, 5, 2] * 2
+    for name in ("clean", "images", "labels"):
+        assert torch.equal(getattr(pieces, name), getattr(whole, name))
+
+
+MEMORY = """
+import resource, sys
+import torch
+from metasynth.augment.bias_field import KnownBias
+from metasynth.data.dataset import Batch
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.training.evaluation import make_test_set
+
+class Maps:
+    subjects = ("a",)
+    class cache:
+        class_names = ("background", "a", "b")
+    def __len__(self):
+        return 1500
+    def read(self, items):
+        labels = torch.zeros(len(items), 96, 96, dtype=torch.int64)
+        labels[:, 20:70, 30:60] = 1 + torch.arange(30) // 15
+        return Batch(labels, None, torch.zeros(len(items), dtype=torch.int64))
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+test = make_test_set(Maps(), BatchedGenerator(3), seed=0, repeats=2, corruption=KnownBias((0.5, 0.5, 0.5)))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (3000 * 96 * 96))
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_making_a_test_set_is_bounded():
+    """In bytes a voxel, with what a piece takes; all in one call took more than 55."""
+    process = program(MEMORY)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert float(output) < 38

@@ -151,6 +151,12 @@ def test_runs_can_be_interrupted_where_the_grid_ignores_interrupts(folder, progr
         signal.signal(signal.SIGINT, before)
 
 
+def test_runs_end_with_the_grid_and_import_nothing_from_the_current_folder(folder, programs):
+    told = "assert sys.flags.safe_path; assert os.environ['METASYNTH_PARENT'] == str(os.getppid())\n"
+    programs |= dict.fromkeys(range(3), told + FINISH)
+    assert go(folder)[0] == {}
+
+
 def test_a_log_that_cannot_be_written_is_one_line(folder, programs):
     (folder.path / "seed=0.log").mkdir()
     with pytest.raises(RunError, match=r"seed=0\.log: cannot be started: Is a directory"):

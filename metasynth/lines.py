@@ -1,0 +1,45 @@
+"""Lines for people, who may have stopped reading: a closed pipe or a terminal that is gone ends no work."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Write one line, to standard error by default; what cannot be written is dropped, with all that follows."""
+    stream = stream or sys.stderr
+    if stream is not None:  # closed from the start
+        print(text, file=Unread(stream), flush=True)
+
+
+class Unread:
+    """A stream that nobody may read any more. Once a write fails, it and all that shares it leads nowhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if it can be."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, if it can be."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._silence()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _silence(self) -> None:
+        """So that nobody else fails at it, nor the process at its end."""
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)

@@ -1,0 +1,229 @@
+"""Processes that work beside this one: each has a pipe of its own to it, and none outlives it.
+
+Nothing is shared between workers, neither a queue nor a lock nor shared memory: one that is killed holds up no other,
+and its end is the end of its pipe.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import cycle, islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal
+
+from metasynth.children import end_with, safe_path
+from metasynth.interrupts import check, held, leave_to_parent
+
+_LOOK_S = 0.2  # between looks at the flag of signals
+Method = Literal["fork", "spawn", "forkserver"]
+
+
+class WorkerEnded(Exception):
+    """A worker process ended before it had answered; the message says by what."""
+
+
+class WorkerFailed(Exception):
+    """A worker's function raised; the message is the error's type and text, the cause has its traceback."""
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An error in a worker, on its way."""
+
+    text: str
+    trace: str
+
+
+def in_order(
+    function: Callable[[Any], Any],
+    requests: Iterable[Any],
+    *,
+    workers: int,
+    ahead: int,
+    prepare: Callable[[], None],
+    method: Method | None = None,
+) -> Iterator[Any]:
+    """``function`` of every request, in their order, made ahead by worker processes.
+
+    Args:
+        function: called in the workers.
+        requests: small.
+        workers: how many, at least 1.
+        ahead: requests of each worker that are done or being done before they are asked for, at least 1.
+        prepare: called in every worker once.
+        method: how processes are started; the system's way by default.
+
+    Raises:
+        WorkerEnded: a worker was killed.
+        WorkerFailed: the function raised.
+        Interrupted: this process was asked to end, see `metasynth.interrupts`.
+
+    """
+    left = iter(requests)
+    with _crew(function, workers, prepare, method) as crew:
+        waiting: deque[_Worker] = deque()
+        for request, worker in zip(islice(left, ahead * workers), cycle(crew), strict=False):
+            worker.ask(request)
+            waiting.append(worker)
+        while waiting:
+            worker = waiting.popleft()
+            answer = worker.answer()
+            for request in islice(left, 1):
+                worker.ask(request)
+                waiting.append(worker)
+            yield answer
+
+
+def as_done(
+    function: Callable[[Any], Any],
+    requests: Iterable[Any],
+    *,
+    workers: int,
+    prepare: Callable[[], None],
+    method: Method | None = None,
+) -> Iterator[tuple[Any, Any]]:
+    """(request, ``function`` of it), in the order they are done; arguments and errors as of `in_order`."""
+    left = iter(requests)
+    with _crew(function, workers, prepare, method) as crew:
+        busy: dict[Connection, tuple[_Worker, Any]] = {}
+        for request, worker in zip(islice(left, workers), crew, strict=False):
+            worker.ask(request)
+            busy[worker.connection] = worker, request
+        while busy:
+            check()
+            for connection in wait(list(busy), _LOOK_S):
+                assert isinstance(connection, Connection)
+                worker, request = busy.pop(connection)
+                answer = worker.answer()
+                for new in islice(left, 1):
+                    worker.ask(new)
+                    busy[connection] = worker, new
+                yield request, answer
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, process: BaseProcess, connection: Connection) -> None:
+        self.process, self.connection = process, connection
+
+    def ask(self, request: Any) -> None:
+        with suppress(OSError):  # of one that has ended, which its answer will say
+            self.connection.send(request)
+
+    def answer(self) -> Any:
+        """The answer to the earliest request that has none."""
+        while not self.connection.poll(_LOOK_S):
+            check()
+        try:
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            raise self._ended() from None
+        if isinstance(answer, _Raised):
+            raise WorkerFailed(answer.text) from _Trace(answer.trace)
+        return answer
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def _ended(self) -> WorkerEnded:
+        self.process.join(1.0)
+        time.sleep(0.05)  # a signal to the whole group reaches this process, too
+        check()
+        code = self.process.exitcode
+        if code is None or code >= 0:
+            return WorkerEnded(f"ended with exit code {code}")
+        return WorkerEnded("killed" if code == -signal.SIGKILL else f"ended by {signal.Signals(-code).name}")
+
+
+class _Trace(Exception):
+    """The traceback of a worker, to be shown as the cause."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+@contextmanager
+def _crew(
+    function: Callable[[Any], Any], count: int, prepare: Callable[[], None], method: Method | None
+) -> Iterator[list[_Worker]]:
+    """Workers, which are killed in the end, whatever they do: they hold nothing that needs an orderly one."""
+    context = multiprocessing.get_context(method)
+    forked = context.get_start_method() == "fork"
+    crew: list[_Worker] = []
+    try:
+        for _ in range(count):
+            mine, its = context.Pipe()
+            # A forked process has copies of this side of the pipes, which would keep them open when this one ends.
+            copies = [*(worker.connection for worker in crew), mine] if forked else []
+            main = threading.current_thread() is threading.main_thread()
+            arguments = (its, copies, os.getpid(), main, prepare, function)
+            process = context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
+            with held(), safe_path():
+                process.start()
+            its.close()
+            crew.append(_Worker(process, mine))
+        yield crew
+    finally:
+        for worker in crew:
+            worker.process.kill()
+        for worker in crew:
+            worker.end()
+
+
+def _serve(
+    connection: Connection,
+    copies: list[Connection],
+    parent: int,
+    from_main_thread: bool,
+    prepare: Callable[[], None],
+    function: Callable[[Any], Any],
+) -> None:
+    """What a worker does until it is killed: answers go by a thread, so that the next is made meanwhile."""
+    leave_to_parent()
+    end_with(parent, from_main_thread)
+    for copy in copies:
+        copy.close()
+    prepare()
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_send, args=(connection, answers), daemon=True).start()
+    while True:
+        try:
+            request = connection.recv()
+        except (EOFError, OSError):
+            return
+        answers.put(_attempt(function, request))
+
+
+def _attempt(function: Callable[[Any], Any], request: Any) -> Any:
+    try:
+        return function(request)
+    except Exception as error:
+        return _raised(error)
+
+
+def _raised(error: Exception) -> _Raised:
+    text = " ".join(str(error).split())
+    return _Raised(f"{type(error).__name__}: {text}" if text else type(error).__name__, traceback.format_exc())
+
+
+def _send(connection: Connection, answers: "queue.SimpleQueue[Any]") -> None:
+    while True:
+        answer = answers.get()
+        try:
+            connection.send(answer)
+        except OSError:  # nobody waits for it any more
+            os._exit(1)
+        except Exception as error:  # an answer that cannot be pickled
+            connection.send(_raised(error))
