@@ -70,6 +70,7 @@ class Report:
         left_out: (scan, reason).
         notes: Other things to know.
         shape: Shape S of the items.
+        people: How many people the scans are of.
 
     """
 
@@ -77,6 +78,7 @@ class Report:
     left_out: list[tuple[str, str]]
     notes: list[str]
     shape: tuple[int, ...]
+    people: int
 
 
 def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] | None = None) -> Report:
@@ -114,7 +116,7 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
     left_out.extend(more)
     if not scans:
         raise DataError(_nothing(left_out))
-    report = _write(scans, parts, sorted(left_out), job)
+    report = _write(scans, parts, sorted(left_out), sources.notes, job)
     if not job.keep_work and not left_out:
         shutil.rmtree(job.work, ignore_errors=True)
     return report
@@ -145,7 +147,9 @@ def _of_one_spacing(scans: list[Scan], parts: dict[str, Path]) -> tuple[list[Sca
     return [scan for scan in scans if same[scan.name]], left_out
 
 
-def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, str]], job: Job) -> Report:
+def _write(
+    scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, str]], notes: list[str], job: Job
+) -> Report:
     """Cut all items to one shape and write the cache and the report."""
     options = job.options
     spacing = spacing_of(parts[scans[0].name])
@@ -159,7 +163,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         shape = job.frame.size or tuple(int(n) for n in np.ceil(field / job.frame.divisor) * job.frame.divisor)
     else:
         shape = job.frame.shape(boxes[:, 1] - boxes[:, 0], item_spacing)
-    labels, images, slice_index, used, notes = [], [], [], [], []
+    labels, images, slice_index, used, notes = [], [], [], [], list(notes)
     for scan, box in zip(scans, boxes, strict=True):
         part = load_part(parts[scan.name])
         labels.append(cut(part.labels, box, shape))
@@ -180,7 +184,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         slice_index=np.concatenate(slice_index),
         info=_info(job, spacing),
     )
-    report = Report(used, left_out, notes, shape)
+    report = Report(used, left_out, notes, shape, len(people))
     _write_report(report, job)
     return report
 
@@ -194,7 +198,7 @@ def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
         spacing_mm=spacing if options.volumes else spacing[1:],
         axis="volume" if options.volumes else options.axis,
         orientation=GROWS_TO[options.axis] + plane if options.volumes else plane,
-        source=job.source,
+        source=job.source.encode(errors="backslashreplace").decode(),
         created_by=f"metasynth {version('metasynth')} {job.command}",
     )
 
@@ -205,12 +209,14 @@ def _write_report(report: Report, job: Job) -> None:
         "cache": job.out.name,
         "command": job.command,
         "shape": report.shape,
+        "people": report.people,
         "used": dict(report.used),
         "left_out": [{"name": name, "reason": reason} for name, reason in report.left_out],
         "notes": report.notes,
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + os.linesep
-    write_atomically(job.report, text.encode(), failure=DataError, make_folder=False)
+    # Names of files may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
+    write_atomically(job.report, text.encode(errors="backslashreplace"), failure=DataError, make_folder=False)
 
 
 def _by(numbers: Sequence[float]) -> str:

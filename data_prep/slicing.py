@@ -5,6 +5,7 @@ subject's left to right ("IR"); axial rows from anterior to posterior ("PR"); sa
 columns from anterior to posterior ("IP"). The letters say where an index grows to.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError, UsageError
+from metasynth.text import shown, whole_number
 
 Axis = Literal["coronal", "axial", "sagittal"]
 AXIS_INDEX = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -46,22 +48,19 @@ class SliceChoice:
         if text == "all":
             return cls("all")
         name, _, rest = text.partition(":")
-        try:
+        given = [whole_number(part) for part in (rest if name == "around" else text.replace(":", ",")).split(",")]
+        numbers = [number for number in given if number is not None and number >= 0]
+        if len(numbers) == len(given) and not ("," in text and ":" in text):
             if name == "around":
-                if int(rest) >= 1:
-                    return cls("around", (int(rest),))
+                if len(numbers) == 1 and numbers[0] >= 1:
+                    return cls("around", (numbers[0],))
             elif ":" in text:
-                bounds = tuple(int(part) for part in text.split(":"))
-                bounds = (*bounds, 1) if len(bounds) == 2 else bounds
-                if len(bounds) == 3 and 0 <= bounds[0] < bounds[1] and bounds[2] >= 1:
-                    return cls("range", bounds)
+                start, stop, step = [*numbers, 1][:3] if len(numbers) in (2, 3) else (0, 0, 1)
+                if start < stop and step >= 1:
+                    return cls("range", (start, stop, step))
             else:
-                numbers = tuple(sorted({int(part) for part in text.split(",")}))
-                if numbers[0] >= 0:
-                    return cls("list", numbers)
-        except ValueError:
-            pass
-        raise UsageError(f"--slices {text}: expected all, around:N, START:STOP, START:STOP:STEP or I,J,K")
+                return cls("list", tuple(sorted(set(numbers))))
+        raise UsageError(f"--slices {shown(text)[1:-1]}: expected all, around:N, START:STOP, START:STOP:STEP or I,J,K")
 
     def candidates(self, n: int, centre: float, step: int) -> NDArray[np.int64]:
         """Increasing indices in 0..n-1; `centre` and `step` (planes) are those of "around".
@@ -74,10 +73,14 @@ class SliceChoice:
             return np.arange(n)
         if self.kind == "around":
             count = self.numbers[0]
-            first = int(np.floor(centre - step * (count - 1) / 2 + 0.5))
-            wanted = first + step * np.arange(count)
-            return wanted[(wanted >= 0) & (wanted < n)]
-        wanted = np.arange(*self.numbers) if self.kind == "range" else np.array(self.numbers)
+            first = math.floor(centre - step * (count - 1) / 2 + 0.5)
+            inside = max(0, -(first // step))  # of the planes that are asked for, which may be more than there are
+            return np.arange(first + step * inside, min(n, first + step * count), step)
+        if self.kind == "range":
+            start, stop, step = self.numbers
+            wanted = np.arange(start, max(start, min(stop, n)), step)
+        else:
+            wanted = np.array(self.numbers)
         if self.kind == "list" and wanted[-1] >= n:
             raise DataError(f"slice {wanted[-1]} is asked for; the volume has slices 0 to {n - 1} along this axis")
         wanted = wanted[wanted < n]

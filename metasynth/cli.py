@@ -1,5 +1,6 @@
 """The command line; commands import what they need when they run, so that ``--help`` answers at once."""
 
+import io
 import os
 import shlex
 import sys
@@ -14,6 +15,7 @@ from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, 
 from metasynth.cli_predict import PREDICT_COMMANDS
 from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import MetasynthError, UsageError
+from metasynth.text import printable
 
 INTERRUPTED = 130
 
@@ -32,6 +34,8 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **settings: Any) -> Any:
         settings["standalone_mode"] = False
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal has no letters for
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             status = super().main(*args, **settings)
         except click.exceptions.Exit as stop:
@@ -71,7 +75,7 @@ def _message(error: Exception) -> tuple[str, int]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

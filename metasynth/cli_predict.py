@@ -71,6 +71,8 @@ def predict(
     progress = Progress(quiet)
     origin = model.description.origin
     progress.say(f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}")
+    for note in sources.notes:
+        progress.say(f"Note: {note}")
     unmasked = [scan for scan in sources.scans if scan.mask is None]
     if unmasked and not stripped:
         progress.say(_warning(model, unmasked, len(sources.scans)))
@@ -132,9 +134,10 @@ def evaluate(
     wanted = classes_of(predictions, load_mapping(mapping) if mapping else None, unknown)
     if classes is not None:
         wanted = wanted.choose(classes)
-    scans, alone = find_pairs(predictions, references)
+    scans, alone, failed = find_pairs(predictions, references)
+    total = len(scans) + len(failed)
     progress = Progress(quiet)
-    records, failed = [], []
+    records = []
     with progress.task("subjects", len(scans)) as task:
         for scan in scans:
             try:
@@ -158,8 +161,8 @@ def evaluate(
             "volume_error_percent": "volume error (%)",
         }
         click.echo(Table.from_records("Means over subjects.", summary(records), headings).markdown().rstrip())
-        click.echo(f"\nTable: {out} ({len(scans) - len(failed)} subjects)")
-    _fail(progress.say, failed, len(scans), "subjects")
+        click.echo(f"\nTable: {out} ({total - len(failed)} subjects)")
+    _fail(progress.say, failed, total, "subjects")
 
 
 def _warning(model: "TrainedModel", unmasked: "list[Scan]", total: int) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any, Literal, Union, get_args, get_origin
 
 from metasynth.errors import UsageError
+from metasynth.text import shown
 
+_LARGEST = 2**63 - 1  # what tensors and files hold
 _BOOLEANS = {
     "true": True,
     "yes": True,
@@ -75,9 +77,13 @@ def _checked(read: Callable[[], Any], hint: Any, given: Any, key: str) -> Any:
     try:
         return read()
     except _Refused:
-        raise UsageError(f"{key}: expected {describe(hint)}, got {given!r}") from None
+        raise UsageError(f"{key}: expected {describe(hint)}, got {_said(given)}") from None
     except ValueError as error:  # from the class of the value, which knows better what is wrong
-        raise UsageError(f"{key}: got {given!r}: {error}") from error
+        raise UsageError(f"{key}: got {_said(given)}: {error}") from error
+
+
+def _said(given: Any) -> str:
+    return shown(given) if isinstance(given, str) else repr(given)
 
 
 def _is_union(hint: Any) -> bool:
@@ -100,7 +106,7 @@ def _parse(hint: Any, text: str) -> Any:
     if hint in (int, float):
         try:
             return _decode(hint, hint(text))
-        except ValueError:
+        except ValueError:  # for int too many digits, too
             raise _Refused from None
     if hint is str:
         return text
@@ -123,7 +129,7 @@ def _decode(hint: Any, value: Any) -> Any:
         return tuple(_decode(kind, part) for kind, part in zip(_element_types(args, value), value, strict=True))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if hint in (bool, int, str, type(None)) and type(value) is hint:
+    if hint in (bool, int, str, type(None)) and type(value) is hint and not (hint is int and abs(value) > _LARGEST):
         return value
     if hasattr(hint, "from_json"):
         return hint.from_json(value)

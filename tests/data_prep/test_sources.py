@@ -41,8 +41,8 @@ def test_an_empty_folder(tmp_path):
 
 def test_names():
     assert stem(Path("x/sub-1.v2.nii.gz")) == "sub-1.v2"
-    named, doubles = name_files([Path("s1/aseg.mgz"), Path("s2/aseg.mgz")])
-    assert (list(named), doubles) == (["s1", "s2"], [])
+    named = name_files([Path("s1/aseg.mgz"), Path("s2/aseg.mgz")])
+    assert (list(named.files), named.doubles) == (["s1", "s2"], {})
 
 
 def test_two_files_of_one_name_are_left_out_and_both_are_named():
@@ -69,8 +69,8 @@ def test_a_missing_partner_is_left_out_and_named():
     sources = pair([Path("i/s1.nii"), Path("i/s2.nii")], [Path("l/s2.nii"), Path("l/s3.nii")])
     assert [s.name for s in sources.scans] == ["s2"]
     assert sources.left_out == [
-        ("s1", "i/s1.nii: has no label map; none is called s1"),
-        ("s3", "l/s3.nii: has no image; none is called s3"),
+        ("s1", "i/s1.nii: has no label map; none is called s1; they are called s2, s3"),
+        ("s3", "l/s3.nii: has no image; none is called s3; they are called s1, s2"),
     ]
 
 
@@ -78,4 +78,5 @@ def test_masks_and_transforms_go_with_their_scans():
     sources = label_scans([Path("s1.nii"), Path("s2.nii")])
     sources = with_files(sources, [Path("m/s1_mask.nii")], "mask")
     assert [(s.name, s.mask) for s in sources.scans] == [("s1", Path("m/s1_mask.nii"))]
-    assert sources.left_out == [("s2", "has no mask; none of the 1 files given is called s2")]
+    reason = "has no mask; none of the 1 files given is called s2; they are called s1_mask"
+    assert sources.left_out == [("s2", reason)]
