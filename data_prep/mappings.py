@@ -121,11 +121,10 @@ def load_mapping(name: str) -> LabelMapping:
 def read_mapping(path: Path) -> LabelMapping:
     """A mapping from lines ``id,class``; a class is a number (0 is background) or a name.
 
-    A first line that does not begin with a number is a heading; ``#`` at the beginning of a line or after a blank
-    begins a comment, unless it is quoted. The file's first line says whether commas, semicolons or tabs stand between
-    the two. Numbered classes must be 0..K-1 without a
-    gap. Named classes are numbered in the order they appear, except that ``background`` is 0 and that names of
-    `CLASS_NAMES` keep the order they have there.
+    A first line without a number before the class is a heading; ``#`` at the beginning of a line or after a blank
+    begins a comment, unless it is quoted. The first line says whether commas, semicolons or tabs stand between the two.
+    Numbered classes must be 0..K-1 without a gap. Named classes are numbered in the order they appear, except that
+    ``background`` is 0 and that names of `CLASS_NAMES` keep the order they have there.
 
     Raises:
         UsageError: The file cannot be read, or a line is no pair, names an id twice or gives a wrong class.
@@ -134,7 +133,7 @@ def read_mapping(path: Path) -> LabelMapping:
     pairs: dict[int, str] = {}
     for i, (number, line, row) in enumerate(_rows(path)):
         key = whole_number(row[0])
-        if i == 0 and key is None:
+        if i == 0 and not any(c.isdigit() for c in row[0]):
             continue
         if len(row) != 2 or key is None or key < 0 or not row[1]:
             raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {shown(line.strip())}")
@@ -160,8 +159,9 @@ def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
             cells = next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])
         except csv.Error as error:
             raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {shown(line)}") from error
-        if any(cell.strip() for cell in cells):
-            yield number, line, [cell.strip() for cell in cells]
+        cells = [cell.strip() for cell in cells]
+        if any(cells):
+            yield number, line, cells if any(cells[2:]) else cells[:2]
 
 
 def _check_names(path: Path, names: Iterable[str]) -> None:

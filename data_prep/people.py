@@ -14,6 +14,7 @@ from metasynth.data_prep.names import VISIT, listed
 from metasynth.data_prep.sources import Sources
 
 from metasynth.errors import UsageError
+from metasynth.text import shortened
 
 _BIDS = re.compile(r"(sub-[A-Za-z0-9+]+)(?=_|$)")
 _VISITED = re.compile(rf"(.*?[A-Za-z0-9])[._-]{VISIT}(?=[._]|$)", re.IGNORECASE)
@@ -47,13 +48,13 @@ def _by_pattern(names: list[str], pattern: str) -> dict[str, str]:
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"--person {pattern}: expected a regular expression: {error}") from error
+        raise UsageError(f"--person {shortened(pattern)}: expected a regular expression: {error}") from error
     found = {name: compiled.search(name) for name in names}
     people = {name: match.group(1 if compiled.groups else 0) for name, match in found.items() if match}
     without = [name for name in names if not people.get(name)]
     if without:
         raise UsageError(
-            f"--person {pattern}: finds nothing in {len(without)} of {len(names)} names: {listed(without)}"
+            f"--person {shortened(pattern)}: finds nothing in {len(without)} of {len(names)} names: {listed(without)}"
         )
     return people
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError, UsageError
-from metasynth.text import shown, whole_number
+from metasynth.text import shortened, whole_number
 
 Axis = Literal["coronal", "axial", "sagittal"]
 AXIS_INDEX = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -60,7 +60,7 @@ class SliceChoice:
                     return cls("range", (start, stop, step))
             else:
                 return cls("list", tuple(sorted(set(numbers))))
-        raise UsageError(f"--slices {shown(text)[1:-1]}: expected all, around:N, START:STOP, START:STOP:STEP or I,J,K")
+        raise UsageError(f"--slices {shortened(text)}: expected all, around:N, START:STOP, START:STOP:STEP or I,J,K")
 
     def candidates(self, n: int, centre: float, step: int) -> NDArray[np.int64]:
         """Increasing indices in 0..n-1; `centre` and `step` (planes) are those of "around".

@@ -8,7 +8,7 @@ import click
 
 from metasynth.cli_options import GEOMETRY, IMAGES, PATH, PERSON, SHARED, TRANSFORMS, with_options
 from metasynth.errors import UsageError
-from metasynth.text import printable, whole_number
+from metasynth.text import printable, shortened, whole_number
 
 if TYPE_CHECKING:
     from metasynth.data_prep.prepare import Options
@@ -195,7 +195,7 @@ def _spacing(text: str | None) -> tuple[float, float, float] | None:
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 3) or not all(0 < n < float("inf") for n in numbers):
-        raise UsageError(f"--spacing {text}: expected one number of mm above 0, or three with commas")
+        raise UsageError(f"--spacing {shortened(text)}: expected one number of mm above 0, or three with commas")
     x, y, z = numbers * 3 if len(numbers) == 1 else numbers
     return x, y, z
 
@@ -206,7 +206,7 @@ def _size(text: str | None) -> tuple[int, ...] | None:
     parts = text.replace("x", ",").split(",")
     numbers = [number for part in parts if (number := whole_number(part)) is not None and number >= 0]
     if len(parts) not in (2, 3) or len(numbers) != len(parts):
-        raise UsageError(f"--size {text}: expected H,W or D,H,W")
+        raise UsageError(f"--size {shortened(text)}: expected H,W or D,H,W")
     return tuple(numbers)
 
 

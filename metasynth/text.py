@@ -15,6 +15,7 @@ _MARKS = (  # longest first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
+_MOST_SHOWN = 80  # characters
 _LINE_ENDS = r"\r\n|\r|\n"
 
 
@@ -65,7 +66,7 @@ def without_comment(line: str) -> str:
     """The line up to a `#` that begins it or follows a blank; in double quotes, which begin a field, it is text."""
     quoted = False
     for i, c in enumerate(line):
-        if c == '"' and (quoted or not line[:i].rstrip() or line[:i].rstrip()[-1] in ",;\t"):
+        if c == '"' and (quoted or line[:i].rstrip(" ")[-1:] in ("", ",", ";", "\t", '"')):  # or one of a pair, a quote
             quoted = not quoted
         elif c == "#" and not quoted and (i == 0 or line[i - 1].isspace()):
             return line[:i]
@@ -77,11 +78,22 @@ def whole_number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) else None
 
 
-def shown(text: str, most: int = 80) -> str:
+def shown(text: str) -> str:
     """The text in quotes for a message, its middle left out where it is long."""
-    if len(text) <= most:
-        return repr(text)
-    return f"{text[: most // 2]!r} ... {text[-most // 4 :]!r} ({len(text)} characters)"
+    return repr(text) if len(text) <= _MOST_SHOWN else repr(_ends_of(text)) + _length_of(text)
+
+
+def shortened(text: str) -> str:
+    """The text for a message, its middle left out where it is long."""
+    return text if len(text) <= _MOST_SHOWN else _ends_of(text) + _length_of(text)
+
+
+def _ends_of(text: str) -> str:
+    return f"{text[: _MOST_SHOWN // 2]}...{text[-_MOST_SHOWN // 4 :]}"
+
+
+def _length_of(text: str) -> str:
+    return f" ({len(text)} characters)"
 
 
 def printable(text: str) -> str:

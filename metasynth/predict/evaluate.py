@@ -18,7 +18,7 @@ from metasynth.errors import DataError, UsageError
 from metasynth.predict.files import read_label_map, voxel_volume_ml
 from metasynth.predict.folder import RECORD
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
-from metasynth.text import whole_number
+from metasynth.text import shortened, shown, whole_number
 
 Record = dict[str, Any]
 
@@ -55,7 +55,7 @@ class Classes:
                 chosen.append(k)
             else:
                 there = "numbers" if self.names is None else f"numbers or names of {', '.join(self.names)}"
-                raise UsageError(f"--classes {text}: expected {there}, got {part!r}")
+                raise UsageError(f"--classes {shortened(text)}: expected {there}, got {shown(part)}")
         return Classes(self.names, tuple(dict.fromkeys(chosen)), self.mapping, self.unknown)
 
 
