@@ -7,7 +7,7 @@ BASE lists are one person's, as is the base itself, their mean. Every other name
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from metasynth.data_prep.names import VISIT, listed
@@ -22,14 +22,14 @@ _NUMBERED = re.compile(r"(.+)[._-]\d+$")
 _LONG = ".long."
 
 
-def by_person(sources: Sources, pattern: str | None = None, links: Iterable[tuple[str, str]] = ()) -> Sources:
+def by_person(sources: Sources, pattern: str | None = None, links: Sequence[tuple[str, str]] = ()) -> Sources:
     """The scans with the people they are of, and a note on how their names were read.
 
     Args:
         sources: The scans; people that they have already stay, unless a pattern is given.
         pattern: A regular expression that is looked for in every name: its first group, or all of what it finds, is the
             person. None goes by the names as above.
-        links: Pairs of names that are known to be of one person.
+        links: (timepoint, base) of names that are known to be of one person.
 
     Raises:
         UsageError: The pattern is no regular expression, or finds nothing in a name.
@@ -59,23 +59,24 @@ def _by_pattern(names: list[str], pattern: str) -> dict[str, str]:
     return people
 
 
-def _by_names(names: list[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """{name: person}: what a name says, made one with what is linked to it."""
+def _by_names(names: list[str], links: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """{name: person}: what a name says, made one with what is linked to it; called as BIDS or its base does."""
     home = _Groups()
+    bases = {name.partition(_LONG)[2] for name in names} | {base for _, base in links}
     for name in names:
         timepoint, long, base = name.partition(_LONG)
         for part in (timepoint, base) if long else (name,):
             home.join(name, part)
             home.join(part, _stated(part))
-    for one, other in links:
-        home.join(one, _stated(one))
-        home.join(other, _stated(other))
-        home.join(one, other)
-    called = defaultdict(set)
+    for timepoint, base in links:
+        home.join(timepoint, _stated(timepoint))
+        home.join(base, _stated(base))
+        home.join(timepoint, base)
+    called: dict[str, set[tuple[bool, bool, str]]] = defaultdict(set)
     for name in names:
-        timepoint, _, base = name.partition(_LONG)
-        called[home.of(name)].add(_stated(base or timepoint))
-    return {name: min(called[home.of(name)], key=lambda person: (not _BIDS.match(person), person)) for name in names}
+        for part in name.split(_LONG):
+            called[home.of(name)].add((_BIDS.match(part) is None, part not in bases, _stated(part)))
+    return {name: min(called[home.of(name)])[-1] for name in names}
 
 
 def _stated(name: str) -> str:
@@ -108,7 +109,7 @@ def _notes(people: dict[str, str], pattern: str | None) -> list[str]:
     how = "by --person" if pattern is not None else "by their names"
     if len(scans) < len(people):
         several = [f"{person} ({listed(names)})" for person, names in scans.items() if len(names) > 1]
-        hint = "" if pattern is not None else "; --person REGEX reads them in another way"
+        hint = "" if pattern is not None else "; --person REGEX reads them otherwise"
         return [f"{len(people)} scans of {len(scans)} people, {how}: {listed(several)}{hint}"]
     numbered = defaultdict(list)
     for name in people:

@@ -9,7 +9,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 from metasynth.errors import UsageError
 from metasynth.text import shown
 
-_LARGEST = 2**63 - 1  # what tensors and files hold
 _BOOLEANS = {
     "true": True,
     "yes": True,
@@ -129,7 +128,7 @@ def _decode(hint: Any, value: Any) -> Any:
         return tuple(_decode(kind, part) for kind, part in zip(_element_types(args, value), value, strict=True))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if hint in (bool, int, str, type(None)) and type(value) is hint and not (hint is int and abs(value) > _LARGEST):
+    if hint in (bool, int, str, type(None)) and type(value) is hint:
         return value
     if hasattr(hint, "from_json"):
         return hint.from_json(value)
