@@ -1,9 +1,12 @@
 """A look at a cache: its slices with the labels drawn over them, and what it holds in words."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
@@ -17,6 +20,15 @@ OPACITY = 0.45
 PANEL_INCHES = 1.6
 
 
+@contextmanager
+def names_as_they_are() -> Iterator[None]:
+    """Inside, a `$` in a name begins no formula, and a letter that the font does not have is a box and no warning."""
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+@names_as_they_are()
 def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6, rows: int = 4) -> Path:
     """Draw evenly spaced slices of evenly spaced subjects, one row a subject.
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from metasynth.data_prep.montage import OPACITY, colours
+from metasynth.data_prep.montage import OPACITY, colours, names_as_they_are
+from metasynth.data_prep.names import as_name
 from metasynth.data_prep.slicing import AXIS_INDEX, Axis, content_along, plane_spacing, planes
 from metasynth.data_prep.volumes import Volume, to_ras
 from metasynth.files import write_atomically
@@ -24,6 +25,7 @@ GAP = 0.01
 SHOWN_PERCENT = (1.0, 99.5)
 
 
+@names_as_they_are()
 def write_picture(path: Path, image: Volume, labels: NDArray[np.integer], class_names: Sequence[str]) -> None:
     """Draw planes spread over the labels, for each axis a row of the scan and one with the labels over it.
 
@@ -67,7 +69,7 @@ def write_picture(path: Path, image: Volume, labels: NDArray[np.integer], class_
     handles = [Patch(color=c, label=n) for c, n in zip(colours(len(names)), names, strict=True)]
     most = min(len(names), COLUMNS)
     figure.legend(handles=handles, loc="lower center", ncols=most, frameon=False, labelcolor="white", fontsize=7)
-    figure.suptitle(Path(image.where).name, color="white", fontsize=8, y=1 - 0.05 / inches, va="top")
+    figure.suptitle(as_name(Path(image.where).name), color="white", fontsize=8, y=1 - 0.05 / inches, va="top")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, format="png")
     write_atomically(path, buffer.getbuffer())
