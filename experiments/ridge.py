@@ -24,7 +24,7 @@ from metasynth.bilevel.unrolled import Unrolled
 from metasynth.errors import RunError
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
-from metasynth.report.style import COLORS, new_figure, style
+from metasynth.report.style import COLORS, log_scale, new_figure, style
 from metasynth.report.tables import Table
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
@@ -238,7 +238,8 @@ def _curves(rows: list[dict[str, Any]], folder: RunFolder) -> Figure:
             found = [row for row in rows if row["problem"] == problem]
             axes.plot(GRID, curve, color=color, label=f"regression {problem}")
             axes.plot([r["learned"] for r in found], [r["loss"] for r in found], "o", color=color, mfc="none")
-        axes.set(xscale="log", xlabel="λ", ylabel="held-out mean squared error")
+        log_scale(axes, "x")
+        axes.set(xlabel="λ", ylabel="held-out mean squared error")
         axes.legend()
         return figure
 

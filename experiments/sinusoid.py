@@ -23,7 +23,7 @@ from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled
 from metasynth.report.html import ReportContent, ReportFigure
-from metasynth.report.style import COLORS, FAINT, INK, new_figure, style
+from metasynth.report.style import COLORS, FAINT, INK, log_scale, new_figure, style
 from metasynth.report.tables import Table
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
@@ -253,7 +253,8 @@ def _curves(adapted: dict[str, Any]) -> Figure:
         axes = figure.add_subplot()
         for color, (variant, found) in zip((FAINT, *COLORS), adapted.items(), strict=False):
             axes.plot(found["curve"], "o-", color=color, markersize=3, label=variant)
-        axes.set(xlabel="gradient step", ylabel="mean squared error", yscale="log")
+        axes.set(xlabel="gradient step", ylabel="mean squared error")
+        log_scale(axes, "y")
         axes.legend(title="start")
         return figure
 
