@@ -1,5 +1,6 @@
 """The layouts of known data sets: FreeSurfer's subjects folder, BIDS with derivatives, neurite-OASIS in 2D."""
 
+import re
 from pathlib import Path
 
 from metasynth.data_prep.bids_names import bids_pairs, entities
@@ -10,7 +11,7 @@ from metasynth.data_prep.people import by_person
 from metasynth.data_prep.sources import Scan, Sources
 
 from metasynth.errors import DataError, UsageError
-from metasynth.text import read_lines, whole_number
+from metasynth.text import read_lines, shortened, whole_number
 
 BIDS_SUFFIXES = (".nii.gz", ".nii")
 TIMEPOINTS = "base-tps"  # in the folder of a base of FreeSurfer's longitudinal stream: its timepoints, one a line
@@ -153,6 +154,8 @@ def bids_scans(
         UsageError: A folder does not exist, or there is no image or no segmentation.
 
     """
+    if not re.fullmatch(r"[A-Za-z0-9_+-]+", suffix):
+        raise UsageError(f"--image-suffix {shortened(suffix)}: expected letters and digits, such as T1w")
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder")
     derived = folder / "derivatives" if derivatives is None else derivatives

@@ -110,6 +110,8 @@ def _preference(path: Path) -> int:
 
 
 def _hold_the_same(a: Path, b: Path) -> bool:
+    if not (a.is_file() and b.is_file()):  # a pipe would wait for ever
+        return False
     try:
         with _unpacked(a) as one, _unpacked(b) as other:
             while (block := one.read(_BLOCK)) == other.read(_BLOCK):

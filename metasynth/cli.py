@@ -12,12 +12,14 @@ import click
 
 from metasynth import __version__
 from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, run_grid
+from metasynth.cli_options import PATH
 from metasynth.cli_predict import PREDICT_COMMANDS
 from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import MetasynthError, UsageError
-from metasynth.text import printable
+from metasynth.text import printable, shortened
 
 INTERRUPTED = 130
+LONGEST_WORD = 1000  # characters of one in a message: longer than most paths
 
 
 class _Stopped(MetasynthError):
@@ -75,7 +77,7 @@ def _message(error: Exception) -> tuple[str, int]:
 
 
 def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
+    return printable(" ".join(word if len(word) <= LONGEST_WORD else shortened(word) for word in text.split()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -101,14 +103,14 @@ def list_() -> None:
 @main.command()
 @click.argument("experiment")
 @click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
-@click.option("--data", metavar="CACHE", type=click.Path(path_type=Path), help="HDF5 cache to use.")
+@click.option("--data", metavar="CACHE", type=PATH, help="HDF5 cache to use.")
 @click.option(
     "--labels",
     metavar="CACHE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="HDF5 cache of label maps for synthesis, where the experiment takes one of their own (--set labels=CACHE).",
 )
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--out", metavar="DIR", type=PATH, help="Folder of the run.")
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Seed of every random draw; 0 by default.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
 @grid_options
@@ -194,7 +196,7 @@ def run(
 
 
 @main.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 def report(runs: tuple[Path, ...]) -> None:
     """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
     from metasynth.training.grid_folder import GRID, GridFolder

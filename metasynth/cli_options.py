@@ -1,13 +1,22 @@
 """Options that several ``metasynth prep`` commands share."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+
+class FilePath(click.Path):
+    """A path that a file system can hold."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or a message if it is none."""
+        if "\0" in os.fspath(value):
+            self.fail(f"{os.fspath(value)!r} holds a NUL byte.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class FiniteRange(click.FloatRange):
@@ -21,6 +30,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+PATH = FilePath(path_type=Path)
 SHARED = (
     click.option("--out", metavar="FILE", type=PATH, required=True, help="The cache to make (HDF5)."),
     click.option("--overwrite", is_flag=True, help="Replace a cache that is there already."),

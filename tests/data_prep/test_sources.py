@@ -34,6 +34,47 @@ def test_what_is_not_there(tmp_path, monkeypatch, given, message):
         find_files([given], "--images")
 
 
+def test_lists_as_editors_write_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = touch(tmp_path, "odd/a#1.nii.gz", "odd/b c.nii.gz")
+    for encoding, end in (("utf-8-sig", "\r\n"), ("utf-16", "\r"), ("utf-8", "\n")):
+        lines = ["# all", "odd/a#1.nii.gz  # first", "\todd/b c.nii.gz\t", "~nobody-of-that-name/c.nii", ""]
+        (tmp_path / "list.txt").write_bytes(end.join(lines).encode(encoding))
+        third = tmp_path / "~nobody-of-that-name" / "c.nii"
+        assert find_files([str(tmp_path / "list.txt")], "PATHS") == [first, second, third]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"a.nii\n" + b"x" * 200_000,
+            r"^PATHS list.txt, line 2: expected a path, got 'x{40}\.\.\.x{20}' \(200000 char",
+        ),
+        (b"a.nii\nb\0.nii", "^PATHS list.txt, line 2: expected text, got a NUL byte; save the file as UTF-8$"),
+        (
+            b"a.nii\ncaf\xe9.nii",
+            "^PATHS list.txt, line 2: expected text in UTF-8, got the byte 0xE9; save the file as U",
+        ),
+        (b"\n# none\n", "^PATHS list.txt: holds no file that ends in"),
+    ],
+)
+def test_lists_that_are_none(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        find_files(["list.txt"], "PATHS")
+
+
+def test_endings_in_capitals_and_odd_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "A.NII.GZ", "B.MGZ", "c.nii.GZ", "d.txt")
+    assert [path.name for path in find_files(["."], "PATHS")] == ["A.NII.GZ", "B.MGZ", "c.nii.GZ"]
+    for given in ("~nobody-of-that-name", "a\0b", "~nobody-of-that-name/*.nii", "*\0"):
+        with pytest.raises(UsageError, match=r"there is no such file or folder|holds no file"):
+            find_files([given], "PATHS")
+
+
 def test_an_empty_folder(tmp_path):
     with pytest.raises(UsageError, match=r"--images .*: holds no file that ends in \.nii\.gz, \.nii, \.mgz"):
         find_files([str(tmp_path)], "--images")
