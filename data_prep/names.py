@@ -17,7 +17,7 @@ from metasynth.data_prep.name_parts import shared
 from metasynth.text import printable
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
-VISIT = r"(?:ses|session|visit|timepoint|tp|base|baseline|followup)(?:[._-]?\d+|-\w+)?"
+VISIT = r"(?:(?:ses|session|visit|timepoint|tp)[._-]?\d+|ses-\w+|(?:base|baseline|followup)(?![._-]?\d))"
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20
 

@@ -1,8 +1,8 @@
 """Whose scans there are: the person that a scan's name says, so that a split never parts the scans of one person.
 
-Three kinds of names say it for certain: those of BIDS (`sub-01_ses-2`), those that end in a visit (`bert_tp1`,
-`bert_visit2`, `bert_base`), and those of FreeSurfer's longitudinal stream, where `X.long.BASE` and the timepoints that
-BASE lists are one person's, as is the base itself, their mean. Every other name is taken for a person.
+Three kinds of names say it: those of BIDS (`sub-01_ses-2`) and OASIS (`OAS1_0001_MR1`), those that end in a visit
+(`bert_tp1`, `bert_visit2`, `bert_base`), and those of FreeSurfer's longitudinal stream, where `X.long.BASE` and the
+timepoints that BASE lists are one person's, as is the base itself, their mean. Every other name is taken for a person.
 """
 
 import re
@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from metasynth.data_prep.name_parts import only_describe, pieces_of
 from metasynth.data_prep.names import VISIT, listed
 from metasynth.data_prep.sources import Sources
 
@@ -17,7 +18,9 @@ from metasynth.errors import UsageError
 from metasynth.text import shortened
 
 _BIDS = re.compile(r"(sub-[A-Za-z0-9+]+)(?=_|$)")
-_VISITED = re.compile(rf"(.*?[A-Za-z0-9])[._-]{VISIT}(?=[._]|$)", re.IGNORECASE)
+_OASIS = re.compile(r"((?:OASIS_)?OAS\d_\d+)_MR\d(?=_|$)")
+_VISITED = re.compile(rf"(.*?[A-Za-z0-9])[._-]{VISIT}(?=[._-]|$)", re.IGNORECASE)
+_REPEATED = re.compile(r"[._-](?:run|rep|acq|echo)[._-]?\d+", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.+)[._-]\d+$")
 _LONG = ".long."
 
@@ -80,9 +83,11 @@ def _by_names(names: list[str], links: Sequence[tuple[str, str]]) -> dict[str, s
 
 
 def _stated(name: str) -> str:
-    """The person that a name says, or the name."""
-    found = _BIDS.match(name) or _VISITED.match(name)
-    return found.group(1) if found else name
+    """The person that a name says, or the name; a number after the visit may be a person's."""
+    if found := _BIDS.match(name) or _OASIS.match(name):
+        return found.group(1)
+    found = _VISITED.match(name)
+    return found.group(1) if found and only_describe(pieces_of(_REPEATED.sub("", name[found.end() :]))) else name
 
 
 class _Groups:
@@ -110,7 +115,8 @@ def _notes(people: dict[str, str], pattern: str | None) -> list[str]:
     if len(scans) < len(people):
         several = [f"{person} ({listed(names)})" for person, names in scans.items() if len(names) > 1]
         hint = "" if pattern is not None else "; --person REGEX reads them otherwise"
-        return [f"{len(people)} scans of {len(scans)} people, {how}: {listed(several)}{hint}"]
+        count = f"{len(scans)} people" if len(scans) > 1 else "1 person"
+        return [f"{len(people)} scans of {count}, {how}: {listed(several)}{hint}"]
     numbered = defaultdict(list)
     for name in people:
         if found := _NUMBERED.match(name):

@@ -44,7 +44,11 @@ def people(names: str, pattern: str | None = None) -> dict[str, list[str]]:
         ("bert_visit1 bert_visit2 ernie.tp1 ernie.tp2", {"bert": 2, "ernie": 2}),
         ("bert_baseline bert_followup bert_tp1_T1w", {"bert": 3}),
         ("bert_1 bert_2 ernie_1", {"bert_1": 1, "bert_2": 1, "ernie_1": 1}),
-        ("subject_base_1 tp1 tp2 ses-1", {"subject": 1, "tp1": 1, "tp2": 1, "ses-1": 1}),
+        ("subject_base_1 tp1 tp2 ses-1", {"subject_base_1": 1, "tp1": 1, "tp2": 1, "ses-1": 1}),
+        ("study_visit1_001 study_visit1_002", {"study_visit1_001": 1, "study_visit1_002": 1}),
+        ("bert_visit1_run1_T1w bert_visit2_T1w", {"bert": 2}),
+        ("OAS1_0001_MR1 OAS1_0001_MR2_mpr OASIS_OAS1_0002_MR1", {"OAS1_0001": 2, "OASIS_OAS1_0002": 1}),
+        ("case_mr_1 case_mr_2 study_base_1", {"case_mr_1": 1, "case_mr_2": 1, "study_base_1": 1}),
         ("stp1 stp2", {"stp1": 1, "stp2": 1}),
     ],
 )
@@ -85,6 +89,8 @@ def test_how_names_were_read_is_a_line():
     assert note == (
         r"3 scans, each taken for a person; if bert_1 and bert_2 are one person's, give --person '(.+)[._-]\d+'"
     )
+    (note,) = by_person(sources("bert_tp1 bert_tp2")).notes
+    assert note == "2 scans of 1 person, by their names: bert (bert_tp1, bert_tp2); --person REGEX reads them otherwise"
     assert by_person(sources("subject_1 subject_2 subject_3")).notes == []
     assert by_person(sources("sub-1 sub-2")).notes == []
 

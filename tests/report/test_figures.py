@@ -14,7 +14,7 @@ from metasynth.report.figures import (
     segmentation_overlay,
     trajectory,
 )
-from metasynth.report.style import COLORS, color, png
+from metasynth.report.style import COLORS, color, log_scale, new_figure, png, style
 
 IMAGE = np.linspace(0, 1, 24).reshape(6, 4)
 NAMES = ("background", "white matter", "ventricles")
@@ -23,6 +23,23 @@ NAMES = ("background", "white matter", "ventricles")
 def legend(figure):
     shown = figure.legends or [figure.axes[0].get_legend()]
     return [text.get_text() for text in shown[0].get_texts()]
+
+
+def test_names_are_drawn_as_they_are():
+    figure = trajectory([Series("$x_$ \u4e2d", range(3), [0.1, 0.2, 0.3])])
+    assert legend(figure)[0].startswith("$x_$ \u4e2d")
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_logarithmic_axis_has_plain_numbers():
+    with style():
+        axes = new_figure(4, 3).add_subplot()
+        axes.plot([1e-4, 30], [1, 2])
+        log_scale(axes, "x")
+    png(axes.figure)
+    assert axes.get_xscale() == "log"
+    labels = {text.get_text() for text in axes.get_xticklabels()}
+    assert {"0.0001", "0.01", "1"} <= labels <= {"1e-05", "0.0001", "0.001", "0.01", "0.1", "1", "10", "100", ""}
 
 
 def test_trajectory_shows_truth_and_mean_of_the_tail():

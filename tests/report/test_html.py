@@ -1,5 +1,6 @@
 import base64
 import csv
+import os
 import re
 from html.parser import HTMLParser
 
@@ -111,6 +112,11 @@ def test_text_is_escaped(folder, content):
     assert "script" not in Page(text).tags
     assert "&lt;b&gt;0.1&lt;/b&gt;" in text
     assert 'alt="σ &#34;against&#34; step."' in text
+
+
+def test_bytes_of_file_names_that_are_no_text(folder):
+    page = write_report(folder, ReportContent(os.fsdecode(b"caf\xe9.h5"), [], [], []))
+    assert "caf\\udce9.h5" in page.read_text(encoding="utf-8")
 
 
 def test_a_report_without_tables_and_figures(folder):
