@@ -84,11 +84,12 @@ def without_copies(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     alike: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in files:
         alike[path.parent, stem(path)].append(path)
-    copies = []
+    copies: list[Path] = []
     for paths in alike.values():
         first, *others = sorted(paths, key=_preference)
         copies += [path for path in others if _hold_the_same(first, path)]
-    return [path for path in files if path not in set(copies)], copies
+    left_out = set(copies)
+    return [path for path in files if path not in left_out], copies
 
 
 def copies_note(copies: Sequence[Path]) -> list[str]:

@@ -63,7 +63,8 @@ def match(names: Sequence[str], partners: Sequence[str]) -> Matches:
     found = Matches()
     for rule in (_equal, _continued, bids_pairs, _up_to_numbers, _without_ends):
         left = [name for name in names if name not in found.pairs and name not in found.unclear]
-        over = [name for name in partners if name not in found.taken]
+        taken = found.taken
+        over = [name for name in partners if name not in taken]
         new = resolve(rule(left, over))
         found.pairs |= new.pairs
         found.unclear |= new.unclear

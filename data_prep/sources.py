@@ -153,10 +153,11 @@ def pair(images: Sequence[Path], labels: Sequence[Path], label: str = "label map
         else:
             alone[name] = own.files[name]
             left_out[name] = f"{own.files[name]}: has no {label}; {_none_called(name, its.names)}"
+    spoken_for = matches.taken | several.keys()
     for name in its.names:
-        if name in its.doubles and name not in matches.taken:
+        if name in its.doubles and name not in spoken_for:
             left_out[name] = its.doubles[name]
-        elif name not in matches.taken and name not in several:
+        elif name not in spoken_for:
             alone[name] = its.files[name]
             left_out[name] = f"{its.files[name]}: has no {image}; {_none_called(name, own.names)}"
     notes = [*own.notes, *its.notes, *_only_ones(matches, own, its)]

@@ -72,7 +72,7 @@ def predict(
     origin = model.description.origin
     progress.say(f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}")
     for note in sources.notes:
-        progress.say(f"Note: {note}")
+        progress.say(f"Note: {' '.join(note.split())}")
     unmasked = [scan for scan in sources.scans if scan.mask is None]
     if unmasked and not stripped:
         progress.say(_warning(model, unmasked, len(sources.scans)))

@@ -239,7 +239,7 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     for name, reason in report.left_out:
         progress.say(f"Left out: {name}: {' '.join(reason.split())}")
     for note in report.notes:
-        progress.say(f"Note: {note}")
+        progress.say(f"Note: {' '.join(note.split())}")
     items = "volumes" if job.options.volumes else "slices"
     scans = f" ({len(report.used)} scans)" if len(report.used) != report.people else ""
     click.echo(f"Subjects: {report.people} used{scans}, {len(report.left_out)} left out")

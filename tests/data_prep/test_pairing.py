@@ -1,5 +1,6 @@
 """Which files belong together by their names, and which do not."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,14 @@ def test_a_pair_is_one_to_one_and_the_same_in_any_order(names, partners):
 def test_nothing_has_no_partner():
     assert match([], []).pairs == {}
     assert with_files(Sources([], []), paths("m", "a b"), "mask") == Sources([], [])
+
+
+def test_thousands_of_files_take_a_second():
+    numbers = range(3000)
+    images, labels = (
+        [Path(f"sub-{k:04}_ses-1_T1w.nii") for k in numbers],
+        [Path(f"sub-{k:04}_ses-1_desc-aseg_dseg.nii") for k in numbers],
+    )
+    start = time.process_time()
+    assert len(pair(images, labels).scans) == 3000
+    assert time.process_time() - start < 5  # quadratic work would take minutes

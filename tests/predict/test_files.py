@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -90,3 +92,8 @@ def test_reading_label_maps(tmp_path):
     for wrong in (head_labels() + 0.5, -head_labels(), np.where(head_labels() > 3, np.nan, 1.0)):
         with pytest.raises(DataError, match=r"c\.nii: labels must be whole numbers from 0 on"):
             read_label_map(save(tmp_path / "c.nii", wrong))
+
+
+def test_what_is_made_of_a_scan_ends_as_its_format():
+    endings = {"a.mgz": ".mgz", "a.MGZ": ".mgz", "a.mgh": ".mgz", "a.nii": ".nii.gz", "A.NII.GZ": ".nii.gz"}
+    assert {name: output_suffix(Path(name)) for name in endings} == endings
