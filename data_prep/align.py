@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from metasynth.errors import DataError, UsageError, install_hint
 from metasynth.interrupts import Interrupted, check
+from metasynth.text import read_lines
 
 Align = Literal["none", "transforms", "rigid", "affine"]
 FIELD_MM = ((-98.0, 98.0), (-134.0, 98.0), (-72.0, 116.0))  # the field of the template, x, y and z
@@ -48,10 +49,7 @@ def read_transform(path: Path) -> NDArray[np.float64]:
 
     """
     require_file(path, "a file with a transform")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text: {error}") from error
+    text = "\n".join(read_lines(path))
     if "Linear_Transform" in text:
         text = text.partition("Linear_Transform")[2].partition("=")[2].partition(";")[0]
     try:

@@ -15,6 +15,7 @@ from metasynth.data_prep.warped import CohortSpec, build_cohort
 
 from metasynth.data.cache import verify_digest
 from metasynth.errors import DataError
+from metasynth.text import expanded
 
 __all__ = [
     "COHORTS",
@@ -71,7 +72,7 @@ def cache_folder() -> Path:
     """The user's cache folder: METASYNTH_CACHE, else the platform's own place for caches."""
     chosen = os.environ.get("METASYNTH_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "metasynth"
     if sys.platform == "win32":

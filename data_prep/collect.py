@@ -39,6 +39,7 @@ class Report:
         left_out: (scan, reason).
         notes: Other things to know.
         shape: Shape S of the items.
+        people: How many people the scans are of.
 
     """
 
@@ -46,6 +47,7 @@ class Report:
     left_out: list[tuple[str, str]]
     notes: list[str]
     shape: tuple[int, ...]
+    people: int
 
 
 def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] | None = None) -> Report:
@@ -88,7 +90,7 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
         with suppress(OSError):  # it holds what was prepared
             job.work.rmdir()
         raise DataError(_nothing(left_out))
-    report = _write(scans, parts, sorted(left_out), job)
+    report = _write(scans, parts, sorted(left_out), sources.notes, job)
     if not job.keep_work and not left_out:
         remove_work_folder(job.work)
     return report
@@ -125,7 +127,9 @@ def _of_one_spacing(scans: list[Scan], parts: dict[str, Path]) -> tuple[list[Sca
     return [scan for scan in scans if same[scan.name]], left_out
 
 
-def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, str]], job: Job) -> Report:
+def _write(
+    scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, str]], notes: list[str], job: Job
+) -> Report:
     """Cut all items to one shape and write the report, the picture and the cache."""
     options = job.options
     spacing = spacing_of(parts[scans[0].name])
@@ -140,7 +144,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
     else:
         shape = job.frame.shape(boxes[:, 1] - boxes[:, 0], item_spacing)
     _require_room(len(scans), shape, job)
-    labels, images, slice_index, used, notes, scaled = [], [], [], [], [], []
+    labels, images, slice_index, used, notes, scaled = [], [], [], [], list(notes), []
     for scan, box in zip(scans, boxes, strict=True):
         part = load_part(parts[scan.name])
         labels.append(cut(part.labels, box, shape))
@@ -163,7 +167,7 @@ def _write(scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, 
         slice_index=np.concatenate(slice_index),
         info=_info(job, spacing),
     )
-    report = Report(used, left_out, [*scaled_note(scaled), *notes], shape)
+    report = Report(used, left_out, [*scaled_note(scaled), *notes], shape, len(people))
     _write_report(report, job)
     if job.draw:
         from metasynth.data_prep.montage import write_montage  # matplotlib takes a second
@@ -185,7 +189,7 @@ def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
         spacing_mm=spacing if options.volumes else spacing[1:],
         axis="volume" if options.volumes else options.axis,
         orientation=GROWS_TO[options.axis] + plane if options.volumes else plane,
-        source=job.source,
+        source=job.source.encode(errors="backslashreplace").decode(),
         created_by=f"metasynth {__version__} {job.command}",
     )
 
@@ -194,9 +198,10 @@ def _write_report(report: Report, job: Job) -> None:
     """The report as JSON; without paths of the machine other than those in reasons."""
     left_out = [{"name": name, "reason": reason} for name, reason in report.left_out]
     values = (job.out.name, job.command, report.shape, dict(report.used), left_out, report.notes)
-    content = dict(zip(REPORT_KEYS, values, strict=True))
+    content = {**dict(zip(REPORT_KEYS, values, strict=True)), "people": report.people}
     text = json.dumps(content, indent=2, ensure_ascii=False) + os.linesep
-    write_atomically(job.report, text.encode(), failure=DataError, make_folder=False)
+    # Names of files may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
+    write_atomically(job.report, text.encode(errors="backslashreplace"), failure=DataError, make_folder=False)
 
 
 def _by(numbers: Sequence[float]) -> str:

@@ -1,24 +1,35 @@
 """The layouts of known data sets: FreeSurfer's subjects folder, BIDS with derivatives, neurite-OASIS in 2D."""
 
+import re
 from pathlib import Path
 
+from metasynth.data_prep.bids_names import bids_pairs, entities
 from metasynth.data_prep.label_tables import STRUCTURES_24
-from metasynth.data_prep.sources import SUFFIXES, Scan, Sources
+from metasynth.data_prep.names import SUFFIXES, as_name, copies_note, name_files, stem, without_copies
+from metasynth.data_prep.pairing import resolve
+from metasynth.data_prep.people import by_person
+from metasynth.data_prep.sources import Scan, Sources
 
 from metasynth.errors import DataError, UsageError
+from metasynth.text import read_lines, shortened, whole_number
 
 BIDS_SUFFIXES = (".nii.gz", ".nii")
-DERIVED = ("space", "desc", "res", "den", "label", "hemi", "atlas", "seg")  # entities only derivatives have
+TIMEPOINTS = "base-tps"  # in the folder of a base of FreeSurfer's longitudinal stream: its timepoints, one a line
 
 
-def freesurfer_scans(folder: Path, image: str | None, labels: str, transform: str | None = None) -> Sources:
+def freesurfer_scans(
+    folder: Path, image: str | None, labels: str, transform: str | None = None, person: str | None = None
+) -> Sources:
     """Subjects of a SUBJECTS_DIR: every folder with `mri/` in it, fsaverage apart.
+
+    Timepoints and bases of the longitudinal stream are scans of one person (see `metasynth.data_prep.people`).
 
     Args:
         folder: SUBJECTS_DIR.
         image: Name in mri/ of the image, such as "norm"; None for label maps alone.
         labels: Name in mri/ of the label map, such as "aseg".
         transform: File below the subject's folder that leads to the template's space, or None.
+        person: Regular expression that finds the person in a folder's name (see `people.by_person`).
 
     Raises:
         UsageError: The folder does not exist or holds no subject.
@@ -38,10 +49,25 @@ def freesurfer_scans(folder: Path, image: str | None, labels: str, transform: st
         }
         missing = [str(path) for path in files.values() if not path.is_file()]
         if missing:
-            left_out.append((subject.name, f"missing: {', '.join(missing)}"))
+            left_out.append((as_name(subject.name), f"missing: {', '.join(missing)}"))
         else:
-            scans.append(Scan(subject.name, **files))
-    return Sources(scans, left_out)
+            scans.append(Scan(as_name(subject.name), **files))
+    links, notes = _timepoints(subjects)
+    return by_person(Sources(scans, left_out, notes), person, links)
+
+
+def _timepoints(subjects: list[Path]) -> tuple[list[tuple[str, str]], list[str]]:
+    """(timepoint, base) of every base's own list, and notes on lists that cannot be read."""
+    links, notes = [], []
+    for base in subjects:
+        if (base / TIMEPOINTS).is_file():
+            try:
+                lines = read_lines(base / TIMEPOINTS)
+            except DataError as error:
+                notes.append(f"{error}; whose scans {base.name} was made of is read from names alone")
+            else:
+                links += [(as_name(line.strip()), as_name(base.name)) for line in lines if line.strip()]
+    return links, notes
 
 
 def oasis2d_scans(folder: Path, segmentation: str) -> Sources:
@@ -61,10 +87,10 @@ def oasis2d_scans(folder: Path, segmentation: str) -> Sources:
         if not image.is_file() and not labels.is_file():
             continue
         if image.is_file() and labels.is_file():
-            scans.append(Scan(subject.name, labels, image))
+            scans.append(Scan(as_name(subject.name), labels, image))
         else:
             missing = labels if image.is_file() else image
-            left_out.append((subject.name, f"missing: {missing}"))
+            left_out.append((as_name(subject.name), f"missing: {missing}"))
     if not scans:
         raise UsageError(f"{folder}: expected folders with slice_norm.nii.gz and {segmentation}.nii.gz; found none")
     return Sources(scans, left_out)
@@ -80,11 +106,12 @@ def check_oasis_table(folder: Path) -> None:
     path = folder / "seg24_labels.txt"
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_lines(path):
         words = line.split()
-        if len(words) < 2 or not words[0].isdigit() or not 0 < int(words[0]) < len(STRUCTURES_24):
+        number = whole_number(words[0]) if len(words) > 1 else None
+        if number is None or not 0 < number < len(STRUCTURES_24):
             continue
-        ours = STRUCTURES_24[int(words[0])]
+        ours = STRUCTURES_24[number]
         if _plain(words[1]) != _plain(ours):
             raise DataError(
                 f"{path}: id {words[0]} is {words[1]}, expected {ours!r}; give --mapping a CSV file of id,class"
@@ -107,22 +134,28 @@ def _plain(name: str) -> str:
     return out
 
 
-def bids_scans(folder: Path, derivatives: Path | None, suffix: str, description: str | None) -> Sources:
+def bids_scans(
+    folder: Path, derivatives: Path | None, suffix: str, description: str | None, person: str | None = None
+) -> Sources:
     """Images of a BIDS data set and the `_dseg` files that belong to them.
 
-    A segmentation belongs to an image when all their entities but those of derivatives (space, desc, ...) agree.
-    Sessions and runs of one person become one subject.
+    A segmentation belongs to an image when all that its name says holds of the image, but what only derivatives say
+    (space, desc, ...); what it leaves out (acq, run) may belong to one image alone. `run-01` is `run-1`. Sessions and
+    runs of one person become one subject.
 
     Args:
         folder: The data set; images lie in sub-*/anat or sub-*/ses-*/anat.
         derivatives: Where the segmentations lie; `derivatives` in the data set by default. Searched to any depth.
         suffix: Suffix of the images, such as "T1w".
         description: `desc` of the segmentations, such as "aseg"; None takes those without one.
+        person: Regular expression that finds the person in a scan's name (see `people.by_person`).
 
     Raises:
         UsageError: A folder does not exist, or there is no image or no segmentation.
 
     """
+    if not re.fullmatch(r"[A-Za-z0-9_+-]+", suffix):
+        raise UsageError(f"--image-suffix {shortened(suffix)}: expected letters and digits, such as T1w")
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder")
     derived = folder / "derivatives" if derivatives is None else derivatives
@@ -130,41 +163,38 @@ def bids_scans(folder: Path, derivatives: Path | None, suffix: str, description:
         raise UsageError(f"--derivatives {derived}: there is no such folder")
     images = [p for p in _bids_files(folder, suffix) if (folder / "derivatives") not in p.parents]
     images = [p for p in images if derived not in p.parents or derived == folder]
-    images = [p for p in images if "space" not in _entities(p)]
+    images = [p for p in images if "space" not in entities(stem(p))]
     if not images:
         raise UsageError(f"{folder}: holds no image called sub-*_{suffix}.nii.gz in an anat folder")
-    segmentations = [p for p in _bids_files(derived, "dseg") if _entities(p).get("desc") == description]
+    segmentations = [p for p in _bids_files(derived, "dseg") if entities(stem(p)).get("desc") == description]
     if not segmentations:
         wanted = f"_desc-{description}_dseg" if description else "_dseg"
         raise UsageError(f"--derivatives {derived}: holds no segmentation called sub-*{wanted}.nii.gz")
+    named = name_files(images)
+    segmentations, copies = without_copies(segmentations)
+    places: dict[str, list[Path]] = {}
+    for path in segmentations:
+        places.setdefault(stem(path), []).append(path)
+    possible = bids_pairs(named.names, places)
+    matches = resolve((rank, name, path) for rank, name, partner in possible for path in places[partner])
     scans, left_out = [], []
-    for image in images:
-        name = image.name.rpartition("_")[0]
-        own = _entities(image)
-        matches = [p for p in segmentations if _own_part(_entities(p)) == _own_part(own)]
-        native = [p for p in matches if "space" not in _entities(p)] or matches
-        if len(native) == 1:
-            scans.append(Scan(name, native[0], image, subject=f"sub-{own['sub']}"))
-        elif native:
-            left_out.append((name, f"several segmentations: {', '.join(map(str, native))}"))
+    for full in named.names:
+        name = full.rpartition("_")[0]
+        if full in named.doubles:
+            left_out.append((name, named.doubles[full]))
+        elif full in matches.pairs:
+            subject = f"sub-{entities(full)['sub']}"
+            scans.append(Scan(name, matches.pairs[full], named.files[full], subject=subject))
+        elif full in matches.unclear:
+            left_out.append((name, matches.unclear[full].reason("segmentation")))
         else:
-            left_out.append((name, f"{image}: has no segmentation in {derived}"))
-    return Sources(scans, left_out)
+            left_out.append((name, f"{named.files[full]}: has no segmentation in {derived}"))
+    return by_person(Sources(scans, left_out, [*named.notes, *copies_note(copies)]), person)
 
 
 def _bids_files(folder: Path, suffix: str) -> list[Path]:
     found = (p for p in folder.rglob(f"sub-*_{suffix}.nii*") if p.parent.name == "anat")
     return sorted(p for p in found if p.name.endswith(BIDS_SUFFIXES))
-
-
-def _entities(path: Path) -> dict[str, str]:
-    """Entities of a BIDS file name: sub-01_ses-2_T1w.nii.gz -> {"sub": "01", "ses": "2"}."""
-    parts = path.name.partition(".")[0].split("_")[:-1]
-    return dict(part.split("-", 1) for part in parts if "-" in part)
-
-
-def _own_part(entities: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in entities.items() if key not in DERIVED}
 
 
 def _folders(folder: Path, name: str) -> list[Path]:

@@ -1,16 +1,20 @@
 """The named mappings, and those of a user's own file."""
 
 import csv
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
 from metasynth.data_prep import label_tables as tables
 from metasynth.data_prep.labels import LabelMapping
+from metasynth.data_prep.names import listed
 from metasynth.data_prep.template import CLASS_NAMES
 
 from metasynth.errors import UsageError
+from metasynth.text import read_lines, shown, whole_number, without_comment
 
 MOST_CLASSES = 255
+LONGEST_NAME = 200  # characters of a class name
 
 _OUTSIDE = "the cerebellar cortex and all fluid outside the ventricles are background"
 _STRUCTURES = "the 24 structures of neurite-OASIS's coronal slices, every other structure background"
@@ -117,31 +121,27 @@ def load_mapping(name: str) -> LabelMapping:
 def read_mapping(path: Path) -> LabelMapping:
     """A mapping from lines ``id,class``; a class is a number (0 is background) or a name.
 
-    A first line that is not a number is a heading; ``#`` begins a comment. Numbered classes must be 0..K-1 without a
-    gap. Named classes are numbered in the order they appear, except that ``background`` is 0 and that names of
-    `CLASS_NAMES` keep the order they have there.
+    A first line without a number before the class is a heading; ``#`` at the beginning of a line or after a blank
+    begins a comment, unless it is quoted. The first line says whether commas, semicolons or tabs stand between the two.
+    Numbered classes must be 0..K-1 without a gap. Named classes are numbered in the order they appear, except that
+    ``background`` is 0 and that names of `CLASS_NAMES` keep the order they have there.
 
     Raises:
         UsageError: The file cannot be read, or a line is no pair, names an id twice or gives a wrong class.
 
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--mapping {path}: cannot be read as text: {error}") from error
     pairs: dict[int, str] = {}
-    for number, line in enumerate(lines, 1):
-        row = [cell.strip() for cell in next(csv.reader([line.partition("#")[0]]), [])]
-        if not any(row) or (not pairs and not _is_whole(row[0])):
+    for i, (number, line, row) in enumerate(_rows(path)):
+        key = whole_number(row[0])
+        if i == 0 and not any(c.isdigit() for c in row[0]):
             continue
-        if len(row) != 2 or not _is_whole(row[0]) or int(row[0]) < 0 or not row[1]:
-            raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {line.strip()!r}")
-        if pairs.setdefault(int(row[0]), row[1]) != row[1]:
-            raise UsageError(
-                f"--mapping {path}, line {number}: id {row[0]} has a class already: {pairs[int(row[0])]!r}"
-            )
+        if len(row) != 2 or key is None or key < 0 or not row[1]:
+            raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {shown(line.strip())}")
+        if pairs.setdefault(key, row[1]) != row[1]:
+            raise UsageError(f"--mapping {path}, line {number}: id {key} has a class already: {shown(pairs[key])}")
     if not pairs:
         raise UsageError(f"--mapping {path}: holds no line 'id,class'")
+    _check_names(path, pairs.values())
     names, classes = _number_classes(path, pairs)
     if len(names) > MOST_CLASSES:
         raise UsageError(f"--mapping {path}: at most {MOST_CLASSES} classes are possible, got {len(names)}")
@@ -149,23 +149,44 @@ def read_mapping(path: Path) -> LabelMapping:
     return LabelMapping(path.name, names, {0: 0} | classes, f"{path.name}: ids and classes of a file", t1=t1)
 
 
+def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Number, text and cells of every line that is not empty."""
+    lines = [(i, without_comment(line)) for i, line in enumerate(read_lines(path, UsageError, f"--mapping {path}"), 1)]
+    lines = [(i, line) for i, line in lines if line.strip()]
+    mark = next((mark for mark in ",;\t" if lines and mark in lines[0][1]), ",")
+    for number, line in lines:
+        try:
+            cells = next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])
+        except csv.Error as error:
+            raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {shown(line)}") from error
+        cells = [cell.strip() for cell in cells]
+        if any(cells):
+            yield number, line, cells if any(cells[2:]) else cells[:2]
+
+
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    """Require class names that can be printed, and kept in a cache."""
+    wrong = next((name for name in names if not name.isprintable() or len(name) > LONGEST_NAME), None)
+    if wrong is not None:
+        raise UsageError(
+            f"--mapping {path}: class names must be printable text of at most {LONGEST_NAME} characters, got "
+            f"{shown(wrong)}"
+        )
+
+
 def _number_classes(path: Path, pairs: dict[int, str]) -> tuple[tuple[str, ...], dict[int, int]]:
     """Class names, and {id: class}."""
     values = set(pairs.values())
-    if all(_is_whole(value) for value in values):
-        top = max(int(value) for value in values)
-        gap = next((k for k in range(1, top + 1) if str(k) not in {str(int(v)) for v in values}), None)
-        if top < 1 or gap is not None or min(int(value) for value in values) < 0:
-            raise UsageError(
-                f"--mapping {path}: classes must be 0 to K-1 without a gap, got {sorted(map(int, values))}"
-            )
-        return ("background", *(f"class {k}" for k in range(1, top + 1))), {i: int(v) for i, v in pairs.items()}
+    numbered = {i: k for i, value in pairs.items() if (k := whole_number(value)) is not None}
+    if len(numbered) == len(pairs):
+        found = sorted({0, *numbered.values()})
+        top = found[-1]
+        if top < 1 or found != list(range(len(found))):
+            classes = listed([str(k) for k in sorted(set(numbered.values()))], 12)
+            raise UsageError(f"--mapping {path}: classes must be 0 to K-1 without a gap, got [{classes}]")
+        return ("background", *(f"class {k}" for k in range(1, top + 1))), numbered
     if values <= set(CLASS_NAMES):
         names = CLASS_NAMES
     else:
         names = ("background", *(name for name in dict.fromkeys(pairs.values()) if name != "background"))
     return names, {i: names.index(value) for i, value in pairs.items()}
-
-
-def _is_whole(text: str) -> bool:
-    return text.lstrip("+-").isdigit()

@@ -1,6 +1,5 @@
 """A look at a cache: its slices with the labels drawn over them, and what it holds in words."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from matplotlib.patches import Patch
 from metasynth.data.cache import Cache, verify_digest
 from metasynth.errors import DataError
 from metasynth.files import write_atomically
-from metasynth.literal import as_written
+from metasynth.literal import png_of
 from metasynth.outputs import SOFTWARE
 
 COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f2b134", "#b07aa1", "#76b7b2", "#ff9da7", "#9c755f")
@@ -58,9 +57,7 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
             _draw_subject(cache, items, line, panels)
         _add_legend(figure, cache.class_names[1:])
     out_png = Path(out_png)
-    buffer = io.BytesIO()
-    as_written(figure).savefig(buffer, dpi=100, format="png", metadata={"Software": SOFTWARE})
-    write_atomically(out_png, buffer.getbuffer(), failure=DataError, make_folder=False, what="the picture")
+    write_atomically(out_png, png_of(figure, 100, SOFTWARE), failure=DataError, make_folder=False, what="the picture")
     return out_png
 
 

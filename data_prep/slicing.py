@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError, UsageError
+from metasynth.text import shortened, whole_number
 
 Axis = Literal["coronal", "axial", "sagittal"]
 AXIS_INDEX = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -49,22 +50,19 @@ class SliceChoice:
         if text == "all":
             return cls("all")
         name, _, rest = text.partition(":")
-        try:
+        given = [whole_number(part) for part in (rest if name == "around" else text.replace(":", ",")).split(",")]
+        numbers = [number for number in given if number is not None and number >= 0]
+        if len(numbers) == len(given) and not ("," in text and ":" in text):
             if name == "around":
-                if int(rest) >= 1:
-                    return cls("around", (int(rest),))
+                if len(numbers) == 1 and numbers[0] >= 1:
+                    return cls("around", (numbers[0],))
             elif ":" in text:
-                bounds = tuple(int(part) for part in text.split(":"))
-                bounds = (*bounds, 1) if len(bounds) == 2 else bounds
-                if len(bounds) == 3 and 0 <= bounds[0] < bounds[1] and bounds[2] >= 1:
-                    return cls("range", bounds)
+                start, stop, step = [*numbers, 1][:3] if len(numbers) in (2, 3) else (0, 0, 1)
+                if start < stop and step >= 1:
+                    return cls("range", (start, stop, step))
             else:
-                numbers = tuple(sorted({int(part) for part in text.split(",")}))
-                if numbers[0] >= 0:
-                    return cls("list", numbers)
-        except ValueError:
-            pass
-        raise UsageError(f"--slices {text}: expected all, around:N, START:STOP, START:STOP:STEP or I,J,K")
+                return cls("list", tuple(sorted(set(numbers))))
+        raise UsageError(f"--slices {shortened(text)}: expected all, around:N, START:STOP, START:STOP:STEP or I,J,K")
 
     def candidates(self, n: int, centre: float, step: int) -> NDArray[np.int64]:
         """Increasing indices in 0..n-1; `centre` and `step` (planes) are those of "around".

@@ -1,16 +1,18 @@
-"""Which files belong to which subject: lists, folders and patterns of files, and the layouts of data sets."""
+"""Which files belong to which scan: lists, folders and patterns of files, paired by name."""
 
 import glob
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from metasynth.data_prep.names import SUFFIXES, Named, listed, name_files, stem
+from metasynth.data_prep.pairing import Matches, beginnings, channels, common_name, match
 from metasynth.data_prep.patterns import find_matching
 
 from metasynth.errors import UsageError
+from metasynth.text import expanded, read_lines, shown, without_comment
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+LONGEST_PATH = 4096
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,15 @@ class Sources:
     Attributes:
         scans: Ordered by name.
         left_out: (name, reason) of what cannot be used.
+        notes: Other things to know, a line each.
+        alone: Files by name that were left out for want of a partner.
 
     """
 
     scans: list[Scan]
     left_out: list[tuple[str, str]]
+    notes: list[str] = field(default_factory=list)
+    alone: dict[str, Path] = field(default_factory=dict)
 
 
 def find_files(given: Sequence[str], option: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
@@ -72,15 +78,15 @@ def find_files(given: Sequence[str], option: str, suffixes: tuple[str, ...] = SU
     """
     files: list[Path] = []
     for text in given:
-        path = Path(text).expanduser()
+        path = expanded(text)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.name.endswith(suffixes) and not p.name.startswith("."))
+            found = sorted(p for p in path.iterdir() if _ends(p.name, suffixes) and not p.name.startswith("."))
         elif path.is_file() and path.suffix in (".txt", ".lst", ".list") and ".txt" not in suffixes:
             found = _read_list(path, option)
         elif path.is_file():
             found = [path]
         elif glob.has_magic(text):
-            found = [p for p in find_matching(str(path)) if p.name.endswith(suffixes)]
+            found = [p for p in find_matching(str(path)) if _ends(p, suffixes)]
         else:
             raise UsageError(f"{option} {text}: there is no such file or folder")
         if not found:
@@ -89,99 +95,130 @@ def find_files(given: Sequence[str], option: str, suffixes: tuple[str, ...] = SU
     return list(dict.fromkeys(files))
 
 
+def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
+    return name.lower().endswith(suffixes)
+
+
 def _read_list(path: Path, option: str) -> list[Path]:
-    try:
-        lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{option} {path}: cannot be read as a list of paths: {error}") from error
-    return [path.parent / Path(line).expanduser() for line in lines if line]
-
-
-def stem(path: Path) -> str:
-    """Name of a file without its ending, .nii.gz taken as one."""
-    name = path.name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), path.stem)
-
-
-def name_files(files: Sequence[Path]) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """Files by subject name, and (name, reason) of names that several files have.
-
-    The name is the file's without its ending; where all files are called alike (one folder a subject), it is that of
-    the folder.
-    """
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    same = len(files) > 1 and len({stem(path) for path in files}) == 1
-    for path in files:
-        by_name[path.parent.name if same else stem(path)].append(path)
-    doubles = [
-        (name, f"{len(paths)} files have this name: {', '.join(map(str, paths))}")
-        for name, paths in by_name.items()
-        if len(paths) > 1
-    ]
-    return {name: paths[0] for name, paths in by_name.items() if len(paths) == 1}, doubles
+    found = []
+    for number, line in enumerate(read_lines(path, UsageError, f"{option} {path}"), 1):
+        text = without_comment(line).strip()
+        if len(text) > LONGEST_PATH:
+            raise UsageError(f"{option} {path}, line {number}: expected a path, got {shown(text)}")
+        if text:
+            found.append(path.parent / expanded(text))
+    return found
 
 
 def label_scans(labels: Sequence[Path]) -> Sources:
     """Label maps alone."""
-    named, doubles = name_files(labels)
-    return Sources([Scan(name, path) for name, path in sorted(named.items())], doubles)
+    named = name_files(labels)
+    return Sources(
+        [Scan(name, named.files[name]) for name in sorted(named.files)], [*named.doubles.items()], named.notes
+    )
 
 
-def pair(images: Sequence[Path], labels: Sequence[Path]) -> Sources:
-    """Images and label maps that have one name, as it is or without the endings their lists have in common.
+def pair(images: Sequence[Path], labels: Sequence[Path], label: str = "label map", image: str = "image") -> Sources:
+    """Images and label maps whose names belong together (see `metasynth.data_prep.pairing`).
 
-    So `s1.nii.gz` belongs to `s1.mgz`, and `s1_T1w.nii.gz`, `s2_T1w.nii.gz` to `s1_seg.nii.gz`, `s2_seg.nii.gz`.
+    So `s1.nii.gz` belongs to `s1.mgz`, `s1_T1w.nii.gz` to `s1_seg.nii.gz`, and one image to one label map.
+
+    Args:
+        images: Their files.
+        labels: Those of the label maps.
+        label: What messages call one of these.
+        image: What they call one of those.
+
     """
-    by_image, image_doubles = name_files(images)
-    by_label, label_doubles = name_files(labels)
-    if not by_image.keys() & by_label.keys():
-        by_image, by_label = _without_common_end(by_image), _without_common_end(by_label)
-    doubled = dict([*label_doubles, *image_doubles])
-    scans, left_out = [], list(doubled.items())
-    for name in sorted(by_image.keys() | by_label.keys()):
-        if name in doubled:
-            continue
-        if name not in by_label:
-            left_out.append((name, f"{by_image[name]}: has no label map; none is called {name}"))
-        elif name not in by_image:
-            left_out.append((name, f"{by_label[name]}: has no image; none is called {name}"))
+    own, its = name_files(images), name_files(labels)
+    several = channels(own.names, its.names)
+    left_out = {
+        case: f"has {len(found)} channels ({listed(found)}), and one image a case is read; name those of one channel, "
+        "such as 'FOLDER/*_0000.nii.gz'"
+        for case, found in several.items()
+    }
+    spread = {name for found in several.values() for name in found}
+    names = [name for name in own.names if name not in spread]
+    matches = match(names, [name for name in its.names if name not in left_out])
+    called = _call(matches)
+    scans = []
+    alone = {}
+    for name in names:
+        partner = matches.pairs.get(name)
+        if reason := own.doubles.get(name) or its.doubles.get(partner or ""):
+            left_out[called.get(name, name)] = reason
+        elif partner is not None:
+            scans.append(Scan(called[name], its.files[partner], own.files[name]))
+        elif name in matches.unclear:
+            left_out[name] = f"{own.files[name]}: {matches.unclear[name].reason(label)}"
         else:
-            scans.append(Scan(name, by_label[name], by_image[name]))
-    return Sources(scans, left_out)
+            alone[name] = own.files[name]
+            left_out[name] = f"{own.files[name]}: has no {label}; {_none_called(name, its.names)}"
+    spoken_for = matches.taken | several.keys()
+    for name in its.names:
+        if name in its.doubles and name not in spoken_for:
+            left_out[name] = its.doubles[name]
+        elif name not in spoken_for:
+            alone[name] = its.files[name]
+            left_out[name] = f"{its.files[name]}: has no {image}; {_none_called(name, own.names)}"
+    notes = [*own.notes, *its.notes, *_only_ones(matches, own, its)]
+    return Sources(scans, sorted(left_out.items()), notes, alone)
 
 
-def _without_common_end(named: dict[str, Path]) -> dict[str, Path]:
-    """The same files, their names cut at the last _, - or . of the ending that all share."""
-    names = list(named)
-    if len(names) == 1:
-        end = max((names[0].rfind(mark) for mark in "_-."), default=-1)
-        return {names[0][:end] if end > 0 else names[0]: named[names[0]]}
-    length = 0
-    while all(len(n) > length and n[-1 - length] == names[0][-1 - length] for n in names):
-        length += 1
-    starts = [i for i in range(1, length + 1) if names[0][-i] in "_-."]
-    cut = max(starts, default=0)
-    shorter = {name[: len(name) - cut]: path for name, path in named.items()}
-    return shorter if len(shorter) == len(named) and "" not in shorter else named
+def _call(matches: Matches) -> dict[str, str]:
+    """{name: what its pair is called}."""
+    short = {name: common_name(name, partner) for name, partner in matches.pairs.items()}
+    return short if len(set(short.values())) == len(short) else {name: name for name in short}
 
 
-def with_files(sources: Sources, files: Sequence[Path], what: str) -> Sources:
-    """The scans with masks or transforms of their names; a scan without one is left out.
+def _none_called(name: str, names: Sequence[str]) -> str:
+    return f"none is called {name}; they are called {listed(names)}" if names else f"none is called {name}"
+
+
+def _only_ones(matches: Matches, own: Named, its: Named) -> list[str]:
+    if not matches.only:
+        return []
+    return [f"{own.files[a]} and {its.files[b]} belong together as the only ones" for a, b in matches.pairs.items()]
+
+
+def with_files(sources: Sources, files: Sequence[Path], what: str, *, required: bool = True) -> Sources:
+    """The scans with masks or transforms whose names belong to theirs.
 
     Args:
         sources: The scans.
         files: The masks or transforms.
         what: "mask" or "transform".
+        required: A scan without one is left out; it stays as it is otherwise, unless several may belong to it.
 
     """
-    named, doubles = name_files(files)
-    names = {scan.name for scan in sources.scans}
-    if not named.keys() & names:
-        named = _without_common_end(named)
-    scans, left_out = [], [*sources.left_out, *(double for double in doubles if double[0] in names)]
-    for scan in sources.scans:
-        if scan.name in named:
-            scans.append(Scan(**{**scan.__dict__, what: named[scan.name]}))
-        elif scan.name not in dict(doubles):
-            left_out.append((scan.name, f"has no {what}; none of the {len(files)} files given is called {scan.name}"))
-    return Sources(scans, left_out)
+    named = name_files(files)
+    own = {_full_name(scan): scan for scan in sources.scans}
+    matches = match(sorted(own), named.names)
+    scans, left_out = [], list(sources.left_out)
+    for name, scan in own.items():
+        partner = matches.pairs.get(name, "")
+        if partner in named.files:
+            scans.append(replace(scan, **{what: named.files[partner]}))
+        elif partner in named.doubles:
+            left_out.append((scan.name, named.doubles[partner]))
+        elif name in matches.unclear:
+            left_out.append((scan.name, matches.unclear[name].reason(what)))
+        elif required:
+            reason = f"has no {what}; none of the {len(files)} files given is called {name}; they are called "
+            left_out.append((scan.name, reason + listed(named.names)))
+        else:
+            scans.append(scan)
+    notes = _only_ones(matches, Named({name: _file(scan) for name, scan in own.items()}, {}, []), named)
+    return Sources(scans, left_out, [*sources.notes, *named.notes, *notes])
+
+
+def _full_name(scan: Scan) -> str:
+    """The name of a scan's file where the scan has the beginning of it for a name."""
+    full = stem(_file(scan))
+    return full if scan.name in (full, *(start for start, _ in beginnings(full))) else scan.name
+
+
+def _file(scan: Scan) -> Path:
+    path = scan.image or scan.labels
+    assert path is not None
+    return path

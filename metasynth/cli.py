@@ -1,5 +1,6 @@
 """The command line; commands import what they need when they run, so that ``--help`` answers at once."""
 
+import io
 import os
 import shlex
 import sys
@@ -14,12 +15,16 @@ import click
 from metasynth import __version__
 from metasynth.children import end_with_named_parent
 from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, run_grid
+from metasynth.cli_options import PATH
 from metasynth.cli_predict import PREDICT_COMMANDS
 from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import DataError, MetasynthError, UsageError
 from metasynth.interrupts import exit_status, watched
 from metasynth.lines import tell
 from metasynth.sizes import memory_failure
+from metasynth.text import printable, shortened
+
+LONGEST_WORD = 1000  # characters of one in a message: longer than most paths
 
 
 class _Stopped(MetasynthError):
@@ -39,6 +44,8 @@ class _Commands(click.Group):
     def main(self, *args: Any, **settings: Any) -> Any:
         settings["standalone_mode"] = False
         end_with_named_parent()
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal has no letters for
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with watched():
                 status = super().main(*args, **settings)
@@ -95,7 +102,7 @@ def _internal(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(word if len(word) <= LONGEST_WORD else shortened(word) for word in text.split()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -121,14 +128,14 @@ def list_() -> None:
 @main.command()
 @click.argument("experiment")
 @click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
-@click.option("--data", metavar="CACHE", type=click.Path(path_type=Path), help="HDF5 cache to use.")
+@click.option("--data", metavar="CACHE", type=PATH, help="HDF5 cache to use.")
 @click.option(
     "--labels",
     metavar="CACHE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="HDF5 cache of label maps for synthesis, where the experiment takes one of their own (--set labels=CACHE).",
 )
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--out", metavar="DIR", type=PATH, help="Folder of the run.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Seed of every random draw; 0 by default.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
 @grid_options
@@ -215,7 +222,7 @@ def run(
 
 
 @main.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 def report(runs: tuple[Path, ...]) -> None:
     """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
     from metasynth.training.grid_folder import GRID, GridFolder

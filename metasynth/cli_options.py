@@ -1,12 +1,36 @@
 """Options that several ``metasynth prep`` commands share."""
 
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+
+class FilePath(click.Path):
+    """A path that a file system can hold."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or a message if it is none."""
+        if "\0" in os.fspath(value):
+            self.fail(f"{os.fspath(value)!r} holds a NUL byte.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN, which lies in every range for click."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or a message that says what is allowed."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+PATH = FilePath(path_type=Path)
 SHARED = (
     click.option("--out", metavar="FILE", type=PATH, required=True, help="The cache to make (HDF5)."),
     click.option("--overwrite", is_flag=True, help="Replace a cache that is there already."),
@@ -61,7 +85,7 @@ GEOMETRY = (
     click.option(
         "--min-content",
         metavar="SHARE",
-        type=click.FloatRange(0.0, 1.0),
+        type=FiniteRange(0.0, 1.0),
         default=0.1,
         show_default=True,
         help="Least labels of a slice, as a share of the subject's fullest.",
@@ -89,6 +113,11 @@ TRANSFORMS = click.option(
     metavar="PATH",
     multiple=True,
     help="Matrices to the template's space (.xfm or rows of 4 numbers), one a subject; implies --align transforms.",
+)
+PERSON = click.option(
+    "--person",
+    metavar="REGEX",
+    help="What a person is called in the names of their scans: the regular expression's first group, or all it finds.",
 )
 IMAGES = (
     click.option("--masks", metavar="PATH", multiple=True, help="Brain masks; by default the brain is labels above 0."),

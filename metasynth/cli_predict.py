@@ -77,6 +77,8 @@ def predict(
     progress = Progress(quiet)
     origin = model.description.origin
     progress.say(f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}")
+    for note in sources.notes:
+        progress.say(f"Note: {' '.join(note.split())}")
     unmasked = [scan for scan in sources.scans if scan.mask is None]
     if unmasked and not stripped:
         progress.say(_warning(model, unmasked, len(sources.scans)))
@@ -144,14 +146,14 @@ def evaluate(
     wanted = classes_of(predictions, load_mapping(mapping) if mapping else None, unknown)
     if classes is not None:
         wanted = wanted.choose(classes)
-    scans, alone = find_pairs(predictions, references)
+    scans, alone, unclear = find_pairs(predictions, references)
     table = Kind("table of scores", (".csv",), lambda path: read_heading(path) == list(COLUMNS))
     read = [*(path for scan in scans for path in scan.files), *alone, *([Path(mapping)] if mapping else [])]
     check_outputs([Output(f"--out {out}:", out, table, overwrite)], read)
     progress = Progress(quiet)
     with progress.task("subjects", len(scans)) as task:
         found = score_all(scans, wanted, unit, task.advance)
-    records, failed = found.records, found.failed
+    records, failed = found.records, [*unclear, *found.failed]
     for note in scaled_note(found.scaled):
         progress.say(f"Note: {note}")
     if alone:
@@ -170,8 +172,8 @@ def evaluate(
             "volume_error_percent": "volume error (%)",
         }
         tell(Table.from_records("Means over subjects.", summary(records), headings).markdown().rstrip(), sys.stdout)
-        tell(f"\nTable: {out} ({len(scans) - len(failed)} subjects)", sys.stdout)
-    _fail(progress.say, failed, len(scans), "subjects")
+        tell(f"\nTable: {out} ({len(scans) - len(found.failed)} subjects)", sys.stdout)
+    _fail(progress.say, failed, len(scans) + len(unclear), "subjects")
 
 
 def _warning(model: "TrainedModel", unmasked: "list[Scan]", total: int) -> str:

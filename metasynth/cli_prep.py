@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metasynth.cli_options import GEOMETRY, IMAGES, PATH, SHARED, TRANSFORMS, with_options
+from metasynth.cli_options import GEOMETRY, IMAGES, PATH, PERSON, SHARED, TRANSFORMS, with_options
 from metasynth.errors import UsageError
 from metasynth.lines import tell
 from metasynth.sizes import cores, require_processes
+from metasynth.text import printable, shortened, whole_number
 
 if TYPE_CHECKING:
     from metasynth.data_prep.prepare import Options
@@ -52,12 +53,13 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
 
 @click.command()
 @click.argument("paths", metavar="PATHS...", nargs=-1, required=True)
-@with_options(*GEOMETRY, TRANSFORMS, *SHARED)
-def labels(paths: tuple[str, ...], transforms: tuple[str, ...], **given: Any) -> None:
+@with_options(*GEOMETRY, TRANSFORMS, PERSON, *SHARED)
+def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any) -> None:
     """Make a cache of label maps alone: files, folders, patterns or text lists of paths."""
+    from metasynth.data_prep.people import by_person
     from metasynth.data_prep.sources import find_files, label_scans
 
-    sources = _transformed(label_scans(find_files(paths, "PATHS")), transforms)
+    sources = by_person(_transformed(label_scans(find_files(paths, "PATHS")), transforms), person)
     _make("prep labels", sources, f"label maps: {_names(paths)}", **_implied(given, transforms))
 
 
@@ -66,16 +68,19 @@ def labels(paths: tuple[str, ...], transforms: tuple[str, ...], **given: Any) ->
     "--images", metavar="PATH", multiple=True, required=True, help="Folder, pattern, file or list; repeatable."
 )
 @click.option("--labels", metavar="PATH", multiple=True, required=True, help="Likewise, of files of the same names.")
-@with_options(*GEOMETRY, TRANSFORMS, *IMAGES, *SHARED)
-def nifti(images: tuple[str, ...], labels: tuple[str, ...], transforms: tuple[str, ...], **given: Any) -> None:
+@with_options(*GEOMETRY, TRANSFORMS, *IMAGES, PERSON, *SHARED)
+def nifti(
+    images: tuple[str, ...], labels: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any
+) -> None:
     """Make a cache of images and their label maps (.nii, .nii.gz, .mgz), paired by name."""
+    from metasynth.data_prep.people import by_person
     from metasynth.data_prep.sources import find_files, pair, with_files
 
     sources = pair(find_files(images, "--images"), find_files(labels, "--labels"))
     masks = given.pop("masks")
     if masks:
         sources = with_files(sources, find_files(masks, "--masks"), "mask")
-    sources = _transformed(sources, transforms)
+    sources = by_person(_transformed(sources, transforms), person)
     _make(
         "prep nifti", sources, f"images: {_names(images)}; label maps: {_names(labels)}", **_implied(given, transforms)
     )
@@ -85,16 +90,18 @@ def nifti(images: tuple[str, ...], labels: tuple[str, ...], transforms: tuple[st
 @click.argument("subjects_dir", type=PATH)
 @click.option("--image", metavar="NAME", default="norm", show_default=True, help="Image in mri/, or 'none'.")
 @click.option("--labels", metavar="NAME", default="aseg", show_default=True, help="Label map in mri/: aparc+aseg, ...")
-@with_options(*GEOMETRY, *IMAGES[1:], *SHARED)
-def freesurfer(subjects_dir: Path, image: str, labels: str, **given: Any) -> None:
+@with_options(*GEOMETRY, *IMAGES[1:], PERSON, *SHARED)
+def freesurfer(subjects_dir: Path, image: str, labels: str, person: str | None, **given: Any) -> None:
     """Make a cache of the subjects in a FreeSurfer SUBJECTS_DIR.
+
+    Timepoints (sub-X_ses-Y, X.long.BASE) and bases of one person are one subject of the cache.
 
     --align transforms takes each subject's mri/transforms/talairach.xfm.
     """
     from metasynth.data_prep.layouts import freesurfer_scans
 
     transform = "mri/transforms/talairach.xfm" if given["align"] == "transforms" else None
-    sources = freesurfer_scans(subjects_dir, None if image == "none" else image, labels, transform)
+    sources = freesurfer_scans(subjects_dir, None if image == "none" else image, labels, transform, person)
     _make("prep freesurfer", sources, f"FreeSurfer subjects: {subjects_dir.name}", **given)
 
 
@@ -103,8 +110,10 @@ def freesurfer(subjects_dir: Path, image: str, labels: str, **given: Any) -> Non
 @click.option("--derivatives", metavar="DIR", type=PATH, help="Where the segmentations are; FOLDER/derivatives.")
 @click.option("--image-suffix", metavar="NAME", default="T1w", show_default=True, help="Suffix of the images.")
 @click.option("--desc", metavar="NAME", default="aseg", show_default=True, help="desc- of the _dseg files, or 'none'.")
-@with_options(*GEOMETRY, *IMAGES[1:], *SHARED)
-def bids(folder: Path, derivatives: Path | None, image_suffix: str, desc: str, **given: Any) -> None:
+@with_options(*GEOMETRY, *IMAGES[1:], PERSON, *SHARED)
+def bids(
+    folder: Path, derivatives: Path | None, image_suffix: str, desc: str, person: str | None, **given: Any
+) -> None:
     """Make a cache of a BIDS data set with segmentations (sub-*_desc-aseg_dseg.nii.gz) in a derivatives folder.
 
     The sessions of one person are one subject of the cache.
@@ -113,7 +122,7 @@ def bids(folder: Path, derivatives: Path | None, image_suffix: str, desc: str, *
 
     if given["align"] == "transforms":
         raise UsageError("--align transforms: prep bids takes none, rigid or affine")
-    sources = bids_scans(folder, derivatives, image_suffix, None if desc == "none" else desc)
+    sources = bids_scans(folder, derivatives, image_suffix, None if desc == "none" else desc, person)
     _make("prep bids", sources, f"BIDS data set: {folder.name}", **given)
 
 
@@ -140,7 +149,7 @@ def oasis2d(folder: Path, **given: Any) -> None:
 
 def _names(paths: tuple[str, ...]) -> str:
     """What the user gave, without the folders it lies in."""
-    return ", ".join(Path(path).name for path in paths)
+    return printable(", ".join(Path(path).name for path in paths))
 
 
 def _transformed(sources: "Sources", transforms: tuple[str, ...]) -> "Sources":
@@ -192,7 +201,7 @@ def _spacing(text: str | None) -> tuple[float, float, float] | None:
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 3) or not all(0 < n < float("inf") for n in numbers):
-        raise UsageError(f"--spacing {text}: expected one number of mm above 0, or three with commas")
+        raise UsageError(f"--spacing {shortened(text)}: expected one number of mm above 0, or three with commas")
     x, y, z = numbers * 3 if len(numbers) == 1 else numbers
     return x, y, z
 
@@ -201,9 +210,10 @@ def _size(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.replace("x", ",").split(",")
-    if len(parts) not in (2, 3) or not all(part.strip().isdigit() for part in parts):
-        raise UsageError(f"--size {text}: expected H,W or D,H,W")
-    return tuple(int(part) for part in parts)
+    numbers = [number for part in parts if (number := whole_number(part)) is not None and number >= 0]
+    if len(parts) not in (2, 3) or len(numbers) != len(parts):
+        raise UsageError(f"--size {shortened(text)}: expected H,W or D,H,W")
+    return tuple(numbers)
 
 
 def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
@@ -238,9 +248,10 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     for name, reason in report.left_out:
         progress.say(f"Left out: {name}: {' '.join(reason.split())}")
     for note in report.notes:
-        progress.say(f"Note: {note}")
+        progress.say(f"Note: {' '.join(note.split())}")
     items = "volumes" if job.options.volumes else "slices"
-    tell(f"Subjects: {len(report.used)} used, {len(report.left_out)} left out", sys.stdout)
+    scans = f" ({len(report.used)} scans)" if len(report.used) != report.people else ""
+    tell(f"Subjects: {report.people} used{scans}, {len(report.left_out)} left out", sys.stdout)
     tell(f"Cache: {out} ({sum(n for _, n in report.used)} {items} of {' x '.join(map(str, report.shape))})", sys.stdout)
     if job.draw:
         tell(f"Montage: {job.picture}", sys.stdout)

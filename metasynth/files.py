@@ -44,7 +44,8 @@ def write_atomically(
             stays as it was, and no temporary file is left.
 
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    # Not longer than the name itself where that is as long as names may be.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)

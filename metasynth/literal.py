@@ -1,5 +1,8 @@
 """Text of figures as it is written: names are anybody's, and a dollar sign in one begins no mathematics."""
 
+import io
+import warnings
+
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatterMathtext
@@ -17,3 +20,12 @@ def as_written(figure: Figure) -> Figure:
         if text not in numbers:
             text.set_parse_math(False)
     return figure
+
+
+def png_of(figure: Figure, dpi: int, software: str | None) -> bytes:
+    """The figure as a PNG file that names the software, with no date in it; a letter without a glyph is a box."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        as_written(figure).savefig(buffer, format="png", dpi=dpi, metadata={"Software": software})
+    return buffer.getvalue()

@@ -146,7 +146,7 @@ def test_missing_preprocessing_is_said_in_a_line(cli, tmp_path):
     )
     fine(predict(cli, "model.pt", "scans/s1.mgz", "--out", "alone", "--mask", "masks/s0.nii.gz"))  # whatever its name
     line = refused(predict(cli, "model.pt", "scans/s1.mgz", "scans/s2.nii", "--out", "o", "--mask", "masks/s0.nii.gz"))
-    assert line == "--mask: none of the 1 files given has the name of an input"
+    assert line == ("--mask: none of the 1 files given has the name of an input; they are called s0, the inputs s1, s2")
 
 
 def test_the_segmenter_of_a_run(cli, tmp_path):

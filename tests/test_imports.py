@@ -18,7 +18,9 @@ ALLOWED: dict[str, set[str]] = {
     "data_prep": {"data", "synthesis"},
     "predict": {"segment", "data_prep"},
     "experiments": CORE | {"training", "report", "data_prep"},
-    "cli": CORE | {"training", "report", "data_prep", "experiments", "cli_grid", "cli_predict", "cli_prep"},
+    "cli": CORE
+    | {"training", "report", "data_prep", "experiments"}
+    | {"cli_grid", "cli_options", "cli_predict", "cli_prep"},
     "cli_grid": {"training", "report", "cli_options"},
     "cli_prep": {"training", "data", "data_prep", "cli_options"},
     "cli_predict": {"segment", "training", "report", "data_prep", "predict", "cli_options"},
@@ -29,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "outputs": {"errors"},
     "schema": {"errors"},
     "sizes": {"errors"},
+    "text": {"errors"},
     "interrupts": set(),
     "lines": set(),
     "literal": set(),
@@ -37,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "": set(),
 }
 COMMON = {
-    *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sizes", "workers")
+    *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sizes", "text"),
+    "workers",
 }
 # What may import one module more: reports read the records, and a study ends by writing its report.
 EXCEPTIONS = {

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from metasynth.data_prep.labels import LabelMapping, Unknown, ids_of
-from metasynth.data_prep.sources import Scan, find_files, pair, stem
+from metasynth.data_prep.sources import Scan, find_files, pair
 from metasynth.data_prep.volume_files import Unit, by
 from metasynth.data_prep.volumes import Volume, check_affine, matched, read_labels
 from metasynth.errors import DataError, UsageError
@@ -18,10 +18,11 @@ from metasynth.interrupts import check
 from metasynth.predict.files import voxel_volume_ml
 from metasynth.predict.record import recorded_classes
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
+from metasynth.text import shortened, shown, whole_number
 
 Record = dict[str, Any]
 COLUMNS = ("subject", "class", "dice", "hd95_mm", "volume_ml", "reference_ml", "volume_error_percent")
-MOST_DIGITS = 11  # of an id; more are none
+MOST = 2**31  # above every id
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,11 @@ class Classes:
         for part in (part.strip() for part in text.split(",")):
             if self.names is not None and part in self.names:
                 chosen.append(self.names.index(part))
-            elif (
-                part.isdecimal() and len(part) < MOST_DIGITS and int(part) < (len(self.names) if self.names else 2**31)
-            ):
-                chosen.append(int(part))
+            elif (k := whole_number(part)) is not None and 0 <= k < (len(self.names) if self.names else MOST):
+                chosen.append(k)
             else:
                 there = "numbers" if self.names is None else f"numbers or names of {', '.join(self.names)}"
-                raise UsageError(f"--classes {text}: expected {there}, got {part!r}")
+                raise UsageError(f"--classes {shortened(text)}: expected {there}, got {shown(part)}")
         return Classes(self.names, tuple(dict.fromkeys(chosen)), self.mapping, self.unknown)
 
 
@@ -81,21 +80,23 @@ def classes_of(predictions: str, mapping: LabelMapping | None, unknown: Unknown)
     return Classes(own or names, None, mapping, unknown)
 
 
-def find_pairs(predictions: str, references: str) -> tuple[list[Scan], list[Path]]:
-    """Label maps (`image`) with the references (`labels`) of their names, and files that have no partner.
+def find_pairs(predictions: str, references: str) -> tuple[list[Scan], list[Path], list[tuple[str, str]]]:
+    """Label maps (`image`) with the references (`labels`) whose names belong to theirs.
+
+    Returns:
+        The pairs; the files without a partner; and (name, reason) of names that may belong to several.
 
     Raises:
-        UsageError: One of the two gives no file, or no name is in both.
+        UsageError: One of the two gives no file, or there is no pair.
 
     """
     found = find_files([predictions], "PREDICTIONS"), find_files([references], "REFERENCES")
-    if found == ([Path(predictions)], [Path(references)]):
-        return [Scan(stem(found[0][0]), found[1][0], found[0][0])], []
-    scans = pair(*found).scans
-    if not scans:
-        raise UsageError(f"{predictions} and {references}: no name is in both, or several files share one")
-    used = {path for scan in scans for path in scan.files}
-    return scans, [path for paths in found for path in paths if path not in used]
+    pairs = pair(*found, label="reference", image="prediction")
+    if not pairs.scans:
+        more = f" (and {len(pairs.left_out) - 1} more)" if len(pairs.left_out) > 1 else ""
+        raise UsageError(f"{predictions} and {references}: no name is in both: {pairs.left_out[0][1]}{more}")
+    unclear = [(name, reason) for name, reason in pairs.left_out if name not in pairs.alone]
+    return pairs.scans, list(pairs.alone.values()), unclear
 
 
 @dataclass

@@ -21,7 +21,7 @@ _FAST = 4  # of gzip's levels 1 to 9; label maps are small anyway
 
 def output_suffix(scan: Path) -> str:
     """The ending of what is made of a scan: .mgz for FreeSurfer's format, .nii.gz for any other."""
-    return ".mgz" if scan.name.endswith((".mgz", ".mgh")) else ".nii.gz"
+    return ".mgz" if scan.name.lower().endswith((".mgz", ".mgh")) else ".nii.gz"
 
 
 def write_like(path: Path, data: NDArray, scan: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from metasynth.data_prep.sources import Scan, Sources, find_files, name_files, with_files
+from metasynth.data_prep.names import listed, name_files, stem
+from metasynth.data_prep.sources import Scan, Sources, find_files, with_files
 from metasynth.data_prep.volume_files import Unit
 from metasynth.data_prep.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
@@ -48,25 +49,29 @@ class Outcome:
 
 
 def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
-    """Scans of files, folders, patterns and text lists, with the masks of their names; `left_out` names doubles.
+    """Scans of files, folders, patterns and text lists, with the masks whose names belong to theirs.
 
-    A scan without a mask is kept. One scan and one mask belong together whatever their names.
+    A scan without a mask is kept; one that several masks may belong to, or whose name several files have, is left out.
+    One scan and one mask belong together whatever their names.
 
     Raises:
         UsageError: Something given does not exist or holds no file, or no mask has the name of a scan.
 
     """
-    named, doubles = name_files(find_files(inputs, "INPUT"))
-    scans = [Scan(name, None, path) for name, path in sorted(named.items())]
+    named = name_files(find_files(inputs, "INPUT"))
+    scans = [Scan(name, None, path) for name, path in sorted(named.files.items())]
+    found = Sources(scans, [*named.doubles.items()], named.notes)
     if not masks:
-        return Sources(scans, doubles)
+        return found
     files = find_files(masks, "--mask")
-    if len(scans) == len(files) == 1:
-        return Sources([Scan(scans[0].name, None, scans[0].image, files[0])], doubles)
-    masked = {scan.name: scan for scan in with_files(Sources(scans, []), files, "mask").scans}
-    if not masked and scans:
-        raise UsageError(f"--mask: none of the {len(files)} files given has the name of an input")
-    return Sources([masked.get(scan.name, scan) for scan in scans], doubles)
+    masked = with_files(found, files, "mask", required=False)
+    if scans and len(masked.scans) == len(scans) and not any(scan.mask for scan in masked.scans):
+        theirs, ours = listed([stem(path) for path in files]), listed([scan.name for scan in scans])
+        raise UsageError(
+            f"--mask: none of the {len(files)} files given has the name of an input; they are called {theirs}, the "
+            f"inputs {ours}"
+        )
+    return masked
 
 
 def predict_all(

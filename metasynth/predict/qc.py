@@ -1,6 +1,5 @@
 """A picture to check a segmentation with: planes of the three axes, the scan alone and under its labels."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from metasynth.data_prep.montage import OPACITY, colours
+from metasynth.data_prep.names import as_name
 from metasynth.data_prep.slicing import AXIS_INDEX, Axis, content_along, plane_spacing, planes
 from metasynth.data_prep.volumes import Volume, to_ras
 from metasynth.files import write_atomically
-from metasynth.literal import as_written
+from metasynth.literal import png_of
 from metasynth.outputs import SOFTWARE
 from metasynth.predict.scan import foreground
 
@@ -70,10 +70,8 @@ def write_picture(path: Path, image: Volume, labels: NDArray[np.integer], class_
     handles = [Patch(color=c, label=n) for c, n in zip(colours(len(names)), names, strict=True)]
     most = min(len(names), COLUMNS)
     figure.legend(handles=handles, loc="lower center", ncols=most, frameon=False, labelcolor="white", fontsize=7)
-    figure.suptitle(Path(image.where).name, color="white", fontsize=8, y=1 - 0.05 / inches, va="top")
-    buffer = io.BytesIO()
-    as_written(figure).savefig(buffer, dpi=100, format="png", metadata={"Software": SOFTWARE})
-    write_atomically(path, buffer.getbuffer())
+    figure.suptitle(as_name(Path(image.where).name), color="white", fontsize=8, y=1 - 0.05 / inches, va="top")
+    write_atomically(path, png_of(figure, 100, SOFTWARE))
 
 
 def _chosen(classes: NDArray[np.integer], axis: Axis) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 from metasynth.errors import DataError
 from metasynth.files import write_atomically
 from metasynth.outputs import csv_cell
+from metasynth.text import read_lines
 
 DIGITS = 6
 
@@ -35,17 +36,17 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]], columns: Seque
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The records of a table as text; none if there is no such file.
+    """The records of a table as text, which another program may have saved; none if there is no such file.
 
     Raises:
         DataError: The file cannot be read.
 
     """
-    try:
-        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    try:
+        return list(csv.DictReader(read_lines(path)))
+    except csv.Error as error:
         raise DataError(f"{path}: cannot be read as a table: {error}") from error
 
 

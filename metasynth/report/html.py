@@ -77,12 +77,17 @@ def write_report(folder: Reported, content: ReportContent) -> Path:
     for figure in content.figures:
         place_inside(folder.path, f"figures/{figure.name}.png")
     every_row = Table.from_records("Every row of the results.", results["rows"])
-    folder.write_bytes("table.csv", every_row.csv().encode())
-    folder.write_bytes("table.md", _markdown(content.tables).encode())
+    folder.write_bytes("table.csv", _encoded(every_row.csv()))
+    folder.write_bytes("table.md", _encoded(_markdown(content.tables)))
     images = {figure.name: png(figure.figure) for figure in content.figures}
     for name, image in images.items():
         folder.write_bytes(f"figures/{name}.png", image)
-    return folder.write_bytes("report.html", _page(folder, results, content, images).encode())
+    return folder.write_bytes("report.html", _encoded(_page(folder, results, content, images)))
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; bytes of a file's name that are none as escapes."""
+    return text.encode(errors="backslashreplace")
 
 
 def _markdown(tables: Sequence[Table]) -> str:

@@ -1,6 +1,5 @@
 """How every figure looks: colours that colour-blind readers can tell apart, small type, no clutter."""
 
-import io
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -8,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metasynth.literal import as_written
+from metasynth.literal import png_of
 
 # Okabe and Ito's set, without its yellow, which is too light for lines on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -58,6 +57,4 @@ def bare(axes: Axes) -> None:
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as a PNG file, with no date or version in it."""
-    buffer = io.BytesIO()
-    as_written(figure).savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(figure, dpi, None)

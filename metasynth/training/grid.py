@@ -183,7 +183,7 @@ def value_of(text: str) -> Any:
     """The finite number that a text is, or the text."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return value if is_number else text

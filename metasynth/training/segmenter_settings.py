@@ -26,9 +26,10 @@ class Arguments:
     def parse(cls, text: str) -> Self:
         """From JSON; ValueError if it is something else."""
         try:
-            return cls.from_json(json.loads(text))
-        except json.JSONDecodeError:
-            raise ValueError('must be a JSON object such as {"features": [8, 16]}') from None
+            found = json.loads(text)
+        except (ValueError, RecursionError):  # not JSON, a number of too many digits, or too deep
+            found = None
+        return cls.from_json(found)
 
     @classmethod
     def from_json(cls, value: object) -> Self:

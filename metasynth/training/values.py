@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Union, get_args, get_origin
 
 from metasynth.errors import UsageError
+from metasynth.text import shown
 
 MOST = 2**31 - 1
 """The largest whole number, either way, of a setting: every library takes it, and none of that size can be done."""
@@ -87,6 +88,8 @@ def _checked(read: Callable[[], Any], hint: Any, given: Any, key: str) -> Any:
 
 def _told(given: Any) -> str:
     """A value as it came, but no page of it."""
+    if isinstance(given, str):
+        return shown(given)
     text = repr(given) if not isinstance(given, int) or abs(given) <= MOST**2 else "a far larger number"
     return text if len(text) <= LONGEST_TOLD else f"{text[:LONGEST_TOLD]}... ({len(text)} characters)"
 
@@ -111,7 +114,7 @@ def _parse(hint: Any, text: str) -> Any:
     if hint in (int, float):
         try:
             number = hint(text)
-        except ValueError:
+        except ValueError:  # for int too many digits, too
             raise _Refused from None
         return _decode(hint, number)
     if hint is str:

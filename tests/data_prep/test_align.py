@@ -28,6 +28,8 @@ def test_transforms_of_freesurfer_and_of_text(tmp_path):
     for rows in (3, 4):
         np.savetxt(path, MATRIX[:rows])
         np.testing.assert_array_equal(read_transform(path), MATRIX)
+    path.write_bytes(XFM.replace("\n", "\r").encode("utf-16"))
+    np.testing.assert_array_equal(read_transform(path), MATRIX)
 
 
 @pytest.mark.parametrize(

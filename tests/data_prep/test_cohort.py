@@ -194,6 +194,8 @@ def test_the_template_cohorts_stay_as_they_are():
 def test_the_cache_folder(monkeypatch):
     monkeypatch.setenv("METASYNTH_CACHE", "~/chosen")
     assert cache_folder() == Path.home() / "chosen"
+    monkeypatch.setenv("METASYNTH_CACHE", "~nobody-of-that-name/chosen")
+    assert cache_folder() == Path("~nobody-of-that-name/chosen")
     monkeypatch.delenv("METASYNTH_CACHE")
     monkeypatch.setattr(cohort_module.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")

@@ -124,6 +124,53 @@ def test_a_mapping_in_a_file(tmp_path):
     assert load_mapping(str(path)).class_names == ("background", "class 1", "class 2")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'id,class\r\n2,"grey # 1"  # left\r\n3,a#2\r\n# 4,none\r\n',
+        "2;grey # 1\r3;a#2\r".replace("grey # 1", '"grey # 1"'),
+        '2\t"grey # 1" \n\n3\ta#2\t\t# last\n',
+        '"2", "grey # 1"\n"3", a#2',
+    ],
+)
+def test_mappings_as_editors_write_them(tmp_path, text, encoding):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(text.encode(encoding))
+    mapping = load_mapping(str(path))
+    assert (mapping.class_names, mapping.classes) == (("background", "grey # 1", "a#2"), {0: 0, 2: 1, 3: 2})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("2,grey\n²,white\n".encode(), "line 2: expected 'id,class', got '²,white'"),
+        (b"2,1\n3,\xc2\xb2\n", None),  # a name
+        (b"2," + b"x" * 200_000, "line 1: expected 'id,class', got '2,xxxx"),
+        (b"2," + b"x" * 1000, "class names must be printable text of at most 200 characters, got 'xxxx"),
+        (b"9" * 5000 + b",grey\n2,white\n", "line 1: expected 'id,class', got '9999"),
+        (b"1.0,grey\n2,white\n", "line 1: expected 'id,class', got '1.0,grey'"),
+        (b"2,grey\n" + b"9" * 5000 + b",white\n", "line 2: expected 'id,class', got '9999"),
+        (b"2,1\n3," + b"9" * 18 + b"\n", "classes must be 0 to K-1 without a gap, got [1, 999999999999999999]"),
+        (b"2,gr\0ey\n", "line 1: expected text, got a NUL byte; save the file as UTF-8"),
+        (b"2,wei\xdf\n", "line 1: expected text in UTF-8, got the byte 0xDF; save the file as UTF-8"),
+        ("2,grey\u00a0matter\n".encode(), "class names must be printable text"),
+        (b"a,b\nc,d\n2,grey\n", "line 2: expected 'id,class', got 'c,d'"),
+    ],
+)
+def test_odd_text_in_a_mapping_is_a_short_line(tmp_path, content, message):
+    path = tmp_path / "m.csv"
+    path.write_bytes(content)
+    if message is None:
+        assert load_mapping(str(path)).class_names == ("background", "1", "²")
+        return
+    with pytest.raises(UsageError) as raised:
+        load_mapping(str(path))
+    assert str(raised.value).startswith(f"--mapping {path}")
+    assert message in str(raised.value)
+    assert len(str(raised.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

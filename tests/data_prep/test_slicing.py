@@ -82,8 +82,20 @@ def test_slices_around_the_centre_are_spaced_and_stay_inside():
     assert choice.candidates(13, centre=10.5, step=2).tolist() == [7, 9, 11]
 
 
+def test_more_slices_than_any_volume_has():
+    many = "9" * 18
+    assert SliceChoice.parse(f"around:{many}").candidates(5, centre=2, step=2).size in (2, 3)
+    assert SliceChoice.parse(f"1:{many}:2").candidates(5, centre=2, step=1).tolist() == [1, 3]
+    with pytest.raises(UsageError, match=r"^--slices 9{40}\.\.\.9{20} \(5000 characters\): expected all"):
+        SliceChoice.parse("9" * 5000)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "some", "around:0", "around:x", "5:3", "1:2:0", "1:2:3:4", "-1", "1;2", "-3:4", "2.5"]
+    "text",
+    [
+        *("", "some", "around:0", "around:x", "5:3", "1:2:0", "1:2:3:4", "-1", "1;2", "-3:4", "2.5"),
+        *("²", "around:²", "1:²", "1,,2", "1:2,3", "around:1,2", "around:", ":", "٣", "9" * 19),
+    ],
 )
 def test_choices_that_are_none(text):
     with pytest.raises(UsageError, match=f"--slices {text}: expected all, around:N, START:STOP"):

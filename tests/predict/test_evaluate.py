@@ -144,10 +144,10 @@ def test_two_label_maps_may_be_stored_two_ways(tmp_path, truth):
 def test_pairs(tmp_path, truth):
     for name in ("p/a_seg.nii.gz", "p/b_seg.nii.gz", "p/c_seg.nii.gz", "r/a.nii.gz", "r/b.mgz", "r/d.nii.gz"):
         save(tmp_path / name, truth)
-    scans, alone = find_pairs(str(tmp_path / "p"), str(tmp_path / "r"))
+    scans, alone, unclear = find_pairs(str(tmp_path / "p"), str(tmp_path / "r"))
     assert [scan.name for scan in scans] == ["a", "b"]
-    assert [path.name for path in alone] == ["c_seg.nii.gz", "d.nii.gz"]
-    scans, alone = find_pairs(str(tmp_path / "p/a_seg.nii.gz"), str(tmp_path / "r/d.nii.gz"))
+    assert ([path.name for path in alone], unclear) == (["c_seg.nii.gz", "d.nii.gz"], [])
+    scans, alone, _ = find_pairs(str(tmp_path / "p/a_seg.nii.gz"), str(tmp_path / "r/d.nii.gz"))
     assert ([scan.name for scan in scans], alone) == (["a_seg"], [])
     save(tmp_path / "q" / "z.nii.gz", truth)
     with pytest.raises(UsageError, match="no name is in both"):

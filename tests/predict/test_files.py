@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -95,3 +97,8 @@ def test_reading_label_maps(tmp_path):
     ):
         with pytest.raises(DataError, match=rf"c\.nii: labels must {message}"):
             read_labels(save(tmp_path / "c.nii", wrong), empty=True)
+
+
+def test_what_is_made_of_a_scan_ends_as_its_format():
+    endings = {"a.mgz": ".mgz", "a.MGZ": ".mgz", "a.mgh": ".mgz", "a.nii": ".nii.gz", "A.NII.GZ": ".nii.gz"}
+    assert {name: output_suffix(Path(name)) for name in endings} == endings

@@ -25,6 +25,12 @@ def legend(figure):
     return [text.get_text() for text in shown[0].get_texts()]
 
 
+def test_names_are_drawn_as_they_are():
+    figure = trajectory([Series("$x_$ \u4e2d", range(3), [0.1, 0.2, 0.3])])
+    assert legend(figure)[0].startswith("$x_$ \u4e2d")
+    assert png(figure).startswith(b"\x89PNG")
+
+
 def test_trajectory_shows_truth_and_mean_of_the_tail():
     values = [0.4] * 45 + [0.1, 0.12, 0.1, 0.12, 0.11]
     figure = trajectory([Series("preset", range(50), values, truth=0.1), Series("free", [0, 1], [0.2, 0.3])])

@@ -1,5 +1,6 @@
 import base64
 import csv
+import os
 import re
 from html.parser import HTMLParser
 
@@ -139,6 +140,11 @@ def test_html_in_a_caption_shows_as_it_is(folder):
     table = Table.from_records("Of <script>x</script>.", [{"a": 1}])
     write_report(folder, ReportContent("t", [], [table], []))
     assert (folder.path / "table.md").read_text().startswith("Of &lt;script&gt;x&lt;/script&gt;.\n")
+
+
+def test_bytes_of_file_names_that_are_no_text(folder):
+    page = write_report(folder, ReportContent(os.fsdecode(b"caf\xe9.h5"), [], [], []))
+    assert "caf\\udce9.h5" in page.read_text(encoding="utf-8")
 
 
 def test_a_report_without_tables_and_figures(folder):
