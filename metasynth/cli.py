@@ -11,6 +11,7 @@ import click
 
 from metasynth import __version__
 from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, run_grid
+from metasynth.cli_options import PATH
 from metasynth.cli_predict import PREDICT_COMMANDS
 from metasynth.cli_prep import PREP_COMMANDS, inspect
 from metasynth.errors import MetasynthError, UsageError
@@ -108,14 +109,14 @@ def list_() -> None:
 @main.command()
 @click.argument("experiment")
 @click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
-@click.option("--data", metavar="CACHE", type=click.Path(path_type=Path), help="HDF5 cache to use.")
+@click.option("--data", metavar="CACHE", type=PATH, help="HDF5 cache to use.")
 @click.option(
     "--labels",
     metavar="CACHE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="HDF5 cache of label maps for synthesis, where the experiment takes one of their own (--set labels=CACHE).",
 )
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--out", metavar="DIR", type=PATH, help="Folder of the run.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Seed of every random draw; 0 by default.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
 @grid_options
@@ -201,7 +202,7 @@ def run(
 
 
 @main.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 def report(runs: tuple[Path, ...]) -> None:
     """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
     from metasynth.training.grid_folder import GRID, GridFolder

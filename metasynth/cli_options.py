@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path; an empty text, such as an unset variable of a shell leaves, is none and not the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a path, got ''", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
 SHARED = (
     click.option("--out", metavar="FILE", type=PATH, required=True, help="The cache to make (HDF5)."),
     click.option("--overwrite", is_flag=True, help="Replace a cache that is there already."),

@@ -63,9 +63,9 @@ def require_disk(size: int, what: str, setting: str, folder: Path) -> None:
     """UsageError if the disk of ``folder`` has no room for so many bytes; as `require_memory`."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UsageError(f"{setting}: {what} takes {_at_least(size)} on the disk; {readable(free)} are free")
+    disk = shutil.disk_usage(folder)
+    if disk.total and size > disk.free:  # systems without a disk, such as /proc, count nothing
+        raise UsageError(f"{setting}: {what} takes {_at_least(size)} on the disk; {readable(disk.free)} are free")
 
 
 def require_processes(count: int, setting: str, what: str = "processes") -> None:

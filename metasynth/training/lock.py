@@ -84,3 +84,8 @@ def holdings(path: Path) -> set[str]:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}; give another --out") from error
     return {name for name in names if name != LOCK_NAME and not is_leftover(name)}
+
+
+def is_claimed_only(path: Path) -> bool:
+    """Whether a run, or a grid, was killed in the folder before it began: a resumed one begins there."""
+    return (path / LOCK_NAME).is_file() and not holdings(path)

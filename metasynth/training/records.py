@@ -16,7 +16,7 @@ from typing import Any, Self
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.files import write_atomically
 from metasynth.training.jsonlines import JsonLines, encode, read_lines
-from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings
+from metasynth.training.lock import FolderLock, claim, holdings, is_claimed_only
 from metasynth.training.manifest import FORMAT, differing, flatten, normal
 
 CONFIG, ENVIRONMENT, METRICS, RESULTS = "config.json", "environment.json", "metrics.jsonl", "results.json"
@@ -74,7 +74,7 @@ class RunFolder:
 
         """
         path = Path(path)
-        if (path / LOCK_NAME).is_file() and not holdings(path):
+        if is_claimed_only(path):
             return cls.create(path, manifest, environment)
         recorded = _read_manifest(path)
         differences = differing(recorded, {"format": FORMAT, **normal(manifest)})

@@ -17,10 +17,11 @@ from metasynth.training.config import apply_overrides, field_types, from_dict, n
 from metasynth.training.device import configure_torch
 from metasynth.training.environment import describe_environment
 from metasynth.training.grid_folder import GridFolder
+from metasynth.training.lock import is_claimed_only
 from metasynth.training.manifest import make_manifest
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
-from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
+from metasynth.training.records import RESULTS, RunFolder, refuse_taken
 from metasynth.training.seeding import seed_everything
 
 GROUP = "metasynth.experiments"
@@ -155,14 +156,14 @@ def execute(
         RunError: the work could not go on.
 
     """
-    earlier = RunFolder.open(out) if resume and (Path(out) / CONFIG).is_file() else None
+    earlier = RunFolder.open(out) if resume and not is_claimed_only(Path(out)) else None
     if earlier is not None and earlier.manifest["experiment"] != experiment.name:
         raise UsageError(f"{out}: holds a run of {earlier.manifest['experiment']!r}, not of {experiment.name!r}")
     if not resume:
         refuse_taken(Path(out))  # before the data are prepared, which may take minutes
     asked = _Request(preset, seed, data, device, threads)
     settled = asked if earlier is None else asked.completed_by(earlier)
-    preset = settled.preset or "quick"
+    preset = "quick" if settled.preset is None else settled.preset
     start = preset_settings(experiment, preset)
     if earlier is not None and asked.preset is None and not overrides:
         config = from_dict(type(start), earlier.manifest["config"])
@@ -204,7 +205,7 @@ class _Request:
         then, where = earlier.manifest, earlier.environment
         given = Path(then["data"]["path"]) if then["data"]["given"] else None
         return _Request(
-            preset=self.preset or then["preset"],
+            preset=then["preset"] if self.preset is None else self.preset,
             seed=then["seed"] if self.seed is None else self.seed,
             data=self.data or given,
             device=where.get("device", "auto") if self.device == "auto" else self.device,
