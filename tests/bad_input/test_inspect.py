@@ -9,7 +9,7 @@ from bad_input.table import Place, Row, table
     Row("inspect caches/cut.h5", 1, "caches/cut.h5: is truncated or damaged (Unable to synchronously open file"),
     Row("inspect caches/format.h5", 1, "caches/format.h5: is not a metasynth-cache file (format 'zarr')"),
     Row("inspect caches/version.h5", 1, "caches/version.h5: format version 1 is supported, got 2"),
-    Row("inspect caches/version-text.h5", 1, "caches/version-text.h5: format version 1 is supported, got '1'"),
+    Row("inspect caches/version-text.h5", 1, "caches/version-text.h5: format version 1 is supported, got 1 as text"),
     Row("inspect caches/no-classes.h5", 1, "caches/no-classes.h5: attribute 'class_names' is missing"),
     Row("inspect caches/no-spacing.h5", 1, "caches/no-spacing.h5: attribute 'spacing_mm' is missing"),
     Row("inspect caches/no-axis.h5", 1, "caches/no-axis.h5: attribute 'axis' is missing"),
