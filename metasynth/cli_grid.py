@@ -51,7 +51,7 @@ class GridRequest:
         require_runs(first, self.seeds or len(before.seeds), vary)
         return Grid(
             experiment=experiment,
-            preset=self.preset or before.preset,
+            preset=before.preset if self.preset is None else self.preset,
             seeds=tuple(range(first, first + (self.seeds or len(before.seeds)))),
             vary=vary,
             overrides=self.overrides or before.overrides,
@@ -90,12 +90,13 @@ def run_grid(
 
     """
     from metasynth.training.device import configure_torch
-    from metasynth.training.grid_folder import GRID, GridFolder, refuse_grid
+    from metasynth.training.grid_folder import GridFolder, refuse_grid
     from metasynth.training.grid_run import carry_out
+    from metasynth.training.lock import is_claimed_only
     from metasynth.training.progress import Progress
     from metasynth.training.study import preset_settings
 
-    earlier = GridFolder.open(out) if resume and (out / GRID).is_file() else None
+    earlier = GridFolder.open(out) if resume and not is_claimed_only(out) else None
     grid = request.settled(experiment.name, earlier.grid if earlier else None)
     if earlier:
         earlier.check_same(grid)

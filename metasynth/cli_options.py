@@ -10,10 +10,12 @@ import click
 
 
 class FilePath(click.Path):
-    """A path that a file system can hold."""
+    """A path that a file system can hold; an empty text, such as an unset variable of a shell leaves, is none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, or a message if it is none."""
+        if value == "":
+            self.fail("expected a path, got ''", param, ctx)
         if "\0" in os.fspath(value):
             self.fail(f"{os.fspath(value)!r} holds a NUL byte.", param, ctx)
         return super().convert(value, param, ctx)

@@ -104,7 +104,8 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
         raise DataError(f"{where}: is not a {FORMAT} file ({came})")
     version = file.attrs.get("version")
     if not isinstance(version, int | np.integer) or int(version) != VERSION:
-        raise DataError(f"{where}: format version {VERSION} is supported, got {version!s}")
+        kind = " as text" if isinstance(version, str) else ""
+        raise DataError(f"{where}: format version {VERSION} is supported, got {version!s}{kind}")
     texts = {name: as_text(_attribute(file, where, name)) for name in _TEXT_ATTRIBUTES}
     wrong = next((name for name, value in texts.items() if value is None), None)
     if wrong is not None:

@@ -14,7 +14,7 @@ from metasynth.training.config import to_dict
 from metasynth.training.grid import FORMAT, Grid, GridRun, value_of
 from metasynth.training.json_files import check_digest, read_json_file, with_digest
 from metasynth.training.jsonlines import encode
-from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings
+from metasynth.training.lock import FolderLock, claim, is_claimed_only
 from metasynth.training.manifest import differing, flatten, normal
 from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
 
@@ -64,7 +64,7 @@ class GridFolder:
             RunError: another process is writing it.
 
         """
-        if (path / LOCK_NAME).is_file() and not holdings(path):
+        if is_claimed_only(path):
             return cls.create(path, grid)
         cls.open(path).check_same(grid)
         folder = cls(path, grid, claim(path))

@@ -112,6 +112,11 @@ def holdings(path: Path) -> set[str]:
     return {name for name in names if not _is_lock(name) and not is_leftover(name)}
 
 
+def is_claimed_only(path: Path) -> bool:
+    """Whether a run, or a grid, was killed in the folder before it began: a resumed one begins there."""
+    return any((path / name).is_file() for name in (LOCK_NAME, CLAIM_NAME)) and not holdings(path)
+
+
 def refuse_taken(path: Path) -> None:
     """Raise UsageError if the folder holds a run or anything else."""
     held = holdings(path)

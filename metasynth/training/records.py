@@ -16,7 +16,7 @@ from metasynth.training import integrity
 from metasynth.training.integrity import METRICS, RESULTS, SPLIT
 from metasynth.training.json_files import Json, digest_of, read_json_file, with_digest, without_digest
 from metasynth.training.jsonlines import JsonLines, encode, read_lines
-from metasynth.training.lock import LOCK_NAME, FolderLock, claim, holdings, refuse_taken
+from metasynth.training.lock import FolderLock, claim, is_claimed_only, refuse_taken
 from metasynth.training.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest
 from metasynth.training.sessions import ENVIRONMENT, further_session, read_environment
 
@@ -78,7 +78,7 @@ class RunFolder:
 
         """
         path = Path(path)
-        if (path / LOCK_NAME).is_file() and not holdings(path):
+        if is_claimed_only(path):
             return cls.create(path, manifest, environment)
         recorded = read_manifest(path)
         differences = differing(recorded, normal(manifest))

@@ -29,7 +29,7 @@ class Request:
         then, where = earlier.manifest, earlier.environment
         given = Path(then["data"]["path"]) if then["data"]["given"] else None
         return Request(
-            preset=self.preset or then["preset"],
+            preset=then["preset"] if self.preset is None else self.preset,
             seed=then["seed"] if self.seed is None else self.seed,
             data=self.data or given,
             device=where.get("device", "auto") if self.device == "auto" else self.device,

@@ -18,6 +18,7 @@ from metasynth.training.config import apply_overrides, field_types, nearest, to_
 from metasynth.training.device import configure_torch
 from metasynth.training.environment import describe_environment
 from metasynth.training.grid_folder import GridFolder
+from metasynth.training.lock import is_claimed_only
 from metasynth.training.manifest import PACE, make_manifest
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
@@ -161,7 +162,7 @@ def execute(
         RunError: the work could not go on.
 
     """
-    earlier = RunFolder.open(out) if resume and (Path(out) / CONFIG).is_file() else None
+    earlier = RunFolder.open(out) if resume and not is_claimed_only(Path(out)) else None
     if earlier is not None and earlier.manifest["experiment"] != experiment.name:
         raise UsageError(f"{out}: holds a run of {earlier.manifest['experiment']!r}, not of {experiment.name!r}")
     asked = Request(preset, seed, data, device, threads)
@@ -170,7 +171,7 @@ def execute(
     elif earlier is None and asked.is_open and not overrides and labels is None:
         raise UsageError(f"{out}: holds no run ({CONFIG} is missing); leave --resume out to begin one")
     settled = asked if earlier is None else asked.completed_by(earlier)
-    preset = settled.preset or "quick"
+    preset = "quick" if settled.preset is None else settled.preset
     start = preset_settings(experiment, preset)
     if earlier is not None and asked.preset is None and all(text.startswith(PACE) for text in overrides):
         start = settings_of(earlier, type(start))

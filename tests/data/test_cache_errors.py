@@ -300,11 +300,16 @@ MANY = 10**13
     [
         (
             "labels",
-            (15, 10**6, 10**6),
+            (15, 10**7, 10**7),
             (1, 1000, 1000),
-            "dataset 'labels' claims a slice of 1000000 x 1000000, which takes at least 931.3 GiB of memory; ",
+            "dataset 'labels' claims a slice of 10000000 x 10000000, which takes at least 90.9 TiB of memory; ",
         ),
-        ("images", (15, 10**6, 10**6), (1, 1000, 1000), "dataset 'images' claims a slice of 1000000 x 1000000, which"),
+        (
+            "images",
+            (15, 10**7, 10**7),
+            (1, 1000, 1000),
+            "dataset 'images' claims a slice of 10000000 x 10000000, which",
+        ),
         ("labels", (4 * 10**6, 6, 7), (1, 6, 7), "dataset 'labels' claims 4000000 x 6 x 7 values and holds none"),
         ("labels", (10**18, 6, 7), (1, 6, 7), "dataset 'labels' claims 1000000000000000000 x 6 x 7 values and holds"),
         ("images", (15, 6, 7), None, "dataset 'images' claims 15 x 6 x 7 values and holds none"),

@@ -95,7 +95,7 @@ HUGE = 2_000_000_000
 def test_runs_that_cannot_be_held_are_refused(prepared, changed, line, monkeypatch):
     config = replace(noise.PRESETS["quick"], segmenter=SMALL)
     noise.EXPERIMENT.check_sizes(config, prepared, prepared.path)
-    monkeypatch.setattr(sizes.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 10**11))
+    monkeypatch.setattr(sizes.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 10**11))
     with pytest.raises(UsageError) as error:
         noise.EXPERIMENT.check_sizes(replace(config, **changed), prepared, prepared.path)
     assert str(error.value).startswith(line)

@@ -1,0 +1,107 @@
+"""The other commands that make caches."""
+
+from bad_input.table import Place, Row, table
+
+
+@table(
+    Row("prep templat", 2, "no command 'templat': did you mean 'template'?"),
+    Row(
+        "prep template --cohort tmplate-64",
+        2,
+        "--cohort tmplate-64: there is no such cohort: did you mean 'template-64'?",
+    ),
+    Row("prep template --cohort ''", 2, "--cohort : there is no such cohort: choose from flash-20-192, flash-20-64,"),
+    Row(
+        "prep template --cohort template-1000000", 2, "--cohort template-1000000: there is no such cohort: did you mean"
+    ),
+    Row("prep template --out c.h5", 2, "--out c.h5: exists already; give another name"),
+    Row("prep template --out folder", 2, "--out folder: exists already; give another name"),
+    Row("prep nifti --out x.h5", 2, "Missing option '--images'."),
+    Row("prep nifti --images images --out x.h5", 2, "Missing option '--labels'."),
+    Row("prep nifti --labels aseg --out x.h5", 2, "Missing option '--images'."),
+    Row("prep nifti --images gone --labels aseg --out x.h5", 2, "--images gone: there is no such file or folder"),
+    Row("prep nifti --images images --labels gone --out x.h5", 2, "--labels gone: there is no such file or folder"),
+    Row(
+        "prep nifti --images images --labels folder --out x.h5",
+        2,
+        "--labels folder: holds no file that ends in .nii.gz, .nii, .mgz, .mgh",
+    ),
+    Row(
+        "prep nifti --images images --labels others --out x.h5",
+        1,
+        "no subject could be used: s0: images/s0.nii.gz: has no label map; none is",
+    ),
+    Row(
+        "prep nifti --images broken --labels aseg --out x.h5",
+        1,
+        "no subject could be used: s1: aseg/s1.nii.gz: has no image; none is called s1",
+    ),
+    Row(
+        "prep nifti --images series --labels aseg --out x.h5",
+        1,
+        "no subject could be used: s1: aseg/s1.nii.gz: has no image; none is called s1",
+    ),
+    Row(
+        "prep nifti --images images --labels aseg --masks gone --out x.h5",
+        2,
+        "--masks gone: there is no such file or folder",
+    ),
+    Row(
+        "prep nifti --images images --labels aseg --masks others --out x.h5",
+        1,
+        "no subject could be used: s0: has no mask; none of the 1 files given is",
+    ),
+    Row(
+        "prep nifti --images images --labels aseg --out c.h5",
+        2,
+        "--out c.h5: exists already; give another name or --overwrite",
+    ),
+    Row(
+        "prep nifti --images images --labels muse --mapping freesurfer-4 --out x.h5",
+        1,
+        "no subject could be used: s0: muse/s0.nii.gz: mapping freesurfer-4 does not",
+    ),
+    Row("prep freesurfer gone --out x.h5", 2, "SUBJECTS_DIR gone: there is no such folder"),
+    Row(
+        "prep freesurfer folder --out x.h5",
+        2,
+        "folder: expected FreeSurfer subjects, folders with mri/ in them; found none",
+    ),
+    Row("prep freesurfer thesis.tex --out x.h5", 2, "SUBJECTS_DIR thesis.tex: there is no such folder"),
+    Row(
+        "prep freesurfer subjects --image gone --out x.h5",
+        1,
+        "no subject could be used: bert: missing: subjects/bert/mri/gone.mgz",
+    ),
+    Row(
+        "prep freesurfer subjects --labels gone --out x.h5",
+        1,
+        "no subject could be used: bert: missing: subjects/bert/mri/gone.mgz",
+    ),
+    Row("prep freesurfer subjects --align transforms --out x.h5", 1, "no subject could be used: bert: missing:"),
+    Row("prep freesurfer subjects", 2, "Missing option '--out'."),
+    Row("prep bids gone --out x.h5", 2, "gone: there is no such folder"),
+    Row("prep bids folder --out x.h5", 2, "--derivatives folder/derivatives: there is no such folder"),
+    Row("prep bids bids --derivatives gone --out x.h5", 2, "--derivatives gone: there is no such folder"),
+    Row("prep bids bids --desc gone --out x.h5", 2, "--derivatives bids/derivatives: holds no segmentation called"),
+    Row(
+        "prep bids bids --image-suffix T2w --out x.h5",
+        2,
+        "bids: holds no image called sub-*_T2w.nii.gz in an anat folder",
+    ),
+    Row("prep bids bids --align transforms --out x.h5", 2, "--align transforms: prep bids takes none, rigid or affine"),
+    Row("prep oasis2d gone --out x.h5", 2, "FOLDER gone: there is no such folder"),
+    Row(
+        "prep oasis2d folder --out x.h5",
+        2,
+        "folder: expected folders with slice_norm.nii.gz and slice_seg24.nii.gz; found",
+    ),
+    Row(
+        "prep oasis2d subjects --out x.h5",
+        2,
+        "subjects: expected folders with slice_norm.nii.gz and slice_seg24.nii.gz;",
+    ),
+    Row("prep oasis2d subjects --axis axial --out x.h5", 2, "No such option '--axis'."),
+)
+def test_prep(place: Place, row: Row) -> None:
+    place.refuses(row)
