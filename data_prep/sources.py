@@ -86,7 +86,7 @@ def find_files(given: Sequence[str], option: str, suffixes: tuple[str, ...] = SU
         elif path.is_file():
             found = [path]
         elif glob.has_magic(text):
-            found = [p for p in find_matching(str(path)) if _ends(p, suffixes)]
+            found = [p for p in find_matching(str(path)) if _ends(p.name, suffixes)]
         else:
             raise UsageError(f"{option} {text}: there is no such file or folder")
         if not found:

@@ -33,7 +33,8 @@ def read_lines(path: Path, failure: type[MetasynthError] = DataError, where: str
     """
     where = where or str(path)
     if path.exists() and not path.is_file():
-        raise failure(f"{where}: expected a text file")  # reading a pipe would wait for ever
+        kind = "a folder" if path.is_dir() else "no regular file"  # reading a pipe would wait for ever
+        raise failure(f"{where}: expected a text file, got {kind}")
     try:
         size = path.stat().st_size
         data = path.read_bytes() if size <= MOST_BYTES else b""

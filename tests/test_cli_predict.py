@@ -230,9 +230,10 @@ def test_what_predict_makes_can_be_evaluated(cli, tmp_path):
 def test_a_prediction_that_is_asked_to_end_keeps_what_is_done(cli, tmp_path, monkeypatch, number):
     whole = predict_folder._predict
 
-    def asked(model, scan, job):
-        whole(model, scan, job)
+    def asked(*arguments):
+        units = whole(*arguments)
         os.kill(os.getpid(), number)
+        return units
 
     monkeypatch.setattr(predict_folder, "_predict", asked)
     stopped = predict(cli, "model.pt", "scans", "--out", "out", "--stripped")

@@ -52,7 +52,7 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     Path("large.txt").write_bytes(bytes(3 << 20))
     for name, message in (
         ("gone.txt", "gone.txt: the file is missing"),
-        (".", ".: cannot be read: Is a directory"),
+        (".", ".: expected a text file, got a folder"),
         ("large.txt", "large.txt: expected text of at most 1 MiB, got 3 MiB"),
     ):
         with pytest.raises(DataError) as raised:

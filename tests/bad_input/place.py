@@ -19,6 +19,7 @@ from tiny_noise import arguments, make_cache
 from metasynth.cli import main
 from metasynth.training.grid import Grid
 from metasynth.training.grid_folder import GridFolder
+from metasynth.training.json_files import with_digest, without_digest
 
 SHAPE = (14, 18, 16)
 TRANSFORMS = {
@@ -104,10 +105,10 @@ def _runs(root: Path) -> None:
     shutil.copytree(root / "run", root / "unfinished")
     (root / "unfinished" / "results.json").unlink()
     (root / "foreign").mkdir()
-    config = json.loads((root / "run" / "config.json").read_text())
-    (root / "foreign" / "config.json").write_text(json.dumps({**config, "experiment": "inu"}))
+    config = without_digest(json.loads((root / "run" / "config.json").read_text()))
+    (root / "foreign" / "config.json").write_text(json.dumps(with_digest({**config, "experiment": "inu"})))
     (root / "unknown").mkdir()
-    (root / "unknown" / "config.json").write_text(json.dumps({**config, "experiment": "gone"}))
+    (root / "unknown" / "config.json").write_text(json.dumps(with_digest({**config, "experiment": "gone"})))
     GridFolder.create(root / "grid", Grid("noise", "quick", (0, 1), {"start": ("0.3",)}, (), root / "c.h5")).close()
     (root / "grid-text").mkdir()
     (root / "grid-text" / "grid.json").write_text("no JSON")

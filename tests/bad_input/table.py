@@ -55,9 +55,10 @@ class Place:
         assert "Traceback" not in done.output
         told = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert len(told) == 1, done.stderr
-        assert row.line in told[0]
+        assert row.line in told[0], told[0]
         names = {name for name in after.keys() | self.before.keys() if after.get(name) != self.before.get(name)}
-        assert [name for name in sorted(names) if name.partition("/")[0] not in row.leaves] == []
+        changed = [name for name in sorted(names) if name.partition("/")[0] not in row.leaves]
+        assert changed == [], changed
 
 
 def content(folder: Path) -> dict[str, str]:

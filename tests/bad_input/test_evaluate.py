@@ -17,13 +17,19 @@ from bad_input.table import Place, Row, table
     Row(
         "evaluate aseg folder --out t.csv", 2, "REFERENCES folder: holds no file that ends in .nii.gz, .nii, .mgz, .mgh"
     ),
-    Row("evaluate aseg others --out t.csv", 2, "aseg and others: no name is in both, or several files share one"),
+    Row("evaluate aseg others --out t.csv", 2, "aseg and others: no name is in both: aseg/s0.nii.gz: has no"),
     Row(
-        "evaluate aseg thesis.tex --out t.csv", 2, "aseg and thesis.tex: no name is in both, or several files share one"
+        "evaluate aseg thesis.tex --out t.csv",
+        2,
+        "aseg and thesis.tex: no name is in both: aseg/s0.nii.gz: has no",
     ),
-    Row("evaluate aseg aseg --out map.csv", 2, "--out map.csv: exists already; give another name or --overwrite"),
-    Row("evaluate aseg aseg --out folder", 2, "--out folder: exists already; give another name or --overwrite"),
-    Row("evaluate aseg aseg --out thesis.tex/t.csv", 1, "thesis.tex/t.csv: cannot be written: File exists"),
+    Row("evaluate aseg aseg --out map.csv", 2, "--out map.csv: is there and is no table of scores that"),
+    Row("evaluate aseg aseg --out folder", 2, "--out folder: expected a name that ends in .csv, for a table of scores"),
+    Row(
+        "evaluate aseg aseg --out thesis.tex/t.csv",
+        2,
+        "--out thesis.tex/t.csv: thesis.tex is no folder; give",
+    ),
     Row("evaluate aseg aseg --out t.csv --classes ''", 2, "--classes : expected numbers, got ''"),
     Row("evaluate aseg aseg --out t.csv --classes cortex", 2, "--classes cortex: expected numbers, got 'cortex'"),
     Row("evaluate aseg aseg --out t.csv --classes -1", 2, "--classes -1: expected numbers, got '-1'"),

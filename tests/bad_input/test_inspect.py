@@ -110,10 +110,10 @@ from bad_input.table import Place, Row, table
     Row("inspect run", 1, "run: cannot be opened: Is a directory"),
     Row("inspect ''", 2, "Invalid value for 'CACHE': expected a path, got ''"),
     Row("inspect c.h5 maps.h5", 2, "Got unexpected extra argument (maps.h5)"),
-    Row("inspect c.h5 --montage folder", 1, "folder: the picture cannot be written: Is a directory"),
-    Row("inspect c.h5 --montage gone/x.png", 1, "gone/x.png: the picture cannot be written: No such file or directory"),
+    Row("inspect c.h5 --montage folder", 2, "--montage folder: expected a name that ends in .png, for a picture"),
+    Row("inspect c.h5 --montage gone/x.png", 2, "--montage gone/x.png: the folder gone does not exist"),
     Row(
-        "inspect c.h5 --montage thesis.tex/x.png", 1, "thesis.tex/x.png: the picture cannot be written: Not a directory"
+        "inspect c.h5 --montage thesis.tex/x.png", 2, "--montage thesis.tex/x.png: the folder thesis.tex does not exist"
     ),
     Row("inspect c.h5 --montage", 2, "Option '--montage' requires an argument."),
 )

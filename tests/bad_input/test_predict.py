@@ -9,10 +9,20 @@ from bad_input.table import Place, Row, table
     Row("predict model.pt images", 2, "Missing option '--out'."),
     Row("predict gone.pt images --out o", 2, "gone.pt: there is no such model file or folder of a run"),
     Row("predict folder images --out o", 2, "folder: holds no trained segmenter (models/*.pt)"),
-    Row("predict empty images --out o", 1, "empty: is damaged or no metasynth-model file (File is not a zip file)"),
-    Row("predict text.pt images --out o", 1, "text.pt: is damaged or no metasynth-model file (File is not a zip file)"),
     Row(
-        "predict short.pt images --out o", 1, "short.pt: is damaged or no metasynth-model file (File is not a zip file)"
+        "predict empty images --out o",
+        1,
+        "empty: is damaged or no metasynth-model file (it does not end as",
+    ),
+    Row(
+        "predict text.pt images --out o",
+        1,
+        "text.pt: is damaged or no metasynth-model file (it does not end as",
+    ),
+    Row(
+        "predict short.pt images --out o",
+        1,
+        "short.pt: is damaged or no metasynth-model file (it does not end as",
     ),
     Row(
         "predict foreign.pt images --out o",
@@ -24,11 +34,11 @@ from bad_input.table import Place, Row, table
         1,
         "list.pt: is not a metasynth-model file; a run keeps its segmenters in models/",
     ),
-    Row("predict c.h5 images --out o", 1, "c.h5: is damaged or no metasynth-model file (File is not a zip file)"),
+    Row("predict c.h5 images --out o", 1, "c.h5: is damaged or no metasynth-model file (it does not end as"),
     Row(
         "predict images/s0.nii.gz images --out o",
         1,
-        "images/s0.nii.gz: is damaged or no metasynth-model file (File is not a zip",
+        "images/s0.nii.gz: is damaged or no metasynth-model file (it does not end as",
     ),
     Row(
         "predict unfinished images --out o --stage gone",

@@ -34,7 +34,7 @@ from bad_input.table import Place, Row, table
     ),
     Row("prep labels series --out x.h5", 1, "no subject could be used: s0: series/s0.nii.gz: expected one volume of 3"),
     Row("prep labels aseg --out c.h5", 2, "--out c.h5: exists already; give another name or --overwrite"),
-    Row("prep labels aseg --out folder", 2, "--out folder: exists already; give another name or --overwrite"),
+    Row("prep labels aseg --out folder", 2, "--out folder: expected a name that ends in .h5 or .hdf5, for a cache"),
     Row("prep labels aseg --out gone/x.h5", 2, "--out gone/x.h5: the folder gone does not exist"),
     Row("prep labels aseg --out thesis.tex/x.h5", 2, "--out thesis.tex/x.h5: the folder thesis.tex does not exist"),
     Row("prep labels aseg --out ''", 2, "Invalid value for '--out': expected a path, got ''"),
@@ -150,9 +150,9 @@ from bad_input.table import Place, Row, table
         "no subject could be used: s0: aseg/s0.nii.gz: slices from 99 are asked for;",
     ),
     Row(
-        "prep labels aseg --out x.h5 --slices 1000000000000000000000000",
+        "prep labels aseg --out x.h5 --slices 100000000000000000",
         1,
-        "no subject could be used: s0: aseg/s0.nii.gz: slice 1000000000000000000000000",
+        "no subject could be used: s0: aseg/s0.nii.gz: slice 100000000000000000 ",
     ),
     Row(
         "prep labels aseg --out x.h5 --slices 1000000000000:1000000000009",
@@ -227,7 +227,7 @@ from bad_input.table import Place, Row, table
     Row(
         "prep labels aseg --out x.h5 --spacing 1e-9",
         1,
-        "no subject could be used: s0: aseg/s0.nii.gz: --spacing 1e-09 x 1e-09 x",
+        "no subject could be used: s0: aseg/s0.nii.gz: a grid of 1.4e+10 x",
     ),
     Row(
         "prep labels aseg --out x.h5 --spacing 1e400",

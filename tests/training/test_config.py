@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasynth.errors import UsageError
+from metasynth.text import shown
 from metasynth.training.config import apply_overrides, from_dict, nearest, to_dict
 from metasynth.training.values import MOST
 
@@ -242,7 +243,7 @@ RANGE = "must be a whole number from -2147483647 to 2147483647"
 @pytest.mark.parametrize("number", [2**31, -(2**31), 10**11, 10**400])
 def test_whole_numbers_beyond_all_sense_are_refused(key, number):
     text = str(number)
-    told = repr(text) if len(text) < 58 else f"{text!r:.60}... (403 characters)"
+    told = shown(text)
     with pytest.raises(UsageError) as error:
         apply_overrides(Numbers(), [f"{key}={text}"])
     assert str(error.value) == f"{key}: got {told}: {RANGE}"
