@@ -15,6 +15,7 @@ from higher.patch import _internal_attrs
 from torch import Tensor, nn
 
 from metasynth.bilevel.buffers import BufferPolicy, check_policy, keep_evaluating, tracks_statistics
+from metasynth.bilevel.elementary import write_out
 
 Buffers = dict[str, Tensor]
 
@@ -58,6 +59,7 @@ class FunctionalModel:
         self._kept: Buffers = {}
         for module in self._patched.modules():
             module.__dict__["as_bound"] = self.as_bound
+            write_out(module)
 
     def refresh(self) -> list[Tensor]:
         """Take over the model's flags and buffers; return detached copies of its parameters.
