@@ -60,8 +60,9 @@ class BilevelSolver:
     Raises
     ------
     ValueError
-        If ``outer`` holds nothing to learn (see `named_outer_parameters`), or the model or it is built otherwise in
-        another process.
+        If ``outer`` holds nothing to learn (see `named_outer_parameters`), the model cannot be patched (it was scripted,
+        say; one that `torch.compile` made is looked through), or the model or ``outer`` is built otherwise in another
+        process.
 
     Notes
     -----
