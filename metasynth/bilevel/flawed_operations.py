@@ -39,6 +39,9 @@ class Flaw:
         Where torch raises. Not listed for forward mode, which says so itself.
     applies : callable
         Whether a node of the graph that has the operation's name is affected; all are by default.
+    when_linear : bool
+        Whether the derivative in what comes after the operation is affected as well, so that it matters even where θ
+        does not enter it.
     output : int or None
         The output whose derivative is affected; None: all.
     """
@@ -48,6 +51,7 @@ class Flaw:
     wrong: tuple[Mode, ...] = ()
     missing: tuple[Mode, ...] = ()
     applies: Callable[[Any], bool] = lambda node: True
+    when_linear: bool = False
     output: int | None = None
 
 
@@ -85,6 +89,7 @@ FLAWED: Mapping[str, Flaw] = {
         "embedding with scale_grad_by_freq=True",
         "set scale_grad_by_freq=False",
         wrong=("double backward", "forward mode", "differences"),
+        when_linear=True,
         applies=lambda node: node._saved_scale_grad_by_freq,
     ),
     "LinalgSolveEx": _wrong_in_forward_mode("linalg.solve"),

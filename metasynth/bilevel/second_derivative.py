@@ -39,7 +39,7 @@ def refuse_flawed(
             flaw is not None
             and mode in flaw.wrong + flaw.missing
             and operation.on_first
-            and (needs_hessian or operation.on_second)
+            and (needs_hessian or operation.on_second or flaw.when_linear)
             and flaw.output in (None, *operation.used_outputs)
             and flaw.applies(operation.node)
         ):

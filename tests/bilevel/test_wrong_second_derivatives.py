@@ -242,8 +242,12 @@ def test_what_takes_its_derivative_from_another_strategy_is_refused_with_it() ->
     assert refuse("inner_loss", problem=passed_through(operation), strategy=InParts(Forward(), samples=2)) == forward
 
 
+def normalised(w: Tensor) -> Tensor:
+    return torch._weight_norm(w, w.abs().sum(1, keepdim=True), 0)
+
+
 def of_parameters(operation: Operation) -> BilevelProblem:
-    """An operation on the model's parameters alone, added to a loss."""
+    """A loss to which an operation on the model's parameters alone is added."""
 
     def loss(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
         return inner_loss(model, outer, given) + operation(next(iter(model.parameters()))).square().sum()
@@ -251,12 +255,17 @@ def of_parameters(operation: Operation) -> BilevelProblem:
     return BilevelProblem(loss, outer_loss)
 
 
-@pytest.mark.parametrize("operation", [lambda w: torch.cdist(w, w + 1), scaled_lookup], ids=["missing", "wrong"])
+@pytest.mark.parametrize("operation", [lambda w: torch.cdist(w, w + 1), normalised], ids=["missing", "wrong"])
 def test_an_operation_on_parameters_alone_matters_where_the_hessian_is_taken(operation: Operation) -> None:
     for strategy in WITH_HESSIAN:
         refuse("inner_loss cannot be differentiated twice: ", problem=of_parameters(operation), strategy=strategy)
     for strategy in (Mixed(), Unrolled(1), Unrolled(3, last=1)):
         check(of_parameters(operation), strategy=strategy)
+
+
+def test_a_gradient_that_is_none_matters_everywhere() -> None:
+    for strategy in (Mixed(), Forward(), FiniteDifference(), *WITH_HESSIAN):
+        refuse("embedding with scale_grad_by_freq=True", problem=of_parameters(scaled_lookup), strategy=strategy)
 
 
 def test_an_operation_on_outer_parameters_alone_is_differentiated_once() -> None:
