@@ -5,6 +5,7 @@ float64 (tests/bilevel/test_second_derivatives.py, which notices when a release 
 `preflight` reads it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,16 +73,18 @@ _RECURRENT = _missing(
 )
 _CHUNKED = "linear_cross_entropy with options=LinearCrossEntropyOptions(...)"
 
+COMPILED = "CompiledFunctionBackward"
+
 FLAWED: Mapping[str, Flaw] = {
     "WeightNormInterface": Flaw(
         "torch._weight_norm",
         "use torch.nn.utils.parametrizations.weight_norm, which is written out",
         wrong=("double backward",),
     ),
-    "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_default": Flaw(
+    "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward": Flaw(
         _CHUNKED, "leave the options out", wrong=("double backward",)
     ),
-    "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_no_reduction_default": _missing(
+    "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_no_reduction_defaultBackward": _missing(
         _CHUNKED, "leave the options out"
     ),
     # Its gradient is divided by the frequencies, so it is the derivative of nothing.
@@ -113,7 +116,7 @@ FLAWED: Mapping[str, Flaw] = {
     "MultiMarginLoss": _missing("multi_margin_loss"),
     "MultilabelMarginLoss": _missing("multilabel_margin_loss"),
     "SegmentReduce": _missing("segment_reduce", "use scatter_reduce"),
-    "CompiledFunction": _missing("a function compiled by torch.compile", "call it as it was before"),
+    COMPILED: _missing("a function compiled by torch.compile", "call it as it was before"),
     "ScaledDotProductFlashAttention": _ATTENTION,
     "ScaledDotProductFlashAttentionForCpu": _ATTENTION,
     "ScaledDotProductEfficientAttention": _ATTENTION,
@@ -121,7 +124,12 @@ FLAWED: Mapping[str, Flaw] = {
     "CudnnRnn": _RECURRENT,
     "MiopenRnn": _RECURRENT,
 }
-"""Operation, by the name of its node in a graph (without Backward and number) -> what is the matter."""
+"""Node of a graph, as `key_of` calls it -> what is the matter."""
+
+
+def key_of(name: str) -> str:
+    """The name of a node without Backward and number; a node of a Python function, which has no number, keeps all."""
+    return re.sub(r"Backward\d+$", "", name)
 
 
 def takes_vectors_for_constants(module: nn.Module) -> bool:

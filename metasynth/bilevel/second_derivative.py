@@ -6,7 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metasynth.bilevel.flawed_operations import FLAWED, STRATEGIES, Flaw, Mode, takes_vectors_for_constants
+from metasynth.bilevel.flawed_operations import (
+    COMPILED,
+    FLAWED,
+    STRATEGIES,
+    Flaw,
+    Mode,
+    key_of,
+    takes_vectors_for_constants,
+)
 from metasynth.bilevel.graph_ends import dependent_operations, once_differentiable
 
 _IN_PLACE = "modified by an inplace operation"
@@ -34,7 +42,7 @@ def refuse_flawed(
         Whether ∂g/∂φ is taken too. Otherwise an operation that depends on φ alone is differentiated but once.
     """
     for operation in dependent_operations(loss, parameters, learned):
-        flaw = FLAWED.get(operation.name)
+        flaw = FLAWED.get(key_of(operation.node.name()))
         if (
             flaw is not None
             and mode in flaw.wrong + flaw.missing
@@ -65,7 +73,7 @@ def refusal(error: RuntimeError) -> ValueError | None:
             "an operation in place changed a tensor that the second derivative needs; let it give a new one"
         )
     if "torch.compile" in said and "double backward" in said:
-        return _because_of(FLAWED["CompiledFunction"], "double backward")
+        return _because_of(FLAWED[COMPILED], "double backward")
     if "not implemented" not in said and "derivative" not in said:
         return None
     named = re.search(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", said)

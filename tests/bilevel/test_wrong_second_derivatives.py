@@ -274,3 +274,21 @@ def test_an_operation_on_outer_parameters_alone_is_differentiated_once() -> None
 
     for strategy in (*WITH_HESSIAN, Mixed()):
         check(BilevelProblem(loss, outer_loss), strategy=strategy)
+
+
+class Cdist(torch.autograd.Function):
+    """A user's own, which has all derivatives that torch's lacks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * given
+
+
+def test_a_function_of_the_users_own_is_not_taken_for_torchs() -> None:
+    for strategy in (Mixed(), *WITH_HESSIAN):
+        check(passed_through(Cdist.apply), strategy=strategy)
