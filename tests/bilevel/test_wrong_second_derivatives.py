@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from bilevel.preflight_cases import IMAGES, check, outer_loss, outer_parameters, refuse
+from bilevel import native_training
+from bilevel.native_training import by_training_again
+from bilevel.preflight_cases import IMAGES, check, inner_loss, outer_loss, refuse
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -28,10 +30,6 @@ WITH_HESSIAN: tuple[HypergradientStrategy, ...] = (Unrolled(2), Unrolled(3, last
 WITHOUT_HESSIAN: tuple[HypergradientStrategy, ...] = (Mixed(), Unrolled(1), Unrolled(3, last=1), FiniteDifference())
 
 
-def inner_loss(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
-    return (model(given * outer["gain"]) + outer["shift"]).square().mean()
-
-
 def constrained(*constrain: Callable[[nn.Module], nn.Module]) -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)).double()
@@ -41,33 +39,19 @@ def constrained(*constrain: Callable[[nn.Module], nn.Module]) -> nn.Sequential:
     return model
 
 
-def trained_loss(make: Callable[[], nn.Module], theta: Tensor, steps: int) -> float:
-    """The outer loss after native steps of SGD."""
-    model, outer = make(), {"gain": theta[0], "shift": theta[1]}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        inner_loss(model, outer, IMAGES.double()).backward()
-        optimizer.step()
-    return outer_loss(model, outer, IMAGES.double()).item()
+PROBLEM = BilevelProblem(inner_loss, outer_loss)
+descent = partial(torch.optim.SGD, lr=0.3)
 
 
-def by_training_again(make: Callable[[], nn.Module], steps: int, step: float = 1e-5) -> Tensor:
-    """The hypergradient by central differences over native trainings."""
-    theta, axes = torch.tensor([0.7, 0.2], dtype=torch.float64), step * torch.eye(2, dtype=torch.float64)
-    return torch.tensor(
-        [(trained_loss(make, theta + e, steps) - trained_loss(make, theta - e, steps)) / (2 * step) for e in axes],
-        dtype=torch.float64,
-    )
+def by_training(make: Callable[[], nn.Module], steps: int) -> Tensor:
+    return by_training_again(PROBLEM, make, descent, IMAGES.double(), steps)
 
 
 def by(strategy: HypergradientStrategy, model: nn.Module) -> Tensor:
-    outer = {name: t.detach().double().requires_grad_() for name, t in outer_parameters().items()}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    outer, optimizer = native_training.outer_parameters(), descent(model.parameters())
     batches = [IMAGES.double()] * strategy.inner_steps
-    problem = BilevelProblem(inner_loss, outer_loss)
-    check(problem, model, optimizer, outer, strategy, batch=batches[0])
-    found, _ = hypergradient(problem, FunctionalModel(model), optimizer, outer, batches, batches[0], strategy)
+    check(PROBLEM, model, optimizer, outer, strategy, batch=batches[0])
+    found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimizer, outer, batches, batches[0], strategy)
     return torch.stack([g for g in found.gradients.values() if g is not None])
 
 
@@ -87,7 +71,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("strategy", ALL, ids=str)
 @pytest.mark.parametrize("name", MODELS)
 def test_parametrisations_have_the_hypergradient_of_a_training(name: str, strategy: HypergradientStrategy) -> None:
-    expected = by_training_again(MODELS[name], strategy.inner_steps)
+    expected = by_training(MODELS[name], strategy.inner_steps)
     assert expected.abs().min() > 1e-3
     torch.testing.assert_close(by(strategy, MODELS[name]()), expected, rtol=1e-6, atol=1e-7)
 
@@ -114,7 +98,7 @@ def test_spectral_norm_in_training_is_refused_where_the_hessian_is_taken(strateg
 def test_spectral_norm_that_has_converged_is_right_in_a_single_step(strategy: HypergradientStrategy) -> None:
     make = partial(constrained, partial(parametrizations.spectral_norm, n_power_iterations=100))
     if strategy.inner_steps == 1:
-        torch.testing.assert_close(by(strategy, make()), by_training_again(make, 1), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(by(strategy, make()), by_training(make, 1), rtol=1e-5, atol=1e-6)
     check(model=make().float(), strategy=strategy)
 
 
