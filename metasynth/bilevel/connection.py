@@ -59,7 +59,9 @@ class Case:
             restore(model, before)
 
 
-def require_connection(case: Case, loss: Tensor, gradients: Gradients, needs_double_backward: bool) -> None:
+def require_connection(
+    case: Case, loss: Tensor, gradients: Gradients, needs_double_backward: bool, needs_hessian: bool
+) -> None:
     """Raise ValueError, in one line, if the model is not trained or an outer parameter has no hypergradient.
 
     Parameters
@@ -72,11 +74,14 @@ def require_connection(case: Case, loss: Tensor, gradients: Gradients, needs_dou
         Its gradient there, likewise.
     needs_double_backward : bool
         False: only first derivatives are taken.
+    needs_hessian : bool
+        Whether the gradient is differentiated in the model's parameters too.
     """
     learned = list(case.learned.values())
     _require_training(case, gradients)
     if needs_double_backward:
-        through_inner = _through_gradient(loss, [g for g in gradients if g is not None], learned)
+        further = case.parameters if needs_hessian else []
+        through_inner = _through_gradient(loss, [g for g in gradients if g is not None], learned, further)
     else:
         through_inner = _through_loss(case, gradients, learned)
     joint = gradient_of(case.outer_loss(), [*case.parameters, *learned])
@@ -101,12 +106,13 @@ def _require_training(case: Case, gradients: Gradients) -> None:
         raise ValueError(f"the inner {kind} holds none of the parameters inner_loss depends on: {_some(present)}")
 
 
-def _through_gradient(loss: Tensor, gradients: list[Tensor], learned: list[Tensor]) -> Gradients:
-    """Something for each outer parameter that the gradient depends on."""
+def _through_gradient(loss: Tensor, gradients: list[Tensor], learned: list[Tensor], further: list[Tensor]) -> Gradients:
+    """Something for each outer parameter that the gradient depends on; the derivative in ``further`` must exist too."""
     refuse_once_differentiable(loss, gradients)
     try:
         # A sum of squares reaches every gradient with a weight that is zero only where the gradient is.
-        return gradient_of(torch.stack([g.square().sum() for g in gradients]).sum(), learned)
+        squares = torch.stack([g.square().sum() for g in gradients]).sum()
+        return gradient_of(squares, [*learned, *further])[: len(learned)]
     except RuntimeError as error:
         refused = refusal(error)
         if refused is None:

@@ -1,16 +1,21 @@
-"""Normalisations and softmax from elementary operations, for reverse-mode over forward-mode differentiation.
+"""Normalisations and softmax from elementary operations, for second derivatives that torch has not, or has wrong.
 
 In torch 2.13 the forward-mode rule of batch, instance and layer normalisation takes the statistics for constants when
 it is itself differentiated, so the result is wrong and nothing says so; that of softmax and its relatives changes
 a saved tensor in place and fails. Written out, all are right. (Group normalisation needs no help.)
+
+The parametrisation `weight_norm` is wrong in double backward too, where its norms are taken for constants; a patched
+model has it written out for good.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 from torch.overrides import TorchFunctionMode
 
 
@@ -110,6 +115,23 @@ def layer_norm(
 ) -> Tensor:
     """`torch.nn.functional.layer_norm`; statistics over the last axes."""
     return _scale(_standardise(input, list(range(-len(normalized_shape), 0)), eps), weight, bias)
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """`torch._weight_norm`: g v / |v|, with a norm for each index along ``dim``, or for all together (-1)."""
+    axes = [axis for axis in range(v.ndim) if dim == -1 or axis != dim]
+    return v * (g / torch.linalg.vector_norm(v, dim=axes, keepdim=dim != -1))
+
+
+def write_out(module: nn.Module) -> None:
+    """Have ``module``, if it is a parametrisation with a wrong second derivative, call what is written out here."""
+    if isinstance(module, parametrizations._WeightNorm):
+        # An attribute of the instance, found before the method of its class.
+        module.__dict__["forward"] = partial(_weight_norm_of, module.dim)
+
+
+def _weight_norm_of(dim: int, weight_g: Tensor, weight_v: Tensor) -> Tensor:
+    return weight_norm(weight_v, weight_g, dim)
 
 
 def _per_channel(tensor: Tensor | None, ndim: int) -> Tensor | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, norm_of, sum_of
+from metasynth.bilevel.flawed_operations import Mode
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.kinks import Kinks
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
@@ -94,9 +95,9 @@ class FiniteDifference(ProductStrategy):
             raise ValueError(f"tolerance must be above 0 or None, got {self.tolerance!r}")
 
     @property
-    def needs_double_backward(self) -> bool:
-        """No: first derivatives alone."""
-        return False
+    def mode(self) -> Mode:
+        """First derivatives alone."""
+        return "differences"
 
     def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
         """Refuse a problem under autocast: nothing is left of a difference of gradients rounded that far."""

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.elementary import ElementaryOperations
+from metasynth.bilevel.flawed_operations import Mode
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.product import Point, ProductStrategy
@@ -34,8 +35,8 @@ class Forward(ProductStrategy):
     Torch's forward-mode rules were not all made to be differentiated again. Softmax, its relatives and the
     normalisations are taken care of (`metasynth.bilevel.elementary`); convolutions, pooling and the usual
     activations are right, recurrent cells too where torch has a rule for them (not for a float32 LSTM on CPUs);
-    attention and GLU are refused by torch 2.13; `linalg.solve` is wrong in silence. Compare once with `Mixed` where a
-    loss uses an unusual operation.
+    attention and GLU are refused by torch 2.13; what is wrong in silence, such as `linalg.solve`, by `preflight`
+    (`metasynth.bilevel.flawed_operations`). Compare once with `Mixed` where a loss uses an unusual operation.
 
     The pass is made twice: see `metasynth.bilevel.replay.Replay` for what is repeated exactly.
 
@@ -47,9 +48,9 @@ class Forward(ProductStrategy):
     """
 
     @property
-    def needs_double_backward(self) -> bool:
-        """No: forward mode, then reverse."""
-        return False
+    def mode(self) -> Mode:
+        """Forward mode, then reverse."""
+        return "forward mode"
 
     def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
         """Take the derivative along the gradient once, so that an operation it cannot pass is named at the start."""
@@ -78,6 +79,9 @@ def _duals(values: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> list[
         return [x if t is None else forward_ad.make_dual(x, t) for x, t in zip(values, tangents, strict=True)]
 
 
+_MISSING = ("forward AD", "forward mode AD", "forward gradient", "derivative", "inplace operation")
+
+
 class _in_one_line:
     """Turns torch's errors about missing derivatives into one line that names the cause."""
 
@@ -88,7 +92,7 @@ class _in_one_line:
         if not isinstance(error, RuntimeError):
             return
         first_line = str(error).splitlines()[0]
-        if any(sign in first_line for sign in ("forward AD", "forward mode AD", "derivative", "inplace operation")):
+        if any(sign in first_line for sign in _MISSING):
             raise ValueError(
                 "inner_loss cannot be differentiated by Forward (forward mode, then reverse); choose Mixed or "
                 f"FiniteDifference, or write the operation out: {first_line}"

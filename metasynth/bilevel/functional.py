@@ -15,8 +15,13 @@ from higher.patch import _internal_attrs
 from torch import Tensor, nn
 
 from metasynth.bilevel.buffers import BufferPolicy, check_policy, keep_evaluating, tracks_statistics
+from metasynth.bilevel.elementary import write_out
+from metasynth.bilevel.patchable import refuse_unpatchable, submodules_uncompiled, uncompiled
 
 Buffers = dict[str, Tensor]
+
+# `Module.compile` leaves a call of the module itself.
+_NOT_COPIED = {*_internal_attrs, "_compiled_call_impl"}
 
 
 class FunctionalModel:
@@ -32,20 +37,23 @@ class FunctionalModel:
     Raises
     ------
     ValueError
-        If there is no such policy.
+        If there is no such policy, or the model cannot be patched (see `metasynth.bilevel.patchable`).
 
     Notes
     -----
     Forward hooks do not survive patching (`metasynth.bilevel.preflight` refuses models that have any).
-    A submodule used in several places keeps one set of buffers, as in the original.
+    A submodule used in several places keeps one set of buffers, as in the original. What `torch.compile` made of a
+    model or a submodule is left to the model's own passes; the twin runs what was compiled.
     """
 
     def __init__(self, model: nn.Module, buffers: BufferPolicy = "commit") -> None:
         check_policy(buffers)
-        self.model = model
+        refuse_unpatchable(model)
+        self.model = uncompiled(model)
         self.policy = buffers
-        self._patched: Any = higher.monkeypatch(model, copy_initial_weights=True, track_higher_grads=False)
-        self._pairs = _module_pairs(model, self._patched)
+        with submodules_uncompiled(self.model):
+            self._patched: Any = higher.monkeypatch(self.model, copy_initial_weights=True, track_higher_grads=False)
+        self._pairs = _module_pairs(self.model, self._patched)
         self._first = _without_repetition(self._pairs)
         self._owners = {
             f"{prefix}.{key}" if prefix else key: (twin, key)
@@ -58,6 +66,9 @@ class FunctionalModel:
         self._kept: Buffers = {}
         self._modes = [twin.training for _, _, twin in self._pairs]
         self._patched.__dict__["as_bound"] = self.as_bound
+        for module in self._patched.modules():
+            module.__dict__.pop("_compiled_call_impl", None)
+            write_out(module)
 
     def refresh(self) -> list[Tensor]:
         """Take over the model's flags and buffers; return detached copies of its parameters.
@@ -69,7 +80,7 @@ class FunctionalModel:
         """
         for _, module, twin in self._pairs:
             for name, value in module.__dict__.items():
-                if name not in _internal_attrs:
+                if name not in _NOT_COPIED:
                     twin.__dict__[name] = value
         for _, module, twin in self._first:
             for key, buffer in module._buffers.items():
@@ -160,7 +171,8 @@ def _module_pairs(model: nn.Module, patched: Any) -> list[tuple[str, nn.Module, 
         pairs.append((name, module, twin))
         for key, child in module._modules.items():
             if child is not None:
-                visit(f"{name}.{key}" if name else key, child, twin._modules[key])
+                below = f"{name}.{key}" if name else key
+                visit(below + "._orig_mod" * (uncompiled(child) is not child), uncompiled(child), twin._modules[key])
 
     visit("", model, patched)
     return pairs

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,55 @@ def why_disconnected(
 
 def meeting_points(loss: Tensor, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[str]:
     """The operations of a loss' graph in which what depends on ``ours`` first meets what depends on ``theirs``."""
-    left, right = {id(t) for t in ours}, {id(t) for t in theirs}
-    reach: dict[Any, tuple[bool, bool]] = {}
-    found = []
+    operations = dependent_operations(loss, ours, theirs)
+    on_both = {operation.node for operation in operations if operation.on_first and operation.on_second}
+    found = [
+        operation.name
+        for operation in operations
+        if operation.node in on_both and not any(child in on_both for child, _ in operation.node.next_functions)
+    ]
+    return list(dict.fromkeys(found))
+
+
+@dataclass
+class DependentOperation:
+    """A node of a loss' graph.
+
+    Attributes
+    ----------
+    node : node of torch's graph
+    name : str
+        Without Backward and number.
+    on_first, on_second : bool
+        Whether it depends on any of the first tensors, and of the second.
+    used_outputs : set of int
+        Which of its outputs the loss depends on.
+    """
+
+    node: Any
+    name: str
+    on_first: bool
+    on_second: bool
+    used_outputs: set[int] = field(default_factory=set)
+
+
+def dependent_operations(loss: Tensor, first: Sequence[Tensor], second: Sequence[Tensor]) -> list[DependentOperation]:
+    """Every operation of a loss' graph once, after all that it depends on, with what that is of two sets of leaves."""
+    left, right = {id(t) for t in first}, {id(t) for t in second}
+    found: dict[Any, DependentOperation] = {}
     for node in _children_first(loss.grad_fn):
         leaf = id(getattr(node, "variable", None))
-        below = [reach[child] for child, _ in node.next_functions if child is not None]
-        reach[node] = (leaf in left or any(a for a, _ in below), leaf in right or any(b for _, b in below))
-        if reach[node] == (True, True) and (True, True) not in below:
-            found.append(_operation(node))
-    return list(dict.fromkeys(found))
+        below = [found[child] for child, _ in node.next_functions if child is not None]
+        for child, output in node.next_functions:
+            if child is not None:
+                found[child].used_outputs.add(output)
+        found[node] = DependentOperation(
+            node,
+            _operation(node),
+            leaf in left or any(b.on_first for b in below),
+            leaf in right or any(b.on_second for b in below),
+        )
+    return list(found.values())
 
 
 def once_differentiable(loss: Tensor) -> list[str]:

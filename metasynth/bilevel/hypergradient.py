@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, sum_of
+from metasynth.bilevel.flawed_operations import Mode
 from metasynth.bilevel.functional import Buffers, FunctionalModel
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
@@ -67,6 +68,16 @@ class HypergradientStrategy(ABC):
     @property
     def needs_double_backward(self) -> bool:
         """Whether operations of the inner loss are differentiated twice in reverse mode."""
+        return self.mode == "double backward"
+
+    @property
+    def mode(self) -> Mode:
+        """How second derivatives of the inner loss are taken."""
+        return "double backward"
+
+    @property
+    def needs_hessian(self) -> bool:
+        """Whether ∂g/∂φ is taken besides ∂g/∂θ, as by all that follow φ through several steps or to an optimum."""
         return True
 
     @abstractmethod

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metasynth.bilevel.batches import batch_size, take_samples
 from metasynth.bilevel.derivatives import Gradients, difference_of, norm_of, sum_of
+from metasynth.bilevel.flawed_operations import Mode
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
@@ -63,9 +64,9 @@ class InParts(ProductStrategy):
                 raise ValueError(f"{name} must be an integer of at least 1 or None, got {value!r}")
 
     @property
-    def needs_double_backward(self) -> bool:
-        """What the other strategy needs."""
-        return self.strategy.needs_double_backward
+    def mode(self) -> Mode:
+        """That of the other strategy."""
+        return self.strategy.mode
 
     def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
         """See `ProductStrategy.mixed_derivative`."""

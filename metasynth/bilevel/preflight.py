@@ -13,10 +13,12 @@ from torch.utils.checkpoint import CheckpointError
 from metasynth.bilevel.buffers import BufferPolicy
 from metasynth.bilevel.connection import Case, require_connection
 from metasynth.bilevel.derivatives import Gradients, gradient_of
+from metasynth.bilevel.flawed_operations import Mode
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.second_derivative import refuse_flawed, refuse_flawed_modules
 
 
 def preflight(
@@ -39,23 +41,28 @@ def preflight(
     ValueError
         If the model has hooks (patching drops them) or behaves otherwise when patched, the optimiser cannot be
         differentiated, has hooks or holds foreign parameters, a loss does not depend on the model, an operation of the
-        inner loss has no second derivative, or a learned outer parameter has no hypergradient. The line then says
-        which loss cuts its graph, where and by what operation, as far as that can be found.
+        inner loss has no second derivative or a wrong one (see `metasynth.bilevel.flawed_operations`), or a learned
+        outer parameter has no hypergradient. The line then says which loss cuts its graph, where and by what
+        operation, as far as that can be found.
     """
     update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
     _refuse_hooks(model)
     update.start(list(model.parameters()))
     _refuse_shared(model, named_outer_parameters(outer))
-    needs_double_backward = strategy is None or strategy.needs_double_backward
+    mode: Mode = "double backward" if strategy is None else strategy.mode
+    needs_double_backward = mode == "double backward"
+    needs_hessian = strategy is not None and strategy.needs_hessian
+    refuse_flawed_modules(model, needs_hessian)
     # Seeding seeds every device.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         case = Case(problem, FunctionalModel(model, buffers), update, outer, inner_batch, outer_batch)
         try:
             loss = case.inner_loss()
+            refuse_flawed(loss, case.parameters, list(case.learned.values()), mode, needs_hessian)
             gradients = _gradient_elsewhere(case, loss, create_graph=needs_double_backward)
             _compare_with_original(case, loss.detach(), gradients)
-            require_connection(case, loss, gradients, needs_double_backward)
+            require_connection(case, loss, gradients, needs_double_backward, needs_hessian)
         except RuntimeError as error:
             if "backward through the graph a second time" not in str(error):
                 raise

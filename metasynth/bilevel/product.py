@@ -77,6 +77,11 @@ class ProductStrategy(HypergradientStrategy):
         """Always one."""
         return 1
 
+    @property
+    def needs_hessian(self) -> bool:
+        """No: φ is a constant of a single step."""
+        return False
+
     @abstractmethod
     def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
         """The product (∂g/∂θ)ᵀ w by passes of its own, one entry per learned outer parameter.

@@ -60,7 +60,8 @@ class BilevelSolver:
     Raises
     ------
     ValueError
-        If ``outer`` holds nothing to learn (see `named_outer_parameters`), or the model or it is built otherwise in
+        If ``outer`` holds nothing to learn (see `named_outer_parameters`), the model cannot be patched (as one made by
+        `torch.jit`; what `torch.compile` made is looked through), or the model or ``outer`` is built otherwise in
         another process.
 
     Notes

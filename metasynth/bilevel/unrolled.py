@@ -50,6 +50,11 @@ class Unrolled(HypergradientStrategy):
         """K."""
         return self.steps
 
+    @property
+    def needs_hessian(self) -> bool:
+        """Only if more than one step is differentiated."""
+        return (self.steps if self.last is None else self.last) > 1
+
     def inner_step(
         self,
         problem: BilevelProblem,

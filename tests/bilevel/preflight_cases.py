@@ -40,10 +40,11 @@ def check(
     optimizer: torch.optim.Optimizer | InnerUpdate | None = None,
     outer: Any = None,
     strategy: HypergradientStrategy | None = None,
+    batch: Tensor = IMAGES,
 ) -> None:
     model = network() if model is None else model
     optimizer = torch.optim.Adam(model.parameters()) if optimizer is None else optimizer
-    preflight(problem, model, optimizer, outer_parameters() if outer is None else outer, IMAGES, IMAGES, strategy)
+    preflight(problem, model, optimizer, outer_parameters() if outer is None else outer, batch, batch, strategy)
 
 
 def refuse(message: str, **what: Any) -> str:

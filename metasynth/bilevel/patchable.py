@@ -1,0 +1,95 @@
+"""What a model may be wrapped in: compilers are taken off for its patched twin, what cannot be patched is refused."""
+
+import sys
+from abc import ABC, ABCMeta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.sparse.quantized")
+# A base of the module's class -> why it cannot be patched.
+_BY_BASE = {
+    "FSDPModule": "its parameters are sharded; give the model as it was before",
+    "FullyShardedDataParallel": "its parameters are sharded; give the model as it was before",
+    "_MonkeyPatchBase": "it is patched already; give the model itself",
+}
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was given, or ``module`` itself."""
+    # Where nothing was compiled the compiler has not been loaded, which takes seconds.
+    compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
+    while compiler is not None and isinstance(module, compiler.OptimizedModule):
+        module = module._orig_mod
+    return module
+
+
+@contextmanager
+def submodules_uncompiled(model: nn.Module) -> Iterator[None]:
+    """A context in which the modules that were compiled stand in the places of what `torch.compile` made of them."""
+    compiled = [
+        (parent, key, child)
+        for parent in model.modules()
+        for key, child in parent._modules.items()
+        if child is not None and uncompiled(child) is not child
+    ]
+    try:
+        for parent, key, child in compiled:
+            parent._modules[key] = uncompiled(child)
+        yield
+    finally:
+        for parent, key, child in compiled:
+            parent._modules[key] = child
+
+
+def refuse_unpatchable(model: nn.Module) -> None:
+    """Raise ValueError, in one line, if a model cannot be patched.
+
+    Because of its class (scripted, exported, distributed, sharded, quantised) or its parameters (without values, or
+    made in inference mode).
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the inner model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, module in model.named_modules():
+        reason = _unpatchable(module)
+        if reason is not None:
+            where = f"{name} ({type(module).__name__})" if name else type(module).__name__
+            raise ValueError(f"inner model: {where} cannot be patched for differentiation: {reason}")
+
+
+def _unpatchable(module: nn.Module) -> str | None:
+    kind = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return "it was made by torch.jit; give the module that it was made of"
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        return "give its .module, and the processes as InnerUpdate(optimizer, processes=Processes.current())"
+    if isinstance(module, nn.DataParallel) and module.device_ids:
+        return "give its .module"
+    if kind.__module__.startswith(_QUANTISED):
+        return "its weights are quantised; give the model before its quantisation"
+    made_by = next((how for base, how in _BY_BASE.items() if base in {b.__name__ for b in kind.__mro__}), None)
+    if made_by is not None:
+        return made_by
+    if type(kind) not in (type, ABCMeta):
+        return f"its class has a metaclass, {type(kind).__name__} (as if exported); give the module that it was made of"
+    if ABC in kind.__mro__ and kind.__mro__.index(nn.Module) < kind.__mro__.index(ABC):
+        return "its class derives from (nn.Module, ABC); let it derive from (ABC, nn.Module)"
+    for name, parameter in module.named_parameters(recurse=False):
+        reason = _without_values(parameter)
+        if reason is not None:
+            return f"{name} {reason}"
+    return None
+
+
+def _without_values(parameter: Tensor) -> str | None:
+    if is_lazy(parameter):
+        return "is not initialised yet; pass a batch through the model once, before its optimiser is made"
+    if parameter.is_meta:
+        return "is on the meta device, without values; give it some"
+    if parameter.is_inference():
+        return "was made under torch.inference_mode(); make the model outside of it"
+    return None

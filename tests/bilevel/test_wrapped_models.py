@@ -1,0 +1,267 @@
+"""What a model is wrapped in, compilers above all, is looked through, or refused when a solver is made."""
+
+from abc import ABC
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from bilevel.preflight_cases import IMAGES, PROBLEM, check, inner_loss, network, outer_loss, outer_parameters, refuse
+from torch import Tensor, nn
+
+from metasynth.bilevel.finite_difference import FiniteDifference
+from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.unrolled import Unrolled
+
+DYNAMO_LOOKS_FOR_GRADIENTS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+Wrap = Callable[[nn.Sequential], nn.Module]
+
+
+def solver_of(model: nn.Module, strategy: HypergradientStrategy | None = None) -> BilevelSolver:
+    outer = outer_parameters()
+    return BilevelSolver(
+        PROBLEM,
+        model,
+        torch.optim.Adam(model.parameters(), lr=0.05),
+        outer,
+        torch.optim.SGD(outer.values(), lr=0.1),
+        strategy,
+    )
+
+
+def trained(model: nn.Module, strategy: HypergradientStrategy) -> list[Tensor]:
+    """Everything that three steps of both kinds move: parameters, buffers and outer parameters."""
+    solver = solver_of(model, strategy)
+    for _ in range(3):
+        solver.inner_step(IMAGES)
+        solver.step([IMAGES] * strategy.inner_steps, IMAGES)
+    assert isinstance(solver.outer, dict)
+    return [x.detach().clone() for x in (*model.parameters(), *model.buffers(), *solver.outer.values())]
+
+
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+def by_method(model: nn.Sequential) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+def compiled_submodule(model: nn.Sequential) -> nn.Module:
+    model[1] = compiled(model[1])
+    return model
+
+
+def submodule_by_method(model: nn.Sequential) -> nn.Module:
+    model[1].compile(backend="eager")
+    return model
+
+
+def compiled_within_compiled(model: nn.Sequential) -> nn.Module:
+    return compiled(compiled_submodule(model))
+
+
+class Functional(nn.Module):
+    """Calls its layers as functions of their parameters."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.func.functional_call(self.layers, dict(self.layers.named_parameters()), (images,))
+
+
+LOOKED_THROUGH: dict[str, Wrap] = {
+    "compiled": compiled,
+    "by method": by_method,
+    "compiled submodule": compiled_submodule,
+    "submodule by method": submodule_by_method,
+    "compiled within compiled": compiled_within_compiled,
+    "data parallel without devices": nn.DataParallel,
+    "traced symbolically": torch.fx.symbolic_trace,
+    "called as a function": Functional,
+}
+
+
+@DYNAMO_LOOKS_FOR_GRADIENTS
+@pytest.mark.parametrize("strategy", [Mixed(), Unrolled(2)], ids=["mixed", "unrolled"])
+@pytest.mark.parametrize("wrap", LOOKED_THROUGH.values(), ids=list(LOOKED_THROUGH))
+def test_a_wrapped_model_is_trained_as_the_model_itself(wrap: Wrap, strategy: HypergradientStrategy) -> None:
+    torch._dynamo.reset()
+    expected = trained(network(), strategy)
+    found = trained(wrap(network()), strategy)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert not torch.equal(expected[0], next(network().parameters()))
+
+
+@DYNAMO_LOOKS_FOR_GRADIENTS
+def test_compiling_stays_with_the_models_own_passes() -> None:
+    calls = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        def run(*given: Any) -> Any:
+            calls.append(len(given))
+            return graph.forward(*given)
+
+        return run
+
+    torch._dynamo.reset()
+    model = network()
+    model[0] = torch.compile(model[0], backend=backend)
+    inside = model[0]
+    solver = solver_of(model)
+    assert model[0] is inside
+    solver.inner_step(IMAGES)
+    before = len(calls)
+    assert before == 1
+    solver.step([IMAGES], IMAGES)
+    solver.step([IMAGES], IMAGES)
+    assert len(calls) == before + 2  # preflight compares with the model itself, twice
+
+
+def uninitialised(model: nn.Sequential) -> nn.Module:
+    model[3] = nn.LazyLinear(2)
+    return model
+
+
+def scripted_submodule(model: nn.Sequential) -> nn.Module:
+    model[0] = torch.jit.script(model[0])
+    return model
+
+
+def in_inference_mode(model: nn.Sequential) -> nn.Module:
+    with torch.inference_mode():
+        return network()
+
+
+def exported(model: nn.Sequential) -> nn.Module:
+    return torch.export.export(model.eval(), (IMAGES,)).module()
+
+
+def with_devices(model: nn.Sequential) -> nn.Module:
+    wrapped = nn.DataParallel(model)
+    wrapped.device_ids = [0, 1]
+    return wrapped
+
+
+def distributed(model: nn.Sequential) -> nn.Module:
+    """As it is made in a process group, which is not needed to be told."""
+    wrapped = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(wrapped)
+    wrapped.module = model
+    return wrapped
+
+
+def sharded(model: nn.Sequential) -> nn.Module:
+    """As `torch.distributed.fsdp.fully_shard` changes a model's class."""
+    base = type("FSDPModule", (), {})
+    model.__class__ = type("FSDPSequential", (base, nn.Sequential), {})
+    return model
+
+
+def patched(model: nn.Sequential) -> nn.Module:
+    return solver_of(model)._functional.bind(list(model.parameters()))
+
+
+class ModuleBeforeABC(nn.Module, ABC):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+BY_JIT = "it was made by torch.jit; give the module that it was made of"
+REFUSED: dict[str, tuple[Wrap, str, str]] = {
+    "script": (torch.jit.script, "RecursiveScriptModule", BY_JIT),
+    "trace": (lambda m: torch.jit.trace(m.eval(), IMAGES), "TopLevelTracedModule", BY_JIT),
+    "scripted submodule": (scripted_submodule, "0 (RecursiveScriptModule)", BY_JIT),
+    "devices": (with_devices, "DataParallel", "give its .module"),
+    "distributed": (
+        distributed,
+        "DistributedDataParallel",
+        "give its .module, and the processes as InnerUpdate(optimizer, processes=Processes.current())",
+    ),
+    "sharded": (sharded, "FSDPSequential", "its parameters are sharded; give the model as it was before"),
+    "lazy": (
+        uninitialised,
+        "3 (LazyLinear)",
+        "weight is not initialised yet; pass a batch through the model once, before its optimiser is made",
+    ),
+    "meta": (
+        lambda m: m.to("meta"),
+        "0 (Linear)",
+        "weight is on the meta device, without values; give it some",
+    ),
+    "inference": (
+        in_inference_mode,
+        "0 (Linear)",
+        "weight was made under torch.inference_mode(); make the model outside of it",
+    ),
+    "order of bases": (
+        lambda m: ModuleBeforeABC(),
+        "ModuleBeforeABC",
+        "its class derives from (nn.Module, ABC); let it derive from (ABC, nn.Module)",
+    ),
+    "patched": (patched, "FunctionalSequential", "it is patched already; give the model itself"),
+    "exported": (
+        exported,
+        "GraphModule",
+        "its class has a metaclass, _StatefulGraphModuleFactory (as if exported); give the module that it was made of",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_patched_is_refused_when_the_solver_is_made(name: str) -> None:
+    wrap, where, reason = REFUSED[name]
+    with pytest.raises(ValueError, match="inner model") as caught:
+        solver_of(wrap(network()))
+    assert str(caught.value) == f"inner model: {where} cannot be patched for differentiation: {reason}"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+def test_quantised_weights_cannot_be_trained() -> None:
+    model = torch.ao.quantization.quantize_dynamic(network(), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ValueError, match="inner model") as caught:
+        solver_of(model)
+    assert str(caught.value) == (
+        "inner model: 0 (Linear) cannot be patched for differentiation: its weights are quantised; give the model "
+        "before its quantisation"
+    )
+
+
+def test_a_function_is_no_model() -> None:
+    outer = outer_parameters()
+    optimizers = [torch.optim.SGD([x], lr=0.1) for x in outer.values()]
+    with pytest.raises(ValueError, match=r"^the inner model must be a torch.nn.Module, got function$"):
+        BilevelSolver(PROBLEM, lambda x: x, optimizers[0], outer, optimizers[1])  # type: ignore[arg-type]
+
+
+@DYNAMO_LOOKS_FOR_GRADIENTS
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_functions_in_a_loss_are_differentiated_once() -> None:
+    """Compiled with its backward pass a function has no second one: it may shape images, but not follow the model."""
+    torch._dynamo.reset()
+    double = torch.compile(lambda x: x.sin(), backend="aot_eager")
+
+    def shaping(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
+        return inner_loss(model, {**outer, "gain": double(outer["gain"])}, given)
+
+    def following(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
+        return double(model(given * outer["gain"]) + outer["shift"]).square().mean()
+
+    check(BilevelProblem(shaping, outer_loss))
+    check(BilevelProblem(following, outer_loss), strategy=FiniteDifference())
+    assert refuse("inner_loss", problem=BilevelProblem(following, outer_loss)) == (
+        "inner_loss cannot be differentiated twice: a function compiled by torch.compile has no second derivative; "
+        "call it as it was before, or choose FiniteDifference"
+    )
