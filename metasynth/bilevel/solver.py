@@ -25,8 +25,9 @@ from metasynth.bilevel.outer_state import (
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.step_report import NonFiniteError as NonFiniteError
-from metasynth.bilevel.step_report import StepReport
+from metasynth.bilevel.step_report import NonFiniteError, StepReport
+
+__all__ = ["BilevelSolver", "NonFiniteError"]
 
 
 class BilevelSolver:

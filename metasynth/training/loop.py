@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from metasynth.bilevel.solver import NonFiniteError
+from metasynth.bilevel.step_report import NonFiniteError
 from metasynth.errors import RunError
 from metasynth.training.checkpoint import (
     capture_random_states,
