@@ -15,7 +15,7 @@ from metasynth.errors import UsageError
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import CROSS_CONTRAST, SAME_TEST_SIZE
 from metasynth.training.comparison import compare, stage_name
-from metasynth.training.comparison_data import check_caches, gather
+from metasynth.training.comparison_data import check_caches, check_division, gather
 from metasynth.training.comparison_methods import TITLES
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig, SubjectSettings
 from metasynth.training.prepared import PreparedData
@@ -69,7 +69,7 @@ def prepare(config: CrossContrastConfig, data: Path | None, progress: Progress) 
         tests = tests or {name: embedded(f"{name}-{config.size}", progress.counter) for name in FLASH}
     if not tests:
         raise UsageError("tests: needs caches of other contrasts beside --data, --set tests=NAME=CACHE,NAME=CACHE")
-    return check_caches(config, data, labels, tests)
+    return check_caches(config, data, labels, tests, seed=None)
 
 
 def run(context: StudyContext) -> dict[str, Any]:
@@ -87,4 +87,5 @@ EXPERIMENT = Experiment(
     run=run,
     report=REPORT.of_run,
     grid_report=REPORT.of_grid,
+    check=check_division,
 )

@@ -14,7 +14,7 @@ from metasynth.data_prep.cohort import SimulatedScans, embedded
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import COSTS, REAL_WORLD
 from metasynth.training.comparison import compare, stage_name
-from metasynth.training.comparison_data import check_caches, gather
+from metasynth.training.comparison_data import check_caches, check_division, gather
 from metasynth.training.comparison_methods import METHODS, TITLES
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig
 from metasynth.training.prepared import PreparedData
@@ -63,7 +63,8 @@ def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> P
     """The user's caches, or the embedded cohort (made on first use)."""
     if data is None:
         data = embedded(config.cohort, progress.counter)
-    return check_caches(config, data, Path(config.labels) if config.labels else None, config.test_paths)
+    labels = Path(config.labels) if config.labels else None
+    return check_caches(config, data, labels, config.test_paths, seed=None)
 
 
 def run(context: StudyContext) -> dict[str, Any]:
@@ -81,4 +82,5 @@ EXPERIMENT = Experiment(
     run=run,
     report=REPORT.of_run,
     grid_report=REPORT.of_grid,
+    check=check_division,
 )

@@ -243,10 +243,16 @@ def _curves(rows: list[dict[str, Any]], folder: RunFolder) -> Figure:
         return figure
 
 
+def check(config: RidgeConfig, prepared: PreparedData, seed: int) -> None:
+    """RunError unless each of the regressions that a seed draws has an optimum to be found."""
+    for problem in range(config.problems):
+        best_decay(*draw(config, seed, problem))
+
+
 def prepare(config: RidgeConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The regressions are drawn here."""
     return built_in(Path(__file__), data)
 
 
 QUESTION = "Is the weight decay that hypergradients learn the one that linear algebra finds?"
-EXPERIMENT = Experiment("ridge", QUESTION, PRESETS, prepare, run, report)
+EXPERIMENT = Experiment("ridge", QUESTION, PRESETS, prepare, run, report, check=check)

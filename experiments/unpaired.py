@@ -22,7 +22,7 @@ from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import Experiment, StudyContext
 from metasynth.training.unpaired import UnpairedStudy
 from metasynth.training.unpaired_models import DiscriminatorSettings
-from metasynth.training.unpaired_people import check_people, gather_people
+from metasynth.training.unpaired_people import check_people, check_seed, gather_people
 from metasynth.training.unpaired_settings import OUTER, TITLES, UnpairedSettings
 
 
@@ -94,4 +94,5 @@ EXPERIMENT = Experiment(
     prepare=prepare,
     run=run,
     report=REPORT.of_run,
+    check=check_seed,
 )

@@ -78,7 +78,7 @@ class Cohorts:
 
     @property
     def sizes(self) -> list[int]:
-        """The numbers of real subjects to learn from, each once."""
+        """The numbers of real subjects to learn from, each once, as they are listed."""
         wanted = (n or len(self.train.subjects) for n in self.config.subjects.train)
         return list(dict.fromkeys(wanted))
 
@@ -88,7 +88,11 @@ class Cohorts:
 
 
 def check_caches(
-    config: ComparisonConfig, data: Path, labels: Path | None = None, tests: Mapping[str, Path] | None = None
+    config: ComparisonConfig,
+    data: Path,
+    labels: Path | None = None,
+    tests: Mapping[str, Path] | None = None,
+    seed: int | None = 0,
 ) -> PreparedData:
     """Open all caches of a run, check every value in them, and that they go together.
 
@@ -102,6 +106,9 @@ def check_caches(
         Label maps for synthesis, if they come from another cache.
     tests : mapping or None
         Condition -> cache of further test images.
+    seed : int or None
+        The subjects are divided as in a run with this seed; None: how many there are is checked, and `check_division`
+        does the rest.
 
     Raises
     ------
@@ -123,10 +130,28 @@ def check_caches(
             if name != LABELS:
                 _check_images(other, config)
             _check_alike(cache, other, any_shape=name == LABELS and config.fit_labels)
-        named = {name.partition(".")[2]: other for name, other in opened.items() if name != LABELS}
-        _divide(config, cache, opened.get(LABELS), named, _split(config, cache, 0))
+        split = _split(config, cache, seed or 0)
+        if seed is None:
+            _require_train(config, cache, split)
+        else:
+            _divide(config, cache, opened, split)
         prepared = {name: PreparedData(others[name], other.info.digest) for name, other in opened.items()}
         return PreparedData(data, cache.info.digest, prepared)
+
+
+def check_division(config: ComparisonConfig, prepared: PreparedData, seed: int) -> "Division":
+    """Divide the subjects of caches that were checked, as a run with this seed does.
+
+    Raises
+    ------
+    DataError
+        If too few are left of those of a cache.
+    """
+    with ExitStack() as stack:
+        paths = {"": prepared.path, **{name: other.path for name, other in prepared.others.items()}}
+        opened = {name: stack.enter_context(Cache(path, check_values=False)) for name, path in paths.items()}
+        cache = opened.pop("")
+        return _divide(config, cache, opened, _split(config, cache, seed))
 
 
 def gather(context: StudyContext) -> Cohorts:
@@ -134,16 +159,44 @@ def gather(context: StudyContext) -> Cohorts:
     config: ComparisonConfig = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     others = {name: Cache(path, check_values=False) for name, path in context.others.items()}
-    tests = {name.partition(".")[2]: other for name, other in others.items() if name != LABELS}
     if context.resume and (context.folder.path / SPLIT).is_file():
         split = Split.from_dict(context.folder.read_json(SPLIT))
     else:
         split = _split(config, cache, context.seed)
-    cohorts = _divide(config, cache, others.get(LABELS), tests, split)
+    division = _divide(config, cache, others, split)
+    test_caches = {config.domain: cache, **{_condition(name): other for name, other in others.items()}}
+    train = SliceDataset(cache, split.train)
+    cohorts = Cohorts(
+        train=train,
+        validation=SliceDataset(cache, split.val),
+        tests={name: SliceDataset(test_caches[name], names) for name, names in division.tests.items()},
+        maps=SliceDataset(others[LABELS], division.maps) if LABELS in others else train,
+        config=config,
+    )
     people = {"maps": cohorts.maps, **{f"test {name}": test for name, test in cohorts.tests.items()}}
     kept = {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}
     context.folder.write_json(SPLIT, kept)
     return cohorts
+
+
+@dataclass(frozen=True)
+class Division:
+    """Names of subjects by what they are for.
+
+    Attributes
+    ----------
+    train, validation : tuple of str
+        As in `Cohorts`.
+    tests : mapping
+        Condition -> test subjects.
+    maps : tuple of str
+        Whose label maps images are synthesised from.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    tests: Mapping[str, tuple[str, ...]]
+    maps: tuple[str, ...]
 
 
 def _split(config: ComparisonConfig, cache: Cache, seed: int) -> Split:
@@ -154,38 +207,46 @@ def _split(config: ComparisonConfig, cache: Cache, seed: int) -> Split:
         raise DataError(f"{cache.path}: {error}") from error
 
 
-def _divide(
-    config: ComparisonConfig, cache: Cache, labels: Cache | None, tests: Mapping[str, Cache], split: Split
-) -> Cohorts:
-    """The cohorts; DataError if one of them has too few subjects."""
+def _divide(config: ComparisonConfig, cache: Cache, others: Mapping[str, Cache], split: Split) -> Division:
+    """Who of all caches is for what; DataError if there are too few for something."""
+    _require_train(config, cache, split)
+    seen = {*split.train, *split.val}
+    tests = {config.domain: split.test}
+    for name, other in others.items():
+        if name != LABELS:
+            tests[_condition(name)] = _left(other, seen, f"that are for training or validation in {cache.path}")
+    maps, source = split.train, cache
+    if LABELS in others:
+        source = others[LABELS]
+        without = {*split.val, *(name for names in tests.values() for name in names)}
+        maps = _left(source, without, f"that are for validation or tests in {cache.path}")
+    if len(maps) == 1 and set(maps) <= set(split.train):
+        raise DataError(
+            f"{source.path}: synthetic and real examples of a step come from different people, which needs label "
+            f"maps of at least 2 training subjects, got {maps[0]!r} alone"
+        )
+    return Division(split.train, split.val, tests, maps)
+
+
+def _require_train(config: ComparisonConfig, cache: Cache, split: Split) -> None:
     most = max(config.subjects.train)
     if most > len(split.train):
         raise DataError(
             f"{cache.path}: subjects.train asks for {most} training subjects; {len(split.train)} of "
             f"{len(cache.subjects)} are left beside {len(split.val)} for validation and {len(split.test)} for tests"
         )
-    seen = {*split.train, *split.val}
-    datasets = {config.domain: SliceDataset(cache, split.test)}
-    for name, other in tests.items():
-        datasets[name] = _left(other, seen, f"that are for training or validation in {cache.path}")
-    tested = {name for dataset in datasets.values() for name in dataset.subjects}
-    train = SliceDataset(cache, split.train)
-    maps = train
-    if labels is not None:
-        maps = _left(labels, {*split.val, *tested}, f"that are for validation or tests in {cache.path}")
-    if len(maps.subjects) == 1 and set(maps.subjects) <= set(split.train):
-        raise DataError(
-            f"{maps.cache.path}: synthetic and real examples of a step come from different people, which needs label "
-            f"maps of at least 2 training subjects, got {maps.subjects[0]!r} alone"
-        )
-    return Cohorts(train, SliceDataset(cache, split.val), datasets, maps, config)
 
 
-def _left(cache: Cache, without: set[str], why: str) -> SliceDataset:
-    left = [name for name in cache.subjects if name not in without]
+def _condition(name: str) -> str:
+    """Of a cache of further tests, known as tests.CONDITION."""
+    return name.partition(".")[2]
+
+
+def _left(cache: Cache, without: set[str], why: str) -> tuple[str, ...]:
+    left = tuple(name for name in cache.subjects if name not in without)
     if not left:
         raise DataError(f"{cache.path}: all {len(cache.subjects)} subjects are left out, as ones {why}")
-    return SliceDataset(cache, left)
+    return left
 
 
 def _check_images(cache: Cache, config: ComparisonConfig) -> None:

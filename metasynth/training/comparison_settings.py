@@ -56,8 +56,8 @@ class SubjectSettings:
     Attributes
     ----------
     train : tuple of int
-        How many real subjects there are to learn from; the sized methods are trained with each number, smaller sets
-        being part of larger ones. 0: all that are neither for validation nor for tests.
+        How many real subjects there are to learn from, in any order; the sized methods are trained with each number,
+        smaller sets being part of larger ones. 0: all that are neither for validation nor for tests.
     validation, test : int
         How many to choose checkpoints by, and to report on: the same ones for every number above. 0: a fifth.
     rotation : int

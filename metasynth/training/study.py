@@ -85,6 +85,8 @@ class Experiment:
         run: does the work and returns ``{"rows": [{...}], "reference": {...}}``.
         report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
         grid_report: the same of a grid of runs; without it, every number of the rows is summarised over seeds.
+        check: (config, what ``prepare`` gave, seed) -> raises where a run with this seed cannot be carried out, such as
+            for a division that leaves too few subjects; called before the folder is made. None: every seed can.
 
     """
 
@@ -95,6 +97,7 @@ class Experiment:
     run: Callable[[StudyContext], dict[str, Any]]
     report: Callable[[RunFolder], Any]
     grid_report: Callable[[GridFolder], Any] | None = None
+    check: Callable[[Any, PreparedData, int], object] | None = None
 
 
 def discover_experiments() -> dict[str, EntryPoint]:
@@ -171,9 +174,11 @@ def execute(
     device, threads = configure_torch(settled.device, settled.threads)
     progress = Progress(quiet)
     prepared = experiment.prepare(config, settled.data, progress)
+    seed = settled.seed or 0
+    if experiment.check:
+        experiment.check(config, prepared, seed)
     place = Path(prepared.path).resolve()
     others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
-    seed = settled.seed or 0
     manifest = make_manifest(experiment.name, preset, seed, to_dict(config), prepared.described(bool(settled.data)))
     make = RunFolder.resume if resume else RunFolder.create
     with make(out, manifest, describe_environment(device, threads)) as folder:
