@@ -41,7 +41,8 @@ class OuterSettings:
     warmup : int
         Inner steps before the first hypergradient.
     every : int
-        A hypergradient at every ``every``-th inner step from then on; one costs about seven plain steps here.
+        A hypergradient at every ``every``-th inner step from then on; one costs about seven plain steps here, and the
+        default takes fewer than `metasynth.bilevel.outer_step.PERSISTENT` does.
     reference : {'random', 'matched', 'none'}
         The synthetic batch whose gradient is subtracted from the real one, which leaves of it what tells the two
         domains apart; see `metasynth.bilevel.hypergradient.hypergradient`. Its contrasts are random ones, or those of
