@@ -22,6 +22,7 @@ from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.training.seeding import seed_everything
+from metasynth.training.stopping import stopped_in_one_line
 
 GROUP = "metasynth.experiments"
 
@@ -217,7 +218,8 @@ class _Request:
 def _run(experiment: Experiment, context: StudyContext) -> None:
     start = time.perf_counter()
     seed_everything(context.seed)
-    outcome = experiment.run(context)
+    with stopped_in_one_line(f"{context.folder.path}: {experiment.name}"):
+        outcome = experiment.run(context)
     results = {
         "experiment": experiment.name,
         "preset": context.preset,

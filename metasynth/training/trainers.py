@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset
 
 from metasynth.bilevel.buffers import copies_of, restore
 from metasynth.bilevel.derivatives import total_norm
@@ -92,6 +93,12 @@ class Bilevel:
         self._outer = outer
         self._observe = observe
         self._rates = [group["lr"] for group in solver.outer_optimizer.param_groups]
+        self._device = str(next(solver.model.parameters()).device)
+
+    def check(self, data: Dataset[StepBatch]) -> None:
+        """Require, on the data of the first step that takes a hypergradient, that one can be taken; nothing changes."""
+        batch = data[self._outer.warmup].to(self._device)
+        self.solver.preflight(batch.inner, batch.outer)
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
         """A plain inner step, or one with a hypergradient where the batch brings real examples."""
