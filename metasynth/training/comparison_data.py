@@ -7,16 +7,17 @@ from pathlib import Path
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
-from metasynth.data.splits import Split, rotated_split
+from metasynth.data.splits import Split
 from metasynth.errors import DataError, ShapeError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
+from metasynth.training.comparison_division import LABELS, Division, condition_of, divide, require_train, split_of
 from metasynth.training.comparison_settings import ComparisonConfig
 from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.recovery import SPLIT
 from metasynth.training.study import StudyContext
 
-LABELS, TESTS = "labels", "tests"
+TESTS = "tests"
 _SPACING_TOLERANCE = 0.01
 
 
@@ -130,16 +131,16 @@ def check_caches(
             if name != LABELS:
                 _check_images(other, config)
             _check_alike(cache, other, any_shape=name == LABELS and config.fit_labels)
-        split = _split(config, cache, seed or 0)
+        split = split_of(config, cache, seed or 0)
         if seed is None:
-            _require_train(config, cache, split)
+            require_train(config, cache, split)
         else:
-            _divide(config, cache, opened, split)
+            divide(config, cache, opened, split)
         prepared = {name: PreparedData(others[name], other.info.digest) for name, other in opened.items()}
         return PreparedData(data, cache.info.digest, prepared)
 
 
-def check_division(config: ComparisonConfig, prepared: PreparedData, seed: int) -> "Division":
+def check_division(config: ComparisonConfig, prepared: PreparedData, seed: int) -> Division:
     """Divide the subjects of caches that were checked, as a run with this seed does.
 
     Raises
@@ -151,7 +152,7 @@ def check_division(config: ComparisonConfig, prepared: PreparedData, seed: int) 
         paths = {"": prepared.path, **{name: other.path for name, other in prepared.others.items()}}
         opened = {name: stack.enter_context(Cache(path, check_values=False)) for name, path in paths.items()}
         cache = opened.pop("")
-        return _divide(config, cache, opened, _split(config, cache, seed))
+        return divide(config, cache, opened, split_of(config, cache, seed))
 
 
 def gather(context: StudyContext) -> Cohorts:
@@ -162,9 +163,9 @@ def gather(context: StudyContext) -> Cohorts:
     if context.resume and (context.folder.path / SPLIT).is_file():
         split = Split.from_dict(context.folder.read_json(SPLIT))
     else:
-        split = _split(config, cache, context.seed)
-    division = _divide(config, cache, others, split)
-    test_caches = {config.domain: cache, **{_condition(name): other for name, other in others.items()}}
+        split = split_of(config, cache, context.seed)
+    division = divide(config, cache, others, split)
+    test_caches = {config.domain: cache, **{condition_of(name): other for name, other in others.items()}}
     train = SliceDataset(cache, split.train)
     cohorts = Cohorts(
         train=train,
@@ -177,76 +178,6 @@ def gather(context: StudyContext) -> Cohorts:
     kept = {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}
     context.folder.write_json(SPLIT, kept)
     return cohorts
-
-
-@dataclass(frozen=True)
-class Division:
-    """Names of subjects by what they are for.
-
-    Attributes
-    ----------
-    train, validation : tuple of str
-        As in `Cohorts`.
-    tests : mapping
-        Condition -> test subjects.
-    maps : tuple of str
-        Whose label maps images are synthesised from.
-    """
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    tests: Mapping[str, tuple[str, ...]]
-    maps: tuple[str, ...]
-
-
-def _split(config: ComparisonConfig, cache: Cache, seed: int) -> Split:
-    n_val, n_test = config.subjects.counts(len(cache.subjects))
-    try:
-        return rotated_split(cache.subjects, seed, n_val, n_test, config.subjects.rotation)
-    except DataError as error:
-        raise DataError(f"{cache.path}: {error}") from error
-
-
-def _divide(config: ComparisonConfig, cache: Cache, others: Mapping[str, Cache], split: Split) -> Division:
-    """Who of all caches is for what; DataError if there are too few for something."""
-    _require_train(config, cache, split)
-    seen = {*split.train, *split.val}
-    tests = {config.domain: split.test}
-    for name, other in others.items():
-        if name != LABELS:
-            tests[_condition(name)] = _left(other, seen, f"that are for training or validation in {cache.path}")
-    maps, source = split.train, cache
-    if LABELS in others:
-        source = others[LABELS]
-        without = {*split.val, *(name for names in tests.values() for name in names)}
-        maps = _left(source, without, f"that are for validation or tests in {cache.path}")
-    if len(maps) == 1 and set(maps) <= set(split.train):
-        raise DataError(
-            f"{source.path}: synthetic and real examples of a step come from different people, which needs label "
-            f"maps of at least 2 training subjects, got {maps[0]!r} alone"
-        )
-    return Division(split.train, split.val, tests, maps)
-
-
-def _require_train(config: ComparisonConfig, cache: Cache, split: Split) -> None:
-    most = max(config.subjects.train)
-    if most > len(split.train):
-        raise DataError(
-            f"{cache.path}: subjects.train asks for {most} training subjects; {len(split.train)} of "
-            f"{len(cache.subjects)} are left beside {len(split.val)} for validation and {len(split.test)} for tests"
-        )
-
-
-def _condition(name: str) -> str:
-    """Of a cache of further tests, known as tests.CONDITION."""
-    return name.partition(".")[2]
-
-
-def _left(cache: Cache, without: set[str], why: str) -> tuple[str, ...]:
-    left = tuple(name for name in cache.subjects if name not in without)
-    if not left:
-        raise DataError(f"{cache.path}: all {len(cache.subjects)} subjects are left out, as ones {why}")
-    return left
 
 
 def _check_images(cache: Cache, config: ComparisonConfig) -> None:

@@ -86,8 +86,7 @@ class Experiment:
         run: does the work and returns ``{"rows": [{...}], "reference": {...}}``.
         report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
         grid_report: the same of a grid of runs; without it, every number of the rows is summarised over seeds.
-        check: (config, what ``prepare`` gave, seed) -> raises where a run with this seed cannot be carried out, such as
-            for a division that leaves too few subjects; called before the folder is made. None: every seed can.
+        check: (config, what ``prepare`` gave, seed) -> raises, before the folder is made, if that seed will not do.
 
     """
 

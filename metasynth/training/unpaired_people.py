@@ -8,7 +8,8 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import DataError
 from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.comparison_data import LABELS, Cohorts, check_caches, check_division, gather
+from metasynth.training.comparison_data import Cohorts, check_caches, check_division, gather
+from metasynth.training.comparison_division import LABELS
 from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.recovery import SPLIT
 from metasynth.training.study import StudyContext
