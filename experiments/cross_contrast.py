@@ -16,7 +16,7 @@ from metasynth.report.comparison import CONTENTS
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import CROSS_CONTRAST, SAME_TEST_SIZE
 from metasynth.training.comparison import compare, stage_name
-from metasynth.training.comparison_data import check_caches, gather
+from metasynth.training.comparison_data import check_caches, check_division, gather
 from metasynth.training.comparison_methods import TITLES
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig, SubjectSettings
 from metasynth.training.prepared import PreparedData
@@ -71,7 +71,7 @@ def prepare(config: CrossContrastConfig, data: Path | None, progress: Progress) 
         tests = tests or {name: embedded(f"{name}-{config.size}", progress.counter) for name in FLASH}
     if not tests:
         raise UsageError("tests: needs caches of other contrasts beside --data, --set tests=NAME=CACHE,NAME=CACHE")
-    return check_caches(config, data, labels, tests)
+    return check_caches(config, data, labels, tests, seed=None)
 
 
 def run(context: StudyContext) -> dict[str, Any]:
@@ -91,4 +91,5 @@ EXPERIMENT = Experiment(
     check_sizes=require_comparison,
     grid_report=REPORT.of_grid,
     contents=CONTENTS,
+    check=check_division,
 )

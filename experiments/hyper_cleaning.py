@@ -34,6 +34,7 @@ from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
 from metasynth.training.seeding import derive_seed, generator_for
 from metasynth.training.study import Experiment, StudyContext, built_in
+from metasynth.training.trainers import differentiate
 
 DIGITS, CLASSES, PIXELS = 1797, 10, 64
 WEIGHTS = "weights.json"
@@ -165,10 +166,10 @@ def learn_weights(config: HyperCleaningConfig, seed: int, train: Data, validatio
 def train_weighted(config: HyperCleaningConfig, seed: int, data: Data, weights: Tensor) -> nn.Module:
     """The same classifier trained for as many steps with fixed weights (N,)."""
     model, optimizer = classifier(config, seed, data[0].device)
-    for indices in batches(config, seed, len(weights)):
+    for step, indices in enumerate(batches(config, seed, len(weights)), start=1):
         images, labels = take(data, indices)
-        optimizer.zero_grad()
-        (weights[indices] * F.cross_entropy(model(images), labels, reduction="none")).mean().backward()
+        loss = (weights[indices] * F.cross_entropy(model(images), labels, reduction="none")).mean()
+        differentiate(loss, optimizer, step)
         optimizer.step()
     return model
 

@@ -15,7 +15,7 @@ from metasynth.report.comparison import CONTENTS
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import COSTS, REAL_WORLD
 from metasynth.training.comparison import compare, stage_name
-from metasynth.training.comparison_data import check_caches, gather
+from metasynth.training.comparison_data import check_caches, check_division, gather
 from metasynth.training.comparison_methods import METHODS, TITLES
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig
 from metasynth.training.prepared import PreparedData
@@ -65,7 +65,8 @@ def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> P
     """The user's caches, or the embedded cohort (made on first use)."""
     if data is None:
         data = embedded(config.cohort, progress.counter)
-    return check_caches(config, data, Path(config.labels) if config.labels else None, config.test_paths)
+    labels = Path(config.labels) if config.labels else None
+    return check_caches(config, data, labels, config.test_paths, seed=None)
 
 
 def run(context: StudyContext) -> dict[str, Any]:
@@ -85,4 +86,5 @@ EXPERIMENT = Experiment(
     check_sizes=require_comparison,
     grid_report=REPORT.of_grid,
     contents=CONTENTS,
+    check=check_division,
 )

@@ -245,6 +245,12 @@ def _curves(rows: list[dict[str, Any]], folder: RunFolder) -> Figure:
         return figure
 
 
+def check(config: RidgeConfig, prepared: PreparedData, seed: int) -> None:
+    """RunError unless each of the regressions that a seed draws has an optimum to be found."""
+    for problem in range(config.problems):
+        best_decay(*draw(config, seed, problem))
+
+
 def prepare(config: RidgeConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The regressions are drawn here."""
     size = 8 * config.features * (config.features + config.train + config.validation)
@@ -260,4 +266,4 @@ CONTENTS = {
     RESULTS: entries({"rows": listing(entries({**_CASE, **_FOUND}), least=1)}),
     CURVES: listing(listing(NUMBER, length=len(GRID)), least=1),
 }
-EXPERIMENT = Experiment("ridge", QUESTION, PRESETS, prepare, run, report, contents=CONTENTS)
+EXPERIMENT = Experiment("ridge", QUESTION, PRESETS, prepare, run, report, contents=CONTENTS, check=check)

@@ -187,8 +187,9 @@ def adapt(config: SinusoidConfig, start: Start, seed: int, device: str) -> dict[
     support, query = draw(config.test_tasks, (config.shots, 100), generator, device)
     grid = torch.linspace(LOW, HIGH, 101, device=device).expand(config.test_tasks, -1)[..., None]
     model = Offsets(start, config.test_tasks)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.inner_lr)
-    solver = BilevelSolver(make_problem(first_order=False), model, optimizer, start, optimizer)
+    inner = torch.optim.SGD(model.parameters(), lr=config.inner_lr)
+    outer = torch.optim.SGD([p for p in start.parameters() if p.requires_grad])  # never steps
+    solver = BilevelSolver(make_problem(first_order=False), model, inner, start, outer)
     curve, fits = [], {}
     for step in range(config.test_steps + 1):
         with torch.no_grad():

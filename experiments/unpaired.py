@@ -23,7 +23,7 @@ from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import Experiment, StudyContext
 from metasynth.training.unpaired import UnpairedStudy
 from metasynth.training.unpaired_models import DiscriminatorSettings
-from metasynth.training.unpaired_people import check_people, gather_people
+from metasynth.training.unpaired_people import check_people, check_seed, gather_people
 from metasynth.training.unpaired_settings import OUTER, TITLES, UnpairedSettings
 
 
@@ -97,4 +97,5 @@ EXPERIMENT = Experiment(
     report=REPORT.of_run,
     contents=CONTENTS,
     check_sizes=require_unpaired,
+    check=check_seed,
 )

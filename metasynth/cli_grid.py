@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,10 +108,15 @@ def run_grid(
     configs = grid.configurations(preset_settings(experiment, grid.preset))
     in_use, _ = configure_torch(grid.device, None)
     progress = Progress(quiet)
-    # Before the runs, so that they do not all make it. A cache that is named needs checking only, and once.
-    prepared = [experiment.prepare(config, grid.data, progress) for config in configs[: 1 if grid.data else None]]
+    # Before the runs, so that they do not all make it. A cache that is named needs checking only, and once, but where
+    # it depends on the settings and the seed who of it is for what.
+    once = grid.data and not experiment.check
+    prepared = [experiment.prepare(config, grid.data, progress) for config in configs[: 1 if once else None]]
     for config, one in zip(configs, prepared * (len(configs) // len(prepared)), strict=True):
         experiment.check_sizes(config, one, out)
+    if experiment.check:
+        for seed, (config, one) in product(grid.seeds, zip(configs, prepared, strict=True)):
+            experiment.check(config, one, seed)
     make = GridFolder.resume if resume else GridFolder.create
     folder = make(out, replace(grid, digest=prepared[0].digest))
     try:

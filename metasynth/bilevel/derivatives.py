@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 Gradients = list[Tensor | None]
 """One entry per tensor differentiated with respect to; None where there is no dependence."""
@@ -52,3 +53,9 @@ def norm_of(tensors: Sequence[Tensor | None]) -> float:
     """Euclidean norm over all entries of all tensors; 0 if there is none."""
     norms = [t.detach().norm() for t in tensors if t is not None]
     return torch.stack(norms).norm().item() if norms else 0.0
+
+
+def total_norm(tensors: Sequence[Tensor | None]) -> Tensor:
+    """The same as a tensor, in few kernels however many there are; not finite where an entry is not."""
+    present = [t.detach() for t in tensors if t is not None]
+    return get_total_norm([t.coalesce().values() if t.is_sparse else t for t in present])

@@ -12,7 +12,7 @@ strategy), v and h are averaged over them in between: see `metasynth.bilevel.pro
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -159,7 +159,8 @@ def hypergradient(
     Raises
     ------
     ValueError
-        If the number of inner batches is not the strategy's.
+        If the number of inner batches is not the strategy's, or a loss depends on no learned parameter, or the
+        hypergradient on no outer parameter.
     """
     check_batches(strategy, inner_batches)
     learned = named_outer_parameters(outer)
@@ -179,13 +180,18 @@ def hypergradient(
     cotangents, direct = joint[: len(leaves)], joint[len(leaves) :]
 
     losses = [*step.losses, outer_loss.detach()]
+    reached = {"outer_loss": _reached(outer_loss, joint)}
     if reference_batch is not None:
         model.load_buffers(step.buffers)
         reference = problem.inner_value(model.bind(leaves), outer, reference_batch)
-        cotangents = [difference_of(v, r) for v, r in zip(cotangents, gradient_of(reference, leaves), strict=True)]
+        correction = gradient_of(reference, leaves)
+        reached["inner_loss of the reference batch"] = _reached(reference, correction)
+        cotangents = [difference_of(v, r) for v, r in zip(cotangents, correction, strict=True)]
         losses.append(reference.detach())
     model.release()
-    cotangents, losses = processes.means(cotangents, losses)
+    cotangents, values = processes.means(cotangents, [*losses, *reached.values()])
+    _require_reached(dict(zip(reached, values[len(losses) :], strict=True)))
+    losses = values[: len(losses)]
     inner_losses, (outer_loss, *reference_losses) = tuple(losses[: len(step.losses)]), losses[len(step.losses) :]
     if combine is not None:
         cotangents = combine(cotangents)
@@ -194,6 +200,11 @@ def hypergradient(
     total = [sum_of(a, b) for a, b in zip(through_inner, direct, strict=True)]
     numbers = torch.tensor(list(step.diagnostics.values()), dtype=torch.float64, device=processes.device)
     total, (numbers,) = processes.means(total, [numbers])
+    if all(g is None for g in total):
+        raise ValueError(
+            "no outer parameter has a hypergradient: neither the gradient of inner_loss nor outer_loss depends on one; "
+            "it may be detached, or used under torch.no_grad"
+        )
     result = Hypergradient(
         gradients=dict(zip(learned, total, strict=True)),
         inner_losses=inner_losses,
@@ -202,3 +213,18 @@ def hypergradient(
         diagnostics=dict(zip(step.diagnostics, numbers.tolist(), strict=True)),
     )
     return result, step
+
+
+def _reached(loss: Tensor, gradients: Gradients) -> Tensor:
+    """1 where a loss depends on something, else 0, in a tensor that can be averaged with the losses."""
+    return torch.zeros_like(loss.detach()) + float(any(g is not None for g in gradients))
+
+
+def _require_reached(reached: Mapping[str, Tensor]) -> None:
+    """ValueError for a loss that depends on no parameter in any process."""
+    for name, value in reached.items():
+        if not value:
+            raise ValueError(
+                f"{name} depends on no parameter that is learned, so there is no hypergradient; it may be detached, or "
+                "evaluated under torch.no_grad"
+            )

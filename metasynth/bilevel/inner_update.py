@@ -1,7 +1,7 @@
 """How the inner parameters move, given their gradient: the optimiser and what is done around it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients
-from metasynth.bilevel.optimizers import apply_update, commit_state, differentiable
+from metasynth.bilevel.optimizers import apply_update, check_inner, commit_state, differentiable
 from metasynth.bilevel.problem import Outer
 from metasynth.bilevel.processes import Processes
 
@@ -52,6 +52,13 @@ class InnerUpdate:
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
             raise ValueError(f"clip_norm must be a finite number above 0 or None, got {self.clip_norm!r}")
 
+    def check(self, parameters: Sequence[Tensor]) -> None:
+        """Raise ValueError, in one line, if the optimiser cannot be differentiated as it is now.
+
+        See `metasynth.bilevel.optimizers.check_inner`; ``parameters`` are the model's own, all of them.
+        """
+        check_inner(self.optimizer, parameters)
+
     def start(self, parameters: Sequence[Tensor]) -> Any:
         """A differentiable twin of the optimiser, with a copy of its state.
 
@@ -63,7 +70,7 @@ class InnerUpdate:
         Raises
         ------
         ValueError
-            If the optimiser cannot be differentiated; see `metasynth.bilevel.optimizers.differentiable`.
+            As `check`.
         """
         return differentiable(self.optimizer, parameters)
 
@@ -75,8 +82,10 @@ class InnerUpdate:
         Raises
         ------
         ValueError
-            If ``hyperparameters`` gives anything but finite learning rates and weight decays of at least 0.
+            If ``hyperparameters`` gives anything but finite learning rates and weight decays of at least 0, or no
+            parameter that the optimiser holds has a gradient.
         """
+        self._require_gradient(gradients[i] for indices in twin._group_to_param_list for i in indices)
         for options, given in zip(twin.param_groups, self.given(outer), strict=True):
             options.update(given)
         return apply_update(twin, parameters, clipped(gradients, self.clip_norm))
@@ -89,6 +98,8 @@ class InnerUpdate:
         ValueError
             As `apply`; nothing has moved then.
         """
+        gradient_at = {id(p): g for p, g in zip(parameters, gradients, strict=True)}
+        self._require_gradient(gradient_at.get(id(p)) for group in self.optimizer.param_groups for p in group["params"])
         with torch.no_grad():
             given = [{name: _number(value) for name, value in values.items()} for values in self.given(outer)]
             limited = clipped(gradients, self.clip_norm)
@@ -119,6 +130,14 @@ class InnerUpdate:
                 _check(name, value, group)
             found.append(values)
         return found
+
+    def _require_gradient(self, held: Iterable[Tensor | None]) -> None:
+        """ValueError unless one of the gradients, of what the optimiser holds, is there: a step must move something."""
+        if all(gradient is None for gradient in held):
+            raise ValueError(
+                f"inner_loss depends on no parameter that the inner {type(self.optimizer).__name__} holds, so the step "
+                "would move nothing; it may be detached, or evaluated under torch.no_grad"
+            )
 
     def average(self, gradients: Sequence[Tensor | None]) -> Gradients:
         """The gradient over all processes."""

@@ -95,38 +95,69 @@ def check_supported(optimizer: torch.optim.Optimizer) -> None:
             raise ValueError(f"the inner {kind} holds a complex parameter; expected real ones")
 
 
-def differentiable(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> DifferentiableOptimizer:
-    """A differentiable twin of ``optimizer``, starting from a copy of its state.
+def check_inner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
+    """Refuse an inner optimiser whose steps cannot be differentiated exactly as they are.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
         Of a type registered with `higher` (exact type, not a subclass).
     parameters : sequence of tensor
-        The model's own parameters, all of them, in order; the optimiser may hold a subset.
+        The model's own parameters, all of them; the optimiser may hold a subset.
 
     Raises
     ------
     ValueError
-        If the optimiser's type is not registered, it has step hooks, or holds parameters that are not the model's.
+        If it is no optimiser, of a type without a twin that keeps the same state, has step hooks, flags that its twin
+        does not honour, or parameters that are not the model's.
     """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"the inner optimiser must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    kind, expected = type(optimizer).__name__, "SGD, Adam, AdamW, RMSprop or a type added with higher.register_optim"
+    twin = higher.optim._opt_mapping.get(type(optimizer))
+    if twin is None:
+        raise ValueError(f"no differentiable twin of {kind} is registered; expected {expected}")
+    if _keeps_another_state(twin):
+        raise ValueError(
+            f"the differentiable twin of {kind} that higher brings keeps another state than torch.optim, so that its "
+            f"steps are others; expected {expected} with a twin of your own"
+        )
     known = {id(p) for p in parameters}
-    for options in optimizer.param_groups:
-        if any(id(p) not in known for p in options["params"]):
-            raise ValueError(
-                f"the inner {type(optimizer).__name__} holds a parameter that is not the inner model's; "
-                "expected only parameters of the inner model"
-            )
+    if any(id(p) not in known for options in optimizer.param_groups for p in options["params"]):
+        raise ValueError(
+            f"the inner {kind} holds a parameter that is not the inner model's; "
+            "expected only parameters of the inner model"
+        )
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise ValueError(
-            f"the inner {type(optimizer).__name__} has step hooks, which a step that is differentiated does not call; "
+            f"the inner {kind} has step hooks, which a step that is differentiated does not call; "
             "remove them and do their work between the solver's steps"
         )
-    if type(optimizer) not in higher.optim._opt_mapping:
-        raise ValueError(
-            f"no differentiable twin of {type(optimizer).__name__} is registered; expected SGD, Adam, AdamW, RMSprop "
-            "or a type added with higher.register_optim"
-        )
+    if issubclass(twin, _RuleOptimizer):
+        check_supported(optimizer)
+
+
+def _keeps_another_state(twin: type[DifferentiableOptimizer]) -> bool:
+    """Whether a twin is one of `higher`'s own, which were written for the states of a much older torch; but SGD's."""
+    return twin.__module__ == higher.optim.__name__ and twin is not higher.optim.DifferentiableSGD
+
+
+def differentiable(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> DifferentiableOptimizer:
+    """A differentiable twin of ``optimizer``, starting from a copy of its state.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        See `check_inner`.
+    parameters : sequence of tensor
+        The model's own parameters, all of them, in order.
+
+    Raises
+    ------
+    ValueError
+        From `check_inner`.
+    """
+    check_inner(optimizer, parameters)
     return higher.optim.get_diff_optim(optimizer, list(parameters), track_higher_grads=True)
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from metasynth.bilevel.buffers import copies_of, restore
@@ -55,14 +54,3 @@ def restore_outer_modes(modes: list[tuple[nn.Module, bool]]) -> None:
     """Set what `outer_modes` gave."""
     for module, mode in modes:
         module.training = mode
-
-
-def require_held(optimizer: torch.optim.Optimizer, outer: Outer) -> None:
-    """Raise ValueError unless the outer optimiser holds every learned outer parameter."""
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    lacking = [name for name, tensor in named_outer_parameters(outer).items() if id(tensor) not in held]
-    if lacking:
-        raise ValueError(
-            f"the outer {type(optimizer).__name__} does not hold outer parameter {', '.join(lacking)}, which could "
-            "then not be learned; make it on all of them, or set requires_grad=False on what is to stay"
-        )

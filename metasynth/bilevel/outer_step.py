@@ -7,6 +7,7 @@ and dividing by its norm would keep only the sign. So the limit follows the runn
 noise is the noise of D times that of v, averaging v before the product is worth more than averaging h after it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,8 @@ class OuterStep:
     clip : float or None
         Each hypergradient h is scaled to a norm of at most ``clip`` times s, the running scale of the norms:
         s <- clip_decay * s + (1 - clip_decay) * min(|h|, clip * s). A clipped norm enters s only up to its limit, so
-        a spike barely moves s and typical draws pass as they are. None: no clipping.
+        a spike barely moves s and typical draws pass as they are. The first norm is s itself; one of zero (or below
+        the normal numbers of its type) says nothing of the scale, and leaves s as it is. None: no clipping.
     clip_decay : float
         In [0, 1); the memory of s is about 1 / (1 - clip_decay) hypergradients.
     memory : float
@@ -69,7 +71,8 @@ class OuterStep:
 
 PERSISTENT = OuterStep(clip=3.0, memory=0.9, warmup=200, every=2)
 """For an inner model that is trained on and on, with a reference batch at every step: what the measurements in
-docs/hypergradients.md recommend, and the default of the studies on images."""
+docs/hypergradients.md recommend. The studies on images have its clip, memory and warm-up by default, and a
+hypergradient at every third step (`metasynth.training.settings.OuterSettings`)."""
 
 
 class CotangentMean:
@@ -134,11 +137,14 @@ class Accumulator:
     def _clip_factor(self, gradients: Gradients) -> float:
         if self._options.clip is None:
             return 1.0
-        norm = sum(float(g.detach().square().sum()) for g in gradients.values() if g is not None) ** 0.5
+        present = [g.detach() for g in gradients.values() if g is not None]
+        norm = _norm(present)
+        if norm < max((torch.finfo(g.dtype).tiny for g in present), default=1.0):
+            return 1.0
         if self._scale is None:
             self._scale = norm
         limit = self._options.clip * self._scale
-        factor = limit / norm if norm > limit > 0 else 1.0
+        factor = limit / norm if norm > limit else 1.0
         self._scale = self._options.clip_decay * self._scale + (1 - self._options.clip_decay) * norm * factor
         return factor
 
@@ -152,4 +158,10 @@ class Accumulator:
             raise ValueError(f"accumulated hypergradients must name {sorted(self._sums)}, got {sorted(state['sums'])}")
         self._sums = dict(state["sums"])
         self._count = int(state["count"])
-        self._scale = state["scale"]
+        self._scale = state["scale"] or None  # 0.0 was once what a first norm of zero set
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    """Euclidean norm over all entries; in double precision where a square leaves the range of its type."""
+    norm = sum(float(t.square().sum()) for t in tensors) ** 0.5
+    return norm if 0 < norm < math.inf else sum(float(t.double().square().sum()) for t in tensors) ** 0.5

@@ -120,9 +120,9 @@ def _compare_with_original(case: Case, patched_loss: Tensor, patched_gradients: 
             f"itself gives {loss.item():.6g}; it probably keeps parameters outside of its registered ones"
         )
     names = [name for name, _ in case.functional.model.named_parameters()]
-    different = _different(gradients, patched_gradients)
+    different = _different(case, gradients, patched_gradients)
     if any(different):
-        if not any(_different(gradients, gradient_of(case.inner_loss(), case.parameters))):
+        if not any(_different(case, gradients, gradient_of(case.inner_loss(), case.parameters))):
             raise ValueError(_RECOMPUTES)
         name = names[different.index(True)]
         raise ValueError(
@@ -132,13 +132,15 @@ def _compare_with_original(case: Case, patched_loss: Tensor, patched_gradients: 
         )
 
 
-def _different(own: Gradients, patched: Gradients) -> list[bool]:
-    # Gradients that vanish but for rounding (a bias before a normalisation) are compared with the largest.
-    floor = 1e-4 * max((g.norm().item() for g in own if g is not None), default=0.0)
-    return [not _agree(a, b, floor) for a, b in zip(own, patched, strict=True)]
+def _different(case: Case, own: Gradients, patched: Gradients) -> list[bool]:
+    # Gradients that vanish but for rounding (a bias before a normalisation) are compared with the largest. Kernels that
+    # can be differentiated again round otherwise: under autocast by about a unit of the largest.
+    unit = 0.0 if case.problem.autocast is None else torch.finfo(case.problem.autocast).eps
+    floor = max(1e-4, 2 * unit) * max((g.norm().item() for g in own if g is not None), default=0.0)
+    return [not _agree(a, b, max(1e-2, 4 * unit), floor) for a, b in zip(own, patched, strict=True)]
 
 
-def _agree(own: Tensor | None, patched: Tensor | None, floor: float) -> bool:
+def _agree(own: Tensor | None, patched: Tensor | None, relative: float, floor: float) -> bool:
     if own is None or patched is None:
         return own is patched
-    return (own - patched.detach()).norm().item() <= 1e-2 * own.norm().item() + floor
+    return (own - patched.detach()).norm().item() <= relative * own.norm().item() + floor

@@ -1,23 +1,24 @@
 """BilevelSolver: inner step, hypergradient, outer step, commit; for as long as a training lasts."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metasynth.bilevel.buffers import BufferPolicy, copies_of, plain_pass, restore
-from metasynth.bilevel.derivatives import gradient_of
+from metasynth.bilevel.derivatives import gradient_of, total_norm
+from metasynth.bilevel.finite import require_finite, require_finite_step
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, check_batches, hypergradient
+from metasynth.bilevel.hypergradient import HypergradientStrategy, check_batches, hypergradient
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.outer_optimizer import check_outer, require_held, step_outer
 from metasynth.bilevel.outer_state import (
     load_outer_state,
     outer_buffers,
     outer_state,
-    require_held,
     restore_outer_buffers,
     tensors_of,
 )
@@ -25,6 +26,8 @@ from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
+
+__all__ = ["BilevelSolver", "NonFiniteError"]
 
 
 class BilevelSolver:
@@ -40,12 +43,12 @@ class BilevelSolver:
     model : torch.nn.Module
         The inner model; its parameters are updated in place.
     optimizer : torch.optim.Optimizer
-        The inner optimiser, made on parameters of ``model``: SGD, Adam, AdamW, RMSprop or another type registered with
-        `higher`. Learning-rate schedulers may act on it between steps.
+        The inner optimiser, made on parameters of ``model``: SGD, Adam, AdamW, RMSprop or a type that you registered
+        with `higher`. Learning-rate schedulers may act on it between steps.
     outer : torch.nn.Module, tensor, or sequence or mapping of tensors
         Holds the outer parameters; passed to both losses as it is.
     outer_optimizer : torch.optim.Optimizer
-        Any optimiser, made on the outer parameters: all that require a gradient.
+        Any optimiser that steps without a closure, made on the outer parameters: all that require a gradient.
     strategy : HypergradientStrategy
         How the hypergradient is computed; `Mixed()` by default.
     outer_step : OuterStep
@@ -61,8 +64,9 @@ class BilevelSolver:
     ------
     ValueError
         If ``outer`` holds nothing to learn (see `named_outer_parameters`), the model cannot be patched (as one made by
-        `torch.jit`; what `torch.compile` made is looked through), or the model or ``outer`` is built otherwise in
-        another process.
+        `torch.jit`; what `torch.compile` made is looked through), an optimiser cannot be used
+        (`metasynth.bilevel.optimizers.check_inner`, `metasynth.bilevel.outer_optimizer.check_outer`), or the model or
+        ``outer`` is built otherwise in another process.
 
     Notes
     -----
@@ -98,6 +102,9 @@ class BilevelSolver:
         self._accumulator = Accumulator(self.outer_step, list(named_outer_parameters(outer)))
         self._cotangents = CotangentMean(self.outer_step.memory)
         self._unchecked = check
+        with self.update.processes.together():
+            self.update.check(list(model.parameters()))
+            check_outer(outer_optimizer, outer)
         self._share()
 
     @property
@@ -108,30 +115,27 @@ class BilevelSolver:
     def inner_step(self, batch: Any) -> StepReport:
         """A plain training step of the inner model; the outer parameters are read but not differentiated.
 
+        Whatever is raised, model and optimiser are then as they were before the call.
+
         Raises
         ------
         NonFiniteError
-            If the loss or its gradient is not finite; model and optimiser are then as they were before the call.
+            If the loss or its gradient is not finite.
         ValueError
-            If the update is given hyperparameters that it cannot use (see `InnerUpdate.apply`); likewise.
+            If the loss depends on nothing that the optimiser holds, or the update is given hyperparameters or flags
+            that it cannot use (see `InnerUpdate.apply`).
         """
-        self._agree()
-        buffers, outers = copies_of(self.model), outer_buffers(self.outer)
         parameters = list(self.model.parameters())
-        with plain_pass(self.model, self._functional.policy):
-            value = self.problem.inner_value(self.model, self.outer, batch)
-            own = gradient_of(value, parameters)
-        gradients, (loss,) = self.update.processes.means(own, [value.detach()])
-        try:
-            self._require_finite("inner loss", loss)
-            norms = [g.norm() for g in gradients if g is not None]
-            if norms:
-                self._require_finite("inner gradient", torch.stack(norms).norm())
+        self.update.check(parameters)
+        self._agree()
+        with self._unmoved_by_errors(copies_of(self.model)) as (buffers, outers):
+            with plain_pass(self.model, self._functional.policy):
+                value = self.problem.inner_value(self.model, self.outer, batch)
+                own = gradient_of(value, parameters)
+            gradients, (loss,) = self.update.processes.means(own, [value.detach()])
+            require_finite("inner loss", loss, self.inner_steps + 1)
+            require_finite("inner gradient", total_norm(gradients), self.inner_steps + 1)
             self.update.step(parameters, gradients, self.outer)
-        except (NonFiniteError, ValueError):
-            restore(self.model, buffers)
-            restore_outer_buffers(self.outer, outers)
-            raise
         self.update.processes.average_buffers(self.model, buffers)
         self.update.processes.average_buffers(self.outer, outers)
         self.inner_steps += 1
@@ -139,6 +143,8 @@ class BilevelSolver:
 
     def step(self, inner_batches: Sequence[Any], outer_batch: Any, reference_batch: Any = None) -> StepReport:
         """Take the inner steps, differentiate through them, commit; then an outer step once enough are averaged.
+
+        Whatever is raised, the solver's state is then as it was before the call.
 
         Parameters
         ----------
@@ -152,53 +158,38 @@ class BilevelSolver:
         Raises
         ------
         NonFiniteError
-            If a loss or the hypergradient is not finite; the solver's state is then as it was before the call.
+            If a loss, the hypergradient or an updated inner parameter is not finite.
         ValueError
-            If the number of inner batches is not the strategy's, the outer optimiser lacks an outer parameter, or the
-            problem cannot be differentiated as stated (from `preflight`, on the first call).
+            If the number of inner batches is not the strategy's, the outer optimiser lacks an outer parameter, a loss
+            depends on nothing that it should, or the problem cannot be differentiated as stated (from `preflight`, on
+            the first call).
         """
         check_batches(self.strategy, inner_batches)
         require_held(self.outer_optimizer, self.outer)
         self._agree()
-        if self._unchecked:
-            with self.update.processes.together():
-                preflight(
-                    self.problem,
-                    self.model,
-                    self.update,
-                    self.outer,
-                    inner_batches[0],
-                    outer_batch,
-                    self.strategy,
-                    self._functional.policy,
-                )
-            self._unchecked = False
-        cotangents, outers = self._cotangents.state_dict(), outer_buffers(self.outer)
-        result, taken = hypergradient(
-            self.problem,
-            self._functional,
-            self.update,
-            self.outer,
-            inner_batches,
-            outer_batch,
-            self.strategy,
-            reference_batch,
-            self._cotangents.add,
-        )
-        try:
-            norm = self._check(result)
-        except NonFiniteError:
-            self._cotangents.load_state_dict(cotangents)
-            restore_outer_buffers(self.outer, outers)
-            raise
-        self.update.processes.average_buffers(self.outer, outers)
+        self.preflight(inner_batches[0], outer_batch)
+        with self._unmoved_by_errors({}) as (_, outers):
+            result, taken = hypergradient(
+                self.problem,
+                self._functional,
+                self.update,
+                self.outer,
+                inner_batches,
+                outer_batch,
+                self.strategy,
+                reference_batch,
+                self._cotangents.add,
+            )
+            norm = require_finite_step(result, taken.parameters, self.inner_steps)
+            self.update.processes.average_buffers(self.outer, outers)
+            gradients = self._accumulator.add(result.gradients)
+            if gradients is not None:
+                step_outer(self.outer_optimizer, self.outer, gradients)
+        # Nothing below can fail, so that both levels have moved or neither.
         self._functional.commit(taken.parameters, taken.buffers)
         self.update.commit(taken.optimizer)
         self.inner_steps += len(result.inner_losses)
-
-        gradients = self._accumulator.add(result.gradients)
-        if gradients is not None:
-            self._step_outer(gradients)
+        self.outer_steps += gradients is not None
         return StepReport(
             inner_steps=self.inner_steps,
             outer_steps=self.outer_steps,
@@ -209,6 +200,47 @@ class BilevelSolver:
             outer_stepped=gradients is not None,
             diagnostics=result.diagnostics,
         )
+
+    def preflight(self, inner_batch: Any, outer_batch: Any) -> None:
+        """The checks of `metasynth.bilevel.preflight.preflight`, unless they were made before or are not wanted.
+
+        The first `step` makes them; called here before, on batches like those to come, they are made before anything
+        else is done. Nothing changes.
+
+        Raises
+        ------
+        ValueError
+            If the problem cannot be differentiated as stated.
+        """
+        if not self._unchecked:
+            return
+        with self.update.processes.together():
+            preflight(
+                self.problem,
+                self.model,
+                self.update,
+                self.outer,
+                inner_batch,
+                outer_batch,
+                self.strategy,
+                self._functional.policy,
+            )
+        self._unchecked = False
+
+    @contextmanager
+    def _unmoved_by_errors(self, buffers: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Within it an error, or an interrupt, puts back what passes move; gives the buffers there were, of both."""
+        outers = outer_buffers(self.outer)
+        cotangents, accumulated = self._cotangents.state_dict(), self._accumulator.state_dict()
+        try:
+            yield buffers, outers
+        except BaseException:
+            if buffers:
+                restore(self.model, buffers)
+            restore_outer_buffers(self.outer, outers)
+            self._cotangents.load_state_dict(cotangents)
+            self._accumulator.load_state_dict(accumulated)
+            raise
 
     def _share(self) -> None:
         """Start all processes from the parameters and buffers of the first."""
@@ -221,37 +253,6 @@ class BilevelSolver:
         if not self._agreed:
             self.update.processes.require_same_state("the state of its solver", self.state_dict)
             self._agreed = True
-
-    def _check(self, result: Hypergradient) -> float:
-        """Norm of the hypergradient, after insisting that it and the losses are finite."""
-        last = len(result.inner_losses)
-        for ahead, loss in enumerate(result.inner_losses, start=1):
-            self._require_finite("inner loss", loss, ahead)
-        self._require_finite("outer loss", result.outer_loss, last)
-        if result.reference_loss is not None:
-            self._require_finite("reference loss", result.reference_loss, last)
-        total = 0.0
-        for name, gradient in result.gradients.items():
-            if gradient is not None:
-                norm = gradient.norm()
-                self._require_finite(f"hypergradient of {name}", norm, last)
-                total += norm.item() ** 2
-        return math.sqrt(total)
-
-    def _require_finite(self, term: str, value: Tensor, ahead: int = 1) -> None:
-        """``ahead`` counts inner steps from those committed."""
-        number = value.item()
-        if not math.isfinite(number):
-            raise NonFiniteError(self.inner_steps + ahead, term, number)
-
-    def _step_outer(self, gradients: dict[str, Tensor | None]) -> None:
-        learned = named_outer_parameters(self.outer)
-        for name, parameter in learned.items():
-            parameter.grad = gradients[name]
-        self.outer_optimizer.step()
-        for parameter in learned.values():
-            parameter.grad = None
-        self.outer_steps += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly: both levels' parameters and optimisers, counters, accumulators."""

@@ -60,7 +60,7 @@ def _fit_all(
     for method in methods:
         subjects = size if size is not None else len(cohorts.train.subjects) if method.real == "training" else 0
         # What sees no real subject leaves out the label maps of the same people as what learns from the fewest.
-        real = cohorts.real(subjects or cohorts.sizes[0])
+        real = cohorts.real(subjects or min(cohorts.sizes))
         trial = Trial(context, cohorts, real, stage_name(method.name, subjects), done)
         done[method.name] = FITS[method.name](trial)
         rows += _rows(cohorts, method.name, subjects, done[method.name])

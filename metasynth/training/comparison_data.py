@@ -8,16 +8,16 @@ from typing import Any
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
-from metasynth.data.splits import Split, rotated_split
 from metasynth.errors import DataError, ShapeError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
+from metasynth.training.comparison_division import LABELS, Division, condition_of, divide, require_train, split_of
 from metasynth.training.comparison_settings import ComparisonConfig
 from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.recovery import kept_split
 from metasynth.training.study import StudyContext
 
-LABELS, TESTS = "labels", "tests"
+TESTS = "tests"
 _SPACING_TOLERANCE = 0.01
 
 
@@ -79,7 +79,7 @@ class Cohorts:
 
     @property
     def sizes(self) -> list[int]:
-        """The numbers of real subjects to learn from, each once."""
+        """The numbers of real subjects to learn from, each once, as they are listed."""
         wanted = (n or len(self.train.subjects) for n in self.config.subjects.train)
         return list(dict.fromkeys(wanted))
 
@@ -89,7 +89,11 @@ class Cohorts:
 
 
 def check_caches(
-    config: ComparisonConfig, data: Path, labels: Path | None = None, tests: Mapping[str, Path] | None = None
+    config: ComparisonConfig,
+    data: Path,
+    labels: Path | None = None,
+    tests: Mapping[str, Path] | None = None,
+    seed: int | None = 0,
 ) -> PreparedData:
     """Open all caches of a run, check every value in them, and that they go together.
 
@@ -103,6 +107,9 @@ def check_caches(
         Label maps for synthesis, if they come from another cache.
     tests : mapping or None
         Condition -> cache of further test images.
+    seed : int or None
+        The subjects are divided as in a run with this seed; None: how many there are is checked, and `check_division`
+        does the rest.
 
     Raises
     ------
@@ -124,71 +131,55 @@ def check_caches(
             if name != LABELS:
                 _check_images(other, config)
             _check_alike(cache, other, any_shape=name == LABELS and config.fit_labels)
-        named = {name.partition(".")[2]: other for name, other in opened.items() if name != LABELS}
-        _divide(config, cache, opened.get(LABELS), named, _split(config, cache, 0))
+        split = split_of(config, cache, seed or 0)
+        if seed is None:
+            require_train(config, cache, split)
+        else:
+            divide(config, cache, opened, split)
         prepared = {name: PreparedData(others[name], other.info.digest) for name, other in opened.items()}
         return PreparedData(data, cache.info.digest, prepared)
 
 
+def check_division(config: ComparisonConfig, prepared: PreparedData, seed: int) -> Division:
+    """Divide the subjects of caches that were checked, as a run with this seed does.
+
+    Raises
+    ------
+    DataError
+        If too few are left of those of a cache.
+    """
+    with ExitStack() as stack:
+        paths = {"": prepared.path, **{name: other.path for name, other in prepared.others.items()}}
+        opened = {name: stack.enter_context(Cache(path, check_values=False)) for name, path in paths.items()}
+        cache = opened.pop("")
+        return divide(config, cache, opened, split_of(config, cache, seed))
+
+
 def gather(context: StudyContext) -> Cohorts:
     """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
-    cohorts, split = divide(context)
+    cohorts, split = divided(context)
     context.folder.keep_split(split)
     return cohorts
 
 
-def divide(context: StudyContext) -> tuple[Cohorts, dict[str, Any]]:
+def divided(context: StudyContext) -> tuple[Cohorts, dict[str, Any]]:
     """Open the caches of a run and divide their subjects; with who is for what, to be kept in split.json."""
     config: ComparisonConfig = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     others = {name: Cache(path, check_values=False) for name, path in context.others.items()}
-    tests = {name.partition(".")[2]: other for name, other in others.items() if name != LABELS}
-    split = kept_split(context) or _split(config, cache, context.seed)
-    cohorts = _divide(config, cache, others.get(LABELS), tests, split)
+    split = kept_split(context) or split_of(config, cache, context.seed)
+    division = divide(config, cache, others, split)
+    test_caches = {config.domain: cache, **{condition_of(name): other for name, other in others.items()}}
+    train = SliceDataset(cache, split.train)
+    cohorts = Cohorts(
+        train=train,
+        validation=SliceDataset(cache, split.val),
+        tests={name: SliceDataset(test_caches[name], names) for name, names in division.tests.items()},
+        maps=SliceDataset(others[LABELS], division.maps) if LABELS in others else train,
+        config=config,
+    )
     people = {"maps": cohorts.maps, **{f"test {name}": test for name, test in cohorts.tests.items()}}
     return cohorts, {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}
-
-
-def _split(config: ComparisonConfig, cache: Cache, seed: int) -> Split:
-    n_val, n_test = config.subjects.counts(len(cache.subjects))
-    try:
-        return rotated_split(cache.subjects, seed, n_val, n_test, config.subjects.rotation)
-    except DataError as error:
-        raise DataError(f"{cache.path}: {error}") from error
-
-
-def _divide(
-    config: ComparisonConfig, cache: Cache, labels: Cache | None, tests: Mapping[str, Cache], split: Split
-) -> Cohorts:
-    """The cohorts; DataError if one of them has too few subjects."""
-    most = max(config.subjects.train)
-    if most > len(split.train):
-        raise DataError(
-            f"{cache.path}: subjects.train asks for {most} training subjects; {len(split.train)} of "
-            f"{len(cache.subjects)} are left beside {len(split.val)} for validation and {len(split.test)} for tests"
-        )
-    seen = {*split.train, *split.val}
-    datasets = {config.domain: SliceDataset(cache, split.test)}
-    for name, other in tests.items():
-        datasets[name] = _left(other, seen, f"that are for training or validation in {cache.path}")
-    tested = {name for dataset in datasets.values() for name in dataset.subjects}
-    train = SliceDataset(cache, split.train)
-    maps = train
-    if labels is not None:
-        maps = _left(labels, {*split.val, *tested}, f"that are for validation or tests in {cache.path}")
-    if len(maps.subjects) == 1 and set(maps.subjects) <= set(split.train):
-        raise DataError(
-            f"{maps.cache.path}: synthetic and real examples of a step come from different people, which needs label "
-            f"maps of at least 2 training subjects, got {maps.subjects[0]!r} alone"
-        )
-    return Cohorts(train, SliceDataset(cache, split.val), datasets, maps, config)
-
-
-def _left(cache: Cache, without: set[str], why: str) -> SliceDataset:
-    left = [name for name in cache.subjects if name not in without]
-    if not left:
-        raise DataError(f"{cache.path}: all {len(cache.subjects)} subjects are left out, as ones {why}")
-    return SliceDataset(cache, left)
 
 
 def _check_images(cache: Cache, config: ComparisonConfig) -> None:

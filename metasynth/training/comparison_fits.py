@@ -97,7 +97,7 @@ def _learned(trial: Trial, variant: str) -> Fitted:
         is_due=config.outer.is_due,
         reference=config.outer.reference,
     )
-    found = trial.train(data, segmenter, trainer, config.segmenter, note_of(augmenter))
+    found = trial.train(data, segmenter, trainer, config.segmenter, note=note_of(augmenter), check=trainer.check)
     mean, sd = learned_values(trial.context, trial.name, augmenter)
     return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd})
 

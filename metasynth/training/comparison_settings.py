@@ -15,7 +15,7 @@ from metasynth.training.comparison_methods import LEARNED, METHODS, check_method
 from metasynth.training.loop import Pace
 from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.settings import MATCHED, OuterSettings
+from metasynth.training.settings import MATCHED, OuterSettings, check_together
 
 BASELINE = replace(PAPER, bias=7, snr=10.0)
 """The generator with the bias field and noise that cornucopia's `SynthFromLabelTransform` has by default: what the
@@ -56,8 +56,8 @@ class SubjectSettings:
     Attributes
     ----------
     train : tuple of int
-        How many real subjects there are to learn from; the sized methods are trained with each number, smaller sets
-        being part of larger ones. 0: all that are neither for validation nor for tests.
+        How many real subjects there are to learn from, in any order; the sized methods are trained with each number,
+        smaller sets being part of larger ones. 0: all that are neither for validation nor for tests.
     validation, test : int
         How many to choose checkpoints by, and to report on: the same ones for every number above. 0: a fifth.
     rotation : int
@@ -209,7 +209,10 @@ class ComparisonConfig:
             raise ValueError(f"interpolations must list at least one weight in [0, 1], got {self.interpolations}")
         if self.select_every < 1:
             raise ValueError(f"select_every must be at least 1, got {self.select_every}")
-        if set(self.methods) & set(LEARNED) and not self.outer.outer_steps(self.segmenter.steps):
+        if not set(self.methods) & set(LEARNED):
+            return
+        check_together(self.segmenter, self.outer)
+        if not self.outer.outer_steps(self.segmenter.steps):
             raise ValueError(
                 f"outer.warmup, every and average must leave an outer step in segmenter.steps = "
                 f"{self.segmenter.steps}, got {self.outer.warmup}, {self.outer.every} and {self.outer.average}"

@@ -1,7 +1,7 @@
 """One method of a comparison being fitted: what it is given, how a training is carried out, and what it gives."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -118,9 +118,12 @@ class Trial:
         segmenter: nn.Module,
         trainer: Trainer,
         settings: SegmenterSettings,
-        note: Callable[[dict[str, Any]], str] | None = None,
+        **options: Any,
     ) -> Fitted:
-        """Carry out the method's stage, with looks at the validation subjects; its segmenters are kept as models."""
+        """Carry out the method's stage, with looks at the validation subjects; its segmenters are kept as models.
+
+        ``options`` are those of `metasynth.training.loop.Stage`.
+        """
         device, config = self.context.device, self.config
 
         def validate() -> float:
@@ -129,8 +132,8 @@ class Trial:
         selecting = Selecting(
             trainer, segmenter, validate, config.select_every, settings.steps, memory=PeakMemory(device)
         )
-        stage = Stage(self.name, settings.steps, data)
-        seconds = run_stage(replace(stage, note=note) if note else stage, selecting, config.pace, self.context)
+        stage = Stage(self.name, settings.steps, data, **options)
+        seconds = run_stage(stage, selecting, config.pace, self.context)
         weights = {BEST: selecting.best, LAST: weights_of(segmenter)}
         checkpoints = {name: Checkpoint(segmenter, own, device) for name, own in weights.items()}
         for name, checkpoint in checkpoints.items():

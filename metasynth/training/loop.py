@@ -14,7 +14,6 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from metasynth.bilevel.solver import NonFiniteError
 from metasynth.errors import RunError
 from metasynth.files import first_line
 from metasynth.interrupts import check
@@ -26,6 +25,7 @@ from metasynth.training.checkpoint import (
 )
 from metasynth.training.integrity import FINAL, LATEST, check_stage
 from metasynth.training.records import RunFolder
+from metasynth.training.stopping import stopped_in_one_line
 from metasynth.training.streams import StepBatch, stream
 from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Trainer
@@ -45,12 +45,16 @@ class Stage:
         What it is fed: step t's data as item t, such as `metasynth.training.streams.StepData`.
     note : callable
         From a record, the few words shown beside the progress.
+    check : callable
+        Called with the data before the first step that is taken: ValueError where the steps cannot be taken as they are
+        meant. It changes nothing; random states are put back.
     """
 
     name: str
     steps: int
     data: Dataset[StepBatch]
     note: Callable[[dict[str, Any]], str] = lambda record: f"loss {record['inner_loss']:.3f}"
+    check: Callable[[Dataset[StepBatch]], None] = lambda data: None
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     Raises
     ------
     RunError
-        If a loss or hypergradient is not finite: with the stage, step, term and last good checkpoint. If a checkpoint
-        is damaged or of another stage.
+        If a loss or gradient is not finite, or a step cannot be taken: with the stage, what was wrong and the last good
+        checkpoint. If a checkpoint is damaged or of another stage.
     Interrupted
         Between two steps, if the process was asked to end.
     """
@@ -112,14 +116,17 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
         return taken
 
     saved: tuple[Path, int] | None = (latest, start) if start else None
+    where = f"{folder.path}: stage {stage.name}"
+    with stopped_in_one_line(where, _last_good(saved)):
+        random = capture_random_states()
+        stage.check(stage.data)
+        restore_random_states(random)
     batches = stream(stage.data, start, stage.steps, pace.workers)
     with context.progress.task(stage.name, stage.steps, done=start) as task, closing(batches):
         for index, batch in enumerate(batches, start=start):
             check()
-            try:
+            with stopped_in_one_line(where, _last_good(saved)):
                 record = trainer.step(index, batch.to(context.device))
-            except NonFiniteError as error:
-                raise RunError(_where_to_go_on(stage, error, saved, folder)) from error
             folder.append({"stage": stage.name, "step": index + 1, **record})
             task.advance(note=stage.note(record))
             if (index + 1) % pace.checkpoint_every == 0 and index + 1 < stage.steps:
@@ -148,9 +155,7 @@ def _end_of_finished(folder: RunFolder) -> int:
     return max(ends, default=0)
 
 
-def _where_to_go_on(stage: Stage, error: NonFiniteError, saved: tuple[Path, int] | None, folder: RunFolder) -> str:
+def _last_good(saved: tuple[Path, int] | None) -> str:
     if saved is None:
-        last = "no checkpoint of this stage yet"
-    else:
-        last = f"last good checkpoint: {saved[0]} (step {saved[1]})"
-    return f"{folder.path}: stage {stage.name} stopped: {error}; {last}"
+        return "no checkpoint of this stage yet"
+    return f"last good checkpoint: {saved[0]} (step {saved[1]})"

@@ -21,7 +21,7 @@ from metasynth.training.loop import Pace
 from metasynth.training.recovery import GeneratorName, Material
 from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.settings import OuterSettings
+from metasynth.training.settings import OuterSettings, check_together
 from metasynth.training.sources import Augmented, Corrupted, Source
 from metasynth.training.stages import Learned, learn, train_plain
 from metasynth.training.study import StudyContext
@@ -96,6 +96,7 @@ class RecoveryConfig:
             raise ValueError(f"test_repeats must be at least 1, got {self.test_repeats}")
         if self.outer.reference == "matched" and self.generator != "batched":
             raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
+        check_together(self.segmenter, self.outer)
         if self.outer.warmup >= self.segmenter.steps:
             raise ValueError(
                 f"outer.warmup must be below segmenter.steps = {self.segmenter.steps}, got {self.outer.warmup}"

@@ -13,7 +13,7 @@ from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.product import ProductStrategy
-from metasynth.training.segmenter_settings import require_at_least, require_positive
+from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least, require_positive
 from metasynth.training.sources import ReferenceKind
 
 _STRATEGIES: dict[str, ProductStrategy] = {
@@ -41,7 +41,8 @@ class OuterSettings:
     warmup : int
         Inner steps before the first hypergradient.
     every : int
-        A hypergradient at every ``every``-th inner step from then on; one costs about seven plain steps here.
+        A hypergradient at every ``every``-th inner step from then on; one costs about seven plain steps here, and the
+        default takes fewer than `metasynth.bilevel.outer_step.PERSISTENT` does.
     reference : {'random', 'matched', 'none'}
         The synthetic batch whose gradient is subtracted from the real one, which leaves of it what tells the two
         domains apart; see `metasynth.bilevel.hypergradient.hypergradient`. Its contrasts are random ones, or those of
@@ -51,7 +52,8 @@ class OuterSettings:
     strategy : {'mixed', 'forward', 'finite_difference'}
         How the mixed second derivative is computed; see `metasynth.bilevel`.
     samples, chunk : int
-        See `metasynth.bilevel.parts.InParts`; 0 means all.
+        See `metasynth.bilevel.parts.InParts`; 0 means all. For segmenters whose loss is a mean over images alone (see
+        `check_together`).
     hold : int
         Outer steps at the full rate, in which the parameters travel to where they belong.
     settle : int
@@ -122,6 +124,35 @@ class OuterSettings:
         """What the learning rates are multiplied by at inner step ``step`` (from 0)."""
         falling = (step - self.warmup) // (self.every * self.average) - self.hold
         return 1.0 if self.settle == 0 or falling <= 0 else self.settle / (self.settle + falling)
+
+
+def check_together(segmenter: SegmenterSettings, outer: OuterSettings) -> None:
+    """Refuse settings of the two levels that the core would refuse of a bilevel training, before anything is done.
+
+    Raises
+    ------
+    ValueError
+        Naming the two settings.
+    """
+    if outer.strategy == "finite_difference" and segmenter.autocast != "none":
+        raise ValueError(
+            "outer.strategy = finite_difference needs segmenter.autocast = none, as it subtracts gradients that would "
+            f"be rounded too far, got {segmenter.autocast}"
+        )
+    parts = [name for name in ("samples", "chunk") if getattr(outer, name)]
+    if not parts or segmenter.batch_size == 1:
+        return
+    given = f"outer.{parts[0]} = {getattr(outer, parts[0])}"
+    if segmenter.dice_over == "batch" and segmenter.loss != "logit_mse":
+        raise ValueError(
+            f"{given} needs segmenter.dice_over = image, as a Dice over the whole batch is no mean over images, got "
+            "batch"
+        )
+    if segmenter.norm == "batch":
+        raise ValueError(
+            f"{given} needs segmenter.norm = instance or none, as batch statistics couple the images of a batch, got "
+            "batch"
+        )
 
 
 MATCHED = OuterSettings(reference="matched", lr=0.03, settle=150)

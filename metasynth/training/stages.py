@@ -87,7 +87,7 @@ def learn(
     segmenter = segmenter_for(context, material.train.cache)
     trainer = learner(context, segmenter, augmenter)
     data = _data(context, material, Synthetic(material.generator, augmenter.draw), real)
-    stage = Stage(name, settings.segmenter.steps, data, note_of(augmenter))
+    stage = Stage(name, settings.segmenter.steps, data, note_of(augmenter), trainer.check)
     seconds = run_stage(stage, trainer, settings.pace, context)
     keep_segmenter(context, material.train.cache, name, segmenter)
     mean, sd = learned_values(context, name, augmenter)
@@ -115,8 +115,15 @@ def learner(context: StudyContext, segmenter: nn.Module, augmenter: Augmenter) -
     """What trains both: the segmenter as the inner problem, the augmenter, moved to the run's device, as the outer."""
     settings: TrainingSettings = context.config
     inner, outer = settings.segmenter, settings.outer
-    augmenter = augmenter.to(context.device)
-    solver = BilevelSolver(
+    solver = bilevel_solver(segmenter, augmenter.to(context.device), inner, outer)
+    return Bilevel(solver, inner, outer, augmenter.observed)
+
+
+def bilevel_solver(
+    segmenter: nn.Module, augmenter: Augmenter, inner: SegmenterSettings, outer: OuterSettings
+) -> BilevelSolver:
+    """The solver that settings of both levels stand for; ValueError if they do not go with these networks."""
+    return BilevelSolver(
         BilevelProblem(*bilevel_losses(inner), autocast=inner.autocast_dtype),
         segmenter,
         inner.optimizer(segmenter),
@@ -125,7 +132,6 @@ def learner(context: StudyContext, segmenter: nn.Module, augmenter: Augmenter) -
         outer.hypergradient_strategy(),
         outer_step=outer.step_options(),
     )
-    return Bilevel(solver, inner, outer, augmenter.observed)
 
 
 def note_of(augmenter: Augmenter) -> Callable[[dict[str, Any]], str]:

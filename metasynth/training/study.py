@@ -26,6 +26,7 @@ from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.training.request import Request, settings_of
 from metasynth.training.run_files import check_files
 from metasynth.training.seeding import seed_everything
+from metasynth.training.stopping import stopped_in_one_line
 
 GROUP = "metasynth.experiments"
 
@@ -91,6 +92,7 @@ class Experiment:
         grid_report: the same of a grid of runs; without it, every number of the rows is summarised over seeds.
         contents: what the reports read of a run's files beyond what all runs have, by the files' names.
         check_sizes: (config, what ``prepare`` gave, folder); raises a UsageError if the machine cannot hold the run.
+        check: (config, what ``prepare`` gave, seed) -> raises, before the folder is made, if that seed will not do.
 
     """
 
@@ -103,6 +105,7 @@ class Experiment:
     grid_report: Callable[[GridFolder], Any] | None = None
     contents: Mapping[str, Schema] = field(default_factory=dict)
     check_sizes: Callable[[Any, PreparedData, Path], None] = lambda config, prepared, out: None
+    check: Callable[[Any, PreparedData, int], object] | None = None
 
 
 def discover_experiments() -> dict[str, EntryPoint]:
@@ -182,9 +185,11 @@ def execute(
     progress = Progress(quiet)
     prepared = experiment.prepare(config, settled.data, progress)
     experiment.check_sizes(config, prepared, Path(out))
+    seed = settled.seed or 0
+    if experiment.check:
+        experiment.check(config, prepared, seed)
     place = Path(prepared.path).resolve()
     others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
-    seed = settled.seed or 0
     manifest = make_manifest(experiment.name, preset, seed, to_dict(config), prepared.described(bool(settled.data)))
     make = RunFolder.resume if resume else RunFolder.create
     with make(out, manifest, describe_environment(device, threads)) as folder:
@@ -200,7 +205,8 @@ def execute(
 def _run(experiment: Experiment, context: StudyContext) -> None:
     start = time.perf_counter()
     seed_everything(context.seed)
-    outcome = experiment.run(context)
+    with stopped_in_one_line(f"{context.folder.path}: {experiment.name}"):
+        outcome = experiment.run(context)
     results = {
         "experiment": experiment.name,
         "preset": context.preset,

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset
 
+from metasynth.bilevel.buffers import copies_of, restore
+from metasynth.bilevel.derivatives import total_norm
+from metasynth.bilevel.finite import require_finite
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
+from metasynth.bilevel.solver import BilevelSolver
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Example
@@ -18,7 +22,7 @@ class Trainer(Protocol):
     """Takes steps and can be saved."""
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
-        """Take step ``index`` (from 0) and return what to record; NonFiniteError if it cannot be taken."""
+        """Take step ``index`` (from 0) and return what to record; NonFiniteError or ValueError if none can be taken."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly."""
@@ -41,13 +45,15 @@ class Supervised:
         self._problem = BilevelProblem(loss, loss, settings.autocast_dtype)
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
-        """One step of Adam on the loss of the inner examples."""
-        loss = self._problem.inner_value(self.segmenter, None, batch.inner)
-        if not loss.isfinite():
-            raise NonFiniteError(index + 1, "loss", loss.item())
+        """One step of Adam on the loss of the inner examples; if it cannot be taken, all is as it was."""
+        buffers = copies_of(self.segmenter)
+        try:
+            loss = self._problem.inner_value(self.segmenter, None, batch.inner)
+            differentiate(loss, self._optimizer, index + 1)
+        except BaseException:
+            restore(self.segmenter, buffers)
+            raise
         _set_rate(self._optimizer, [self._settings.lr], self._settings.rate_at(index))
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         self._optimizer.step()
         return {"inner_loss": loss.item()}
 
@@ -87,6 +93,12 @@ class Bilevel:
         self._outer = outer
         self._observe = observe
         self._rates = [group["lr"] for group in solver.outer_optimizer.param_groups]
+        self._device = str(next(solver.model.parameters()).device)
+
+    def check(self, data: Dataset[StepBatch]) -> None:
+        """Require, on the data of the first step that takes a hypergradient, that one can be taken; nothing changes."""
+        batch = data[self._outer.warmup].to(self._device)
+        self.solver.preflight(batch.inner, batch.outer)
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
         """A plain inner step, or one with a hypergradient where the batch brings real examples."""
@@ -111,6 +123,42 @@ class Bilevel:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore it."""
         self.solver.load_state_dict(state)
+
+
+def differentiate(loss: Tensor, optimizer: Optimizer, step: int) -> None:
+    """Give what an optimiser holds the gradient of a loss, by which a plain step can be taken; none is left otherwise.
+
+    Parameters
+    ----------
+    loss : Tensor
+        A scalar.
+    optimizer : torch.optim.Optimizer
+        Gradients of an earlier step are dropped.
+    step : int
+        The number of the step, from 1, to be named.
+
+    Raises
+    ------
+    NonFiniteError
+        If the loss or its gradient is not finite.
+    ValueError
+        If the loss depends on nothing that the optimiser holds.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    require_finite("loss", loss, step)
+    try:
+        if loss.requires_grad:
+            loss.backward()
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            raise ValueError(
+                f"the loss depends on no parameter that the {type(optimizer).__name__} holds, so the step would move "
+                "nothing; it may be detached, or evaluated under torch.no_grad"
+            )
+        require_finite("gradient", total_norm(gradients), step)
+    except BaseException:
+        optimizer.zero_grad(set_to_none=True)
+        raise
 
 
 def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> None:

@@ -110,7 +110,7 @@ class UnpairedStudy:
             outer.is_due,
         )
         name = f"{method}/generator"
-        seconds = run_stage(Stage(name, inner.steps, data, _note), trainer, settings.pace, context)
+        seconds = run_stage(Stage(name, inner.steps, data, _note, trainer.check), trainer, settings.pace, context)
         generator.load_state_dict(trainer.averaged())
         generator.cpu().eval()
         self._show(f"generated/{method}", generator)

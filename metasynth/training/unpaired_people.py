@@ -8,7 +8,8 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import DataError
 from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.comparison_data import Cohorts, check_caches, divide
+from metasynth.training.comparison_data import Cohorts, check_caches, check_division, divided
+from metasynth.training.comparison_division import LABELS
 from metasynth.training.prepared import PreparedData, check_network
 from metasynth.training.study import StudyContext
 from metasynth.training.unpaired_models import VARIANTS, WITH_NETWORK
@@ -42,13 +43,15 @@ class People:
 def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) -> PreparedData:
     """Open the caches of a run, check every value in them, that they go together and have subjects enough.
 
+    Who is for what follows from the seed: see `check_seed`.
+
     Raises
     ------
     DataError
         As `metasynth.training.comparison_data.check_caches`; if ``people.scans`` asks for more subjects than there are,
         or images cannot be halved as often as the discriminator or the generator's network does.
     """
-    prepared = check_caches(settings.comparison(), data, labels)
+    prepared = check_caches(settings.comparison(), data, labels, seed=None)
     with Cache(data, check_values=False) as cache:  # checked before
         n = len(cache.subjects)
         held_out = sum(settings.people.division().counts(n))
@@ -64,19 +67,33 @@ def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) ->
     return prepared
 
 
+def check_seed(settings: UnpairedSettings, prepared: PreparedData, seed: int) -> None:
+    """Divide the subjects as a run with this seed does; DataError if too few are left for something."""
+    division = check_division(settings.comparison(), prepared, seed)
+    labels = prepared.others.get(LABELS, prepared)
+    _maps(settings, division.train, division.maps, prepared.path, labels.path)
+
+
 def gather_people(context: StudyContext) -> People:
     """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
     settings: UnpairedSettings = context.config
-    cohorts, split = divide(replace(context, config=settings.comparison()))
-    everyone = cohorts.train.subjects
-    count = _count(settings, len(everyone), context.data)
-    scans = SliceDataset(cohorts.cache, everyone[:count])
-    left = [name for name in cohorts.maps.subjects if name not in set(scans.subjects)]
-    if not left:
-        raise DataError(f"{cohorts.maps.cache.path}: has label maps only of people whose scans are used or tested")
-    maps = SliceDataset(cohorts.maps.cache, left)
+    cohorts, split = divided(replace(context, config=settings.comparison()))
+    train, own = cohorts.train.subjects, cohorts.maps
+    count, left = _maps(settings, train, own.subjects, context.data, own.cache.path)
+    scans, maps = SliceDataset(cohorts.cache, train[:count]), SliceDataset(own.cache, left)
     context.folder.keep_split({**split, "maps": _names(maps), "scans": _names(scans)})
     return People(cohorts, maps, scans)
+
+
+def _maps(
+    settings: UnpairedSettings, train: Sequence[str], maps: Sequence[str], data: Path, labels: Path
+) -> tuple[int, list[str]]:
+    """How many training subjects' scans are used, and whose label maps are; DataError if that leaves none."""
+    count = _count(settings, len(train), data)
+    left = [name for name in maps if name not in train[:count]]
+    if not left:
+        raise DataError(f"{labels}: has label maps only of people whose scans are used or tested")
+    return count, left
 
 
 def _count(settings: UnpairedSettings, training: int, path: Path) -> int:

@@ -115,7 +115,14 @@ class UnpairedSettings:
                 f"outer.reference must be none (a discriminator's two losses are not of one kind), "
                 f"got {self.outer.reference}"
             )
-        if set(self.methods) & set(VARIANTS) and not self.outer.outer_steps(self.discriminator.steps):
+        if not set(self.methods) & set(VARIANTS):
+            return
+        if self.outer.strategy == "forward":
+            raise ValueError(
+                "outer.strategy must be mixed or finite_difference (the discriminator's spectral norms have no "
+                "forward-mode derivative), got forward"
+            )
+        if not self.outer.outer_steps(self.discriminator.steps):
             raise ValueError(
                 f"outer.warmup, every and average must leave an outer step in discriminator.steps = "
                 f"{self.discriminator.steps}, got {self.outer.warmup}, {self.outer.every} and {self.outer.average}"

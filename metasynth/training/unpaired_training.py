@@ -14,6 +14,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from metasynth.augment.label_generator import LabelGenerator
 from metasynth.bilevel.problem import BilevelProblem
@@ -85,6 +86,11 @@ class Adversarial:
         self._rates = [group["lr"] for group in self.solver.outer_optimizer.param_groups]
         self._mean: dict[str, Tensor] = {}
         self._counted = 0
+
+    def check(self, data: Dataset[StepBatch]) -> None:
+        """As `metasynth.training.trainers.Bilevel.check`."""
+        batch = data[self._outer.warmup].to(str(next(self.discriminator.parameters()).device))
+        self.solver.preflight(batch.inner, batch.outer)
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
         """A step of the discriminator, and one of the generator where the batch has an outer example."""

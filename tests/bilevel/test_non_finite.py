@@ -142,3 +142,28 @@ def test_plain_inner_gradient() -> None:
 
     error = refused(solver, call)
     assert (error.term, error.step) == ("inner gradient", 2)
+
+
+def test_inner_parameters_that_the_outer_loss_does_not_see() -> None:
+    """Its value and the hypergradient are finite; what would be committed is not."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen, self.unseen = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+
+    def inner_loss(model: nn.Module, outer: Tensor, given: float) -> Tensor:
+        return (outer * model.seen.square()).sum() + (model.unseen - given).square().sqrt().sum()
+
+    model, outer = Heads(), torch.tensor(1.0, requires_grad=True)
+    problem = BilevelProblem(inner_loss, lambda m, o, b: m.seen.square().sum())
+    solver = BilevelSolver(
+        problem, model, torch.optim.SGD(model.parameters(), lr=0.5), outer, torch.optim.SGD([outer], lr=0.1), Mixed()
+    )
+    solver.step([3.0], None)
+    assert model.unseen.tolist() == [1.5, 1.5]
+    before = copy.deepcopy(solver.state_dict())
+    with pytest.raises(NonFiniteError) as caught:
+        solver.step([1.5], None)
+    assert str(caught.value) == "norm of the updated inner parameters is nan at step 2"
+    assert_identical(solver.state_dict(), before)

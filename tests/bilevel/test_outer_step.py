@@ -79,6 +79,45 @@ def test_a_first_hypergradient_of_zero_does_not_block_what_follows() -> None:
     assert fed(OuterStep(clip=2), [0.0, 5.0]) == [0.0, 5.0]
 
 
+@pytest.mark.parametrize("nothing", [0.0, 1e-310, 5e-324])
+def test_zeros_say_nothing_of_the_scale(nothing: float) -> None:
+    """Neither before the first draw nor between others: what follows is as if they had not been."""
+    drawn, options = [5.0, 4.0, 100.0, 6.0, 7.0], OuterStep(clip=2.0, clip_decay=0.5)
+    alone, between = Accumulator(options, ["a"]), Accumulator(options, ["a"])
+    for _ in range(40):
+        assert between.add(one(nothing)) == one(nothing)
+    assert between.state_dict()["scale"] is None
+    for value in drawn:
+        assert between.add(one(value)) == alone.add(one(value))
+        assert between.add(one(nothing)) == one(nothing)
+        assert between.state_dict() == alone.state_dict()
+    assert alone.state_dict()["scale"] == 0.5 * (0.5 * (0.5 * (0.5 * 5 + 0.5 * 4) + 0.5 * 9) + 0.5 * 6) + 0.5 * 7
+
+
+def test_draws_after_a_first_one_of_zero_pass_as_they_are() -> None:
+    torch.manual_seed(0)
+    draws = torch.empty(200, dtype=torch.float64).uniform_(0.5, 1.5).tolist()
+    assert fed(OuterStep(clip=3.0), [0.0, *draws]) == [0.0, *draws]
+
+
+def test_a_state_saved_after_a_first_one_of_zero_goes_on() -> None:
+    """Which was once kept as a scale of zero."""
+    accumulator = Accumulator(OuterStep(clip=3.0), ["a"])
+    accumulator.load_state_dict({"sums": {"a": None}, "count": 0, "scale": 0.0})
+    assert [accumulator.add(one(value))["a"].item() for value in (2.0, 6.0)] == [2.0, 6.0]
+
+
+@pytest.mark.parametrize(("value", "scale"), [(1e-30, 1e-30), (1e-40, None), (0.0, None), (3e20, 3e20)])
+def test_squares_that_leave_single_precision(value: float, scale: float | None) -> None:
+    """Of a normal number they may be zero or infinite; a norm that is no normal number is none."""
+    accumulator = Accumulator(OuterStep(clip=3.0), ["a"])
+    given = torch.tensor([value], dtype=torch.float32)
+    assert torch.equal(accumulator.add({"a": given})["a"], given)
+    assert accumulator.state_dict()["scale"] == (None if scale is None else pytest.approx(scale, rel=1e-6))
+    if scale is not None:
+        assert accumulator.add({"a": 100 * given})["a"].item() == pytest.approx(3 * value, rel=1e-6)
+
+
 def test_clipping_is_not_sign_descent() -> None:
     """Typical draws pass unchanged, so a Gaussian hypergradient keeps the direction and the size of its mean."""
     torch.manual_seed(0)

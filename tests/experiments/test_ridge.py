@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from metasynth.experiments.ridge import (
     EXPERIMENT,
     PRESETS,
     RidgeConfig,
     best_decay,
+    check,
     draw,
     held_out_loss,
     ridge_loss,
@@ -19,6 +21,7 @@ from metasynth.experiments.ridge import (
 )
 from torch import nn
 
+from metasynth.cli import main
 from metasynth.errors import RunError
 from metasynth.training.study import execute
 
@@ -90,3 +93,32 @@ def test_a_regression_without_an_optimum_is_refused() -> None:
 def test_settings_that_cannot_be_used_are_named(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         RidgeConfig(**settings)
+
+
+def seed_where(found: bool, config: RidgeConfig) -> int:
+    """A seed whose regressions all have an optimum, or not."""
+    for seed in range(50):
+        try:
+            check(config, None, seed)
+        except RunError:
+            if not found:
+                return seed
+        else:
+            if found:
+                return seed
+    raise AssertionError("no such seed")
+
+
+def test_a_seed_without_an_optimum_is_refused_before_the_folder_is_made(tmp_path: Path) -> None:
+    """The second of two regressions; and in a grid before any run is begun."""
+    noisy = RidgeConfig(noise=3.0, problems=2)
+    bad, good = seed_where(False, noisy), seed_where(True, noisy)
+    assert good != bad
+    message = r"^ridge: the held-out loss is least at λ = 100 or beyond; choose another --seed or noise$"
+    with pytest.raises(RunError, match=message):
+        execute(EXPERIMENT, tmp_path / "run", overrides=["noise=3", "problems=2"], seed=bad, device="cpu", quiet=True)
+    words = ["run", "ridge", "--seed", str(min(bad, good)), "--seeds", str(abs(bad - good) + 1), "--set", "noise=3"]
+    found = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "grid"), "--device", "cpu", "--quiet"])
+    assert found.exit_code == 1
+    assert found.output.splitlines()[-1].startswith("Error: ridge: the held-out loss is least at λ = 100 or beyond")
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The study of the supplement's section 10 at a size that takes seconds: rows, resumption, the report, refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.segment.model_file import load_model
-from metasynth.training.config import from_dict, to_dict
+from metasynth.training.config import apply_overrides, from_dict, to_dict
+from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
 from metasynth.training.study import execute
 from metasynth.training.unpaired_models import VARIANTS
-from metasynth.training.unpaired_settings import TITLES
+from metasynth.training.unpaired_settings import TITLES, PeopleSettings
 
 SUBJECTS = 7
 METHODS = ("naive", "nonparametric", "intensities", "supervised")
@@ -144,6 +146,29 @@ def test_label_maps_of_other_people(tmp_path, cache):
     split = split_of(run)
     assert set(split["scans"]) == set(split["train"])
     assert sorted(split["maps"]) == ["other s7", "other s8"]
+
+
+def test_a_seed_that_leaves_no_label_maps_is_refused_before_there_is_a_folder(tmp_path, cache):
+    """Label maps of two people, who may be among those whose scans are used, validated or tested."""
+    labels = rename(make_cache(tmp_path / "labels.h5", subjects=2), lambda index, old: f"s{3 + index}")
+    config = apply_overrides(PRESETS["quick"], [f"{k}={v}" for k, v in SETTINGS.items()])
+    config = replace(config, labels=str(labels), people=PeopleSettings(scans=2))
+    prepared = EXPERIMENT.prepare(config, cache, Progress(quiet=True))
+    outcomes = {}
+    for seed in range(30):
+        try:
+            EXPERIMENT.check(config, prepared, seed)
+        except DataError as error:
+            outcomes[seed] = str(error)
+        else:
+            outcomes[seed] = None
+    assert {None, f"{labels}: has label maps only of people whose scans are used or tested"} <= set(outcomes.values())
+    bad = next(seed for seed, message in outcomes.items() if message and "only of people" in message)
+    options = {"seed": bad, "labels": labels, "device": "cpu", "threads": 1, "quiet": True}
+    overrides = [*(f"{k}={v}" for k, v in SETTINGS.items()), "people.scans=2"]
+    with pytest.raises(DataError, match="has label maps only of people whose scans are used or tested"):
+        execute(EXPERIMENT, tmp_path / "run", overrides=overrides, data=cache, **options)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,15 @@ import h5py
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_comparison import real_cache, rename, sign
+from metasynth.experiments.real_world import EXPERIMENT
+from tiny_comparison import carry_out, real_cache, rename, sign
 from tiny_noise import make_cache
 
 from metasynth.data.cache import Cache
+from metasynth.data.splits import rotated_split
 from metasynth.errors import DataError
-from metasynth.training.comparison_data import check_caches, gather
+from metasynth.training.comparison_data import check_caches, check_division, gather
+from metasynth.training.comparison_fits import FITS
 from metasynth.training.comparison_settings import AugmenterSettings, ComparisonConfig, SubjectSettings, TestCache
 from metasynth.training.manifest import make_manifest
 from metasynth.training.progress import Progress
@@ -162,3 +165,41 @@ def test_everyone_left_out(tmp_path, caches):
     few = rename(real_cache(tmp_path / "few.h5", subjects=1), lambda index, name: learned_from)
     with pytest.raises(DataError, match=r"few\.h5: all 1 subjects are left out, as ones that are for training"):
         check_caches(config, caches["data"], None, {"FLASH": few})
+
+
+def run_of(out, caches, seed, name, **settings):
+    """The real subjects that the first stage of a run is given."""
+    found = {}
+
+    def fit(trial):
+        found[trial.name] = trial.real.subjects
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FITS, name, fit)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(EXPERIMENT, out, caches["data"], seed=seed, methods=name, **settings)
+    return found
+
+
+@pytest.mark.parametrize("method", ["naive", "supervised_all"])
+@pytest.mark.parametrize(("train", "fewest"), [("3,1", 1), ("1,3", 1), ("0,2", 2), ("2,0", 2), ("0", 6), ("3,3", 3)])
+def test_the_fewest_are_the_fewest_however_they_are_listed(tmp_path, caches, train, fewest, method):
+    alone = replace(CONFIG, tests=(), subjects=SubjectSettings((0,)))
+    everyone = check_division(alone, check_caches(alone, caches["data"]), 0).train
+    found = run_of(tmp_path / "run", caches, 0, method, subjects__train=train)
+    assert found == {method: everyone[: 6 if method == "supervised_all" else fewest]}
+
+
+def test_a_seed_that_leaves_nobody_is_refused_before_the_folder_is_made(tmp_path, caches):
+    """And no other: seed 0 has no say in a run with another one."""
+    few = rename(real_cache(tmp_path / "few.h5", subjects=1), lambda index, name: "s3")
+    config = replace(CONFIG, subjects=SubjectSettings((2,)))
+    prepared = check_caches(config, caches["data"], None, {"FLASH": few}, seed=None)
+    kept = {seed: "s3" in rotated_split([f"s{i}" for i in range(10)], seed, 2, 2).test for seed in range(20)}
+    good, bad = next(seed for seed in kept if kept[seed]), next(seed for seed in kept if not kept[seed])
+    assert check_division(config, prepared, good).tests["FLASH"] == ("s3",)
+    with pytest.raises(DataError, match=r"few\.h5: all 1 subjects are left out, as ones that are for training"):
+        carry_out(EXPERIMENT, tmp_path / "bad", caches["data"], seed=bad, tests=f"T2={few}", methods="naive")
+    assert not (tmp_path / "bad").exists()
+    assert run_of(tmp_path / "good", caches, good, "naive", tests=f"T2={few}")

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from metasynth.augment.residual import residual_unet
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.outer_step import OuterStep
+from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.parts import InParts
 from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
 from metasynth.training.config import from_dict, to_dict
@@ -24,6 +25,13 @@ def test_a_hypergradient_is_due_after_the_warmup_at_every_nth_step():
     outer = OuterSettings(warmup=5, every=3)
     assert [step for step in range(15) if outer.is_due(step)] == [5, 8, 11, 14]
     assert [step for step in range(4) if OuterSettings(warmup=0, every=1).is_due(step)] == [0, 1, 2, 3]
+
+
+def test_the_defaults_are_what_is_said_of_them():
+    """Those of the core, but for how often."""
+    defaults = OuterSettings()
+    assert replace(defaults.step_options(), every=PERSISTENT.every) == PERSISTENT
+    assert (defaults.every, PERSISTENT.every) == (3, 2)
 
 
 @given(warmup=st.integers(0, 30), every=st.integers(1, 7), average=st.integers(1, 5), steps=st.integers(1, 60))

@@ -8,6 +8,7 @@ from tiny_noise import make_cache, session
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.bilevel import solver
 from metasynth.errors import RunError
 from metasynth.synthesis.cornucopia import CornucopiaConfig
 from metasynth.training import stages
@@ -19,6 +20,7 @@ from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Corrupted, Synthetic
 from metasynth.training.stages import learn, train_plain
+from metasynth.training.trainers import Bilevel
 
 SYNTHESIS = CornucopiaConfig(elastic_nodes=4)
 STEPS = 12
@@ -72,9 +74,9 @@ def cache(tmp_path_factory):
     return make_cache(tmp_path_factory.mktemp("stages") / "c.h5")
 
 
-def train(run, cache, resume=False, poison=None, start=0.4, settings=Settings()):
+def train(run, cache, resume=False, poison=None, start=0.4, settings=Settings(), kind=Steep):
     """Learn in a session of a run, with sources poisoned for (purpose, step from 0, value) if wanted."""
-    augmenter = Steep(start)
+    augmenter = kind(start)
     with pytest.MonkeyPatch.context() as patch, session(run, resume, settings, cache) as context:
         material = gather(context, SYNTHESIS, 1)
         real = Corrupted(material.generator, NoiseLevel(0.1, 0.1))
@@ -203,3 +205,65 @@ def test_plain_training_stops_at_a_loss_that_is_not_finite(cache, tmp_path):
         poisoned = Poisoned(source, derive_seed(0, "inner", 4), float("nan"))
         with pytest.raises(RunError, match=r"stage naive stopped: loss is nan at step 5; last good .*\(step 3\)$"):
             train_plain(context, material, "naive", poisoned)
+
+
+class Unconnected(Steep):
+    """Noise that no hypergradient reaches."""
+
+    def forward(self, images, draws):
+        return self.noise(images, draws).detach()
+
+
+def test_what_cannot_be_differentiated_stops_before_the_first_step(tmp_path, cache):
+    """Not after the warm-up, and without a traceback; nothing was recorded."""
+    with pytest.raises(RunError) as caught:
+        train(tmp_path / "run", cache, kind=Unconnected)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{tmp_path / 'run'}: stage learn stopped: outer parameter noise.raw_sigma cannot be learned"
+    )
+    assert "the graph ends at detach (test_stages.py, line " in message
+    assert message.endswith("; outer_loss does not use it; no checkpoint of this stage yet")
+    assert "\n" not in message
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == b""
+    assert list((tmp_path / "run" / "checkpoints").glob("*/*.pt")) == []
+
+
+def test_the_check_changes_no_bit(tmp_path, cache, whole, monkeypatch):
+    """Of losses, weights or random streams: with it or without the run is the same."""
+    monkeypatch.setattr(Bilevel, "check", lambda trainer, data: None)
+    found, records = train(tmp_path, cache)
+    assert records == whole[1]
+    assert same_weights(found.segmenter, whole[0].segmenter)
+
+
+def test_the_check_is_made_once_in_a_session(tmp_path, cache, monkeypatch):
+    """On the data of the first step that is due; not for a stage that has finished."""
+    calls = []
+    monkeypatch.setattr(solver, "preflight", lambda *parts: calls.append(parts[4].images))
+    train(tmp_path, cache)
+    train(tmp_path, cache, resume=True)
+    assert len(calls) == 1
+    with session(tmp_path / "data", config=Settings(), data=cache) as context:
+        material = gather(context, SYNTHESIS, 1)
+        source = Synthetic(material.generator, Steep(0.4).draw)
+        data = stages._data(context, material, source, Corrupted(material.generator, NoiseLevel(0.1, 0.1)))
+        assert torch.equal(calls[0], data[OUTER.warmup].inner.images)
+
+
+def test_a_value_that_the_core_refuses_later_is_one_line_too(tmp_path, cache, monkeypatch):
+    """With the stage and the last good checkpoint, from which it can go on."""
+    step = Bilevel.step
+
+    def refused(trainer, index, batch):
+        if index == 7:
+            raise ValueError("the inner Adam holds\nno such thing")
+        return step(trainer, index, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bilevel, "step", refused)
+        with pytest.raises(RunError) as caught:
+            train(tmp_path, cache)
+    latest = tmp_path / "checkpoints" / "learn" / "latest.pt"
+    last = f"last good checkpoint: {latest} (step 6)"
+    assert str(caught.value) == f"{tmp_path}: stage learn stopped: the inner Adam holds; {last}"
