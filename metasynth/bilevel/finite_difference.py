@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, norm_of, sum_of
-from metasynth.bilevel.flawed_operations import Mode
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.kinks import Kinks
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.elementary import ElementaryOperations
-from metasynth.bilevel.flawed_operations import Mode
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.product import Point, ProductStrategy
@@ -36,7 +36,7 @@ class Forward(ProductStrategy):
     normalisations are taken care of (`metasynth.bilevel.elementary`); convolutions, pooling and the usual
     activations are right, recurrent cells too where torch has a rule for them (not for a float32 LSTM on CPUs);
     attention and GLU are refused by torch 2.13; what is wrong in silence, such as `linalg.solve`, by `preflight`
-    (`metasynth.bilevel.flawed_operations`). Compare once with `Mixed` where a loss uses an unusual operation.
+    (`metasynth.bilevel.checks.flawed_operations`). Compare once with `Mixed` where a loss uses an unusual operation.
 
     The pass is made twice: see `metasynth.bilevel.replay.Replay` for what is repeated exactly.
 

@@ -41,7 +41,7 @@ class FunctionalModel:
 
     Notes
     -----
-    Forward hooks do not survive patching (`metasynth.bilevel.preflight` refuses models that have any).
+    Forward hooks do not survive patching (`metasynth.bilevel.checks.preflight` refuses models that have any).
     A submodule used in several places keeps one set of buffers, as in the original. What `torch.compile` made of a
     model or a submodule is left to the model's own passes; the twin runs what was compiled.
     """

@@ -131,7 +131,8 @@ def _stand_ins() -> Iterator[None]:
     """Put stand-ins before two names of `torch.utils.checkpoint`, which its `checkpoint` looks up at every call.
 
     However a model came by `checkpoint`, it goes through them; in threads without a pass they do what torch does. If a
-    release of torch has other names, `metasynth.bilevel.preflight` refuses the models that would have needed this.
+    release of torch has other names, the checks before a training (`preflight`) refuse the models that would have
+    needed this.
     """
     _count(1)
     try:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.bilevel.buffers import BufferPolicy, copies_of, plain_pass, restore
+from metasynth.bilevel.checks.finite import require_finite, require_finite_step
+from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.derivatives import gradient_of, total_norm
-from metasynth.bilevel.finite import require_finite, require_finite_step
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, check_batches, hypergradient
 from metasynth.bilevel.inner_update import InnerUpdate
@@ -23,7 +24,6 @@ from metasynth.bilevel.outer_state import (
     tensors_of,
 )
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
-from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
 
@@ -202,7 +202,7 @@ class BilevelSolver:
         )
 
     def preflight(self, inner_batch: Any, outer_batch: Any) -> None:
-        """The checks of `metasynth.bilevel.preflight.preflight`, unless they were made before or are not wanted.
+        """The checks of `metasynth.bilevel.checks.preflight.preflight`, unless they were made before or are not wanted.
 
         The first `step` makes them; called here before, on batches like those to come, they are made before anything
         else is done. Nothing changes.

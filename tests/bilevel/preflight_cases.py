@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.inner_update import InnerUpdate
-from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem
 
 IMAGES = torch.linspace(-1, 1, 24).reshape(4, 6)

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.batches import take_samples
+from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.parts import InParts
-from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.product import ProductStrategy
 from metasynth.bilevel.solver import BilevelSolver

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from metasynth.bilevel.checks.preflight import preflight
+from metasynth.bilevel.checks.second_derivative import refusal
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.preflight import preflight
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.second_derivative import refusal
 
 
 def hooked(register: Callable[[nn.Module], Any]) -> nn.Module:

@@ -6,9 +6,9 @@ import pytest
 from bilevel.operations import OPERATIONS, Operation
 from bilevel.second_derivatives import Verdict, by_differences, by_double_backward, by_forward_mode, loss_of
 
-from metasynth.bilevel.flawed_operations import COMPILED, FLAWED, Mode, key_of
-from metasynth.bilevel.graph_ends import dependent_operations
-from metasynth.bilevel.second_derivative import refuse_flawed, refuse_flawed_modules
+from metasynth.bilevel.checks.flawed_operations import COMPILED, FLAWED, Mode, key_of
+from metasynth.bilevel.checks.graph_ends import dependent_operations
+from metasynth.bilevel.checks.second_derivative import refuse_flawed, refuse_flawed_modules
 
 SWEEPS: dict[Mode, Callable[[Operation], Verdict]] = {
     "double backward": by_double_backward,

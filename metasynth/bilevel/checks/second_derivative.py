@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metasynth.bilevel.flawed_operations import (
+from metasynth.bilevel.checks.flawed_operations import (
     COMPILED,
     FLAWED,
     STRATEGIES,
@@ -15,7 +15,7 @@ from metasynth.bilevel.flawed_operations import (
     key_of,
     takes_vectors_for_constants,
 )
-from metasynth.bilevel.graph_ends import dependent_operations, once_differentiable
+from metasynth.bilevel.checks.graph_ends import dependent_operations, once_differentiable
 
 _IN_PLACE = "modified by an inplace operation"
 _HOW: dict[Mode, str] = {

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.buffers import copies_of, plain_pass, restore
+from metasynth.bilevel.checks.graph_ends import meeting_points, why_disconnected
+from metasynth.bilevel.checks.second_derivative import refusal, refuse_once_differentiable
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.graph_ends import meeting_points, why_disconnected
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.replay import Replay
-from metasynth.bilevel.second_derivative import refusal, refuse_once_differentiable
 
 
 class Case:

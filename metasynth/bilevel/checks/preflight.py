@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from metasynth.bilevel.buffers import BufferPolicy
-from metasynth.bilevel.connection import Case, require_connection
+from metasynth.bilevel.checks.connection import Case, require_connection
+from metasynth.bilevel.checks.flawed_operations import Mode
+from metasynth.bilevel.checks.second_derivative import refuse_flawed, refuse_flawed_modules
 from metasynth.bilevel.derivatives import Gradients, gradient_of
-from metasynth.bilevel.flawed_operations import Mode
 from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.second_derivative import refuse_flawed, refuse_flawed_modules
 
 
 def preflight(
@@ -41,8 +41,8 @@ def preflight(
     ValueError
         If the model has hooks (patching drops them) or behaves otherwise when patched, the optimiser cannot be
         differentiated, has hooks or holds foreign parameters, a loss does not depend on the model, an operation of the
-        inner loss has no second derivative or a wrong one (see `metasynth.bilevel.flawed_operations`), or a learned
-        outer parameter has no hypergradient. The line then says which loss cuts its graph, where and by what
+        inner loss has no second derivative or a wrong one (see `metasynth.bilevel.checks.flawed_operations`), or a
+        learned outer parameter has no hypergradient. The line then says which loss cuts its graph, where and by what
         operation, as far as that can be found.
     """
     update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
