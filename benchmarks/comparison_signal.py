@@ -22,9 +22,9 @@ from metasynth.data_prep.cohort import COHORTS, ensure_cohort
 from metasynth.augment.bias_field import BiasField
 from metasynth.augment.compose import Compose
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset

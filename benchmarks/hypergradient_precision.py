@@ -20,10 +20,10 @@ from metasynth.data_prep.cohort import COHORTS, ensure_cohort
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.data.cache import Cache

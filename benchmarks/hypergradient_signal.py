@@ -20,10 +20,10 @@ import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.data.cache import Cache

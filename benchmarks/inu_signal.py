@@ -30,9 +30,9 @@ from metasynth.augment.compose import Compose
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel.derivatives import Gradients
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.data.cache import Cache

@@ -48,7 +48,7 @@ EXCEPTIONS = {
     ("report", "metasynth.training.records"),
     ("metasynth.training.study", "metasynth.report.html"),
 }
-HIGHER_IMPORTERS = {"metasynth.bilevel.functional", "metasynth.bilevel.optimizers"}
+HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.optimizers"}
 IMAGE_PACKAGES = {"cornucopia", "nibabel", "nilearn", "h5py", "scipy", "matplotlib", "PIL", "skimage"}
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, norm_of, sum_of
-from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.kinks import Kinks
+from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.patched.kinks import Kinks
+from metasynth.bilevel.patched.replay import irreproducible
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.product import InnerPass, Point, ProductStrategy
-from metasynth.bilevel.replay import irreproducible
 from metasynth.bilevel.updates import loss_and_gradient
 
 ROUNDING_UNITS = 32
@@ -58,7 +58,7 @@ class FiniteDifference(ProductStrategy):
     estimate_error : bool
         Make the second pair of passes.
     hold_kinks : bool
-        Hold ReLUs and max-pools on the side they are on at φ (see `metasynth.bilevel.kinks`). Without it the
+        Hold ReLUs and max-pools on the side they are on at φ (see `metasynth.bilevel.patched.kinks`). Without it the
         difference of a trained U-Net can be off by several times its value (docs/hypergradients.md), at any step and
         in any precision, as units change side between the two passes.
     limit : float or None

@@ -10,11 +10,11 @@ from torch.autograd import forward_ad
 
 from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, gradient_of
-from metasynth.bilevel.elementary import ElementaryOperations
-from metasynth.bilevel.functional import FunctionalModel
+from metasynth.bilevel.patched.elementary import ElementaryOperations
+from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.patched.replay import Replay, require_equal_losses
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.product import Point, ProductStrategy
-from metasynth.bilevel.replay import Replay, require_equal_losses
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Forward(ProductStrategy):
     slope by the inputs, slope by the weights) and 3 backward, with no gradients of weights.
 
     Torch's forward-mode rules were not all made to be differentiated again. Softmax, its relatives and the
-    normalisations are taken care of (`metasynth.bilevel.elementary`); convolutions, pooling and the usual
+    normalisations are taken care of (`metasynth.bilevel.patched.elementary`); convolutions, pooling and the usual
     activations are right, recurrent cells too where torch has a rule for them (not for a float32 LSTM on CPUs);
     attention and GLU are refused by torch 2.13; what is wrong in silence, such as `linalg.solve`, by `preflight`
     (`metasynth.bilevel.checks.flawed_operations`). Compare once with `Mixed` where a loss uses an unusual operation.
 
-    The pass is made twice: see `metasynth.bilevel.replay.Replay` for what is repeated exactly.
+    The pass is made twice: see `metasynth.bilevel.patched.replay.Replay` for what is repeated exactly.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metasynth.bilevel.recomputation import as_first_computed
+from metasynth.bilevel.patched.recomputation import as_first_computed
 
 _TYPE_ERROR = "outer must be a torch.nn.Module, a tensor, or a sequence or mapping of tensors, got {}"
 

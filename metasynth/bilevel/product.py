@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, sum_of
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.problem import BilevelProblem, Outer
-from metasynth.bilevel.replay import Replay
 from metasynth.bilevel.updates import loss_and_gradient, update_of
 
 

@@ -7,23 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metasynth.bilevel.buffers import BufferPolicy, copies_of, plain_pass, restore
 from metasynth.bilevel.checks.finite import require_finite, require_finite_step
 from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.derivatives import gradient_of, total_norm
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, check_batches, hypergradient
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_optimizer import check_outer, require_held, step_outer
-from metasynth.bilevel.outer_state import (
+from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
+from metasynth.bilevel.patched.buffers import BufferPolicy, copies_of, plain_pass, restore
+from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.patched.outer_state import (
     load_outer_state,
     outer_buffers,
     outer_state,
     restore_outer_buffers,
     tensors_of,
 )
-from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from metasynth.bilevel.buffers import copies_of, restore
 from metasynth.bilevel.checks.finite import require_finite
 from metasynth.bilevel.derivatives import total_norm
+from metasynth.bilevel.patched.buffers import copies_of, restore
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.training.segmenter_settings import SegmenterSettings

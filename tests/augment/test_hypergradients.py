@@ -15,10 +15,10 @@ from metasynth.augment.residual import ResidualNetwork, residual_unet
 from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.unrolled import Unrolled
 

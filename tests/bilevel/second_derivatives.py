@@ -14,7 +14,7 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.utils._pytree import tree_leaves
 
 from metasynth.bilevel.derivatives import gradient_of
-from metasynth.bilevel.elementary import ElementaryOperations
+from metasynth.bilevel.patched.elementary import ElementaryOperations
 
 Verdict = Literal["right", "wrong", "missing"]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
 from metasynth.bilevel.inner_update import InnerUpdate
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.unrolled import Unrolled
 
 CASE = ClosedForm()

@@ -30,13 +30,13 @@ from torch import Tensor, nn
 
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
 from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.linear_solve import ConjugateGradient, LinearSolver, Neumann
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.unrolled import Unrolled
 

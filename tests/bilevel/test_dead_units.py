@@ -20,8 +20,8 @@ from problems import STRATEGIES
 from torch import nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 
 BOUND = 1e-6

@@ -10,10 +10,10 @@ from problems import STRATEGIES, ClosedForm
 from torch import Tensor, nn
 
 from metasynth.bilevel.checks.preflight import preflight
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.inner_update import InnerUpdate, clipped
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver

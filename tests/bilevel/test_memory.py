@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metasynth.bilevel.buffers import BufferPolicy
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy
@@ -22,6 +21,7 @@ from metasynth.bilevel.linear_solve import ConjugateGradient, Neumann
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, InnerStep, hypergradient
 from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.linear_solve import ConjugateGradient, LinearSolver, Neumann
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 
 N, D = 20, 6

@@ -12,9 +12,9 @@ from higher.optim import DifferentiableOptimizer
 from problems import STRATEGIES, ClosedForm
 from torch import Tensor, nn
 
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.optimizers import commit_state, differentiable
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.rules import adam_update, adamw_update, rmsprop_update, sgd_update, sqrt_flat_at_zero
 from metasynth.bilevel.solver import BilevelSolver

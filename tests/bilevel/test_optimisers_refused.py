@@ -12,8 +12,8 @@ from bilevel.identical import assert_identical
 from bilevel.preflight_cases import IMAGES, PROBLEM, network, outer_parameters
 from torch import Tensor, nn
 
-from metasynth.bilevel.buffers import BufferPolicy
 from metasynth.bilevel.outer_step import OuterStep
+from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.solver import BilevelSolver
 
 Make = Callable[[Any], Any]

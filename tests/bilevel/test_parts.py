@@ -10,10 +10,10 @@ from metasynth.bilevel.batches import take_samples
 from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.product import ProductStrategy
 from metasynth.bilevel.solver import BilevelSolver

@@ -11,8 +11,8 @@ from problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 
 CASE = ClosedForm()

@@ -10,10 +10,10 @@ from bilevel.segmentation import PROBLEM, Residual, batch, segmenter
 from problems import ClosedForm
 from torch import Tensor
 
-from metasynth.bilevel.buffers import BufferPolicy
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
+from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled
 

@@ -15,11 +15,11 @@ from torch.nn.utils import parametrizations
 
 from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.unrolled import Unrolled
 

@@ -16,8 +16,8 @@ from metasynth.experiments.sinusoid import (
 )
 from torch import Tensor
 
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.unrolled import Unrolled
 from metasynth.training.seeding import generator_for
 from metasynth.training.study import execute

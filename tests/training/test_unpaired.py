@@ -11,9 +11,9 @@ from metasynth.augment.compose import Compose
 from metasynth.augment.discriminator import Discriminator
 from metasynth.augment.label_generator import LabelGenerator
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.functional import FunctionalModel
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.mixed import Mixed
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepBatch

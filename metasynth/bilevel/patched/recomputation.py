@@ -44,7 +44,7 @@ def as_first_computed(model: nn.Module, outer: Any) -> Iterator[None]:
     Parameters
     ----------
     model : torch.nn.Module
-        One that `metasynth.bilevel.functional.FunctionalModel.bind` gave, or any other.
+        One that `metasynth.bilevel.patched.functional.FunctionalModel.bind` gave, or any other.
     outer : any
         What the loss is given besides; if it is a module its buffers and modes are kept too.
 

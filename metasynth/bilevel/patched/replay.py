@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from metasynth.bilevel.functional import FunctionalModel
-from metasynth.bilevel.outer_state import outer_buffers, outer_modes, restore_outer_buffers, restore_outer_modes
+from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.patched.outer_state import outer_buffers, outer_modes, restore_outer_buffers, restore_outer_modes
 from metasynth.bilevel.problem import Outer
 
 

@@ -14,9 +14,9 @@ import higher
 from higher.patch import _internal_attrs
 from torch import Tensor, nn
 
-from metasynth.bilevel.buffers import BufferPolicy, check_policy, keep_evaluating, tracks_statistics
-from metasynth.bilevel.elementary import write_out
-from metasynth.bilevel.patchable import refuse_unpatchable, submodules_uncompiled, uncompiled
+from metasynth.bilevel.patched.buffers import BufferPolicy, check_policy, keep_evaluating, tracks_statistics
+from metasynth.bilevel.patched.elementary import write_out
+from metasynth.bilevel.patched.patchable import refuse_unpatchable, submodules_uncompiled, uncompiled
 
 Buffers = dict[str, Tensor]
 
@@ -37,7 +37,7 @@ class FunctionalModel:
     Raises
     ------
     ValueError
-        If there is no such policy, or the model cannot be patched (see `metasynth.bilevel.patchable`).
+        If there is no such policy, or the model cannot be patched (see `metasynth.bilevel.patched.patchable`).
 
     Notes
     -----
@@ -114,7 +114,7 @@ class FunctionalModel:
         """A context, for any number of entries, in which the twin has the parameters it has now.
 
         The twin has this method too, for what is computed again in a backward pass, when other parameters may have
-        been bound (`metasynth.bilevel.recomputation`).
+        been bound (`metasynth.bilevel.patched.recomputation`).
         """
         return _Rebinding(self, self._patched.fast_params)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metasynth.bilevel.buffers import copies_of, restore
+from metasynth.bilevel.patched.buffers import copies_of, restore
 from metasynth.bilevel.problem import Outer, named_outer_parameters
 
 
