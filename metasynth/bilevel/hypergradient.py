@@ -8,7 +8,7 @@ With g = ∂L_inner/∂φ, φ* = U(φ, g; state) and h = dL_outer(φ*, θ)/dθ (
 
 A strategy takes the inner step and returns, with φ*, the map v -> h (its *pullback*); the outer pass is the same
 for all. So the graph of the outer pass is gone before the second-order part runs. With several processes g (by the
-strategy), v and h are averaged over them in between: see `metasynth.bilevel.processes`.
+strategy), v and h are averaged over them in between: see `metasynth.bilevel.processes.processes`.
 """
 
 from abc import ABC, abstractmethod

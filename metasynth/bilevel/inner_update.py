@@ -12,7 +12,7 @@ from torch import Tensor
 from metasynth.bilevel.derivatives import Gradients
 from metasynth.bilevel.optimizers import apply_update, check_inner, commit_state, differentiable
 from metasynth.bilevel.problem import Outer
-from metasynth.bilevel.processes import Processes
+from metasynth.bilevel.processes.processes import Processes
 
 Hyperparameters = Callable[[Any, Mapping[str, Any]], Mapping[str, Tensor | float]]
 """``(outer, group) -> {"lr": ..., "weight_decay": ...}``, either or both, each a 0-d tensor or a number.

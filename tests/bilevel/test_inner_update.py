@@ -15,7 +15,7 @@ from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.inner_update import InnerUpdate, clipped
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.processes import Processes
+from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.unrolled import Unrolled
 

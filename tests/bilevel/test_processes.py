@@ -30,7 +30,7 @@ from bilevel.two_processes import (
 from torch import Tensor
 
 from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.processes import Processes
+from metasynth.bilevel.processes.processes import Processes
 
 
 @pytest.fixture(scope="module")

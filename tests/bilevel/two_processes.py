@@ -24,7 +24,7 @@ from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.processes import Processes
+from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.step_report import StepReport
 from metasynth.bilevel.unrolled import Unrolled

@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from metasynth.bilevel.derivatives import Gradients
-from metasynth.bilevel.fingerprint import fingerprint
-from metasynth.bilevel.flat import joined_by_type, split_like
+from metasynth.bilevel.processes.fingerprint import fingerprint
+from metasynth.bilevel.processes.flat import joined_by_type, split_like
 
 
 @dataclass(frozen=True)
