@@ -23,9 +23,9 @@ from metasynth.augment.bias_field import BiasField
 from metasynth.augment.compose import Compose
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import make_split

@@ -18,14 +18,14 @@ import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
-from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.synthesis.batched import BatchedGenerator

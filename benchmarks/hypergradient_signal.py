@@ -21,11 +21,11 @@ from metasynth.data_prep.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.synthesis.batched import BatchedGenerator

@@ -26,16 +26,16 @@ from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.batches import take_samples
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import ConjugateGradient
-from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.segment.losses import soft_dice_loss
 from metasynth.segment.unet import UNet
 from metasynth.training.device import keep_freed_memory

@@ -31,10 +31,10 @@ from metasynth.augment.corruption import Corruptions
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel.derivatives import Gradients
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset, draw_disjoint
 from metasynth.synthesis.batched import BatchedGenerator

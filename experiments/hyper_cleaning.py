@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, INK, new_figure, style

@@ -17,10 +17,10 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.errors import RunError
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure

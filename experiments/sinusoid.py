@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, FAINT, INK, new_figure, style
 from metasynth.report.tables import Table

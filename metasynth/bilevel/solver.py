@@ -12,7 +12,6 @@ from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.derivatives import gradient_of, total_norm
 from metasynth.bilevel.hypergradient import HypergradientStrategy, check_batches, hypergradient
 from metasynth.bilevel.inner_update import InnerUpdate
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_optimizer import check_outer, require_held, step_outer
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.patched.buffers import BufferPolicy, copies_of, plain_pass, restore
@@ -26,6 +25,7 @@ from metasynth.bilevel.patched.outer_state import (
 )
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
+from metasynth.bilevel.strategies.mixed import Mixed
 
 __all__ = ["BilevelSolver", "NonFiniteError"]
 

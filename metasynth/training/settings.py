@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from metasynth.augment.residual import ResidualNetwork
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
-from metasynth.bilevel.parts import InParts
-from metasynth.bilevel.product import ProductStrategy
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.product import ProductStrategy
 from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least, require_positive
 from metasynth.training.sources import ReferenceKind
 
@@ -52,8 +52,8 @@ class OuterSettings:
     strategy : {'mixed', 'forward', 'finite_difference'}
         How the mixed second derivative is computed; see `metasynth.bilevel`.
     samples, chunk : int
-        See `metasynth.bilevel.parts.InParts`; 0 means all. For segmenters whose loss is a mean over images alone (see
-        `check_together`).
+        See `metasynth.bilevel.strategies.parts.InParts`; 0 means all. For segmenters whose loss is a mean over images
+        alone (see `check_together`).
     hold : int
         Outer steps at the full rate, in which the parameters travel to where they belong.
     settle : int

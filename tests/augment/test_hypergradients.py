@@ -13,14 +13,14 @@ from torch.nn.functional import cross_entropy
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.residual import ResidualNetwork, residual_unet
 from metasynth.bilevel.checks.preflight import preflight
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
-from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 RATE = 0.5
 OTHERS: dict[str, HypergradientStrategy] = {

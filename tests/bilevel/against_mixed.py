@@ -7,12 +7,12 @@ from bilevel.segmentation import batch
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Loss
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.mixed import Mixed
 
 TARGET = batch(99)
 REPLAYING: dict[str, HypergradientStrategy] = {

@@ -7,7 +7,7 @@ from torch import nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -28,17 +28,17 @@ from bilevel.segmentation import (
 from problems import OPTIMISERS, Array, ClosedForm
 from torch import Tensor, nn
 
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
-from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.inner_update import InnerUpdate
-from metasynth.bilevel.linear_solve import ConjugateGradient, LinearSolver, Neumann
-from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Neumann
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 EXACT: dict[str, HypergradientStrategy] = {
     "mixed": Mixed(),

@@ -6,14 +6,14 @@ from bilevel.segmentation import PROBLEM, Batch, Residual, batch, seeded
 from problems import STRATEGIES as EXACT
 from torch import Tensor
 
-from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import Neumann
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import Neumann
+from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.segment.unet import Norm, UNet
 
 STRATEGIES: dict[str, HypergradientStrategy] = {

@@ -8,17 +8,17 @@ import torch
 from problems import MakeOptimiser
 from torch import Tensor, nn
 
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import ConjugateGradient
-from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "mixed": Mixed(),

@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import ConjugateGradient, Neumann
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, Neumann
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 STATM = Path("/proc/self/statm")
 

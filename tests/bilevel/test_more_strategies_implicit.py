@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import Hypergradient, InnerStep, hypergradient
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import ConjugateGradient, LinearSolver, Neumann
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Neumann
 
 N, D = 20, 6
 RANDOM = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metasynth.bilevel.linear_solve import ConjugateGradient, LinearSolver, Neumann
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Neumann
 
 
 def spectrum(n: int, low: float, high: float, seed: int) -> np.ndarray:

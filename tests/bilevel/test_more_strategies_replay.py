@@ -9,13 +9,13 @@ from bilevel.segmentation import PROBLEM, Batch, batch, segmenter
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
-from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from bilevel.segmentation import (
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem, Loss
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.mixed import Mixed
 
 
 @cache

@@ -9,11 +9,11 @@ from bilevel.segmentation import PROBLEM, Batch, seeded
 from torch import nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.segment.unet import UNet
 
 Trained = tuple[nn.Module, torch.optim.Optimizer, nn.Module]

@@ -8,13 +8,13 @@ from bilevel.segmentation import PROBLEM, batch
 from torch import nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import ConjugateGradient, Neumann
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, Neumann
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "forward": Forward(),

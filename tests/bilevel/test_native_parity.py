@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.segment.unet import UNet
 
 N = 12

@@ -12,13 +12,13 @@ from bilevel.segmentation import PROBLEM, Batch, Residual, batch, segmenter
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import Neumann
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver, NonFiniteError
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import Neumann
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 STRATEGIES = {"mixed": Mixed(), "unrolled-3": Unrolled(3)}
 

@@ -11,17 +11,17 @@ from bilevel.identical import assert_identical
 from bilevel.segmentation import PROBLEM, Batch, Residual, batch, segmenter
 from torch import Tensor, nn
 
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import Neumann
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import Neumann
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "mixed": Mixed(),

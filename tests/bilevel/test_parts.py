@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.batches import take_samples
 from metasynth.bilevel.checks.preflight import preflight
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
-from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.product import ProductStrategy
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.product import ProductStrategy
+from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.segment.losses import soft_dice_loss
 
 STRATEGIES: dict[str, ProductStrategy] = {

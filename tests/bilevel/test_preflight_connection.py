@@ -9,15 +9,15 @@ import torch
 from bilevel.preflight_cases import check, inner_loss, network, outer_loss, outer_parameters, refuse
 from torch import Tensor, nn
 
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.implicit import Implicit
 from metasynth.bilevel.inner_update import InnerUpdate
-from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.problem import BilevelProblem, Loss
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "mixed": Mixed(),

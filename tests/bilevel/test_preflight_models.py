@@ -12,12 +12,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.checks.second_derivative import refusal
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.mixed import Mixed
 
 
 def hooked(register: Callable[[nn.Module], Any]) -> nn.Module:

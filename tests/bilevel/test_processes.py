@@ -29,8 +29,8 @@ from bilevel.two_processes import (
 )
 from torch import Tensor
 
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.processes.processes import Processes
+from metasynth.bilevel.strategies.mixed import Mixed
 
 
 @pytest.fixture(scope="module")

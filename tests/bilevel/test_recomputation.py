@@ -20,19 +20,19 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.linear_solve import ConjugateGradient
-from metasynth.bilevel.mixed import Mixed
-from metasynth.bilevel.parts import InParts
 from metasynth.bilevel.patched import recomputation
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.recomputation import REENTRANT
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.segment.backbones import monai_network
 
 STRATEGIES: dict[str, HypergradientStrategy] = {

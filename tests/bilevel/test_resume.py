@@ -11,11 +11,11 @@ from problems import ClosedForm
 from torch import Tensor
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 OUTER_STEPS = {
     "plain": OuterStep(),

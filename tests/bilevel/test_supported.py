@@ -15,14 +15,14 @@ from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.implicit import Implicit
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.implicit import Implicit
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 PAGE = Path(__file__).parents[2] / "docs" / "supported.md"
 STRATEGIES: dict[str, HypergradientStrategy] = {

@@ -9,12 +9,12 @@ import torch
 from bilevel.preflight_cases import IMAGES, PROBLEM, check, inner_loss, network, outer_loss, outer_parameters, refuse
 from torch import Tensor, nn
 
-from metasynth.bilevel.finite_difference import FiniteDifference
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.unrolled import Unrolled
 
 DYNAMO_LOOKS_FOR_GRADIENTS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 

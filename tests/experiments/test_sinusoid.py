@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.unrolled import Unrolled
+from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.training.seeding import generator_for
 from metasynth.training.study import execute
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from metasynth.augment.compose import nonparametric
 from metasynth.augment.noise import GaussianNoise
 from metasynth.augment.residual import residual_unet
-from metasynth.bilevel.finite_difference import FiniteDifference
-from metasynth.bilevel.forward import Forward
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
-from metasynth.bilevel.parts import InParts
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.parts import InParts
 from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
 from metasynth.training.config import from_dict, to_dict
 from metasynth.training.segmenter_settings import SegmenterSettings

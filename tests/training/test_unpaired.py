@@ -12,9 +12,9 @@ from metasynth.augment.discriminator import Discriminator
 from metasynth.augment.label_generator import LabelGenerator
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepBatch
 from metasynth.training.unpaired_models import VARIANTS, AdversarialSettings, DiscriminatorSettings, GeneratorSettings

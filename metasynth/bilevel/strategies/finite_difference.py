@@ -13,7 +13,7 @@ from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.kinks import Kinks
 from metasynth.bilevel.patched.replay import irreproducible
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.product import InnerPass, Point, ProductStrategy
+from metasynth.bilevel.strategies.product import InnerPass, Point, ProductStrategy
 from metasynth.bilevel.updates import loss_and_gradient
 
 ROUNDING_UNITS = 32
@@ -34,8 +34,9 @@ class FiniteDifference(ProductStrategy):
 
     Every derivative is a first one in θ alone: any operation and kernel with a backward pass will do. Costs, in passes
     of all convolutions: 3 for g, then 4 (8 with ``estimate_error``; twice that where ``limit`` sets entries apart).
-    What tells the sides, the outputs of the ReLUs, is kept through the outer pass; `metasynth.bilevel.parts.InParts`
-    keeps it for one chunk of the batch at a time, and peak memory is then that of plain training.
+    What tells the sides, the outputs of the ReLUs, is kept through the outer pass;
+    `metasynth.bilevel.strategies.parts.InParts` keeps it for one chunk of the batch at a time, and peak memory is then
+    that of plain training.
 
     The error is about T ε² + R/ε: truncation, and rounding of gradients that nearly cancel. R is in proportion to the
     rounding unit u, so the best ε is in proportion to u^(1/3) and the error then to u^(2/3).

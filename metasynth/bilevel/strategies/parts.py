@@ -9,10 +9,10 @@ from torch import Tensor
 from metasynth.bilevel.batches import batch_size, take_samples
 from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, difference_of, norm_of, sum_of
-from metasynth.bilevel.mixed import Mixed
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.product import Point, ProductStrategy
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.strategies.product import Point, ProductStrategy
 from metasynth.bilevel.updates import loss_and_gradient
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.patched.replay import require_equal_losses
 from metasynth.bilevel.problem import named_outer_parameters
-from metasynth.bilevel.product import InnerPass, Point, ProductStrategy
+from metasynth.bilevel.strategies.product import InnerPass, Point, ProductStrategy
 
 
 @dataclass(frozen=True)

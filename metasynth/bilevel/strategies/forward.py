@@ -14,7 +14,7 @@ from metasynth.bilevel.patched.elementary import ElementaryOperations
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.replay import Replay, require_equal_losses
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.product import Point, ProductStrategy
+from metasynth.bilevel.strategies.product import Point, ProductStrategy
 
 
 @dataclass(frozen=True)
