@@ -21,11 +21,11 @@ from numpy_updates import Array, Rates, clip, numpy_update
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 MakeOptimiser = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 

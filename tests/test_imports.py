@@ -48,7 +48,7 @@ EXCEPTIONS = {
     ("report", "metasynth.training.records"),
     ("metasynth.training.study", "metasynth.report.html"),
 }
-HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.optimizers"}
+HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.update.optimizers"}
 IMAGE_PACKAGES = {"cornucopia", "nibabel", "nilearn", "h5py", "scipy", "matplotlib", "PIL", "skimage"}
 
 
@@ -132,7 +132,7 @@ def test_there_is_no_import_cycle(graph):
     [
         ("metasynth.bilevel.solver", "from metasynth.segment.unet import UNet"),
         ("metasynth.bilevel.solver", "import higher"),
-        ("metasynth.bilevel.optimizers", "import h5py"),
+        ("metasynth.bilevel.update.optimizers", "import h5py"),
         ("metasynth.augment.noise", "def f():\n    import metasynth.synthesis.generator"),
         ("metasynth.augment.noise", "from ..synthesis import generator"),
         ("metasynth.training.loop", "from metasynth.report.html import write_report"),
@@ -152,7 +152,7 @@ def test_a_wrong_import_is_found(name, source):
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("metasynth.bilevel.optimizers", "import higher.optim"),
+        ("metasynth.bilevel.update.optimizers", "import higher.optim"),
         (
             "metasynth.bilevel.solver",
             "from metasynth.errors import RunError\nfrom metasynth.bilevel import problem",

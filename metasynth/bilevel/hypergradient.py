@@ -21,9 +21,9 @@ from torch import Tensor
 
 from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, sum_of
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import Buffers, FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 Pullback = Callable[[Sequence[Tensor | None]], Gradients]
 

@@ -11,8 +11,6 @@ from metasynth.bilevel.checks.finite import require_finite, require_finite_step
 from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.derivatives import gradient_of, total_norm
 from metasynth.bilevel.hypergradient import HypergradientStrategy, check_batches, hypergradient
-from metasynth.bilevel.inner_update import InnerUpdate
-from metasynth.bilevel.outer_optimizer import check_outer, require_held, step_outer
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
 from metasynth.bilevel.patched.buffers import BufferPolicy, copies_of, plain_pass, restore
 from metasynth.bilevel.patched.functional import FunctionalModel
@@ -26,6 +24,8 @@ from metasynth.bilevel.patched.outer_state import (
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
 from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.update.outer_optimizer import check_outer, require_held, step_outer
 
 __all__ = ["BilevelSolver", "NonFiniteError"]
 
@@ -64,9 +64,9 @@ class BilevelSolver:
     ------
     ValueError
         If ``outer`` holds nothing to learn (see `named_outer_parameters`), the model cannot be patched (as one made by
-        `torch.jit`; what `torch.compile` made is looked through), an optimiser cannot be used
-        (`metasynth.bilevel.optimizers.check_inner`, `metasynth.bilevel.outer_optimizer.check_outer`), or the model or
-        ``outer`` is built otherwise in another process.
+        `torch.jit`; what `torch.compile` made is looked through), an optimiser cannot be used (`check_inner` in
+        `metasynth.bilevel.update.optimizers`, `check_outer` in `metasynth.bilevel.update.outer_optimizer`), or the
+        model or ``outer`` is built otherwise in another process.
 
     Notes
     -----

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 IMAGES = torch.linspace(-1, 1, 24).reshape(4, 6)
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.losses import soft_dice_loss
 from metasynth.segment.unet import Norm, UNet
 

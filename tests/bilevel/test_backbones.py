@@ -26,7 +26,6 @@ from problems import native_step
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
@@ -37,6 +36,7 @@ from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, Neumann
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.backbones import monai_network, nnunet
 from metasynth.segment.losses import cross_entropy_loss, soft_dice_loss
 

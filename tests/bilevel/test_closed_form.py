@@ -9,11 +9,11 @@ from problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
 from torch import Tensor
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 CASE = ClosedForm()
 

@@ -29,7 +29,6 @@ from problems import OPTIMISERS, Array, ClosedForm
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
@@ -39,6 +38,7 @@ from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearS
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 EXACT: dict[str, HypergradientStrategy] = {
     "mixed": Mixed(),

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.inner_update import InnerUpdate, clipped
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate, clipped
 
 CASE = ClosedForm()
 

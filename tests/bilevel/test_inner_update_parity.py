@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 N = 16
 CASE = ClosedForm()

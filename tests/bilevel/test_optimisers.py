@@ -13,11 +13,11 @@ from problems import STRATEGIES, ClosedForm
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.optimizers import commit_state, differentiable
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.rules import adam_update, adamw_update, rmsprop_update, sgd_update, sqrt_flat_at_zero
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.update.optimizers import commit_state, differentiable
+from metasynth.bilevel.update.rules import adam_update, adamw_update, rmsprop_update, sgd_update, sqrt_flat_at_zero
 
 VARIANTS = {
     "sgd": (sgd_update, partial(torch.optim.SGD, lr=0.1, weight_decay=0.01)),

@@ -10,7 +10,6 @@ from bilevel.preflight_cases import check, inner_loss, network, outer_loss, oute
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.problem import BilevelProblem, Loss
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
@@ -18,6 +17,7 @@ from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "mixed": Mixed(),

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from metasynth.bilevel.batches import take_samples
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.processes.processes import Processes
@@ -28,6 +27,7 @@ from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.losses import soft_dice_loss
 
 COUNT = 2

@@ -8,11 +8,11 @@ from torch import Tensor
 from metasynth.bilevel.checks.graph_ends import meeting_points, why_disconnected
 from metasynth.bilevel.checks.second_derivative import refusal, refuse_once_differentiable
 from metasynth.bilevel.derivatives import Gradients, gradient_of
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.buffers import copies_of, plain_pass, restore
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 
 class Case:

@@ -15,10 +15,10 @@ from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.checks.second_derivative import refuse_flawed, refuse_flawed_modules
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 
 def preflight(

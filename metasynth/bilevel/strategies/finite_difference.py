@@ -14,7 +14,7 @@ from metasynth.bilevel.patched.kinks import Kinks
 from metasynth.bilevel.patched.replay import irreproducible
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.strategies.product import InnerPass, Point, ProductStrategy
-from metasynth.bilevel.updates import loss_and_gradient
+from metasynth.bilevel.update.updates import loss_and_gradient
 
 ROUNDING_UNITS = 32
 """How many units of rounding a gradient in θ is taken to be off; for trained U-Nets in float32 it was 8 in the mean

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, norm_of, pull
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Vector
-from metasynth.bilevel.updates import undifferentiated_steps
+from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.update.updates import undifferentiated_steps
 
 
 @dataclass(frozen=True)

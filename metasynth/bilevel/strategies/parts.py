@@ -13,7 +13,7 @@ from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.product import Point, ProductStrategy
-from metasynth.bilevel.updates import loss_and_gradient
+from metasynth.bilevel.update.updates import loss_and_gradient
 
 
 @dataclass(frozen=True)

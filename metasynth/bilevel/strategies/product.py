@@ -9,11 +9,11 @@ from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, sum_of
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.problem import BilevelProblem, Outer
-from metasynth.bilevel.updates import loss_and_gradient, update_of
+from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.update.updates import loss_and_gradient, update_of
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.updates import undifferentiated_steps
+from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.update.updates import undifferentiated_steps
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
-from metasynth.bilevel.inner_update import InnerUpdate
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Optimisers as differentiable functions: SGD, Adam, AdamW and RMSprop, registered with `higher`.
 
-They apply the rules of `metasynth.bilevel.rules`, which are those of `torch.optim` to the last bit; `higher`'s own Adam
-adds epsilon elsewhere, its centred RMSprop keeps another state, and it has no AdamW.
+They apply the rules of `metasynth.bilevel.update.rules`, which are those of `torch.optim` to the last bit;
+`higher`'s own Adam adds epsilon elsewhere, its centred RMSprop keeps another state, and it has no AdamW.
 """
 
 from abc import abstractmethod
@@ -13,7 +13,7 @@ import torch
 from higher.optim import DifferentiableOptimizer
 from torch import Tensor
 
-from metasynth.bilevel.rules import Options, State, adam_update, adamw_update, rmsprop_update, sgd_update
+from metasynth.bilevel.update.rules import Options, State, adam_update, adamw_update, rmsprop_update, sgd_update
 
 
 class _RuleOptimizer(DifferentiableOptimizer):

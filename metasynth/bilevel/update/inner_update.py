@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients
-from metasynth.bilevel.optimizers import apply_update, check_inner, commit_state, differentiable
 from metasynth.bilevel.problem import Outer
 from metasynth.bilevel.processes.processes import Processes
+from metasynth.bilevel.update.optimizers import apply_update, check_inner, commit_state, differentiable
 
 Hyperparameters = Callable[[Any, Mapping[str, Any]], Mapping[str, Tensor | float]]
 """``(outer, group) -> {"lr": ..., "weight_decay": ...}``, either or both, each a 0-d tensor or a number.
@@ -55,7 +55,7 @@ class InnerUpdate:
     def check(self, parameters: Sequence[Tensor]) -> None:
         """Raise ValueError, in one line, if the optimiser cannot be differentiated as it is now.
 
-        See `metasynth.bilevel.optimizers.check_inner`; ``parameters`` are the model's own, all of them.
+        See `metasynth.bilevel.update.optimizers.check_inner`; ``parameters`` are the model's own, all of them.
         """
         check_inner(self.optimizer, parameters)
 
