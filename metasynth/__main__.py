@@ -1,6 +1,6 @@
 """``python -m metasynth``."""
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="metasynth")

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_noise import arguments, make_cache, start
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.training.json_files import with_digest
 
 

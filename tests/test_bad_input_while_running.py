@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 from tiny_noise import arguments, make_cache, results
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.training import loop, recovery_study
 from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.records import RunFolder

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from tiny_study import Stop, tiny_experiment
 
 from metasynth import __version__
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.errors import DataError
 from metasynth.training import study
 
@@ -229,7 +229,7 @@ def test_no_traceback_reaches_a_user(cli, stop, error, message, monkeypatch):
 
 def test_the_command_line_answers_without_loading_torch():
     code = (
-        "import sys, metasynth.cli, metasynth.__main__\n"
+        "import sys, metasynth.cli.main, metasynth.__main__\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'h5py', 'scipy', 'rich', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

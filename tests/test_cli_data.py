@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.data.cache import CacheInfo, write_cache
 
 

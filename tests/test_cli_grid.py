@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from processes import alive
 from tiny_noise import arguments, make_cache, start
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.training import study
 from metasynth.training.lock import claim
 from metasynth.training.study import execute

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from head_phantom import as_muse, head_image, head_labels, save
 from tiny_model import CLASSES, save_random
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.predict import evaluate
 from metasynth.predict import folder as predict_folder
 from metasynth.segment.model_file import model_path

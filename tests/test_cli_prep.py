@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from head_phantom import as_muse, head_image, head_labels, save
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.data.cache import Cache
 
 
@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_line(cli, heads, full_disk):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nfrom metasynth.cli import main\n"
+        "import sys\nfrom metasynth.cli.main import main\n"
         "try:\n    main(['prep', 'nifti', '--help'])\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "heavy = {'numpy', 'nibabel', 'torch', 'h5py', 'matplotlib', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"

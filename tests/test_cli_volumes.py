@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from head_phantom import head_image, head_labels, save
 from tiny_model import CLASSES, save_random
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.data.cache import Cache
 
 SHAPE = (18, 22, 20)

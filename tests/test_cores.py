@@ -7,8 +7,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from metasynth import cli_prep
-from metasynth.cli import main
+from metasynth.cli import prep as cli_prep
+from metasynth.cli.main import main
 from metasynth.errors import DataError
 from metasynth.sizes import cores
 

@@ -16,7 +16,7 @@ from odd_volumes import odd_files
 from tiny_model import save_random
 
 from metasynth import sizes
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.data.cache import Cache
 
 SHAPE = (12, 14, 13)

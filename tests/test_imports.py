@@ -18,13 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "data_prep": {"data", "synthesis"},
     "predict": {"segment", "data_prep"},
     "experiments": CORE | {"training", "report", "data_prep"},
-    "cli": CORE
-    | {"training", "report", "data_prep", "experiments"}
-    | {"cli_grid", "cli_options", "cli_predict", "cli_prep"},
-    "cli_grid": {"training", "report", "cli_options"},
-    "cli_prep": {"training", "data", "data_prep", "cli_options"},
-    "cli_predict": {"segment", "training", "report", "data_prep", "predict", "cli_options"},
-    "cli_options": set(),
+    "cli": CORE | {"training", "report", "data_prep", "predict", "experiments"},
     "__main__": {"cli"},
     "errors": set(),
     "files": {"errors"},

@@ -85,7 +85,7 @@ def test_closed_streams_end_no_training(tmp_path):
 @pytest.mark.parametrize("words", ["'list'", "'inspect', sys.argv[1]", "'report', '--help'"])
 def test_commands_that_only_print_end_quietly(tmp_path, words):
     cache = make_cache(tmp_path / "c.h5")
-    code = f"import sys; sys.argv = ['', {str(cache)!r}]\nfrom metasynth.cli import main\nmain([{words}])"
+    code = f"import sys; sys.argv = ['', {str(cache)!r}]\nfrom metasynth.cli.main import main\nmain([{words}])"
     reader, writer = os.pipe()
     os.close(reader)
     process = program(code, stdout=writer)

@@ -11,7 +11,7 @@ from data.caches import make
 from head_phantom import head_image, head_labels, save
 from tiny_model import save_random
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.errors import UsageError
 from metasynth.outputs import Kind, Output, check_outputs, is_picture, same_file
 

@@ -35,10 +35,10 @@ site.addsitedir({str(target)!r})
 sys.path.append({sysconfig.get_paths()["purelib"]!r})
 from importlib.metadata import entry_points
 from importlib.resources import files
-import metasynth, metasynth.cli, metasynth.experiments, metasynth.data_prep
+import metasynth, metasynth.cli.main, metasynth.experiments, metasynth.data_prep
 assert files("metasynth.report").joinpath("report.html.j2").is_file()
 (noise, *_) = entry_points(group="metasynth.experiments", name="noise")
-for module in (metasynth, metasynth.cli, metasynth.experiments, metasynth.data_prep):
+for module in (metasynth, metasynth.cli.main, metasynth.experiments, metasynth.data_prep):
     print(module.__file__)
 """
     return [Path(line) for line in run("-S", "-c", code, cwd=cwd).splitlines()]

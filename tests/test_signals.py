@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from processes import alive, descendants, wait_for
 from tiny_noise import arguments, make_cache, results, start
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.training import streams
 from metasynth.workers import _Worker
 
@@ -221,7 +221,7 @@ def busy(process):
 
 def console(words, folder):
     """A command as an installed script starts it: the current folder is not on the path."""
-    code = "import sys; sys.path = [path for path in sys.path if path]\nfrom metasynth.cli import main\nmain()"
+    code = "import sys; sys.path = [path for path in sys.path if path]\nfrom metasynth.cli.main import main\nmain()"
     return subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True)
 
 

@@ -16,7 +16,7 @@ from tiny_comparison import real_cache
 from tiny_model import save_random
 from tiny_noise import arguments, make_cache
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.training.grid import Grid
 from metasynth.training.grid_folder import GridFolder
 from metasynth.training.json_files import with_digest, without_digest

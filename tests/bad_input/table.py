@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from metasynth.experiments.inu import EXPERIMENT, PRESETS, InuConfig
 from tiny_noise import arguments, make_cache
 
 from metasynth.augment.bias_field import KnownBias
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.report.published import NOISE_AND_INU
 from metasynth.training.config import from_dict, to_dict
 from metasynth.training.evaluation import make_test_set

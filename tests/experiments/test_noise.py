@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from tiny_noise import CLASSES, SETTINGS, STEPS, WARMUP, arguments, make_cache, results
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.data.cache import Cache
 from metasynth.segment.model_file import find_model, load_model
 

@@ -13,7 +13,7 @@ from metasynth.experiments.real_world import EXPERIMENT, PRESETS, RealWorldConfi
 from tiny_comparison import CLASSES, FINETUNE, SETTINGS, STEPS, carry_out, real_cache, rename, results
 from tiny_noise import make_cache
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.errors import UsageError
 from metasynth.segment.model_file import load_model
 from metasynth.training import study

@@ -21,7 +21,7 @@ from metasynth.experiments.ridge import (
 )
 from torch import nn
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.errors import RunError
 from metasynth.training.study import execute
 

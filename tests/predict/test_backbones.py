@@ -12,7 +12,7 @@ from metasynth.data_prep.volumes import Volume
 from tiny_model import CLASSES, LEVELS, NearestLevel, describe
 from tiny_noise import arguments, make_cache
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.predict.network import slice_posteriors
 from metasynth.predict.scan import segment
 from metasynth.segment.model_description import TrainedModel

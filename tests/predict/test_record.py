@@ -15,7 +15,7 @@ from head_phantom import head_image, head_labels, save
 from metasynth.data_prep.sources import Scan, Sources
 from tiny_model import describe, random_model, save_random
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.errors import RunError, UsageError
 from metasynth.predict import folder as folders
 from metasynth.predict.files import is_label_map, write_like

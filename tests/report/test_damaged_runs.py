@@ -13,7 +13,7 @@ from metasynth.experiments import noise, real_world, unpaired
 from test_bad_input import content
 from tiny_noise import arguments, make_cache
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.errors import DataError
 from metasynth.schema import expect
 from metasynth.training.json_files import with_digest

@@ -230,7 +230,8 @@ def test_a_package_that_is_missing(tmp_path, monkeypatch, name: str, module: str
 
 def test_importing_the_package_imports_neither() -> None:
     code = (
-        "import sys, metasynth.cli, metasynth.training.settings, metasynth.segment.backbones, metasynth.predict.folder;"
+        "import sys, metasynth.cli.main, metasynth.training.settings, metasynth.segment.backbones\n"
+        "import metasynth.predict.folder\n"
         "print([name for name in ('monai', 'dynamic_network_architectures', 'torchvision') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

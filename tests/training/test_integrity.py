@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from tiny_noise import arguments, make_cache, results
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.training.checkpoint import load_checkpoint, save_checkpoint
 from metasynth.training.json_files import with_digest, without_digest
 from metasynth.training.trainers import Supervised

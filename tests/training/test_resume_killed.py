@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_noise import arguments, make_cache, results, start
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 
 STEPS = 16
 PATIENCE_S = 120

@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings, check_together
 from metasynth.training.sources import Example

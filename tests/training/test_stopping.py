@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from metasynth.bilevel.step_report import NonFiniteError
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.errors import DataError, RunError
 from metasynth.training.stopping import stopped_in_one_line
 

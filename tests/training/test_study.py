@@ -5,7 +5,7 @@ import torch
 from click.testing import CliRunner
 from tiny_study import Stop, Tiny, tiny_experiment
 
-from metasynth.cli import main
+from metasynth.cli.main import main
 from metasynth.errors import RunError, UsageError
 from metasynth.training import study
 from metasynth.training.device import configure_torch

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metasynth.cli_options import GEOMETRY, IMAGES, PATH, PERSON, SHARED, TRANSFORMS, with_options
+from metasynth.cli.options import GEOMETRY, IMAGES, PATH, PERSON, SHARED, TRANSFORMS, with_options
 from metasynth.errors import UsageError
 from metasynth.lines import tell
 from metasynth.sizes import cores, require_processes

@@ -14,10 +14,10 @@ import click
 
 from metasynth import __version__
 from metasynth.children import end_with_named_parent
-from metasynth.cli_grid import GridRequest, grid_options, is_grid, report_grid, run_grid
-from metasynth.cli_options import PATH
-from metasynth.cli_predict import PREDICT_COMMANDS
-from metasynth.cli_prep import PREP_COMMANDS, inspect
+from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
+from metasynth.cli.options import PATH
+from metasynth.cli.predict import PREDICT_COMMANDS
+from metasynth.cli.prep import PREP_COMMANDS, inspect
 from metasynth.errors import DataError, MetasynthError, UsageError
 from metasynth.interrupts import exit_status, watched
 from metasynth.lines import tell

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metasynth.cli_options import with_options
+from metasynth.cli.options import with_options
 from metasynth.errors import RunError, UsageError
 from metasynth.sizes import cores, require_processes
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from metasynth.cli_options import PATH, UNITS
+from metasynth.cli.options import PATH, UNITS
 from metasynth.errors import DataError
 from metasynth.lines import tell
 
