@@ -205,6 +205,8 @@ PREP = ["prep", "labels", "aseg", "--mapping", "freesurfer-4", "--quiet", "--no-
 def test_preparing_with_several_processes_that_is_ended_leaves_none(heads):
     for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)):
         process = start([*PREP, f"{number}.h5", "--jobs", "2"], cwd=heads)
+        # A worker whose parent is killed before it has been told what to do says so, which nothing can keep it from.
+        wait_for(lambda number=number: list(heads.glob(f"{number}.h5.work/*.npz")))
         every = wait_for(lambda process=process: [p for p in descendants(process.pid) if p] if busy(process) else [])
         process.send_signal(number)
         found, told = ended(process, every)
