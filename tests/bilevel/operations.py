@@ -102,6 +102,11 @@ def _grid(x: Tensor, flow: Tensor, **options: Any) -> Tensor:
     return f.grid_sample(x, 0.9 * base + 0.05 * flow.tanh(), align_corners=False, **options)
 
 
+def _slope(x: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient in x of a sum over what comes of it."""
+    return torch.autograd.grad(of(x).sin().sum(), x, create_graph=True)[0]
+
+
 def _constrained(module: nn.Module, constrain: Callable[..., nn.Module], **options: Any) -> nn.Module:
     torch.manual_seed(0)
     return constrain(module, **options)
@@ -151,6 +156,13 @@ def _normalisations() -> Iterator[tuple[str, Operation]]:
     yield "RMSNorm, without weights", layer(nn.RMSNorm(4, elementwise_affine=False), (2, 3, 4))
     yield "LocalResponseNorm", layer(nn.LocalResponseNorm(2), (2, 3, 4))
     yield "normalize", of(f.normalize, (3, 4))
+    yield "a gradient through layer_norm", of(_slope, (3, 4), of=partial(f.layer_norm, normalized_shape=(4,)))
+    yield "a gradient through rms_norm", of(_slope, (3, 4), of=partial(f.rms_norm, normalized_shape=(4,)))
+    yield "a gradient through group_norm", of(_slope, (2, 4, 3), of=partial(f.group_norm, num_groups=2))
+    yield "a gradient through instance_norm", of(_slope, (2, 2, 4), of=f.instance_norm)
+    statistics = {"running_mean": torch.zeros(4).double(), "running_var": torch.ones(4).double()}
+    yield "a gradient through batch_norm", of(_slope, (3, 4), of=partial(f.batch_norm, training=True, **statistics))
+    yield "a gradient through batch_norm, in eval mode", of(_slope, (3, 4), of=partial(f.batch_norm, **statistics))
     for p in (1, 1.5, 2, 3, float("inf")):
         yield f"vector_norm {p}", of(torch.linalg.vector_norm, (3, 4), ord=p, dim=1)
     yield "renorm", of(torch.renorm, (3, 4), p=2, dim=0, maxnorm=1.0)

@@ -38,6 +38,11 @@ def test_hooks(register: Callable[[nn.Module], Any]) -> None:
     refuse("inner model: 3 has forward or backward hooks, which a patched model drops", model=hooked(register))
 
 
+def test_hook_of_an_accumulated_gradient() -> None:
+    model = hooked(lambda m: m.weight.register_post_accumulate_grad_hook(lambda p: None))
+    refuse("inner model: 3.weight has hooks for when its gradient was accumulated", model=model)
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_old_weight_norm_is_a_hook() -> None:
     refuse(r"3 has forward or backward hooks.*weight_norm", model=hooked(nn.utils.weight_norm))

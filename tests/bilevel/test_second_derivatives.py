@@ -19,6 +19,7 @@ NOT_ON_A_CPU = {
     "ScaledDotProductFlashAttention",
     "ScaledDotProductEfficientAttention",
     "ScaledDotProductCudnnAttention",
+    "CudnnBatchNormBackward",
     "CudnnRnn",
     "MiopenRnn",
 }

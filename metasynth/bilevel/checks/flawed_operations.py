@@ -64,6 +64,15 @@ def _wrong_in_forward_mode(subject: str, **options: Any) -> Flaw:
     return Flaw(subject, wrong=("forward mode",), **options)
 
 
+def _penalty(subject: str, **options: Any) -> Flaw:
+    return Flaw(
+        f"a gradient (as a penalty has) through {subject}",
+        "normalise by nn.GroupNorm or nn.RMSNorm",
+        wrong=("double backward",),
+        **options,
+    )
+
+
 _ATTENTION = _missing(
     "scaled_dot_product_attention ran a fused kernel, which",
     "call it under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)",
@@ -95,6 +104,13 @@ FLAWED: Mapping[str, Flaw] = {
         when_linear=True,
         applies=lambda node: node._saved_scale_grad_by_freq,
     ),
+    # Where a loss holds a gradient already (a penalty of one), that is differentiated twice more, and the rule for this
+    # takes the statistics for constants.
+    "NativeLayerNormBackward": _penalty("layer_norm"),
+    "NativeBatchNormBackward": _penalty(
+        "batch_norm (or instance_norm) in training", applies=lambda node: node._saved_train
+    ),
+    "CudnnBatchNormBackward": _penalty("batch_norm (or instance_norm) in training"),
     "LinalgSolveEx": _wrong_in_forward_mode("linalg.solve"),
     "LinalgDet": _wrong_in_forward_mode("linalg.det"),
     "LinalgSlogdet": _wrong_in_forward_mode("linalg.slogdet (or logdet)"),

@@ -83,6 +83,12 @@ def _refuse_hooks(model: nn.Module) -> None:
                 f"inner model: {name or type(model).__name__} has forward or backward hooks, which a patched model "
                 "drops (weight_norm and spectral_norm of torch.nn.utils are hooks); remove them"
             )
+    for name, parameter in model.named_parameters():
+        if parameter._post_accumulate_grad_hooks:
+            raise ValueError(
+                f"inner model: {name} has hooks for when its gradient was accumulated, which a step that is "
+                "differentiated does not call; remove them"
+            )
 
 
 def _refuse_shared(model: nn.Module, learned: dict[str, Tensor]) -> None:
