@@ -55,8 +55,22 @@ def check_resumable(run: Path, manifest: Json) -> int | None:
         read_environment(run / ENVIRONMENT, sealed=sealed)
     if (run / SPLIT).is_file():
         read_sealed(run / SPLIT, required=sealed)
-    positions = [_check_checkpoint(path, run, manifest) for path in _checkpoints(run)]
-    return max(positions, default=None)
+    place = run / CHECKPOINTS
+    if place.exists() and not place.is_dir():
+        raise RunError(f"{place}: expected the folder of the run's checkpoints, got a file")
+    found = [_check_checkpoint(path, run, manifest) for path in _checkpoints(run)]
+    position = max((position for _, position in found), default=None)
+    if position is not None:
+        _check_stages(run, {stage for stage, _ in found}, position)
+    return position
+
+
+def _check_stages(run: Path, kept: set[str], position: int) -> None:
+    """Every stage with records before the last checkpoint has one: without it, it would be trained over the others."""
+    records = read_lines(run / METRICS, position)
+    lost = [str(record["stage"]) for record in records if "stage" in record and record["stage"] not in kept]
+    if lost:
+        raise RunError(f"{run / CHECKPOINTS}: holds no checkpoint of stage {lost[0]}, whose records are in {METRICS}")
 
 
 def tidy(run: Path) -> None:
@@ -87,8 +101,10 @@ def _checkpoints(run: Path) -> Iterator[Path]:
         yield from sorted((run / CHECKPOINTS).glob(f"*/{name}"))
 
 
-def _check_checkpoint(path: Path, run: Path, manifest: Json) -> int:
-    """Check one checkpoint, and return its position in the records."""
+def _check_checkpoint(path: Path, run: Path, manifest: Json) -> tuple[str, int]:
+    """Check one checkpoint, and return its stage and its position in the records."""
+    if not path.is_file():
+        raise RunError(f"{path}: expected a checkpoint, got no regular file")
     state = load_checkpoint(path, sealed=is_sealed(manifest))
     for key, kind in _KINDS.items():
         value = state.get(key)
@@ -105,7 +121,7 @@ def _check_checkpoint(path: Path, run: Path, manifest: Json) -> int:
     if steps is not None:
         check_stage(path, state, state["stage"], steps)
     _check_bound(path, state, run, manifest)
-    return int(state["position"])
+    return str(state["stage"]), int(state["position"])
 
 
 def _check_bound(path: Path, state: Json, run: Path, manifest: Json) -> None:

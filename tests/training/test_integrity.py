@@ -286,6 +286,23 @@ def test_a_checkpoint_in_the_midst_is_no_final_one(run):
     )
 
 
+def test_a_stage_whose_checkpoint_is_gone_is_not_trained_over_the_next(run):
+    (run / LEARN).unlink()
+    line = refused(run)
+    assert (
+        line == f"{run}/checkpoints: holds no checkpoint of stage sigma=0.1/learn, whose records are in metrics.jsonl"
+    )
+
+
+def test_checkpoints_that_are_no_files_are_refused(run):
+    (run / NAIVE).unlink()
+    os.mkfifo(run / NAIVE)
+    assert refused(run) == f"{run}/{NAIVE}: expected a checkpoint, got no regular file"
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").write_text("")
+    assert refused(run) == f"{run}/checkpoints: expected the folder of the run's checkpoints, got a file"
+
+
 def resaved(**changed):
     """Write the naive segmenter's checkpoint again, sealed, without the entries that are None now."""
 
