@@ -173,17 +173,20 @@ def require_same_grid(image: Volume, labels: Volume) -> Volume:
     found = matched(labels, image)
     if found is not None:
         return found
-    turned = _turned_like(labels, image)
-    if image.data.shape != turned.data.shape:
-        came = f"shapes {by(image.data.shape)} and {by(labels.data.shape)}"
-    else:
-        came = (
-            f"affines that differ by {_corner_distance(image, turned):.3g} mm at a corner: {_rows(image.affine)} and "
-            f"{_rows(turned.affine)}"
-        )
     raise DataError(
-        f"{image.where} and {labels.where}: image and label map must share one grid, got {came}; --resample-labels "
-        "puts the labels on the image's grid"
+        f"{image.where} and {labels.where}: image and label map must share one grid, got "
+        f"{grid_difference(image, labels)}; --resample-labels puts the labels on the image's grid"
+    )
+
+
+def grid_difference(volume: Volume, other: Volume) -> str:
+    """In which way the second volume's grid, its axes turned as the first's, is not the first's."""
+    turned = _turned_like(other, volume)
+    if volume.data.shape != turned.data.shape:
+        return f"shapes {by(volume.data.shape)} and {by(other.data.shape)}"
+    return (
+        f"affines that differ by {_corner_distance(volume, turned):.3g} mm at a corner: {_rows(volume.affine)} and "
+        f"{_rows(turned.affine)}"
     )
 
 

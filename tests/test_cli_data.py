@@ -1,5 +1,6 @@
 """The commands that make and show caches."""
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -64,7 +65,8 @@ def test_inspect_says_what_a_cache_holds(cli, tmp_path):
 
 def test_inspect_refuses_what_is_no_cache(cli, tmp_path):
     (tmp_path / "a.h5").write_bytes(b"text")
-    for name in ("a.h5", "absent.h5"):
+    os.mkfifo(tmp_path / "pipe.h5")  # nobody writes into it: reading would never end
+    for name in ("a.h5", "absent.h5", "pipe.h5"):
         result = cli("inspect", name)
         assert result.exit_code == 1
         assert result.stderr.startswith(f"Error: {name}: ")

@@ -74,6 +74,8 @@ def damage_named(where: str) -> Iterator[None]:
 
 def open_readonly(path: Path) -> h5py.File:
     """Open an HDF5 file for reading, or raise `DataError` saying why it cannot be."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: is no regular file; expected a {FORMAT} file")  # a pipe would wait for ever
     try:
         with path.open("rb"):
             pass

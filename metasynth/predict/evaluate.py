@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from metasynth.data_prep.labels import LabelMapping, Unknown, ids_of
 from metasynth.data_prep.sources import Scan, find_files, pair
-from metasynth.data_prep.volume_files import Unit, by
-from metasynth.data_prep.volumes import Volume, check_affine, matched, read_labels
+from metasynth.data_prep.volume_files import Unit
+from metasynth.data_prep.volumes import Volume, check_affine, grid_difference, matched, read_labels
 from metasynth.errors import DataError, UsageError
 from metasynth.interrupts import check
 from metasynth.predict.files import voxel_volume_ml
@@ -167,8 +167,7 @@ def _read(scan: Scan, unit: Unit | None) -> tuple[Volume, Volume]:
     turned = matched(truth, found)
     if turned is None:
         raise DataError(
-            f"{found.where} and {truth.where}: must have the same voxels, got shapes {by(found.data.shape)} and "
-            f"{by(truth.data.shape)} or other affines"
+            f"{found.where} and {truth.where}: must have the same voxels, got {grid_difference(found, truth)}"
         )
     return found, turned
 
