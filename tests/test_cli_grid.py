@@ -7,20 +7,18 @@ import re
 import shlex
 import signal
 import threading
-import time
 
 import grid_study
 import pytest
 from click.testing import CliRunner
-from processes import alive
+from processes import alive, wait_for
 from tiny_noise import arguments, make_cache, start
 
 from metasynth.cli.main import main
+from metasynth.errors import RunError
 from metasynth.training import study
 from metasynth.training.lock import claim
 from metasynth.training.study import execute
-
-PATIENCE_S = 120
 
 
 def call(*words):
@@ -36,13 +34,6 @@ def rows(out):
 def lines(run):
     metrics = run / "metrics.jsonl"
     return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-
-
-def wait_for(condition):
-    until = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +156,14 @@ def test_an_interrupted_grid_goes_on_to_the_same_rows(tiny, tmp_path):
     assert rows(out) == undisturbed(tmp_path / "undisturbed")
 
 
+def claimed(run):
+    """The lock of a run, once the last thread of a killed process has let go of it; None before."""
+    try:
+        return claim(run)
+    except RunError:
+        return None
+
+
 def test_a_killed_grid_goes_on_to_the_same_rows(tiny, tmp_path):
     """The run ends with it; first one is written by somebody else, then it is free."""
     tiny.touch()
@@ -176,7 +175,7 @@ def test_a_killed_grid_goes_on_to_the_same_rows(tiny, tmp_path):
     process.communicate()
     orphan = int((run / ".lock").read_text())
     wait_for(lambda: not alive(orphan))
-    holder = claim(run)
+    holder = wait_for(lambda: claimed(run))
     os.environ[grid_study.HOLD] += " is of earlier runs only"
     resumed = call("run", "tiny", "--resume", "--out", out)
     assert resumed.exit_code == 1
