@@ -170,7 +170,10 @@ def trial(command: Command, out: Path, row: Row, whole_s: float, draw: random.Ra
     row.left_over += len(left)
     for each in left:
         os.kill(each, signal.SIGKILL)
-    row.tracebacks += log.read_text(errors="replace").count("Traceback (most recent call last)")
+    text = log.read_text(errors="replace")
+    if "Traceback (most recent call last)" in text:
+        row.tracebacks += 1
+        print(f"{signal.Signals(number).name} to {target}:\n{text}", file=sys.stderr)
 
 
 def send(leader: int, number: int, target: str, draw: random.Random) -> None:
@@ -220,9 +223,9 @@ def main() -> None:
                 rows[key].failed += 1
                 print(out.with_suffix(".log").read_text(), file=sys.stderr)
             rows[key].other_bytes += every[key].digest(out) != whole[key]
+            if options.json:  # each time: what was seen is not lost when this is stopped
+                options.json.write_text(json.dumps([asdict(row) for row in rows.values()], indent=2))
     show(list(rows.values()))
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows.values()], indent=2))
 
 
 if __name__ == "__main__":

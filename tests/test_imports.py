@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "lines": set(),
     "literal": set(),
     "children": set(),
-    "workers": {"children", "interrupts"},
+    "worker_process": {"children", "interrupts"},
+    "workers": {"worker_process", "interrupts"},
     "": set(),
 }
 COMMON = {
