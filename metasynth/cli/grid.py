@@ -90,12 +90,12 @@ def run_grid(
         KeyboardInterrupt: the grid was interrupted; its runs have ended.
 
     """
+    from metasynth.run import preset_settings
     from metasynth.training.device import configure_torch
     from metasynth.training.grid_folder import GridFolder, refuse_grid
     from metasynth.training.grid_run import carry_out
     from metasynth.training.lock import is_claimed_only
     from metasynth.training.progress import Progress
-    from metasynth.training.study import preset_settings
 
     earlier = GridFolder.open(out) if resume and not is_claimed_only(out) else None
     grid = request.settled(experiment.name, earlier.grid if earlier else None)

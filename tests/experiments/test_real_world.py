@@ -15,8 +15,8 @@ from tiny_noise import make_cache
 
 from metasynth.cli.main import main
 from metasynth.errors import UsageError
+from metasynth.run import execute
 from metasynth.segment.model_file import load_model
-from metasynth.training import study
 from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.comparison import stage_name
 from metasynth.training.comparison_methods import LEARNED, METHODS
@@ -223,7 +223,7 @@ def test_a_run_goes_on_with_the_same_label_maps_only(tmp_path, cache, monkeypatc
         with pytest.raises(UsageError, match=r"cannot resume with other settings: .*data\.others\.labels\.digest"):
             carry_out(EXPERIMENT, run, cache, resume=True, methods=FEW, **changed)
     labels.rename(tmp_path / "moved.h5")
-    study.execute(EXPERIMENT, run, labels=tmp_path / "moved.h5", resume=True, quiet=True)  # all else as it was
+    execute(EXPERIMENT, run, labels=tmp_path / "moved.h5", resume=True, quiet=True)  # all else as it was
     assert {row["method"] for row in results(run)} == set(FEW.split(","))
 
 

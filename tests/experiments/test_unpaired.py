@@ -12,11 +12,11 @@ from tiny_comparison import CLASSES, real_cache, rename, results
 from tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
+from metasynth.run import execute
 from metasynth.segment.model_file import load_model
 from metasynth.training.config import apply_overrides, from_dict, to_dict
 from metasynth.training.progress import Progress
 from metasynth.training.records import RunFolder
-from metasynth.training.study import execute
 from metasynth.training.unpaired_models import VARIANTS
 from metasynth.training.unpaired_settings import TITLES, PeopleSettings
 

@@ -7,10 +7,11 @@ from tiny_study import Stop, Tiny, tiny_experiment
 
 from metasynth.cli.main import main
 from metasynth.errors import RunError, UsageError
+from metasynth.run import execute, write_run_report
 from metasynth.training import study
 from metasynth.training.device import configure_torch
 from metasynth.training.records import RunFolder
-from metasynth.training.study import execute, load_experiment, write_run_report
+from metasynth.training.study import load_experiment
 
 
 class Point:
