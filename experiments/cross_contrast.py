@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metasynth.data_prep.cohort import embedded
+from metasynth.experiments.comparison.sizes import require_comparison
 
 from metasynth.errors import UsageError
 from metasynth.report.comparison import CONTENTS
@@ -22,7 +23,6 @@ from metasynth.training.comparison_settings import SIZES, ComparisonConfig, Subj
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.run_sizes import require_comparison
 from metasynth.training.study import Experiment, StudyContext
 
 FLASH = ("flash-3", "flash-5", "flash-20", "flash-30")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metasynth.data_prep.cohort import embedded
+from metasynth.experiments.recovery.sizes import require_recovery
 
 from metasynth.augment.bias_field import BiasField, KnownBias
 from metasynth.augment.compose import Compose, nonparametric
@@ -35,12 +36,13 @@ from metasynth.report.recovery import (
 from metasynth.report.recovery_grid import RecoveryGridReport
 from metasynth.report.recovery_grid_tables import SIGMA, exponents
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
-from metasynth.training.prepared import PreparedData, check_network
+from metasynth.training.courses import course_of
+from metasynth.training.network_check import check_network
+from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RunFolder
-from metasynth.training.recovery import check_cache, course_of, gather, load_examples, save_examples
+from metasynth.training.recovery import check_cache, gather, load_examples, save_examples
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
-from metasynth.training.run_sizes import require_recovery
 from metasynth.training.seeding import generator_for
 from metasynth.training.settings import MATCHED
 from metasynth.training.stages import Learned

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metasynth.data_prep.cohort import embedded
+from metasynth.experiments.recovery.sizes import require_recovery
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
@@ -29,12 +30,12 @@ from metasynth.report.recovery import (
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
+from metasynth.training.courses import course_of
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.records import CONFIG, RunFolder
-from metasynth.training.recovery import check_cache, course_of, gather, load_examples, save_examples
+from metasynth.training.recovery import check_cache, gather, load_examples, save_examples
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
-from metasynth.training.run_sizes import require_recovery
 from metasynth.training.stages import Learned
 from metasynth.training.study import Experiment, StudyContext
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.data_prep.cohort import SimulatedScans, embedded
+from metasynth.experiments.comparison.sizes import require_comparison
 
 from metasynth.report.comparison import CONTENTS
 from metasynth.report.comparison_report import ComparisonReport
@@ -21,7 +22,6 @@ from metasynth.training.comparison_settings import SIZES, ComparisonConfig
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.run_sizes import require_comparison
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import Experiment, StudyContext
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.data_prep.cohort import SimulatedScans, embedded
+from metasynth.experiments.unpaired_sizes import require_unpaired
 
 from metasynth.report.unpaired import CONTENTS, UnpairedReport
 from metasynth.training.comparison_settings import SIZES
@@ -18,7 +19,6 @@ from metasynth.training.loop import Pace
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
 from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.run_sizes import require_unpaired
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.study import Experiment, StudyContext
 from metasynth.training.unpaired import UnpairedStudy

@@ -10,16 +10,23 @@ ROOT = Path(__file__).resolve().parent.parent
 HOMES = {"metasynth": "metasynth", "experiments": "metasynth.experiments", "data_prep": "metasynth.data_prep"}
 
 # Layer -> layers it may import, besides itself, metasynth and what is in COMMON.
-CORE = {"bilevel", "synthesis", "augment", "segment", "data"}
+CORE = {"bilevel", "synthesis", "augment", "segment", "data", "running"}
+PACKAGE = CORE | {"training", "report", "data_prep"}
+SHARED = {"experiments.recovery", "experiments.real_images", "experiments.comparison"}
+STUDY = "experiments.*"
 ALLOWED: dict[str, set[str]] = {
     **{layer: set() for layer in CORE},
     "training": CORE,
-    "report": set(),
+    "report": {"running", "training"},
     "data_prep": {"data", "synthesis"},
     "predict": {"segment", "data_prep"},
-    "experiments": CORE | {"training", "report", "data_prep"},
-    "run": {"training", "report"},
-    "cli": CORE | {"run", "training", "report", "data_prep", "predict", "experiments"},
+    "experiments": set(),
+    "experiments.recovery": PACKAGE,
+    "experiments.real_images": PACKAGE,
+    "experiments.comparison": PACKAGE | {"experiments.real_images"},
+    STUDY: PACKAGE | SHARED,
+    "run": {"running", "training", "report"},
+    "cli": PACKAGE | {"predict", "run"},
     "__main__": {"cli"},
     "errors": set(),
     "files": {"errors"},
@@ -39,8 +46,6 @@ COMMON = {
     *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sizes", "text"),
     "workers",
 }
-# What may import one module more: reports read the records.
-EXCEPTIONS = {("report", "metasynth.training.records")}
 HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.update.optimizers"}
 IMAGE_PACKAGES = {"cornucopia", "nibabel", "nilearn", "h5py", "scipy", "matplotlib", "PIL", "skimage"}
 
@@ -66,22 +71,20 @@ def imported(tree: ast.Module, known: set[str]) -> set[str]:
 
 
 def layer(name: str) -> str:
-    """'bilevel' of 'metasynth.bilevel.solver'; empty for 'metasynth' itself."""
-    return name.partition(".")[2].partition(".")[0]
+    """'bilevel' of 'metasynth.bilevel.solver', 'experiments.noise' of a study; empty for 'metasynth' itself."""
+    parts = name.split(".")[1:]
+    return ".".join(parts[: 2 if parts[:1] == ["experiments"] else 1])
 
 
 def allowed(name: str, target: str) -> bool:
     root = target.partition(".")[0]
+    mine, its = layer(name), layer(target)
     if root == "metasynth":
-        mine, its = layer(name), layer(target)
-        if mine == its == "experiments":
-            return False  # studies share nothing but the package
-        if its in COMMON | ALLOWED[mine] or its == mine:
-            return True
-        return (name, target) in EXCEPTIONS or (mine, target) in EXCEPTIONS
+        rule = mine if mine in ALLOWED else STUDY
+        return its == mine or its in COMMON | ALLOWED[rule]
     if root == "higher":
         return name in HIGHER_IMPORTERS
-    if layer(name) == "bilevel" and root in IMAGE_PACKAGES:
+    if mine == "bilevel" and root in IMAGE_PACKAGES:
         return False
     return root not in ("", "experiments", "data_prep")
 

@@ -13,8 +13,9 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.training.comparison_division import LABELS, Division, condition_of, divide, require_train, split_of
 from metasynth.training.comparison_settings import ComparisonConfig
-from metasynth.training.prepared import PreparedData, check_network
-from metasynth.training.recovery import kept_split
+from metasynth.training.kept_split import kept_split
+from metasynth.training.network_check import check_network
+from metasynth.training.prepared import PreparedData
 from metasynth.training.study import StudyContext
 
 TESTS = "tests"

@@ -1,13 +1,9 @@
 """The caches that a run reads: as its manifest names them, and whether they fit an augmenting network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from metasynth.augment.residual import check_halvings
-from metasynth.data.cache import Cache
-from metasynth.errors import DataError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -29,11 +25,3 @@ class PreparedData:
         }
         source = {"path": str(Path(self.path).resolve()), "digest": self.digest, "given": given}
         return {**source, "others": others} if others else source
-
-
-def check_network(cache: Cache, widths: Sequence[int], setting: str) -> None:
-    """DataError, which names ``setting``, unless images of the cache fit an augmenting network of ``widths``."""
-    try:
-        check_halvings(widths, cache.shape)
-    except ShapeError as error:
-        raise DataError(f"{cache.path}: {error} ({setting})") from error

@@ -5,8 +5,7 @@ augmenter learns the corruption.
 """
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,20 +18,18 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
 from metasynth.errors import DataError, ShapeError
 from metasynth.files import first_line, read_zip, seal
-from metasynth.schema import NUMBER, entries, expect, listing
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
-from metasynth.synthesis.generator import SeededGenerator
-from metasynth.training.evaluation import TestSet, make_test_set
-from metasynth.training.integrity import SPLIT
+from metasynth.training.evaluation import make_test_set
+from metasynth.training.kept_split import kept_split
 from metasynth.training.prepared import PreparedData
-from metasynth.training.records import METRICS, RunFolder
+from metasynth.training.records import RunFolder
 from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.stages import Material
 from metasynth.training.study import StudyContext
 
 EXAMPLES = "examples.npz"
-TAIL = 0.1
 
 
 def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
@@ -60,25 +57,6 @@ def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
                 f"ones), got {len(split.train)} of {len(cache.subjects)} subjects"
             )
         return PreparedData(Path(path), cache.info.digest)
-
-
-@dataclass(frozen=True)
-class Material:
-    """A cache divided into subjects to learn from and to test on, with a generator of images.
-
-    Attributes
-    ----------
-    train : SliceDataset
-    test : TestSet
-    generator : SeededGenerator
-    n_classes, ndim : int
-    """
-
-    train: SliceDataset
-    test: TestSet
-    generator: SeededGenerator
-    n_classes: int
-    ndim: int
 
 
 GeneratorName = Literal["batched", "cornucopia"]
@@ -122,47 +100,6 @@ def _kept_split(context: StudyContext, cache: Cache) -> Split:
     split = make_split(cache.subjects, context.seed)
     context.folder.keep_split(split.to_dict())
     return split
-
-
-def kept_split(context: StudyContext) -> Split | None:
-    """The division that a resumed run has kept, if it has; DataError if it is none."""
-    path = context.folder.path / SPLIT
-    if not (context.resume and path.is_file()):
-        return None
-    try:
-        return Split.from_dict(context.folder.read_json(SPLIT))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def trajectory_of(records: Sequence[Mapping[str, Any]], stage: str, name: str) -> tuple[list[int], list[float]]:
-    """Outer steps and the values of outer parameter ``name`` after them, from the records of a stage."""
-    of_stage = [r for r in records if r["stage"] == stage and "outer_step" in r]
-    return [r["outer_step"] for r in of_stage], [r[name] for r in of_stage]
-
-
-def course_of(
-    folder: RunFolder, records: Sequence[Mapping[str, Any]], stage: str, name: str
-) -> tuple[list[int], list[float]]:
-    """The same for a report, which the records of a run must have.
-
-    Raises
-    ------
-    DataError
-        If there is none, or one lacks the value.
-    """
-    of_stage = [r for r in records if r.get("stage") == stage and "outer_step" in r]
-    where = folder.path / METRICS
-    if not of_stage:
-        raise DataError(f"{where}: expected outer steps of stage {stage!r}, found none in its {len(records)} records")
-    expect(of_stage, listing(entries({"outer_step": NUMBER, name: NUMBER})), f"{where}: outer steps of {stage!r}")
-    return trajectory_of(of_stage, stage, name)
-
-
-def tail_of(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation over the last tenth of the outer steps: the value that is reported."""
-    last = np.asarray(values[-max(1, round(TAIL * len(values))) :])
-    return float(last.mean()), float(last.std())
 
 
 def save_examples(folder: RunFolder, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -18,12 +18,12 @@ from metasynth.augment.noise import NoiseLevel
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
 from metasynth.training.loop import Pace
-from metasynth.training.recovery import GeneratorName, Material
+from metasynth.training.recovery import GeneratorName
 from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings, check_together
 from metasynth.training.sources import Augmented, Corrupted, Source
-from metasynth.training.stages import Learned, learn, train_plain
+from metasynth.training.stages import Learned, Material, learn, train_plain
 from metasynth.training.study import StudyContext
 
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))

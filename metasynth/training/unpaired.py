@@ -17,9 +17,9 @@ from metasynth.training.comparison_evaluation import Checkpoint, score
 from metasynth.training.comparison_examples import Examples
 from metasynth.training.comparison_streams import ComparisonData, RealAugmented, fitted
 from metasynth.training.comparison_trial import LAST, Fitted
+from metasynth.training.courses import tail_of, trajectory_of
 from metasynth.training.evaluation import middle_plane
 from metasynth.training.loop import Stage, run_stage
-from metasynth.training.recovery import tail_of, trajectory_of
 from metasynth.training.seeding import generator_for
 from metasynth.training.selection import weights_of
 from metasynth.training.sources import Corrupted, Source

@@ -10,7 +10,8 @@ from metasynth.errors import DataError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.training.comparison_data import Cohorts, check_caches, check_division, divided
 from metasynth.training.comparison_division import LABELS
-from metasynth.training.prepared import PreparedData, check_network
+from metasynth.training.network_check import check_network
+from metasynth.training.prepared import PreparedData
 from metasynth.training.study import StudyContext
 from metasynth.training.unpaired_models import VARIANTS, WITH_NETWORK
 from metasynth.training.unpaired_settings import UnpairedSettings

@@ -17,6 +17,7 @@ from metasynth.cli.main import main
 from metasynth.errors import UsageError
 from metasynth.run import execute
 from metasynth.segment.model_file import load_model
+from metasynth.training import study
 from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.comparison import stage_name
 from metasynth.training.comparison_methods import LEARNED, METHODS

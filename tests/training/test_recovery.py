@@ -14,8 +14,9 @@ from metasynth.errors import DataError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
+from metasynth.training.courses import tail_of, trajectory_of
 from metasynth.training.json_files import with_digest
-from metasynth.training.recovery import check_cache, gather, load_examples, save_examples, tail_of, trajectory_of
+from metasynth.training.recovery import check_cache, gather, load_examples, save_examples
 from metasynth.training.segmenter_settings import SegmenterSettings
 
 SYNTHESIS = CornucopiaConfig(elastic_nodes=4)
