@@ -23,12 +23,12 @@ from torch import Tensor
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
+from metasynth.running.device import keep_freed_memory
+from metasynth.running.seeding import generator_for
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.training.comparison_settings import BASELINE
-from metasynth.training.device import keep_freed_memory
 from metasynth.training.evaluation import segment
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Synthetic
 from metasynth.training.streams import StepData, stream

@@ -16,14 +16,14 @@ from metasynth.errors import UsageError
 from metasynth.report.comparison import CONTENTS
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import CROSS_CONTRAST, SAME_TEST_SIZE
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.training.comparison import compare, stage_name
 from metasynth.training.comparison_data import check_caches, check_division, gather
 from metasynth.training.comparison_methods import TITLES
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig, SubjectSettings
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.study import Experiment, StudyContext
 
 FLASH = ("flash-3", "flash-5", "flash-20", "flash-30")
 

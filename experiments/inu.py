@@ -35,18 +35,19 @@ from metasynth.report.recovery import (
 )
 from metasynth.report.recovery_grid import RecoveryGridReport
 from metasynth.report.recovery_grid_tables import SIGMA, exponents
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.records import CONFIG, RunFolder
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
 from metasynth.training.courses import course_of
 from metasynth.training.network_check import check_network
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.records import CONFIG, RunFolder
-from metasynth.training.recovery import check_cache, gather, load_examples, save_examples
+from metasynth.training.recovery import check_cache, gather
 from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
-from metasynth.training.seeding import generator_for
 from metasynth.training.settings import MATCHED
 from metasynth.training.stages import Learned
-from metasynth.training.study import Experiment, StudyContext
 
 FIELDS = ("c_low", "c_mid", "c_high")
 

@@ -15,15 +15,15 @@ from metasynth.experiments.comparison.sizes import require_comparison
 from metasynth.report.comparison import CONTENTS
 from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import COSTS, REAL_WORLD
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.training.comparison import compare, stage_name
 from metasynth.training.comparison_data import check_caches, check_division, gather
 from metasynth.training.comparison_methods import METHODS, TITLES
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.recovery import load_examples, save_examples
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.study import Experiment, StudyContext
 
 
 @dataclass(frozen=True)

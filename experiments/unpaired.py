@@ -14,13 +14,13 @@ from metasynth.data_prep.cohort import SimulatedScans, embedded
 from metasynth.experiments.unpaired_sizes import require_unpaired
 
 from metasynth.report.unpaired import CONTENTS, UnpairedReport
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.training.comparison_settings import SIZES
 from metasynth.training.loop import Pace
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.recovery import load_examples, save_examples
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.study import Experiment, StudyContext
 from metasynth.training.unpaired import UnpairedStudy
 from metasynth.training.unpaired_models import DiscriminatorSettings
 from metasynth.training.unpaired_people import check_people, check_seed, gather_people

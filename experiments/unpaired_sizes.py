@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from metasynth.training.prepared import PreparedData
+from metasynth.running.prepared import PreparedData
 from metasynth.training.run_sizes import Items, require_network, require_nodes, require_run
 from metasynth.training.unpaired_settings import UnpairedSettings
 

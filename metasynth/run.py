@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import UsageError
-from metasynth.training.config import apply_overrides, field_types, from_dict, nearest, to_dict
-from metasynth.training.device import configure_torch
-from metasynth.training.environment import describe_environment
-from metasynth.training.lock import is_claimed_only
-from metasynth.training.manifest import PACE, make_manifest
-from metasynth.training.progress import Progress
-from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
-from metasynth.training.run_files import check_files
-from metasynth.training.seeding import seed_everything
+from metasynth.running.config import apply_overrides, field_types, from_dict, nearest, to_dict
+from metasynth.running.device import configure_torch
+from metasynth.running.environment import describe_environment
+from metasynth.running.integrity.run_files import check_files
+from metasynth.running.lock import is_claimed_only
+from metasynth.running.manifest import PACE, make_manifest
+from metasynth.running.progress import Progress
+from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
+from metasynth.running.seeding import seed_everything
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.training.stopping import stopped_in_one_line
-from metasynth.training.study import Experiment, StudyContext
 
 
 @dataclass(frozen=True)

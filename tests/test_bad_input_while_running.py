@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from tiny_noise import arguments, make_cache, results
 
 from metasynth.cli.main import main
+from metasynth.running.checkpoint import load_checkpoint
+from metasynth.running.records import RunFolder
+from metasynth.running.seeding import derive_seed
 from metasynth.training import loop, recovery_study
-from metasynth.training.checkpoint import load_checkpoint
-from metasynth.training.records import RunFolder
-from metasynth.training.seeding import derive_seed
 from metasynth.training.sources import Corrupted
 
 SMALL = {"segmenter.steps": "10", "outer.warmup": "3", "baselines": "false"}

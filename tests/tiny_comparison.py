@@ -13,7 +13,7 @@ from metasynth.data.cache import Cache, write_cache
 from metasynth.data.schema import read_contents
 from metasynth.data.validation import content_digest
 from metasynth.run import execute
-from metasynth.training.study import Experiment
+from metasynth.running.study import Experiment
 
 STEPS, FINETUNE = 6, 3
 SETTINGS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Protocol
 
 from metasynth.data.splits import make_split
+from metasynth.running.prepared import PreparedData
 from metasynth.sizes import require_memory
-from metasynth.training.prepared import PreparedData
 from metasynth.training.run_sizes import FLOAT, LABEL, Items, Settings, require_network, require_nodes, require_run
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from metasynth.report.statistics import Comparison, Interval, holm, interval, paired
 from metasynth.report.tables import Table
+from metasynth.running.records import METRICS, RESULTS
 from metasynth.schema import COUNT, NUMBER, TEXT, entries, listing, mapping, maybe
-from metasynth.training.records import METRICS, RESULTS
 
 Row = Mapping[str, Any]
 DICE = entries(

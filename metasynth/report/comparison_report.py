@@ -27,7 +27,7 @@ from metasynth.report.comparison_figures import (
 from metasynth.report.grid import GridResults, describe_runs
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.tables import Table
-from metasynth.training.records import RunFolder
+from metasynth.running.records import RunFolder
 
 ROTATION = "subjects.rotation"
 CAVEAT = (

@@ -21,8 +21,8 @@ from metasynth.report.figures import (
 )
 from metasynth.report.html import ReportFigure
 from metasynth.report.tables import Table
+from metasynth.running.records import METRICS, RESULTS
 from metasynth.schema import NUMBER, TEXT, Problem, either, entries, listing, mapping, maybe, one_of, scalar
-from metasynth.training.records import METRICS, RESULTS
 
 COMPARABLE = ("fixed", "parametric")
 """Augmenters whose sigma means what the preset's means."""

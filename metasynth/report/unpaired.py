@@ -12,8 +12,8 @@ from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import bare, new_figure, style
 from metasynth.report.tables import Table
+from metasynth.running.records import METRICS, RESULTS, RunFolder
 from metasynth.schema import NUMBER, TEXT, entries, expect, listing, mapping, maybe
-from metasynth.training.records import METRICS, RESULTS, RunFolder
 
 Arrays = Mapping[str, NDArray[Any]]
 CAVEAT = (

@@ -9,13 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from metasynth.running.study import StudyContext
 from metasynth.training.comparison_data import Cohorts
 from metasynth.training.comparison_evaluation import score
 from metasynth.training.comparison_examples import Examples
 from metasynth.training.comparison_fits import FITS, best_variant
 from metasynth.training.comparison_methods import CHOSEN, LEARNED, METHODS, Method
 from metasynth.training.comparison_trial import Fitted, Trial
-from metasynth.training.study import StudyContext
 
 Row = dict[str, Any]
 

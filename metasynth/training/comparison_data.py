@@ -9,14 +9,14 @@ from typing import Any
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import DataError, ShapeError
+from metasynth.running.prepared import PreparedData
+from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.training.comparison_division import LABELS, Division, condition_of, divide, require_train, split_of
 from metasynth.training.comparison_settings import ComparisonConfig
 from metasynth.training.kept_split import kept_split
 from metasynth.training.network_check import check_network
-from metasynth.training.prepared import PreparedData
-from metasynth.training.study import StudyContext
 
 TESTS = "tests"
 _SPACING_TOLERANCE = 0.01

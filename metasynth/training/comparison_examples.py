@@ -15,12 +15,12 @@ from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.bias_field import BiasField
 from metasynth.augment.residual import ResidualNetwork
 from metasynth.data.dataset import Batch, SliceDataset
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import StudyContext
 from metasynth.training.comparison_data import Cohorts
 from metasynth.training.comparison_streams import fitted as fitted_maps
 from metasynth.training.comparison_trial import Fitted
 from metasynth.training.evaluation import CHUNK, middle_plane
-from metasynth.training.seeding import generator_for
-from metasynth.training.study import StudyContext
 
 
 @final

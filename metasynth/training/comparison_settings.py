@@ -10,10 +10,10 @@ from metasynth.augment.compose import Compose
 from metasynth.augment.noise import GaussianNoise
 from metasynth.augment.residual import ResidualNetwork, residual_unet
 from metasynth.augment.varying_noise import RandomAmplitudeNoise
+from metasynth.running.seeding import generator_for
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.comparison_methods import LEARNED, METHODS, check_methods
 from metasynth.training.loop import Pace
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import MATCHED, OuterSettings, check_together
 

@@ -10,8 +10,8 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from metasynth.data.dataset import Batch, SliceDataset, draw_items
+from metasynth.running.seeding import generator_for
 from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.seeding import generator_for
 from metasynth.training.sources import Example, Real, ReferenceKind, Source, reference_of
 from metasynth.training.streams import StepBatch
 

@@ -9,6 +9,7 @@ from torch import nn
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.corruption import Corruptions
 from metasynth.data.dataset import SliceDataset
+from metasynth.running.study import StudyContext
 from metasynth.training.comparison_data import Cohorts
 from metasynth.training.comparison_evaluation import Checkpoint, Segment, mean_dice
 from metasynth.training.comparison_settings import ComparisonConfig
@@ -19,7 +20,6 @@ from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.selection import PeakMemory, Selecting, weights_of
 from metasynth.training.sources import Corrupted, Source
 from metasynth.training.stages import keep_segmenter, segmenter_for
-from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Trainer
 
 BEST, LAST, ONLY = "best", "last", "only"

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from metasynth.errors import DataError
+from metasynth.running.records import METRICS, RunFolder
 from metasynth.schema import NUMBER, entries, expect, listing
-from metasynth.training.records import METRICS, RunFolder
 
 TAIL = 0.1
 

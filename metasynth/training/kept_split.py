@@ -2,8 +2,8 @@
 
 from metasynth.data.splits import Split
 from metasynth.errors import DataError
-from metasynth.training.integrity import SPLIT
-from metasynth.training.study import StudyContext
+from metasynth.running.integrity.checks import SPLIT
+from metasynth.running.study import StudyContext
 
 
 def kept_split(context: StudyContext) -> Split | None:

@@ -4,32 +4,23 @@ A recovery study (paper section 4.1) corrupts synthetic images in a known way, c
 augmenter learns the corruption.
 """
 
-import io
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from metasynth.augment.corruption import Corruption
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
 from metasynth.errors import DataError, ShapeError
-from metasynth.files import first_line, read_zip, seal
+from metasynth.running.prepared import PreparedData
+from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.kept_split import kept_split
-from metasynth.training.prepared import PreparedData
-from metasynth.training.records import RunFolder
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.stages import Material
-from metasynth.training.study import StudyContext
-
-EXAMPLES = "examples.npz"
 
 
 def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
@@ -100,31 +91,3 @@ def _kept_split(context: StudyContext, cache: Cache) -> Split:
     split = make_split(cache.subjects, context.seed)
     context.folder.keep_split(split.to_dict())
     return split
-
-
-def save_examples(folder: RunFolder, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Keep the images that the report shows."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    folder.write_bytes(EXAMPLES, seal(buffer))
-
-
-class _Examples(dict[str, NDArray[Any]]):
-    """Arrays by name; one that is not there is a DataError that names the file."""
-
-    def __init__(self, path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-        super().__init__(arrays)
-        self._path = path
-
-    def __missing__(self, name: str) -> NDArray[Any]:
-        raise DataError(f"{self._path}: expected an array {name!r}, it has {', '.join(sorted(self)) or 'none'}")
-
-
-def load_examples(folder: RunFolder) -> dict[str, NDArray[Any]]:
-    """The arrays of `save_examples`; DataError if the file is missing or damaged, or lacks one that is asked for."""
-    path = folder.path / EXAMPLES
-    try:
-        with np.load(read_zip(path), allow_pickle=False) as archive:
-            return _Examples(path, {name: archive[name] for name in archive.files})
-    except Exception as error:  # of damaged bytes any may come
-        raise DataError(f"{path}: cannot be read: {first_line(error)}") from error

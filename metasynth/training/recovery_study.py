@@ -15,16 +15,16 @@ from torch import nn
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import NoiseLevel
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import StudyContext
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
 from metasynth.training.loop import Pace
 from metasynth.training.recovery import GeneratorName
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings, check_together
 from metasynth.training.sources import Augmented, Corrupted, Source
 from metasynth.training.stages import Learned, Material, learn, train_plain
-from metasynth.training.study import StudyContext
 
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
 

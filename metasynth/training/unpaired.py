@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.label_generator import LabelGenerator
 from metasynth.data.dataset import SliceDataset
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import StudyContext
 from metasynth.training.comparison_evaluation import Checkpoint, score
 from metasynth.training.comparison_examples import Examples
 from metasynth.training.comparison_streams import ComparisonData, RealAugmented, fitted
@@ -20,11 +22,9 @@ from metasynth.training.comparison_trial import LAST, Fitted
 from metasynth.training.courses import tail_of, trajectory_of
 from metasynth.training.evaluation import middle_plane
 from metasynth.training.loop import Stage, run_stage
-from metasynth.training.seeding import generator_for
 from metasynth.training.selection import weights_of
 from metasynth.training.sources import Corrupted, Source
 from metasynth.training.stages import keep_segmenter, segmenter_for
-from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Supervised
 from metasynth.training.unpaired_models import VARIANTS
 from metasynth.training.unpaired_people import People

@@ -15,7 +15,7 @@ from metasynth.augment.discriminator import Discriminator
 from metasynth.augment.label_generator import LabelGenerator
 from metasynth.augment.noise import GaussianNoise
 from metasynth.augment.residual import ResidualNetwork, residual_unet
-from metasynth.training.seeding import generator_for
+from metasynth.running.seeding import generator_for
 
 VARIANTS = ("parametric", "nonparametric", "intensities", "intensities_network")
 """Generators: random contrasts with learned fields and noise, or with a learned network and noise; learned contrasts

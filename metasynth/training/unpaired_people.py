@@ -7,12 +7,12 @@ from pathlib import Path
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import DataError
+from metasynth.running.prepared import PreparedData
+from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.training.comparison_data import Cohorts, check_caches, check_division, divided
 from metasynth.training.comparison_division import LABELS
 from metasynth.training.network_check import check_network
-from metasynth.training.prepared import PreparedData
-from metasynth.training.study import StudyContext
 from metasynth.training.unpaired_models import VARIANTS, WITH_NETWORK
 from metasynth.training.unpaired_settings import UnpairedSettings
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from metasynth.errors import UsageError
+from metasynth.running.config import nearest
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.comparison_settings import BASELINE, ComparisonConfig, SubjectSettings
-from metasynth.training.config import nearest
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings

@@ -8,9 +8,9 @@ from torch.utils.data import Dataset
 
 from metasynth.augment.label_generator import LabelGenerator
 from metasynth.data.dataset import Batch, SliceDataset, draw_items
+from metasynth.running.seeding import generator_for
 from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.comparison_streams import fitted
-from metasynth.training.seeding import generator_for
 from metasynth.training.sources import Draw, Example, Real
 from metasynth.training.streams import StepBatch
 

@@ -16,13 +16,13 @@ from tiny_noise import make_cache
 from metasynth.cli.main import main
 from metasynth.errors import UsageError
 from metasynth.run import execute
+from metasynth.running import study
+from metasynth.running.checkpoint import load_checkpoint
+from metasynth.running.config import from_dict, to_dict
+from metasynth.running.records import RunFolder
 from metasynth.segment.model_file import load_model
-from metasynth.training import study
-from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.comparison import stage_name
 from metasynth.training.comparison_methods import LEARNED, METHODS
-from metasynth.training.config import from_dict, to_dict
-from metasynth.training.records import RunFolder
 
 SUBJECTS = 6
 NAMES = [name for name in METHODS if not METHODS[name].sized] + [name for name in METHODS if METHODS[name].sized]

@@ -13,10 +13,10 @@ from tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.run import execute
+from metasynth.running.config import apply_overrides, from_dict, to_dict
+from metasynth.running.progress import Progress
+from metasynth.running.records import RunFolder
 from metasynth.segment.model_file import load_model
-from metasynth.training.config import apply_overrides, from_dict, to_dict
-from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
 from metasynth.training.unpaired_models import VARIANTS
 from metasynth.training.unpaired_settings import TITLES, PeopleSettings
 

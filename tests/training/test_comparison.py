@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from metasynth.experiments.real_world import EXPERIMENT
 from tiny_comparison import carry_out, real_cache, results
 
+from metasynth.running.manifest import differing
 from metasynth.segment.unet import UNet
 from metasynth.training.comparison_fits import FITS, interpolate, without_training
 from metasynth.training.comparison_methods import METHODS, TITLES, Method, check_methods
-from metasynth.training.manifest import differing
 from metasynth.training.selection import weights_of
 
 

@@ -15,14 +15,14 @@ from tiny_noise import make_cache
 from metasynth.data.cache import Cache
 from metasynth.data.splits import rotated_split
 from metasynth.errors import DataError
+from metasynth.running.manifest import make_manifest
+from metasynth.running.progress import Progress
+from metasynth.running.records import RunFolder
+from metasynth.running.study import StudyContext
 from metasynth.training.comparison_data import check_caches, check_division, gather
 from metasynth.training.comparison_fits import FITS
 from metasynth.training.comparison_settings import AugmenterSettings, ComparisonConfig, SubjectSettings, TestCache
-from metasynth.training.manifest import make_manifest
-from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.study import StudyContext
 
 CONFIG = ComparisonConfig(
     methods=("naive",),

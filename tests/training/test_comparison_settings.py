@@ -3,8 +3,8 @@
 import pytest
 
 from metasynth.errors import UsageError
+from metasynth.running.config import apply_overrides, from_dict, to_dict
 from metasynth.training.comparison_settings import SIZES, ComparisonConfig, SubjectSettings
-from metasynth.training.config import apply_overrides, from_dict, to_dict
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from tiny_noise import make_cache, session
 
 from metasynth.data.splits import make_split
 from metasynth.errors import DataError
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.integrity.json_files import with_digest
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.training.courses import tail_of, trajectory_of
-from metasynth.training.json_files import with_digest
-from metasynth.training.recovery import check_cache, gather, load_examples, save_examples
+from metasynth.training.recovery import check_cache, gather
 from metasynth.training.segmenter_settings import SegmenterSettings
 
 SYNTHESIS = CornucopiaConfig(elastic_nodes=4)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from metasynth.errors import RunError, UsageError
 from metasynth.files import is_leftover
-from metasynth.training.claim_file import CLAIM_NAME, ClaimFile
-from metasynth.training.manifest import CONFIG
+from metasynth.running.integrity.claim_file import CLAIM_NAME, ClaimFile
+from metasynth.running.manifest import CONFIG
 
 LOCK_NAME = ".lock"
 

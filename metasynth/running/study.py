@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import MetasynthError, RunError, UsageError
+from metasynth.running.config import nearest
+from metasynth.running.grid_folder import GridFolder
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.records import RunFolder
 from metasynth.schema import Schema
-from metasynth.training.config import nearest
-from metasynth.training.grid_folder import GridFolder
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
 
 GROUP = "metasynth.experiments"
 

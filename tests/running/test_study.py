@@ -8,10 +8,10 @@ from tiny_study import Stop, Tiny, tiny_experiment
 from metasynth.cli.main import main
 from metasynth.errors import RunError, UsageError
 from metasynth.run import execute, write_run_report
-from metasynth.training import study
-from metasynth.training.device import configure_torch
-from metasynth.training.records import RunFolder
-from metasynth.training.study import load_experiment
+from metasynth.running import study
+from metasynth.running.device import configure_torch
+from metasynth.running.records import RunFolder
+from metasynth.running.study import load_experiment
 
 
 class Point:

@@ -2,7 +2,7 @@
 
 A field may be an int, float, bool, str, ``Literal``, ``tuple[T, ...]``, ``tuple[T, U]``, ``T | None``,
 another dataclass, or any class with ``parse(text)`` and ``from_json(value)`` (class methods) and
-``to_json()``. The annotation alone decides how a value is read; ``metasynth.training.values`` holds those
+``to_json()``. The annotation alone decides how a value is read; ``metasynth.running.values`` holds those
 rules.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 from metasynth.errors import UsageError
-from metasynth.training.values import from_json, is_plain_dataclass, parse, to_json
+from metasynth.running.values import from_json, is_plain_dataclass, parse, to_json
 
 C = TypeVar("C")
 Tree = dict[str, Any]

@@ -9,7 +9,7 @@ import pytest
 # The C library's own count of its memory: page faults would show the effect, but not every system counts them.
 MEMORY = """
 import ctypes, sys, torch
-from metasynth.training.device import keep_freed_memory
+from metasynth.running.device import keep_freed_memory
 
 class Info(ctypes.Structure):  # struct mallinfo2 of <malloc.h>
     _fields_ = [(name, ctypes.c_size_t) for name in (

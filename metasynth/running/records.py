@@ -2,7 +2,7 @@
 
 ``config.json`` (the manifest) is the first file of a run and marks the folder as one. Whole files are written
 atomically; ``metrics.jsonl`` grows by one line a record and is cut back to a checkpoint's position when a run
-resumes. What ties them together is in `metasynth.training.integrity`.
+resumes. What ties them together is in `metasynth.running.integrity.checks`.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from typing import Any, Self
 
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.files import write_atomically
-from metasynth.training import integrity
-from metasynth.training.integrity import METRICS, RESULTS, SPLIT
-from metasynth.training.json_files import Json, digest_of, read_json_file, with_digest, without_digest
-from metasynth.training.jsonlines import JsonLines, encode, read_lines
-from metasynth.training.lock import FolderLock, claim, is_claimed_only, refuse_taken
-from metasynth.training.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest
-from metasynth.training.sessions import ENVIRONMENT, further_session, read_environment
+from metasynth.running.integrity import checks
+from metasynth.running.integrity.checks import METRICS, RESULTS, SPLIT
+from metasynth.running.integrity.json_files import Json, digest_of, read_json_file, with_digest, without_digest
+from metasynth.running.integrity.sessions import ENVIRONMENT, further_session, read_environment
+from metasynth.running.jsonlines import JsonLines, encode, read_lines
+from metasynth.running.lock import FolderLock, claim, is_claimed_only, refuse_taken
+from metasynth.running.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest
 
 
 class RunFolder:
@@ -36,7 +36,7 @@ class RunFolder:
         self._lock = lock
         self._metrics = JsonLines(path / METRICS, records) if lock and not self.finished else None
         self._session: Json | None = None
-        self._split = integrity.split_digest(path) if self._metrics else None
+        self._split = checks.split_digest(path) if self._metrics else None
         self._written: set[str] = set()
 
     @classmethod
@@ -53,7 +53,7 @@ class RunFolder:
         lock = claim(path)
         try:
             refuse_taken(path)  # again, now that no other process can begin a run there
-            integrity.tidy(path)
+            checks.tidy(path)
             manifest = with_digest({**normal(manifest), "format": FORMAT})
             write_atomically(path / CONFIG, encode(manifest, indent=2))
             session = further_session({}, environment, path / METRICS)
@@ -95,8 +95,8 @@ class RunFolder:
     def _taken_up(cls, path: Path, manifest: Json, lock: FolderLock, environment: Mapping[str, Any]) -> Self:
         """Check the run, tidy its folder, and open it."""
         finished = (path / RESULTS).is_file()
-        known = None if finished else integrity.check_resumable(path, manifest)
-        integrity.tidy(path)
+        known = None if finished else checks.check_resumable(path, manifest)
+        checks.tidy(path)
         folder = cls(path, manifest, lock, known)  # records that no checkpoint knows are made again
         if not finished:
             folder._session = further_session(folder.environment, environment, path / METRICS)
@@ -110,7 +110,7 @@ class RunFolder:
     @property
     def sealed(self) -> bool:
         """Whether every file carries its digest, as in all but runs of an earlier version."""
-        return integrity.is_sealed(self.manifest)
+        return checks.is_sealed(self.manifest)
 
     @property
     def finished(self) -> bool:
@@ -125,7 +125,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints; it is made when the first is saved."""
-        return self.path / integrity.CHECKPOINTS
+        return self.path / checks.CHECKPOINTS
 
     def write_bytes(self, name: str, data: bytes | memoryview) -> Path:
         """Write one whole file, atomically; ``name`` may hold folders ('figures/sigma.png')."""
@@ -149,7 +149,7 @@ class RunFolder:
             self._split = digest_of(normal(value))
         if name == RESULTS:
             self._record_session()
-            self.write_bytes(integrity.SUMS, integrity.sums_of(self.path, self._written - {integrity.SUMS}, data))
+            self.write_bytes(checks.SUMS, checks.sums_of(self.path, self._written - {checks.SUMS}, data))
         return self.write_bytes(name, data)
 
     def keep_split(self, split: Mapping[str, Any]) -> None:
@@ -201,8 +201,8 @@ class RunFolder:
         return self._writer.sync()
 
     def bound(self) -> Json:
-        """What a checkpoint says of whose it is; see `metasynth.training.integrity`."""
-        return integrity.bound_to(self.manifest, self._split, self._writer.digest)
+        """What a checkpoint says of whose it is; see `metasynth.running.integrity.checks`."""
+        return checks.bound_to(self.manifest, self._split, self._writer.digest)
 
     def truncate(self, position: int) -> None:
         """Cut metrics.jsonl back to what a checkpoint knew (0: no record); RunError if it is shorter."""
@@ -215,7 +215,7 @@ class RunFolder:
 
     def check(self) -> None:
         """Raise DataError if a file of a finished run is not the one that it wrote."""
-        integrity.check_sums(self.path, self.manifest)
+        checks.check_sums(self.path, self.manifest)
 
     def earlier_wall_s(self) -> float:
         """Seconds that earlier sessions of this run took, each until its last record."""

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError, RunError
-from metasynth.files import first_line, remove_leftovers
-from metasynth.segment.model_file import FOLDER as MODELS
-from metasynth.training.checkpoint import check_random_states, load_checkpoint
-from metasynth.training.json_files import Json, digest_of, read_json_file, read_sealed
-from metasynth.training.jsonlines import read_lines
-from metasynth.training.manifest import CONFIG, FORMAT
-from metasynth.training.sessions import ENVIRONMENT, read_environment
+from metasynth.files import MODELS, first_line, remove_leftovers
+from metasynth.running.checkpoint import check_random_states, load_checkpoint
+from metasynth.running.integrity.json_files import Json, digest_of, read_json_file, read_sealed
+from metasynth.running.integrity.sessions import ENVIRONMENT, read_environment
+from metasynth.running.jsonlines import read_lines
+from metasynth.running.manifest import CONFIG, FORMAT
 
 SPLIT, METRICS, RESULTS, SUMS = "split.json", "metrics.jsonl", "results.json", "SHA256SUMS"
 CHECKPOINTS, FINAL, LATEST = "checkpoints", "final.pt", "latest.pt"

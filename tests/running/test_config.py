@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasynth.errors import UsageError
+from metasynth.running.config import apply_overrides, from_dict, nearest, to_dict
+from metasynth.running.values import MOST
 from metasynth.text import shown
-from metasynth.training.config import apply_overrides, from_dict, nearest, to_dict
-from metasynth.training.values import MOST
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError
-from metasynth.training.json_files import Json, read_sealed
-from metasynth.training.manifest import normal
+from metasynth.running.integrity.json_files import Json, read_sealed
+from metasynth.running.manifest import normal
 
 ENVIRONMENT = "environment.json"
 LONGEST_S = 366 * 86400.0

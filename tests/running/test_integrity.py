@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from tiny_noise import arguments, make_cache, results
 
 from metasynth.cli.main import main
-from metasynth.training.checkpoint import load_checkpoint, save_checkpoint
-from metasynth.training.json_files import with_digest, without_digest
+from metasynth.running.checkpoint import load_checkpoint, save_checkpoint
+from metasynth.running.integrity.json_files import with_digest, without_digest
 from metasynth.training.trainers import Supervised
 
 SEALED = {"config.json", "environment.json", "split.json"}

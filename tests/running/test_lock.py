@@ -13,10 +13,10 @@ import pytest
 from tiny_noise import MANIFEST
 
 from metasynth.errors import RunError, UsageError
-from metasynth.training import claim_file
-from metasynth.training.claim_file import CLAIM_NAME
-from metasynth.training.lock import LOCK_NAME, claim, holdings
-from metasynth.training.records import RunFolder
+from metasynth.running.integrity import claim_file
+from metasynth.running.integrity.claim_file import CLAIM_NAME
+from metasynth.running.lock import LOCK_NAME, claim, holdings
+from metasynth.running.records import RunFolder
 
 
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -143,7 +143,7 @@ def test_it_is_released_when_its_process_ends(tmp_path, end, monkeypatch):
     code = f"""
         import fcntl, os, sys
         from pathlib import Path
-        from metasynth.training.lock import claim
+        from metasynth.running.lock import claim
 
         def refuse(descriptor, operation):
             raise OSError(37, "No locks available")

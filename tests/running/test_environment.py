@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import metasynth
-from metasynth.training.environment import describe_environment, git_commit
+from metasynth.running.environment import describe_environment, git_commit
 
 
 def test_versions_device_and_threads():

@@ -1,8 +1,8 @@
 import pytest
 
 from metasynth.errors import DataError, RunError
-from metasynth.training.manifest import make_manifest
-from metasynth.training.records import METRICS, RunFolder
+from metasynth.running.manifest import make_manifest
+from metasynth.running.records import METRICS, RunFolder
 
 MANIFEST = make_manifest("noise", "quick", 0, {"sigma": [0.1]}, {"path": "a.h5", "digest": "d", "given": False})
 

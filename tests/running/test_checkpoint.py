@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from metasynth.errors import RunError
-from metasynth.training.checkpoint import (
+from metasynth.running.checkpoint import (
     capture_random_states,
     load_checkpoint,
     restore_random_states,

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from metasynth.training import progress
-from metasynth.training.progress import Progress
+from metasynth.running import progress
+from metasynth.running.progress import Progress
 
 
 class Terminal(io.StringIO):

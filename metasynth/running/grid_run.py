@@ -15,9 +15,9 @@ from pathlib import Path
 from metasynth.children import safe_environment
 from metasynth.errors import RunError
 from metasynth.interrupts import Interrupted, watched
-from metasynth.training.grid import GridRun
-from metasynth.training.grid_folder import GridFolder
-from metasynth.training.progress import Progress
+from metasynth.running.grid import GridRun
+from metasynth.running.grid_folder import GridFolder
+from metasynth.running.progress import Progress
 
 SECONDS_BETWEEN_LOOKS = 0.05
 PATIENCE_S = 20.0  # of a run that was asked to end: a step, and its data makers

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError, UsageError
+from metasynth.running.integrity.json_files import Json, check_digest, read_json_file, with_digest, without_digest
+from metasynth.running.jsonlines import encode
 from metasynth.schema import COUNT, FLAG, TEXT, entries, expect, json_value, mapping
-from metasynth.training.json_files import Json, check_digest, read_json_file, with_digest, without_digest
-from metasynth.training.jsonlines import encode
 
 CONFIG = "config.json"
 FORMAT, UNSEALED = "metasynth-run/2", "metasynth-run/1"

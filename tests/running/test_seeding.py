@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metasynth.training.seeding import derive_seed, generator_for, seed_everything
+from metasynth.running.seeding import derive_seed, generator_for, seed_everything
 
 paths = st.lists(st.text() | st.integers(), max_size=4)
 

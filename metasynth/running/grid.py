@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from metasynth.errors import UsageError
-from metasynth.training.config import apply_overrides, to_dict
-from metasynth.training.jsonlines import encode
+from metasynth.running.config import apply_overrides, to_dict
+from metasynth.running.jsonlines import encode
 
 FORMAT = "metasynth-grid/1"
 MOST_SEED = 2**63 - 1

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from metasynth.errors import DataError, RunError, UsageError
-from metasynth.training.checkpoint import capture_random_states, save_checkpoint
-from metasynth.training.manifest import make_manifest
-from metasynth.training.records import CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFolder
+from metasynth.running.checkpoint import capture_random_states, save_checkpoint
+from metasynth.running.manifest import make_manifest
+from metasynth.running.records import CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFolder
 
 DATA = {"path": "a.h5", "digest": "d", "given": False}
 MANIFEST = make_manifest("noise", "quick", 0, {"sigma": [0.1], "outer": {"lr": 0.1}}, DATA)
@@ -199,7 +199,7 @@ def test_a_foreign_or_damaged_manifest(tmp_path):
 def test_two_processes_cannot_write_one_run_and_a_killed_one_frees_it(out):
     code = f"""
         import time
-        from metasynth.training.records import RunFolder
+        from metasynth.running.records import RunFolder
         folder = RunFolder.create({str(out)!r}, {MANIFEST!r})
         folder.append({{"step": 0}})
         print("writing", flush=True)

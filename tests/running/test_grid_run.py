@@ -11,11 +11,11 @@ import time
 import pytest
 
 from metasynth.errors import RunError
-from metasynth.training import grid_run
-from metasynth.training.grid import Grid
-from metasynth.training.grid_folder import GridFolder
-from metasynth.training.grid_run import carry_out
-from metasynth.training.progress import Progress
+from metasynth.running import grid_run
+from metasynth.running.grid import Grid
+from metasynth.running.grid_folder import GridFolder
+from metasynth.running.grid_run import carry_out
+from metasynth.running.progress import Progress
 
 FINISH = "folder.mkdir(); [(folder / name).touch() for name in ('config.json', 'results.json', 'report.html')]\n"
 WAIT = "time.sleep(60)\n"

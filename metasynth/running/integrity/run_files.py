@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from metasynth.errors import DataError
+from metasynth.running.manifest import MANIFEST
+from metasynth.running.records import CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFolder
 from metasynth.schema import (
     COUNT,
     FLAG,
@@ -23,8 +25,6 @@ from metasynth.schema import (
     maybe,
     scalar,
 )
-from metasynth.training.manifest import MANIFEST
-from metasynth.training.records import CONFIG, ENVIRONMENT, METRICS, RESULTS, RunFolder
 
 _LAST = 253402300800  # the year 10000, which no date can be in
 TIME = scalar("seconds since 1970", lambda value: NUMBER(value) is None and 0 <= value < _LAST)
