@@ -19,6 +19,7 @@ from typing import get_args, get_type_hints
 
 import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.experiments.real_images.settings import BASELINE
 from torch import Tensor
 
 from metasynth.data.cache import Cache
@@ -27,7 +28,6 @@ from metasynth.running.device import keep_freed_memory
 from metasynth.running.seeding import generator_for
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.comparison_settings import BASELINE
 from metasynth.training.evaluation import segment
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Synthetic

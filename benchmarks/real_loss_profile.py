@@ -20,6 +20,7 @@ from typing import get_args, get_type_hints
 
 import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.experiments.recovery.study import SIZES
 
 from metasynth.augment.bias_field import KnownBias
 from metasynth.augment.corruption import Corruption, Corruptions
@@ -32,7 +33,6 @@ from metasynth.running.seeding import generator_for
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
 from metasynth.training.evaluation import TestSet, evaluate, make_test_set
-from metasynth.training.recovery_study import SIZES
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted
 from metasynth.training.streams import StepData, stream

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from metasynth.experiments.comparison.methods import LEARNED
+from metasynth.experiments.comparison.settings import ComparisonConfig
+
 from metasynth.running.prepared import PreparedData
 from metasynth.sizes import require_memory
-from metasynth.training.comparison_methods import LEARNED
-from metasynth.training.comparison_settings import ComparisonConfig
 from metasynth.training.run_sizes import FLOAT, Items, require_network, require_nodes, require_run
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from metasynth.data_prep.cohort import COHORTS
+from metasynth.experiments.comparison.methods import LEARNED, METHODS
+from metasynth.experiments.comparison.study import stage_name
 from metasynth.experiments.noise import EXPERIMENT as NOISE
 from metasynth.experiments.real_world import EXPERIMENT, PRESETS, RealWorldConfig
 from tiny_comparison import CLASSES, FINETUNE, SETTINGS, STEPS, carry_out, real_cache, rename, results
@@ -21,8 +23,6 @@ from metasynth.running.checkpoint import load_checkpoint
 from metasynth.running.config import from_dict, to_dict
 from metasynth.running.records import RunFolder
 from metasynth.segment.model_file import load_model
-from metasynth.training.comparison import stage_name
-from metasynth.training.comparison_methods import LEARNED, METHODS
 
 SUBJECTS = 6
 NAMES = [name for name in METHODS if not METHODS[name].sized] + [name for name in METHODS if METHODS[name].sized]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from metasynth.data_prep.cohort import COHORTS
 from metasynth.experiments.unpaired import EXPERIMENT, PRESETS, UnpairedConfig
+from metasynth.experiments.unpaired.models import VARIANTS
+from metasynth.experiments.unpaired.settings import TITLES, PeopleSettings
 from tiny_comparison import CLASSES, real_cache, rename, results
 from tiny_noise import make_cache
 
@@ -17,8 +19,6 @@ from metasynth.running.config import apply_overrides, from_dict, to_dict
 from metasynth.running.progress import Progress
 from metasynth.running.records import RunFolder
 from metasynth.segment.model_file import load_model
-from metasynth.training.unpaired_models import VARIANTS
-from metasynth.training.unpaired_settings import TITLES, PeopleSettings
 
 SUBJECTS = 7
 METHODS = ("naive", "nonparametric", "intensities", "supervised")

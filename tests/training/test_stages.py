@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from metasynth.experiments.recovery.material import gather
 from tiny_noise import make_cache, session
 
 from metasynth.augment.augmenter import Augmenter
@@ -15,7 +16,6 @@ from metasynth.running.seeding import derive_seed
 from metasynth.synthesis.cornucopia import CornucopiaConfig
 from metasynth.training import stages
 from metasynth.training.loop import Pace
-from metasynth.training.recovery import gather
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Corrupted, Synthetic
