@@ -3,6 +3,7 @@
 import ast
 import copy
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_the_tilt_and_the_noise_of_the_photographs_are_learned():
     assert tilt == pytest.approx(augmentation.TILT, abs=3)  # it starts at 0
     assert noise == pytest.approx(augmentation.NOISE, abs=0.06)  # it starts at 0.05
     assert learned > plain + 0.15
+
+
+def test_the_page_for_those_who_come_from_others_shows_the_program(capsys):
+    page = (EXAMPLES.parent / "docs" / "coming-from.md").read_text(encoding="utf-8")
+    program = (EXAMPLES / "coming_from.py").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 5
+    assert [block for block in blocks if block not in program] == []
+    load("coming_from").main([])
+    printed = re.findall(r"^[\w, ]+(?: [+-]0\.\d{6}){4}$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert len(printed) >= 3
+    assert [line for line in printed if line not in page] == []
 
 
 def test_every_package_gives_the_closed_form(capsys):
