@@ -38,7 +38,7 @@ def outcome(read, path: Path, whole: object) -> str:
     except DataError as error:
         text = str(error)
         return "refused" if text.startswith(f"{path}: ") and "\n" not in text else f"an unclear line: {text!r}"
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "same" if found == whole else "refused" if found is None else "changed without a word"
 

@@ -13,6 +13,7 @@ from metasynth.errors import ShapeError, UsageError
 from metasynth.segment.backbones import monai_network, nnunet
 from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
 from metasynth.segment.unet import UNet
+from metasynth.text import RepeatedKeyError, parse_json
 
 
 @final
@@ -26,7 +27,9 @@ class Arguments:
     def parse(cls, text: str) -> Self:
         """From JSON; ValueError if it is something else."""
         try:
-            found = json.loads(text)
+            found = parse_json(text)
+        except RepeatedKeyError:
+            raise
         except (ValueError, RecursionError):  # not JSON, a number of too many digits, or too deep
             found = None
         return cls.from_json(found)

@@ -141,6 +141,16 @@ def test_a_file_without_its_digest_is_refused(run, name):
 
 
 @pytest.mark.parametrize("name", sorted(SEALED))
+@pytest.mark.parametrize("repeated", ['"digest": "x"', '"threads": 1', '"\\u0073eed": 4'])
+def test_a_key_that_is_given_twice_is_refused(run, name, repeated):
+    text = (run / name).read_text()
+    key = json.loads(f"{{{repeated}}}").popitem()[0]
+    once = "" if key in json.loads(text) else f'"{key}": 0, '
+    (run / name).write_text(f"{{{repeated}, {once}{text.lstrip()[1:]}")  # the last counts for the standard library
+    assert refused(run) == f"{run / name}: is not valid JSON: the key '{key}' is given twice"
+
+
+@pytest.mark.parametrize("name", sorted(SEALED))
 @pytest.mark.parametrize(
     ("text", "message"),
     [
