@@ -7,6 +7,7 @@ writes ``SHA256SUMS``, by which they and all they were made from are checked bef
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -25,6 +26,8 @@ from metasynth.training.sessions import ENVIRONMENT, read_environment
 SPLIT, METRICS, RESULTS, SUMS = "split.json", "metrics.jsonl", "results.json", "SHA256SUMS"
 CHECKPOINTS, FINAL, LATEST = "checkpoints", "final.pt", "latest.pt"
 
+_FOLDERS = {CHECKPOINTS: "checkpoints", MODELS: "models", "figures": "figures"}
+_WHOLE_FILES = (ENVIRONMENT, SPLIT, RESULTS, SUMS, "examples.npz", "table.csv", "table.md", "report.html")
 _KINDS = {"stage": str, "step": int, "position": int, "seconds": float, "trainer": Mapping, "random": Mapping}
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -55,14 +58,25 @@ def check_resumable(run: Path, manifest: Json) -> int | None:
         read_environment(run / ENVIRONMENT, sealed=sealed)
     if (run / SPLIT).is_file():
         read_sealed(run / SPLIT, required=sealed)
-    place = run / CHECKPOINTS
-    if place.exists() and not place.is_dir():
-        raise RunError(f"{place}: expected the folder of the run's checkpoints, got a file")
+    _check_places(run)
     found = [_check_checkpoint(path, run, manifest) for path in _checkpoints(run)]
     position = max((position for _, position in found), default=None)
     if position is not None:
         _check_stages(run, {stage for stage, _ in found}, position)
     return position
+
+
+def _check_places(run: Path) -> None:
+    """What the run has yet to write must find its folders, and no folder where a file is to be."""
+    for name, what in _FOLDERS.items():
+        if os.path.lexists(run / name) and not (run / name).is_dir():
+            raise RunError(f"{run / name}: expected the folder of the run's {what}, got a file")
+    for name in _WHOLE_FILES:
+        if (run / name).is_dir():
+            raise RunError(f"{run / name}: expected a file that the run writes, got a folder")
+    for place in (run / CHECKPOINTS).glob("[!.]*"):
+        if not place.is_dir() and place.suffix != ".pt":
+            raise RunError(f"{place}: expected the folder of a stage's checkpoints, got a file")
 
 
 def _check_stages(run: Path, kept: set[str], position: int) -> None:
