@@ -184,6 +184,6 @@ def test_grids(commands, out):
     command = [*arguments("out/grid", "cache.h5", baselines="false"), "--seeds", 2, "--jobs", 1]
 
     def moments(changes):
-        return every(changes)[:: changes // 12]
+        return every(changes)[:: 2 * (changes // 10) + 1]
 
     killed_everywhere(commands, out, command, moments, again=resumed(out / "grid", command))
