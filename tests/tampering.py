@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +87,17 @@ def stopped(study: str, run: Path, cache: Path, records: int, *, seed: int = 1) 
             raise KeyboardInterrupt
         append(folder, record)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "append", appended)
-        carry_out(study, run, cache, seed=seed)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(study, run, cache, seed=seed)
     return run
 
 
 def content(run: Path) -> dict[str, bytes]:
     """The files of a run."""
     paths = (path for path in run.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in paths}
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -110,22 +113,20 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def tamperings(run: Path, other: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:
     """What can be done to the files of a run, each in words: edits, losses, and files of another run and each other."""
-    names = sorted(content(run))
-    for name in names:
-        yield f"{name} deleted", lambda run, name=name: (run / name).unlink()
-        yield f"{name} cut short", lambda run, name=name: _rewrite(run / name, lambda data: data[: len(data) // 2])
-        yield f"{name} emptied", lambda run, name=name: _rewrite(run / name, lambda data: b"")
-        yield f"{name} changed", lambda run, name=name: _rewrite(run / name, _changed)
-        yield f"{name} a folder", lambda run, name=name: _to_folder(run / name)
-        if (other / name).is_file() and (other / name).read_bytes() != (run / name).read_bytes():
-            data = (other / name).read_bytes()
-            yield f"{name} of another run", lambda run, name=name, data=data: (run / name).write_bytes(data)
-    for one, two in itertools.pairwise(name for name in names if name.endswith((".pt", ".json"))):
-        yield f"{one} and {two} exchanged", lambda run, one=one, two=two: _exchange(run / one, run / two)
+    files = content(run)
+    for name, data in files.items():
+        yield f"{name} deleted", partial(_remove, name=name)
+        yield f"{name} a folder", partial(_to_folder, name=name)
+        others = {"of another run": content(other).get(name, data), "cut short": data[: len(data) // 2]}
+        for what, new in {**others, "emptied": b"", "changed": _changed(data)}.items():
+            if new != data:
+                yield f"{name} {what}", partial(_write, {name: new})
+    for one, two in itertools.pairwise(name for name in files if name.endswith((".pt", ".json"))):
+        yield f"{one} and {two} exchanged", partial(_write, {one: files[two], two: files[one]})
     for folder in ("checkpoints", "models", "figures"):
         if (run / folder).is_dir():
-            yield f"{folder} deleted", lambda run, folder=folder: _delete(run / folder)
-            yield f"{folder} a file", lambda run, folder=folder: (_delete(run / folder), (run / folder).write_text(""))
+            yield f"{folder} deleted", partial(_remove, name=folder)
+            yield f"{folder} a file", partial(_to_file, name=folder)
 
 
 def _changed(data: bytes) -> bytes:
@@ -134,22 +135,20 @@ def _changed(data: bytes) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def _rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
-    path.write_bytes(change(path.read_bytes()))
+def _write(files: dict[str, bytes], run: Path) -> None:
+    for name, data in files.items():
+        (run / name).write_bytes(data)
 
 
-def _to_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
+def _remove(run: Path, name: str) -> None:
+    shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
 
 
-def _exchange(one: Path, two: Path) -> None:
-    first, second = one.read_bytes(), two.read_bytes()
-    one.write_bytes(second)
-    two.write_bytes(first)
+def _to_folder(run: Path, name: str) -> None:
+    _remove(run, name)
+    (run / name).mkdir()
 
 
-def _delete(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
+def _to_file(run: Path, name: str) -> None:
+    _remove(run, name)
+    (run / name).write_text("")

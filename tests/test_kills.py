@@ -156,11 +156,13 @@ def resumed(out, command):
     return lambda: [*command, *(["--resume"] if out.is_dir() and any(out.iterdir()) else [])]
 
 
-@pytest.mark.parametrize(
-    "moments", [lambda n: some(n)[1:3], pytest.param(lambda n: every(n)[::5], marks=pytest.mark.slow)]
-)
-def test_runs(commands, out, moments):
+@pytest.mark.slow
+def test_runs(commands, out):
     command = arguments("out/run", "cache.h5")
+
+    def moments(changes):
+        return every(changes)[::5]
+
     killed_everywhere(commands, out, command, moments, again=resumed(out / "run", command))
 
 
