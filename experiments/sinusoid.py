@@ -29,6 +29,7 @@ from metasynth.schema import COUNT, FLAG, NUMBER, TEXT, both, entries, json_valu
 from metasynth.sizes import require_memory
 from metasynth.training.prepared import PreparedData
 from metasynth.training.progress import Progress
+from metasynth.training.reach import require_rate
 from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
 from metasynth.training.seeding import generator_for
 from metasynth.training.study import Experiment, StudyContext, built_in
@@ -86,6 +87,7 @@ class SinusoidConfig:
         for name in (*counts, "inner_lr", "outer_lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        require_rate(outer_lr=self.outer_lr)
         if not self.clip > 1:
             raise ValueError(f"clip must be above 1, got {self.clip}")
         if min(self.widths, default=1) < 1:

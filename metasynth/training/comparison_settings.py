@@ -13,6 +13,7 @@ from metasynth.augment.varying_noise import RandomAmplitudeNoise
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.comparison_methods import LEARNED, METHODS, check_methods
 from metasynth.training.loop import Pace
+from metasynth.training.reach import require_rate
 from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import MATCHED, OuterSettings, check_together
@@ -135,6 +136,7 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.lr > 0:
             raise ValueError(f"steps must be at least 1 and lr positive, got {self.steps} and {self.lr}")
+        require_rate(lr=self.lr)
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,10 @@ def sums_of(run: Path, written: Iterable[str], results: bytes) -> bytes:
 
 
 def check_sums(run: Path, manifest: Json) -> None:
-    """Raise DataError if a file of a finished run is not the one that SHA256SUMS tells of; a missing one passes."""
+    """Raise DataError if a file of a finished run is not the one that SHA256SUMS tells of, or is missing.
+
+    Models may be missing, as users delete them.
+    """
     path = run / SUMS
     if not path.is_file():
         if is_sealed(manifest):
@@ -186,7 +189,11 @@ def check_sums(run: Path, manifest: Json) -> None:
     if missing:
         raise DataError(f"{path}: is damaged: it does not tell of {missing[0]}")
     for name, digest in sums.items():
-        if (run / name).is_file() and _sha256(run / name) != digest:
+        if not (run / name).is_file():
+            if name.startswith(f"{MODELS}/"):
+                continue
+            raise DataError(f"{run / name}: is missing, and {SUMS} tells of it")
+        if _sha256(run / name) != digest:
             raise DataError(f"{run / name}: was changed since the run wrote it (its SHA-256 is not that of {SUMS})")
 
 

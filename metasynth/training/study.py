@@ -232,7 +232,13 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
 
     folder.check_finished()
     check_files(folder, experiment.contents)
-    content = experiment.report(folder)
+    try:
+        content = experiment.report(folder)
+    except MetasynthError:
+        raise
+    except Exception:  # of files that contradict each other any may come
+        folder.check()
+        raise
     folder.check()  # last, as the others can say more of a damaged file
     write_report(folder, content)
 
