@@ -5,8 +5,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, 
 from metasynth.cli.options import PATH
 from metasynth.cli.predict import PREDICT_COMMANDS
 from metasynth.cli.prep import PREP_COMMANDS, inspect
-from metasynth.errors import DataError, MetasynthError, UsageError
+from metasynth.errors import MetasynthError, UsageError
 from metasynth.interrupts import exit_status, watched
 from metasynth.lines import tell
 from metasynth.sizes import memory_failure
@@ -228,10 +226,11 @@ def report(runs: tuple[Path, ...]) -> None:
     from metasynth.training.grid_folder import GRID, GridFolder
     from metasynth.training.records import RunFolder
     from metasynth.training.run_files import check_manifest
+    from metasynth.training.stopping import files_that_fit
     from metasynth.training.study import load_experiment, write_run_report
 
     for path in runs:
-        with _files_that_fit(path):
+        with files_that_fit(path):
             if (path / GRID).is_file():
                 several = GridFolder.open(path)
                 report_grid(load_experiment(several.grid.experiment), several)
@@ -240,18 +239,6 @@ def report(runs: tuple[Path, ...]) -> None:
                 check_manifest(folder)
                 write_run_report(load_experiment(folder.manifest["experiment"]), folder)
         _show(path)
-
-
-@contextmanager
-def _files_that_fit(path: Path) -> Iterator[None]:
-    """Tell in one line what no schema of the files of a run foresaw: their parts may contradict each other."""
-    try:
-        yield
-    except (MetasynthError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path}: no report can be made of it, its files do not fit together ({what})") from error
 
 
 def _show(folder: Path) -> None:

@@ -26,7 +26,7 @@ from metasynth.training.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.training.request import Request, settings_of
 from metasynth.training.run_files import check_files
 from metasynth.training.seeding import seed_everything
-from metasynth.training.stopping import stopped_in_one_line
+from metasynth.training.stopping import files_that_fit, stopped_in_one_line
 
 GROUP = "metasynth.experiments"
 
@@ -195,10 +195,12 @@ def execute(
     with make(out, manifest, describe_environment(device, threads)) as folder:
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")
+            with files_that_fit(folder.path):
+                write_run_report(experiment, folder)
         else:
             context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress, others)
             _run(experiment, context)
-        write_run_report(experiment, folder)
+            write_run_report(experiment, folder)
     return folder
 
 
@@ -232,13 +234,7 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
 
     folder.check_finished()
     check_files(folder, experiment.contents)
-    try:
-        content = experiment.report(folder)
-    except MetasynthError:
-        raise
-    except Exception:  # of files that contradict each other any may come
-        folder.check()
-        raise
+    content = experiment.report(folder)
     folder.check()  # last, as the others can say more of a damaged file
     write_report(folder, content)
 
