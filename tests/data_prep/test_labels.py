@@ -143,7 +143,7 @@ def test_mappings_as_editors_write_them(tmp_path, text, encoding):
 
 def test_a_class_whose_name_has_a_quote(tmp_path):
     (tmp_path / "mine.csv").write_text('1,a\n2,"5"" disc"\n')
-    assert read_mapping(tmp_path / "mine.csv").class_names == ("background", "a", '5" disc')
+    assert load_mapping(str(tmp_path / "mine.csv")).class_names == ("background", "a", '5" disc')
 
 
 @pytest.mark.parametrize(
