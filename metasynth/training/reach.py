@@ -15,7 +15,7 @@ from metasynth.augment.bijections import Bijection
 
 LARGEST_RATE = 1000.0  # of weights
 LARGEST_UNCONSTRAINED = 5.0  # of unconstrained values: six steps cross all of their range
-LARGEST_MOVE = 1.0  # of an unconstrained value: that of a positive value changes by a factor of up to e
+LARGEST_MOVE = 0.25  # of an unconstrained value: five times the default rate
 _PREFIX = "raw_"
 
 Constrained = Mapping[str, tuple[Bijection, Tensor]]

@@ -1,6 +1,7 @@
 """Learning rates that no training can use, and steps after which no gradient leads back."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_every_constrained_parameter_is_known():
 @pytest.mark.parametrize(
     ("move", "line"),
     [
-        (-0.9, None),
+        (-0.2, None),
         (-1e4, "an outer step took sigma from 0.1 to 0, an end of its range"),
         (-18.0, "an outer step took sigma from 0.1 to 1.6e-09, an end of its range"),
         (1e4, None),  # a standard deviation has no upper end
@@ -101,9 +102,9 @@ def test_one_of_several_values():
 def test_small_steps_may_reach_an_end():
     """Where the losses ask for it, as of a noise that is not there."""
     noise = GaussianNoise(0.1)
-    for _ in range(300):
+    for _ in range(600):
         with within_reach(constrained_in(noise), "outer.lr"):
-            noise.raw_sigma.data -= 0.5
+            noise.raw_sigma.data -= 0.2
     assert noise.sigma.item() == 0.0
 
 
@@ -143,6 +144,15 @@ def test_a_run_whose_steps_are_too_large_stops(tmp_path, monkeypatch):
     assert "an end of its range, from where no gradient leads back" in line
     assert line.endswith("latest.pt (step 3)")
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_steps_that_overshoot_step_by_step_stop_a_run_too(tmp_path):
+    settings = {"outer__lr": "3", "outer__every": "1", "segmenter__steps": "60", "baselines": "false"}
+    done = CliRunner().invoke(main, arguments(tmp_path / "run", make_cache(tmp_path / "c.h5"), **settings))
+    assert done.exit_code == 1
+    assert re.search(
+        r"stopped: an outer step took sigma from [0-9.]+e-07 to [0-9.]+e-\d\d, an end of its range", done.stderr
+    )
 
 
 @pytest.mark.parametrize(
