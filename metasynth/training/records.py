@@ -96,9 +96,9 @@ class RunFolder:
         """Check the run, tidy its folder, and open it; a finished one is checked when it is reported."""
         if (path / RESULTS).is_file():
             return cls(path, manifest, lock)
-        known = integrity.check_resumable(path, manifest)
+        known = integrity.check_resumable(path, manifest)  # records that no checkpoint knows are made again
         integrity.tidy(path)
-        folder = cls(path, manifest, lock, known)  # records that no checkpoint knows are made again
+        folder = cls(path, manifest, lock, known)
         folder._session = further_session(folder.environment, environment, path / METRICS)
         return folder
 
@@ -214,10 +214,7 @@ class RunFolder:
         return self._metrics.records() if self._metrics else read_lines(self.path / METRICS)
 
     def check(self) -> None:
-        """Raise DataError if a file of a finished run is not the one that it wrote.
-
-        Of a run that is open for writing, what killed processes left is removed then.
-        """
+        """Raise DataError if a file of a finished run is not the one that it wrote; a writer's folder is tidied then."""
         integrity.check_sums(self.path, self.manifest)
         if self._lock:
             integrity.tidy(self.path)
