@@ -214,7 +214,7 @@ class RunFolder:
         return self._metrics.records() if self._metrics else read_lines(self.path / METRICS)
 
     def check(self) -> None:
-        """Raise DataError if a file of a finished run is not the one that it wrote; a writer's folder is tidied then."""
+        """Raise DataError if a file of a finished run is not the one that it wrote; a writer's folder is tidied."""
         integrity.check_sums(self.path, self.manifest)
         if self._lock:
             integrity.tidy(self.path)
