@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metasynth.cli.options import with_options
+from metasynth.cli.options import jobs_option, with_options
 from metasynth.errors import RunError, UsageError
 from metasynth.sizes import cores, require_processes
 
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 grid_options = with_options(
     click.option("--seeds", metavar="N", type=click.IntRange(min=1), help="Run N seeds, from --seed on."),
     click.option("--vary", metavar="KEY=V1,V2,...", multiple=True, help="Run each value of a setting; repeatable."),
-    click.option(
-        "--jobs",
-        metavar="J",
-        type=click.IntRange(min=1),
-        help="Runs at a time; by default half of the cores, and one on a GPU.",
-    ),
+    jobs_option("one a run", ", and one on a GPU"),
 )
 
 

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metasynth.cli.options import GEOMETRY, IMAGES, PATH, PERSON, SHARED, TRANSFORMS, with_options
+from metasynth.cli.options import (
+    GEOMETRY,
+    IMAGES,
+    OVERWRITE,
+    PATH,
+    PERSON,
+    QUIET,
+    SHARED,
+    TRANSFORMS,
+    mapping_option,
+    out_option,
+    renamed,
+    with_options,
+)
 from metasynth.cli.prep_job import implied, make
 from metasynth.errors import UsageError
 from metasynth.lines import tell
@@ -20,8 +33,8 @@ COHORT_HELP = "template, mprage-young, mprage-older, flash-3, flash-5, flash-20 
 
 @click.command()
 @click.option("--cohort", metavar="NAME", default="template-64", show_default=True, help=COHORT_HELP)
-@click.option("--out", metavar="FILE", type=PATH, help="Copy the cache to this file.")
-@click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
+@out_option("a copy of the cache", "FILE")
+@QUIET
 def template(cohort: str, out: Path | None, quiet: bool) -> None:
     """Make an embedded cohort: one brain template under many seeded warps. Nothing is downloaded.
 
@@ -64,9 +77,11 @@ def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | No
 
 @click.command()
 @click.option(
-    "--images", metavar="PATH", multiple=True, required=True, help="Folder, pattern, file or list; repeatable."
+    "--images", metavar="PATH", multiple=True, required=True, help="Images: file, folder, pattern or list; repeatable."
 )
-@click.option("--labels", metavar="PATH", multiple=True, required=True, help="Likewise, of files of the same names.")
+@click.option(
+    "--labels", metavar="PATH", multiple=True, required=True, help="Their label maps, of the same names: likewise."
+)
 @with_options(*GEOMETRY, TRANSFORMS, *IMAGES, PERSON, *SHARED)
 def nifti(
     images: tuple[str, ...], labels: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any
@@ -85,8 +100,20 @@ def nifti(
 
 @click.command()
 @click.argument("subjects_dir", type=PATH)
-@click.option("--image", metavar="NAME", default="norm", show_default=True, help="Image in mri/, or 'none'.")
-@click.option("--labels", metavar="NAME", default="aseg", show_default=True, help="Label map in mri/: aparc+aseg, ...")
+@renamed(
+    *("--image", "--image-name", "image"),
+    metavar="NAME",
+    default="norm",
+    show_default=True,
+    help="Image in mri/, or none.",
+)
+@renamed(
+    *("--labels", "--seg-name", "labels"),
+    metavar="NAME",
+    default="aseg",
+    show_default=True,
+    help="Segmentation in mri/: aseg, aparc+aseg, wmparc, ...",
+)
 @with_options(*GEOMETRY, *IMAGES[1:], PERSON, *SHARED)
 def freesurfer(subjects_dir: Path, image: str, labels: str, person: str | None, **given: Any) -> None:
     """Make a cache of the subjects in a FreeSurfer SUBJECTS_DIR.
@@ -125,18 +152,19 @@ def bids(
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option(
-    "--mapping",
-    metavar="NAME|CSV",
-    default="oasis-4",
-    show_default=True,
-    help="oasis-4 or oasis-24 (of slice_seg24), oasis-tissue (of slice_seg4), or a file of id,class for slice_seg24.",
+@mapping_option(
+    "neurite-OASIS", " oasis-tissue takes slice_seg4, all others slice_seg24.", default="oasis-4", show_default=True
 )
 @with_options(*SHARED)
 def oasis2d(folder: Path, **given: Any) -> None:
     """Make a cache of neurite-OASIS in 2D: a folder a subject, with slice_norm and slice_seg24 (or slice_seg4)."""
     from metasynth.data_prep.layouts import check_oasis_table, oasis2d_scans
+    from metasynth.data_prep.mapping_names import IDS, OASIS, catalogue
 
+    ids = IDS.get(given["mapping"], OASIS)
+    if ids != OASIS:
+        allowed = f"expected {catalogue(OASIS)} or a file of lines id,class"
+        raise UsageError(f"--mapping {given['mapping']}: {allowed}, got one of {ids}'s ids")
     segmentation = "slice_seg4" if given["mapping"] == "oasis-tissue" else "slice_seg24"
     sources = oasis2d_scans(folder, segmentation)
     if given["mapping"] in ("oasis-4", "oasis-24"):
@@ -160,7 +188,7 @@ def _transformed(sources: "Sources", transforms: tuple[str, ...]) -> "Sources":
 @click.command()
 @click.argument("cache", type=PATH)
 @click.option("--montage", metavar="PNG", type=PATH, help="Draw example slices into a file.")
-@click.option("--overwrite", is_flag=True, help="Replace a picture that is there already.")
+@OVERWRITE
 def inspect(cache: Path, montage: Path | None, overwrite: bool) -> None:
     """Check a cache and say what it holds."""
     from metasynth.data_prep.montage import describe, write_montage

@@ -12,7 +12,7 @@ import click
 
 from metasynth.cli.failures import Stopped
 from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
-from metasynth.cli.options import PATH
+from metasynth.cli.options import DEVICE, PATH, QUIET, out_option, renamed, threads_option
 from metasynth.errors import DataError, MetasynthError, UsageError
 from metasynth.lines import tell
 
@@ -21,25 +21,20 @@ from metasynth.lines import tell
 @click.argument("experiment")
 @click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
 @click.option("--data", metavar="CACHE", type=PATH, help="HDF5 cache to use.")
-@click.option(
-    "--labels",
+@renamed(
+    *("--labels", "--label-cache", "labels"),
     metavar="CACHE",
     type=PATH,
     help="HDF5 cache of label maps for synthesis, where the experiment takes one of their own (--set labels=CACHE).",
 )
-@click.option("--out", metavar="DIR", type=PATH, help="Folder of the run.")
+@out_option("the run: a folder, runs/... by default", "DIR")
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Seed of every random draw; 0 by default.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
 @grid_options
 @click.option("--resume", is_flag=True, help="Continue the run, or the runs, in --out.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--threads",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="CPU threads of torch; by default half of the cores, and one in each of several runs.",
-)
-@click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
+@DEVICE
+@threads_option(", and one in each of several runs")
+@QUIET
 def run(
     experiment: str,
     preset: str | None,

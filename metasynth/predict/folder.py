@@ -63,12 +63,12 @@ def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
     found = Sources(scans, [*named.doubles.items()], named.notes)
     if not masks:
         return found
-    files = find_files(masks, "--mask")
+    files = find_files(masks, "--masks")
     masked = with_files(found, files, "mask", required=False)
     if scans and len(masked.scans) == len(scans) and not any(scan.mask for scan in masked.scans):
         theirs, ours = listed([stem(path) for path in files]), listed([scan.name for scan in scans])
         raise UsageError(
-            f"--mask: none of the {len(files)} files given has the name of an input; they are called {theirs}, the "
+            f"--masks: none of the {len(files)} files given has the name of an input; they are called {theirs}, the "
             f"inputs {ours}"
         )
     return masked

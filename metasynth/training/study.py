@@ -238,9 +238,9 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:
-    """The override that ``--labels`` stands for; UsageError if the experiment takes no such cache."""
+    """The override that ``--label-cache`` stands for; UsageError if the experiment takes no such cache."""
     if "labels" not in field_types(type(preset_settings(experiment, preset))):
-        raise UsageError(f"--labels {labels}: experiment {experiment.name!r} takes no label maps of their own")
+        raise UsageError(f"--label-cache {labels}: experiment {experiment.name!r} takes no label maps of their own")
     return f"labels={labels.resolve()}"
 
 
