@@ -13,6 +13,7 @@ from metasynth.cli.failures import Stopped, message, one_line
 from metasynth.cli.predict import PREDICT_COMMANDS
 from metasynth.cli.prep import PREP_COMMANDS, inspect
 from metasynth.cli.run import RUN_COMMANDS
+from metasynth.cli.settings import settings
 from metasynth.errors import MetasynthError, UsageError
 from metasynth.interrupts import watched
 from metasynth.lines import tell
@@ -87,5 +88,5 @@ def prep() -> None:
 
 for _command in PREP_COMMANDS:
     prep.add_command(_command)
-for _command in (*RUN_COMMANDS, inspect, *PREDICT_COMMANDS):
+for _command in (*RUN_COMMANDS, settings, inspect, *PREDICT_COMMANDS):
     main.add_command(_command)

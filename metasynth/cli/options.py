@@ -149,6 +149,7 @@ def mapping_option(ids: str = "", more: str = "", **attributes: Any) -> Decorato
 
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what is there already.")
 QUIET = click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
+PRESET = click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),

@@ -12,14 +12,14 @@ import click
 
 from metasynth.cli.failures import Stopped
 from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
-from metasynth.cli.options import DEVICE, PATH, QUIET, out_option, renamed, threads_option
+from metasynth.cli.options import DEVICE, PATH, PRESET, QUIET, out_option, renamed, threads_option
 from metasynth.errors import DataError, MetasynthError, UsageError
 from metasynth.lines import tell
 
 
 @click.command()
 @click.argument("experiment")
-@click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
+@PRESET
 @click.option("--data", metavar="CACHE", type=PATH, help="HDF5 cache to use.")
 @renamed(
     *("--labels", "--label-cache", "labels"),

@@ -2,8 +2,8 @@
 
 A field may be an int, float, bool, str, ``Literal``, ``tuple[T, ...]``, ``tuple[T, U]``, ``T | None``,
 another dataclass, or any class with ``parse(text)`` and ``from_json(value)`` (class methods) and
-``to_json()``. The annotation alone decides how a value is read; ``metasynth.training.values`` holds those
-rules.
+``to_json()``, and perhaps ``NOTATION`` (what ``parse`` reads, in words) and ``to_text()``. The annotation
+alone decides how a value is read; ``metasynth.training.values`` holds those rules.
 """
 
 import dataclasses

@@ -59,7 +59,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pace:
-    """How often a stage is saved and how many processes make its data."""
+    """How a stage goes on; no result depends on it.
+
+    Attributes
+    ----------
+    checkpoint_every : int
+        Steps from one checkpoint to the next.
+    workers : int
+        Processes that make the data; 0: the process that trains.
+    """
 
     checkpoint_every: int = 100
     workers: int = 2

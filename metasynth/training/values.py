@@ -1,6 +1,7 @@
 """How one setting is read and written: the rules for each annotation a configuration may use."""
 
 import dataclasses
+import json
 import math
 import sys
 import types
@@ -12,6 +13,8 @@ from metasynth.text import shown
 
 MOST = 2**31 - 1
 """The largest whole number, either way, of a setting: every library takes it, and none of that size can be done."""
+CHOICES = "choices"
+"""Key of a field's metadata: the texts that a setting may be, or be a list of, where its annotation does not say."""
 LONGEST_TOLD = 60  # characters of a value in a message
 
 _BOOLEANS = {
@@ -49,7 +52,7 @@ def describe(hint: Any) -> str:
         str: "text",
         type(None): "none",
     }
-    return words.get(hint) or f"a {hint.__name__}"
+    return words.get(hint) or str(getattr(hint, "NOTATION", f"a {hint.__name__}"))
 
 
 def parse(hint: Any, text: str, key: str) -> Any:
@@ -71,6 +74,23 @@ def to_json(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return value.to_json()
     raise TypeError(f"a configuration cannot hold a {type(value).__name__}")
+
+
+def to_text(value: Any) -> str:
+    """A setting as `parse` reads it.
+
+    A class with a notation of its own writes it by ``to_text()``, or else as the text or JSON of its ``to_json()``.
+    """
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return ",".join(map(to_text, value))
+    if hasattr(value, "to_text"):
+        return str(value.to_text())
+    plain = to_json(value)
+    return plain if isinstance(plain, str) else json.dumps(plain)
 
 
 class _Refused(ValueError):

@@ -29,6 +29,7 @@ MEANINGS = {
     "--images": "Images: file, folder, pattern or list",
     "--interpolation": "How labels are put on another grid.",
     "--jobs": "Processes side by side",
+    "--json": "Print JSON, for programs.",
     "--keep-work": "Keep the work folder",
     "--label-cache": "HDF5 cache of label maps for synthesis",
     "--labels": "Their label maps, of the same names",
