@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from metasynth.cli.main import main
-from metasynth.training.config import apply_overrides
+from metasynth.training.config import apply_overrides, to_dict
 from metasynth.training.described import list_settings
 from metasynth.training.study import discover_experiments, load_experiment
 
@@ -19,7 +19,7 @@ def settings(*words: str) -> Result:
 
 
 def keys(values: dict, prefix: str = "") -> list[str]:
-    """The dotted keys of a run's config; a JSON object that is one setting's value is no group."""
+    """The dotted keys of a run's config; an empty object is a setting's value and no group."""
     leaves = (
         [f"{prefix}{k}"] if not v or not isinstance(v, dict) else keys(v, f"{prefix}{k}.") for k, v in values.items()
     )
@@ -28,8 +28,6 @@ def keys(values: dict, prefix: str = "") -> list[str]:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_setting_of_every_preset_is_listed_and_can_be_set(name):
-    from metasynth.training.config import to_dict
-
     presets = load_experiment(name).presets
     for preset, config in presets.items():
         found = list(list_settings(config))
