@@ -39,7 +39,7 @@ class GridRequest:
 
     def settled(self, experiment: str, earlier: "Grid | None") -> "Grid":
         """The grid; what is open is taken from the one that is resumed."""
-        from metasynth.training.grid import Grid, parse_vary, require_runs
+        from metasynth.training.grid import Grid, parse_vary, require_runs, without_varied
 
         before = earlier or Grid(experiment, "quick", (0,))
         first = before.seeds[0] if self.seed is None else self.seed
@@ -50,7 +50,7 @@ class GridRequest:
             preset=before.preset if self.preset is None else self.preset,
             seeds=tuple(range(first, first + (self.seeds or len(before.seeds)))),
             vary=vary,
-            overrides=self.overrides or before.overrides,
+            overrides=without_varied(self.overrides, vary) or before.overrides,
             data=self.data.resolve() if self.data else before.data,
             device=before.device if self.device == "auto" else self.device,
             threads=self.threads or before.threads,

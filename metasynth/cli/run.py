@@ -29,6 +29,13 @@ from metasynth.lines import tell
 )
 @out_option("the run: a folder, runs/... by default", "DIR")
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Seed of every random draw; 0 by default.")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=PATH,
+    help="Settings, from the config.json of a run or a .toml file; --set wins over them.",
+)
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
 @grid_options
 @click.option("--resume", is_flag=True, help="Continue the run, or the runs, in --out.")
@@ -42,6 +49,7 @@ def run(
     labels: Path | None,
     out: Path | None,
     seed: int | None,
+    config_file: Path | None,
     overrides: tuple[str, ...],
     seeds: int | None,
     vary: tuple[str, ...],
@@ -59,9 +67,10 @@ def run(
     With --seeds or --vary, every combination of seed and values is a run in a folder of its own inside --out, in a
     process of its own, and the report is on all of them.
     """
+    from metasynth.training.config_file import read_config_file
     from metasynth.training.grid_folder import GRID
     from metasynth.training.records import CONFIG
-    from metasynth.training.study import execute, labels_override, load_experiment
+    from metasynth.training.study import execute, labels_override, load_experiment, preset_settings
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(
@@ -72,6 +81,9 @@ def run(
         raise UsageError("--resume: needs --out DIR, the folder of the run to continue")
     grid = is_grid(out, resume, seeds, vary, jobs)
     study = load_experiment(experiment)
+    if config_file is not None:
+        start = preset_settings(study, preset or "quick")
+        overrides = (*read_config_file(config_file, study.name, start), *overrides)
     if out is None:
         first = seed or 0
         which = f"seeds{first}-{first + (seeds or 1) - 1}" if grid else f"seed{first}"

@@ -34,17 +34,17 @@ def is_plain_dataclass(cls: Any) -> bool:
     return isinstance(cls, type) and dataclasses.is_dataclass(cls) and not hasattr(cls, "parse")
 
 
-def describe(hint: Any) -> str:
-    """The annotation in words, for messages."""
+def describe(hint: Any, separated: str = "comma-separated ") -> str:
+    """The annotation in words, for messages; lists are those of ``--set``, or with '' those of JSON."""
     origin, args = get_origin(hint), get_args(hint)
     if _is_union(hint):
-        return " or ".join(describe(arg) for arg in args)
+        return " or ".join(describe(arg, separated) for arg in args)
     if origin is Literal:
         return "one of " + ", ".join(str(arg) for arg in args)
     if origin is tuple and args[-1] is Ellipsis:
-        return f"a comma-separated list, each {describe(args[0])}"
+        return f"a {separated}list, each {describe(args[0], separated)}"
     if origin is tuple:
-        return f"{len(args)} comma-separated values ({', '.join(describe(arg) for arg in args)})"
+        return f"{len(args)} {separated}values ({', '.join(describe(arg, separated) for arg in args)})"
     words = {
         int: "a whole number",
         float: "a finite number",
@@ -57,12 +57,12 @@ def describe(hint: Any) -> str:
 
 def parse(hint: Any, text: str, key: str) -> Any:
     """The value of setting ``key``, annotated ``hint``, from the command line; UsageError if it is none."""
-    return _checked(lambda: _parse(hint, text), hint, text, key)
+    return _checked(lambda: _parse(hint, text), describe(hint), text, key)
 
 
 def from_json(hint: Any, value: Any, key: str) -> Any:
     """The value of setting ``key``, annotated ``hint``, from a JSON value; UsageError if it is none."""
-    return _checked(lambda: _decode(hint, value), hint, value, key)
+    return _checked(lambda: _decode(hint, value), describe(hint, ""), value, key)
 
 
 def to_json(value: Any) -> Any:
@@ -97,17 +97,17 @@ class _Refused(ValueError):
     """The value is not of the annotated type; the caller's message says what is."""
 
 
-def _checked(read: Callable[[], Any], hint: Any, given: Any, key: str) -> Any:
+def _checked(read: Callable[[], Any], expected: str, given: Any, key: str) -> Any:
     try:
         return read()
     except _Refused:
-        raise UsageError(f"{key}: expected {describe(hint)}, got {_told(given)}") from None
+        raise UsageError(f"{key}: expected {expected}, got {told(given)}") from None
     except ValueError as error:  # from the class of the value, which knows better what is wrong
-        raise UsageError(f"{key}: got {_told(given)}: {error}") from error
+        raise UsageError(f"{key}: got {told(given)}: {error}") from error
 
 
-def _told(given: Any) -> str:
-    """A value as it came, but no page of it."""
+def told(given: Any) -> str:
+    """A value as it came, for a message, but no page of it."""
     if isinstance(given, str):
         return shown(given)
     text = repr(given) if not isinstance(given, int) or abs(given) <= MOST**2 else "a far larger number"

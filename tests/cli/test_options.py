@@ -17,6 +17,7 @@ MEANINGS = {
     "--axis": "Slicing axis.",
     "--classes": "Score these alone",
     "--cohort": "template, mprage-young",
+    "--config": "Settings, from the config.json of a run or a .toml file",
     "--data": "HDF5 cache to use.",
     "--derivatives": "Where the segmentations are",
     "--desc": "desc- of the _dseg files",
