@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from metasynth.cli.completion import complete_setting
 from metasynth.cli.options import jobs_option, with_options
 from metasynth.errors import RunError, UsageError
 from metasynth.sizes import cores, require_processes
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 grid_options = with_options(
     click.option("--seeds", metavar="N", type=click.IntRange(min=1), help="Run N seeds, from --seed on."),
-    click.option("--vary", metavar="KEY=V1,V2,...", multiple=True, help="Run each value of a setting; repeatable."),
+    click.option(
+        "--vary",
+        metavar="KEY=V1,V2,...",
+        multiple=True,
+        shell_complete=complete_setting,
+        help="Run each value of a setting; repeatable.",
+    ),
     jobs_option("one a run", ", and one on a GPU"),
 )
 

@@ -56,7 +56,8 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         from metasynth.training.config import nearest
 
-        if args[0] not in self.commands and not args[0].startswith("-"):
+        known = args[0] in self.commands or args[0].startswith("-")
+        if not known and not context.resilient_parsing:  # as it is while a shell completes what follows
             raise UsageError(f"no command {args[0]!r}: {nearest(args[0], self.commands)}")
         return super().resolve_command(context, args)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from metasynth.cli.completion import complete_experiment, complete_file, complete_mapping, complete_preset
 from metasynth.lines import tell
 
 GONE_IN = "0.3"  # the version that no longer knows the spellings of 0.1
@@ -109,7 +110,7 @@ def with_options(*options: Decorator) -> Decorator:
 
 def renamed(old: str, *declarations: str, **attributes: Any) -> Decorator:
     """`click.option` whose earlier spelling goes on working for one version, and says so."""
-    same = {key: value for key, value in attributes.items() if key in ("type", "multiple", "is_flag")}
+    same = {key: value for key, value in attributes.items() if key in ("type", "multiple", "is_flag", "shell_complete")}
     return with_options(
         click.option(*declarations, cls=Renamed, old=old, **attributes),
         click.option(old, _destination(old), hidden=True, expose_value=False, **same),
@@ -144,12 +145,22 @@ def mapping_option(ids: str = "", more: str = "", **attributes: Any) -> Decorato
 
         return f"Which ids become which class: {catalogue(ids)}, or a file of lines id,class.{more}"
 
-    return click.option("--mapping", metavar="NAME|CSV", cls=Listing, describe=describe, **attributes)
+    return click.option(
+        "--mapping",
+        metavar="NAME|CSV",
+        cls=Listing,
+        describe=describe,
+        shell_complete=complete_mapping,
+        **attributes,
+    )
 
 
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what is there already.")
 QUIET = click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
-PRESET = click.option("--preset", metavar="NAME", help="Settings to start from; quick by default.")
+EXPERIMENT = click.argument("experiment", shell_complete=complete_experiment)
+PRESET = click.option(
+    "--preset", metavar="NAME", help="Settings to start from; quick by default.", shell_complete=complete_preset
+)
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -240,6 +251,7 @@ TRANSFORMS = click.option(
     "--transforms",
     metavar="PATH",
     multiple=True,
+    shell_complete=complete_file,
     help="Matrices to the template's space (.xfm or rows of 4 numbers), one a subject; implies --align transforms.",
 )
 PERSON = click.option(
@@ -249,7 +261,13 @@ PERSON = click.option(
 )
 MASKS = "Brain masks of the images' names: file, folder, pattern or list; repeatable."
 IMAGES = (
-    click.option("--masks", metavar="PATH", multiple=True, help=f"{MASKS} By default the brain is labels above 0."),
+    click.option(
+        "--masks",
+        metavar="PATH",
+        multiple=True,
+        shell_complete=complete_file,
+        help=f"{MASKS} By default the brain is labels above 0.",
+    ),
     click.option("--no-strip", is_flag=True, help="Keep what lies outside the brain."),
     click.option("--resample-labels", is_flag=True, help="Put label maps of another grid on their image's."),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from metasynth.cli.completion import complete_file
 from metasynth.cli.options import (
     DEVICE,
     MASKS,
@@ -33,10 +34,10 @@ NAMED = 3  # scans that a warning names
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=complete_file)
 @out_option("the label maps: a folder", "DIR", required=True)
 @click.option("--stage", metavar="NAME", help="Which segmenter of a run that has several.")
-@renamed("--mask", "--masks", metavar="PATH", multiple=True, help=MASKS)
+@renamed("--mask", "--masks", metavar="PATH", multiple=True, shell_complete=complete_file, help=MASKS)
 @click.option("--stripped", is_flag=True, help="The scans show the brain alone already.")
 @click.option("--posteriors", is_flag=True, help="Write the posteriors of all classes too (DIR/posteriors).")
 @click.option("--volumes", metavar="CSV", type=PATH, help="Write the volume of every class in mL, from the label maps.")
@@ -109,8 +110,8 @@ def predict(
 
 
 @click.command()
-@click.argument("predictions")
-@click.argument("references")
+@click.argument("predictions", shell_complete=complete_file)
+@click.argument("references", shell_complete=complete_file)
 @out_option("the table: a row a subject and class", "CSV", required=True)
 @mapping_option(more=" Of the references; by default their labels are the classes.")
 @UNKNOWN

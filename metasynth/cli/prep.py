@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metasynth.cli.completion import complete_cohort, complete_file
 from metasynth.cli.options import (
     GEOMETRY,
     IMAGES,
@@ -32,7 +33,14 @@ COHORT_HELP = "template, mprage-young, mprage-older, flash-3, flash-5, flash-20 
 
 
 @click.command()
-@click.option("--cohort", metavar="NAME", default="template-64", show_default=True, help=COHORT_HELP)
+@click.option(
+    "--cohort",
+    metavar="NAME",
+    default="template-64",
+    show_default=True,
+    shell_complete=complete_cohort,
+    help=COHORT_HELP,
+)
 @out_option("a copy of the cache", "FILE")
 @QUIET
 def template(cohort: str, out: Path | None, quiet: bool) -> None:
@@ -64,7 +72,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
 
 
 @click.command()
-@click.argument("paths", metavar="PATHS...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, shell_complete=complete_file)
 @with_options(*GEOMETRY, TRANSFORMS, PERSON, *SHARED)
 def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any) -> None:
     """Make a cache of label maps alone: files, folders, patterns or text lists of paths."""
@@ -77,10 +85,20 @@ def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | No
 
 @click.command()
 @click.option(
-    "--images", metavar="PATH", multiple=True, required=True, help="Images: file, folder, pattern or list; repeatable."
+    "--images",
+    metavar="PATH",
+    multiple=True,
+    required=True,
+    shell_complete=complete_file,
+    help="Images: file, folder, pattern or list; repeatable.",
 )
 @click.option(
-    "--labels", metavar="PATH", multiple=True, required=True, help="Their label maps, of the same names: likewise."
+    "--labels",
+    metavar="PATH",
+    multiple=True,
+    required=True,
+    shell_complete=complete_file,
+    help="Their label maps, of the same names: likewise.",
 )
 @with_options(*GEOMETRY, TRANSFORMS, *IMAGES, PERSON, *SHARED)
 def nifti(

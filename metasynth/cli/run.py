@@ -10,15 +10,16 @@ from pathlib import Path
 
 import click
 
+from metasynth.cli.completion import complete_setting
 from metasynth.cli.failures import Stopped
 from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
-from metasynth.cli.options import DEVICE, PATH, PRESET, QUIET, out_option, renamed, threads_option
+from metasynth.cli.options import DEVICE, EXPERIMENT, PATH, PRESET, QUIET, out_option, renamed, threads_option
 from metasynth.errors import DataError, MetasynthError, UsageError
 from metasynth.lines import tell
 
 
 @click.command()
-@click.argument("experiment")
+@EXPERIMENT
 @PRESET
 @click.option("--data", metavar="CACHE", type=PATH, help="HDF5 cache to use.")
 @renamed(
@@ -36,7 +37,13 @@ from metasynth.lines import tell
     type=PATH,
     help="Settings, from the config.json of a run or a .toml file; --set wins over them.",
 )
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
+@click.option(
+    *("--set", "overrides"),
+    metavar="KEY=VALUE",
+    multiple=True,
+    shell_complete=complete_setting,
+    help="Change one setting; repeatable.",
+)
 @grid_options
 @click.option("--resume", is_flag=True, help="Continue the run, or the runs, in --out.")
 @DEVICE

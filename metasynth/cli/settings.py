@@ -4,11 +4,11 @@ import json
 
 import click
 
-from metasynth.cli.options import PRESET
+from metasynth.cli.options import EXPERIMENT, PRESET
 
 
 @click.command()
-@click.argument("experiment")
+@EXPERIMENT
 @PRESET
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def settings(experiment: str, preset: str | None, as_json: bool) -> None:
