@@ -10,6 +10,7 @@ import click
 from metasynth import __version__
 from metasynth.children import end_with_named_parent
 from metasynth.cli.failures import Stopped, message, one_line
+from metasynth.cli.messages import messages_shown
 from metasynth.cli.predict import PREDICT_COMMANDS
 from metasynth.cli.prep import PREP_COMMANDS, inspect
 from metasynth.cli.run import RUN_COMMANDS
@@ -64,8 +65,11 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="metasynth")
-def main() -> None:
+@click.option("-v", "--verbose", count=True, help="Say what is done, on standard error; -vv says more.")
+@click.pass_context
+def main(context: click.Context, verbose: int) -> None:
     """Learn how to make training data, by differentiating through training."""
+    context.with_resource(messages_shown(verbose))
 
 
 @main.command("list")

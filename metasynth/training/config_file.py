@@ -4,6 +4,7 @@ What a file gives comes between the preset and ``--set``, and is taken as so man
 """
 
 import json
+import logging
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from metasynth.text import read_lines
 from metasynth.training.config import FileOverride, hint_of
 from metasynth.training.manifest import FORMAT, UNSEALED
 from metasynth.training.values import from_json, is_plain_dataclass, parse, to_text, told
+
+_LOG = logging.getLogger(__name__)
 
 _RUN = entries({"experiment": TEXT, "config": mapping(json_value)})
 _NOTHING = object()
@@ -51,6 +54,7 @@ def read_config_file(path: Path, experiment: str, start: Any) -> tuple[FileOverr
             found[key] = FileOverride(f"{key}={_text(start, key, value)}", f"{where}:")
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+    _LOG.info("%s: settings %s", path, ", ".join(found) or "none")
     return tuple(found.values())
 
 

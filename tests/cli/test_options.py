@@ -65,6 +65,7 @@ MEANINGS = {
     "--units": "What the files' affines are in",
     "--unknown": "What to do with ids the mapping does not name.",
     "--vary": "Run each value of a setting",
+    "--verbose": "Say what is done, on standard error",
     "--version": "Show the version and exit.",
     "--volumes": "Write the volume of every class in mL",
 }
