@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from metasynth.data_prep.mapping_names import IDS
 from metasynth.errors import MetasynthError
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ def complete_setting(context: click.Context, param: click.Parameter, incomplete:
 
 def complete_mapping(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Names of the mappings, and files."""
-    from metasynth.data_prep.mapping_names import IDS
-
     return [*_items(IDS, incomplete), *complete_file(context, param, incomplete)]
 
 

@@ -7,21 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metasynth.cli.completion import complete_cohort, complete_file
-from metasynth.cli.options import (
-    GEOMETRY,
-    IMAGES,
-    OVERWRITE,
-    PATH,
-    PERSON,
-    QUIET,
-    SHARED,
-    TRANSFORMS,
-    mapping_option,
-    out_option,
-    renamed,
-    with_options,
-)
+from metasynth.cli.options import OVERWRITE, PATH, QUIET, mapping_option, out_option, renamed, with_options
 from metasynth.cli.prep_job import implied, make
+from metasynth.cli.prep_options import GEOMETRY, IMAGES, PERSON, SHARED, TRANSFORMS
+from metasynth.data_prep.mapping_names import IDS, OASIS, catalogue
 from metasynth.errors import UsageError
 from metasynth.lines import tell
 from metasynth.text import printable
@@ -170,14 +159,11 @@ def bids(
 
 @click.command()
 @click.argument("folder", type=PATH)
-@mapping_option(
-    "neurite-OASIS", " oasis-tissue takes slice_seg4, all others slice_seg24.", default="oasis-4", show_default=True
-)
+@mapping_option(OASIS, " oasis-tissue takes slice_seg4, all others slice_seg24.", default="oasis-4", show_default=True)
 @with_options(*SHARED)
 def oasis2d(folder: Path, **given: Any) -> None:
     """Make a cache of neurite-OASIS in 2D: a folder a subject, with slice_norm and slice_seg24 (or slice_seg4)."""
     from metasynth.data_prep.layouts import check_oasis_table, oasis2d_scans
-    from metasynth.data_prep.mapping_names import IDS, OASIS, catalogue
 
     ids = IDS.get(given["mapping"], OASIS)
     if ids != OASIS:
