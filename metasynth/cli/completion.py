@@ -14,10 +14,10 @@ from metasynth.data_prep.mapping_names import IDS
 from metasynth.errors import MetasynthError
 
 if TYPE_CHECKING:
+    from metasynth.running.study import Experiment
     from metasynth.training.described import Setting
-    from metasynth.training.study import Experiment
 
-GROUP = "metasynth.experiments"  # as in metasynth.training.study, which is not light
+GROUP = "metasynth.experiments"  # as in metasynth.running.study, which is not light
 Items = list[CompletionItem]
 
 
@@ -67,7 +67,7 @@ def _items(names: Iterable[str], incomplete: str) -> Items:
 
 
 def _experiment(context: click.Context) -> "Experiment | None":
-    from metasynth.training.study import load_experiment
+    from metasynth.running.study import load_experiment
 
     # Where an option's value is what is completed, click has not yet taken the arguments that it found.
     name = context.params.get("experiment") or next(iter(context.args), "")

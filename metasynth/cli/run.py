@@ -74,10 +74,11 @@ def run(
     With --seeds or --vary, every combination of seed and values is a run in a folder of its own inside --out, in a
     process of its own, and the report is on all of them.
     """
+    from metasynth.run import execute, labels_override, preset_settings
+    from metasynth.running.grid_folder import GRID
+    from metasynth.running.records import CONFIG
+    from metasynth.running.study import load_experiment
     from metasynth.training.config_file import read_config_file
-    from metasynth.training.grid_folder import GRID
-    from metasynth.training.records import CONFIG
-    from metasynth.training.study import execute, labels_override, load_experiment, preset_settings
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(
@@ -131,10 +132,11 @@ def run(
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 def report(runs: tuple[Path, ...]) -> None:
     """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
-    from metasynth.training.grid_folder import GRID, GridFolder
-    from metasynth.training.records import RunFolder
-    from metasynth.training.run_files import check_manifest
-    from metasynth.training.study import load_experiment, write_run_report
+    from metasynth.run import write_run_report
+    from metasynth.running.grid_folder import GRID, GridFolder
+    from metasynth.running.integrity.run_files import check_manifest
+    from metasynth.running.records import RunFolder
+    from metasynth.running.study import load_experiment
 
     for path in runs:
         with _files_that_fit(path):

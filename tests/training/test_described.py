@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
+from metasynth.experiments.comparison.settings import TestCache
 
 from metasynth.augment.noise import NoiseLevel
-from metasynth.training.comparison_settings import TestCache
+from metasynth.running.values import parse, to_text
 from metasynth.training.described import Setting, field_lines, list_settings
 from metasynth.training.segmenter_settings import Arguments
-from metasynth.training.values import parse, to_text
 
 
 @dataclass(frozen=True)
