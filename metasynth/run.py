@@ -1,5 +1,6 @@
 """Carry an experiment out, from settings to results, and write its report."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from metasynth.running.manifest import PACE, make_manifest
 from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.running.seeding import seed_everything
-from metasynth.running.study import _LOG, Experiment, StudyContext
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.training.stopping import stopped_in_one_line
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
