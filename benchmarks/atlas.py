@@ -28,7 +28,7 @@ from torch import Tensor
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import make_split
-from metasynth.segment.atlas import Atlas, AtlasFit, AtlasSegmenter, AtlasSettings, brain_mask, fit
+from metasynth.segment.atlas.segmenter import Atlas, AtlasFit, AtlasSegmenter, AtlasSettings, brain_mask, fit
 from metasynth.segment.metrics import DiceAccumulator
 
 KINDS = ("rigid", "affine", "deformable")

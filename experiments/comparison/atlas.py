@@ -6,7 +6,7 @@ from metasynth.experiments.real_images.evaluation import Segment
 from torch import Tensor
 
 from metasynth.data.dataset import SliceDataset
-from metasynth.segment.atlas import Atlas, AtlasSegmenter, plane_atlases
+from metasynth.segment.atlas.segmenter import Atlas, AtlasSegmenter, plane_atlases
 
 PLANES = 8
 # The Gaussians of a class by its name: white matter, with the brain stem, and cortex, with its blurred edge, take two.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metasynth.segment.atlas import Atlas
+from metasynth.segment.atlas.segmenter import Atlas
 
 MEANS = (0.15, 0.8, 0.5, 0.65, 0.3)  # background in the head, then classes 1 to 4
 N_CLASSES = 5

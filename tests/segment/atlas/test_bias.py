@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from metasynth.segment.atlas_bias import CosineField
-from metasynth.segment.atlas_mixture import Mixture
+from metasynth.segment.atlas.bias import CosineField
+from metasynth.segment.atlas.mixture import Mixture
 
 
 def disc(shape: tuple[int, ...]) -> torch.Tensor:

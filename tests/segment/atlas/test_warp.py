@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment.atlas_phantom import atlas, brain
 
-from metasynth.segment.atlas import Stiffness
-from metasynth.segment.atlas_registration import register
-from metasynth.segment.atlas_warp import Frame, Warp, spline_weights
+from metasynth.segment.atlas.registration import register
+from metasynth.segment.atlas.segmenter import Stiffness
+from metasynth.segment.atlas.warp import Frame, Warp, spline_weights
 
 ZERO = torch.zeros(1, dtype=torch.float64)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, map_coordinates
 from segment.atlas_phantom import N_CLASSES, SPACING, atlas, people
 
-from metasynth.segment.atlas import Atlas, plane_atlases
+from metasynth.segment.atlas.segmenter import Atlas, plane_atlases
 
 
 def grid_points(shape: tuple[int, ...], spacing: tuple[float, ...]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from metasynth.segment.atlas_mixture import Mixture
+from metasynth.segment.atlas.mixture import Mixture
 
 
 @final

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import Tensor
 
-from metasynth.segment.atlas_bias import CosineField
-from metasynth.segment.atlas_mixture import Mixture, initial_mixture, responsibilities, updated
+from metasynth.segment.atlas.bias import CosineField
+from metasynth.segment.atlas.mixture import Mixture, initial_mixture, responsibilities, updated
 
 
 def double(*values: float) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS
 
-from metasynth.segment.atlas_prior import Atlas
-from metasynth.segment.atlas_settings import Kind, Stiffness
-from metasynth.segment.atlas_warp import Frame, Warp
+from metasynth.segment.atlas.prior import Atlas
+from metasynth.segment.atlas.settings import Kind, Stiffness
+from metasynth.segment.atlas.warp import Frame, Warp
 
 
 def register(

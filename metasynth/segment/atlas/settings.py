@@ -6,7 +6,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from metasynth.segment.atlas_mixture import Mixture
+from metasynth.segment.atlas.mixture import Mixture
 
 Kind = Literal["rigid", "affine", "deformable"]
 KINDS: tuple[Kind, ...] = ("rigid", "affine", "deformable")

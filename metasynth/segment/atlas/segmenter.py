@@ -14,9 +14,9 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from metasynth.interrupts import check
-from metasynth.segment.atlas_fit import fit
-from metasynth.segment.atlas_prior import Atlas, plane_atlases
-from metasynth.segment.atlas_settings import AtlasFit, AtlasSettings, Level, Step, Stiffness
+from metasynth.segment.atlas.fit import fit
+from metasynth.segment.atlas.prior import Atlas, plane_atlases
+from metasynth.segment.atlas.settings import AtlasFit, AtlasSettings, Level, Step, Stiffness
 
 __all__ = [
     "Atlas",

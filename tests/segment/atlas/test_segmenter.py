@@ -6,7 +6,7 @@ import pytest
 import torch
 from segment.atlas_phantom import MEANS, SPACING, atlas, brain, dice, image, labels
 
-from metasynth.segment.atlas import Atlas, AtlasSegmenter, AtlasSettings, Level, Stiffness, brain_mask, fit
+from metasynth.segment.atlas.segmenter import Atlas, AtlasSegmenter, AtlasSettings, Level, Stiffness, brain_mask, fit
 
 DOUBLE = AtlasSettings(dtype=torch.float64, bias_cutoff_mm=60.0, bias_stiffness=1e-3)
 FLAT = replace(DOUBLE, bias_cutoff_mm=1e3)

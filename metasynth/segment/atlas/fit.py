@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metasynth.segment.atlas_bias import CosineField
-from metasynth.segment.atlas_mixture import initial_mixture, responsibilities, updated
-from metasynth.segment.atlas_prior import Atlas
-from metasynth.segment.atlas_registration import register
-from metasynth.segment.atlas_settings import AtlasFit, AtlasSettings, Kind, Level, Step
-from metasynth.segment.atlas_warp import Frame
+from metasynth.segment.atlas.bias import CosineField
+from metasynth.segment.atlas.mixture import initial_mixture, responsibilities, updated
+from metasynth.segment.atlas.prior import Atlas
+from metasynth.segment.atlas.registration import register
+from metasynth.segment.atlas.settings import AtlasFit, AtlasSettings, Kind, Level, Step
+from metasynth.segment.atlas.warp import Frame
 
 _STILL = Level("rigid", 0.0, 1)  # without its registration: the atlas stays
 
