@@ -21,7 +21,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 from metasynth.experiments.comparison.atlas import atlases_of
 from torch import Tensor
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import torch
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment.bias_field import BiasField
 from metasynth.augment.compose import Compose

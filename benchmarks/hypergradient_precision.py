@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import torch
-from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel.hypergradient import hypergradient

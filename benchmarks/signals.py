@@ -205,6 +205,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
     draw = random.Random(options.seed)
+    # Begun by nohup, this process ignores hangups, and so would the commands; a handler is not inherited.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, options.size)

@@ -12,7 +12,7 @@ cerebellar cortex and lesions are subcortical grey and all fluid is one class. I
 nearly all ventricular; in label maps extended beyond the brain, where id 24 fills every sulcus, it is not.
 """
 
-from metasynth.data_prep.template import CLASS_NAMES
+from metasynth.data_prep.cohorts.template import CLASS_NAMES
 
 # FreeSurferColorLUT ids, and what surfa's recoder does with the rarer ones; 57 is the right twin of lesion 25, and the
 # substantia nigra (27, 59) belongs to the ventral diencephalon.

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-from metasynth.data_prep.bids_names import bids_pairs, entities
 from metasynth.data_prep.label_tables import STRUCTURES_24
-from metasynth.data_prep.names import SUFFIXES, as_name, copies_note, name_files, stem, without_copies
-from metasynth.data_prep.pairing import resolve
-from metasynth.data_prep.people import by_person
+from metasynth.data_prep.naming.bids_names import bids_pairs, entities
+from metasynth.data_prep.naming.names import SUFFIXES, as_name, copies_note, name_files, stem, without_copies
+from metasynth.data_prep.naming.pairing import resolve
+from metasynth.data_prep.naming.people import by_person
 from metasynth.data_prep.sources import Scan, Sources
 
 from metasynth.errors import DataError, UsageError
@@ -22,7 +22,7 @@ def freesurfer_scans(
 ) -> Sources:
     """Subjects of a SUBJECTS_DIR: every folder with `mri/` in it, fsaverage apart.
 
-    Timepoints and bases of the longitudinal stream are scans of one person (see `metasynth.data_prep.people`).
+    Timepoints and bases of the longitudinal stream are scans of one person (see `metasynth.data_prep.naming.people`).
 
     Args:
         folder: SUBJECTS_DIR.

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from metasynth.data_prep import label_tables as tables
+from metasynth.data_prep.cohorts.template import CLASS_NAMES
 from metasynth.data_prep.labels import LabelMapping
 from metasynth.data_prep.mapping_names import catalogue
-from metasynth.data_prep.names import listed
-from metasynth.data_prep.template import CLASS_NAMES
+from metasynth.data_prep.naming.names import listed
 
 from metasynth.errors import UsageError
 from metasynth.text import read_lines, shown, whole_number, without_comment

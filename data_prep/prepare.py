@@ -3,9 +3,19 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from metasynth.data_prep.align import Align, atlas_grid, read_transform, register
 from metasynth.data_prep.labels import LabelMapping, Unknown
-from metasynth.data_prep.resample import (
+from metasynth.data_prep.slicing import (
+    Axis,
+    SliceChoice,
+    choose_planes,
+    content_along,
+    plane_spacing,
+    planes,
+)
+from metasynth.data_prep.sources import Scan
+from metasynth.data_prep.volumes.align import Align, atlas_grid, read_transform, register
+from metasynth.data_prep.volumes.files import Unit
+from metasynth.data_prep.volumes.resample import (
     Grid,
     Interpolation,
     grid_of,
@@ -18,17 +28,7 @@ from metasynth.data_prep.resample import (
     resample_mask,
     to_source,
 )
-from metasynth.data_prep.slicing import (
-    Axis,
-    SliceChoice,
-    choose_planes,
-    content_along,
-    plane_spacing,
-    planes,
-)
-from metasynth.data_prep.sources import Scan
-from metasynth.data_prep.volume_files import Unit
-from metasynth.data_prep.volumes import (
+from metasynth.data_prep.volumes.volumes import (
     Volume,
     check_affine,
     matched,

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from metasynth.data_prep.names import SUFFIXES, Named, listed, name_files, stem
-from metasynth.data_prep.pairing import Matches, beginnings, channels, common_name, match
-from metasynth.data_prep.patterns import find_matching
+from metasynth.data_prep.naming.names import SUFFIXES, Named, listed, name_files, stem
+from metasynth.data_prep.naming.pairing import Matches, beginnings, channels, common_name, match
+from metasynth.data_prep.naming.patterns import find_matching
 
 from metasynth.errors import UsageError
 from metasynth.text import expanded, read_lines, shown, without_comment
@@ -125,7 +125,7 @@ def label_scans(labels: Sequence[Path]) -> Sources:
 
 
 def pair(images: Sequence[Path], labels: Sequence[Path], label: str = "label map", image: str = "image") -> Sources:
-    """Images and label maps whose names belong together (see `metasynth.data_prep.pairing`).
+    """Images and label maps whose names belong together (see `metasynth.data_prep.naming.pairing`).
 
     So `s1.nii.gz` belongs to `s1.mgz`, `s1_T1w.nii.gz` to `s1_seg.nii.gz`, and one image to one label map.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from metasynth.data_prep.cohort import embedded
+from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.comparison.caches import check_comparison
 from metasynth.experiments.comparison.methods import TITLES
 from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from metasynth.data_prep.cohort import embedded
+from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.grid_tables import SIGMA, exponents
 from metasynth.experiments.recovery.material import check_cache, gather

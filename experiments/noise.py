@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from metasynth.data_prep.cohort import embedded
+from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.material import check_cache, gather
 from metasynth.experiments.recovery.sizes import require_recovery

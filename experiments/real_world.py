@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metasynth.data_prep.cohort import SimulatedScans, embedded
+from metasynth.data_prep.cohorts.cohort import SimulatedScans, embedded
 from metasynth.experiments.comparison.caches import check_comparison
 from metasynth.experiments.comparison.methods import METHODS, TITLES
 from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig

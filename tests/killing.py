@@ -101,7 +101,7 @@ def main() -> None:
 
 def _import_all() -> None:
     """What commands import when they run."""
-    import metasynth.data_prep.cohort
+    import metasynth.data_prep.cohorts.cohort
     import metasynth.data_prep.collect
     import metasynth.experiments.noise
 

@@ -19,7 +19,7 @@ def cli(monkeypatch, tmp_path) -> Callable[..., Result]:
 
 
 def test_prep_template_copies_and_never_overwrites(cli, tmp_path, monkeypatch):
-    from metasynth.data_prep import cohort
+    from metasynth.data_prep.cohorts import cohort
 
     kept = tmp_path / "kept.h5"
     kept.write_bytes(b"cache")

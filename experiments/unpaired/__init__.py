@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metasynth.data_prep.cohort import SimulatedScans, embedded
+from metasynth.data_prep.cohorts.cohort import SimulatedScans, embedded
 from metasynth.experiments.comparison.settings import SIZES
 from metasynth.experiments.unpaired.models import DiscriminatorSettings
 from metasynth.experiments.unpaired.people import check_people, check_seed, gather_people

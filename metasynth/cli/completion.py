@@ -52,7 +52,7 @@ def complete_mapping(context: click.Context, param: click.Parameter, incomplete:
 
 def complete_cohort(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Names of the embedded cohorts."""
-    from metasynth.data_prep.cohort import COHORTS
+    from metasynth.data_prep.cohorts.cohort import COHORTS
 
     return _items(COHORTS, incomplete)
 

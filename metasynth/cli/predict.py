@@ -26,7 +26,7 @@ from metasynth.lines import tell
 
 if TYPE_CHECKING:
     from metasynth.data_prep.sources import Scan
-    from metasynth.data_prep.volume_files import Unit
+    from metasynth.data_prep.volumes.files import Unit
     from metasynth.segment.model_description import TrainedModel
 
 NAMED = 3  # scans that a warning names
@@ -71,7 +71,7 @@ def predict(
     """
     import hashlib
 
-    from metasynth.data_prep.units import scaled_note
+    from metasynth.data_prep.volumes.units import scaled_note
     from metasynth.predict.folder import Job, find_scans, predict_all
     from metasynth.running.device import configure_torch
     from metasynth.running.progress import Progress
@@ -136,7 +136,7 @@ def evaluate(
     of the predicted one in per cent of the reference.
     """
     from metasynth.data_prep.mappings import load_mapping
-    from metasynth.data_prep.units import scaled_note
+    from metasynth.data_prep.volumes.units import scaled_note
     from metasynth.outputs import Kind, Output, check_outputs
     from metasynth.predict.evaluate import COLUMNS, classes_of, find_pairs, score_all
     from metasynth.predict.summary import summary

@@ -40,7 +40,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
     It is made once and kept in the user's cache folder (METASYNTH_CACHE names another).
     """
     from metasynth.data.schema import CACHE
-    from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+    from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
     from metasynth.files import write_atomically
     from metasynth.outputs import Output, check_outputs
     from metasynth.running.progress import Progress
@@ -65,7 +65,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
 @with_options(*GEOMETRY, TRANSFORMS, PERSON, *SHARED)
 def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any) -> None:
     """Make a cache of label maps alone: files, folders, patterns or text lists of paths."""
-    from metasynth.data_prep.people import by_person
+    from metasynth.data_prep.naming.people import by_person
     from metasynth.data_prep.sources import find_files, label_scans
 
     sources = by_person(_transformed(label_scans(find_files(paths, "PATHS")), transforms), person)
@@ -94,7 +94,7 @@ def nifti(
     images: tuple[str, ...], labels: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any
 ) -> None:
     """Make a cache of images and their label maps (.nii, .nii.gz, .mgz), paired by name."""
-    from metasynth.data_prep.people import by_person
+    from metasynth.data_prep.naming.people import by_person
     from metasynth.data_prep.sources import find_files, pair, with_files
 
     sources = pair(find_files(images, "--images"), find_files(labels, "--labels"))

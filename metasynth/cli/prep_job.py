@@ -25,10 +25,10 @@ def implied(given: dict[str, Any], transforms: tuple[str, ...]) -> dict[str, Any
 
 def _options(given: dict[str, Any]) -> "Options":
     """Options of the preparation from those of a command."""
-    from metasynth.data_prep.align import require_simpleitk
     from metasynth.data_prep.mappings import load_mapping
     from metasynth.data_prep.prepare import Options
     from metasynth.data_prep.slicing import SliceChoice
+    from metasynth.data_prep.volumes.align import require_simpleitk
 
     named = {"mapping": load_mapping(given["mapping"]), "unknown": given["unknown"], "flat": given.get("flat", False)}
     if named["flat"]:

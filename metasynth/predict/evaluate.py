@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from metasynth.data_prep.labels import LabelMapping, Unknown, ids_of
 from metasynth.data_prep.sources import Scan, find_files, pair
-from metasynth.data_prep.volume_files import Unit
-from metasynth.data_prep.volumes import Volume, check_affine, grid_difference, matched, read_labels
+from metasynth.data_prep.volumes.files import Unit
+from metasynth.data_prep.volumes.volumes import Volume, check_affine, grid_difference, matched, read_labels
 from metasynth.errors import DataError, UsageError
 from metasynth.interrupts import check
 from metasynth.predict.files import voxel_volume_ml

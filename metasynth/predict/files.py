@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from metasynth.data_prep.volume_files import Header, read_header, reading, require_file
-from metasynth.data_prep.volumes import Volume
+from metasynth.data_prep.volumes.files import Header, read_header, reading, require_file
+from metasynth.data_prep.volumes.volumes import Volume
 from metasynth.errors import DataError
 from metasynth.files import write_atomically
 from metasynth.outputs import SOFTWARE

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from metasynth.data_prep.names import listed, name_files, stem
+from metasynth.data_prep.naming.names import listed, name_files, stem
 from metasynth.data_prep.sources import Scan, Sources, find_files, with_files
-from metasynth.data_prep.volume_files import Unit
-from metasynth.data_prep.volumes import read_image, read_labels
+from metasynth.data_prep.volumes.files import Unit
+from metasynth.data_prep.volumes.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
 from metasynth.interrupts import check

@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from metasynth.data_prep.resample import Grid, resample_image
-from metasynth.data_prep.volumes import Volume
+from metasynth.data_prep.volumes.resample import Grid, resample_image
+from metasynth.data_prep.volumes.volumes import Volume
 from metasynth.errors import DataError
 
 _PAIRS = ("RL", "AP", "SI")

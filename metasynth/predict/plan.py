@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metasynth.data_prep.sources import Scan, Sources
-from metasynth.data_prep.volume_files import Unit
+from metasynth.data_prep.volumes.files import Unit
 from metasynth.errors import DataError, UsageError
 from metasynth.outputs import Kind, Output, check_outputs, csv_cell, is_picture, same_file
 from metasynth.predict.files import digest_of, is_label_map, output_suffix

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
-from metasynth.data_prep.memory import require_memory
-from metasynth.data_prep.resample import (
+from metasynth.data_prep.volumes.files import by
+from metasynth.data_prep.volumes.memory import require_memory
+from metasynth.data_prep.volumes.resample import (
     Grid,
     grid_of,
     grid_with_spacing,
@@ -18,8 +19,7 @@ from metasynth.data_prep.resample import (
     resample_mask,
     to_source,
 )
-from metasynth.data_prep.volume_files import by
-from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, matched, scale
+from metasynth.data_prep.volumes.volumes import SCALE_PERCENT, Volume, check_affine, matched, scale
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors

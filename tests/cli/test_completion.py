@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from click.shell_completion import CompletionItem, ShellComplete
-from metasynth.data_prep.cohort import COHORTS
+from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.data_prep.mapping_names import IDS
 from metasynth.experiments.comparison.methods import METHODS
 

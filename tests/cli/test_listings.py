@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from metasynth.data_prep import mapping_names
-from metasynth.data_prep.cohort import COHORTS
+from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.data_prep.mapping_names import catalogue
 from metasynth.data_prep.mappings import MAPPINGS
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from metasynth.data_prep import label_tables as tables
+from metasynth.data_prep.cohorts.template import CLASS_NAMES
 from metasynth.data_prep.labels import LabelMapping
 from metasynth.data_prep.mappings import MAPPINGS, load_mapping
-from metasynth.data_prep.template import CLASS_NAMES
 
 from metasynth.errors import DataError, UsageError
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from metasynth.data_prep import cohort
-from metasynth.data_prep.cohort import COHORTS
+from metasynth.data_prep.cohorts import cohort
+from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.cross_contrast import EXPERIMENT, FLASH, PRESETS, CrossContrastConfig
 from tiny_comparison import carry_out, real_cache, rename, results
 from tiny_noise import make_cache

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from metasynth.data_prep.cohort import COHORTS
+from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.inu import EXPERIMENT, PRESETS, InuConfig
 from tiny_noise import arguments, make_cache
 

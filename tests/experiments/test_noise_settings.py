@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from metasynth.data_prep.cohort import COHORTS
+from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.noise import EXPERIMENT, LEVELS, PRESETS, NoiseConfig
 
 from metasynth.augment.noise import NoiseLevel

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from metasynth.data_prep.cohort import COHORTS
+from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.comparison.methods import LEARNED, METHODS
 from metasynth.experiments.comparison.study import stage_name
 from metasynth.experiments.noise import EXPERIMENT as NOISE

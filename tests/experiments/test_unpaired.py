@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from metasynth.data_prep.cohort import COHORTS
+from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.unpaired import EXPERIMENT, PRESETS, UnpairedConfig
 from metasynth.experiments.unpaired.models import VARIANTS
 from metasynth.experiments.unpaired.settings import TITLES, PeopleSettings

@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from head_phantom import head_image, head_labels, save
-from metasynth.data_prep.volumes import Volume
+from metasynth.data_prep.volumes.volumes import Volume
 from tiny_model import CLASSES, LEVELS, NearestLevel, describe
 from tiny_noise import arguments, make_cache
 

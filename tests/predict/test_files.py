@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from head_phantom import head_labels, save
-from metasynth.data_prep.volumes import read_labels
+from metasynth.data_prep.volumes.volumes import read_labels
 
 from metasynth.errors import DataError, RunError
 from metasynth.predict.files import output_suffix, voxel_volume_ml, write_like

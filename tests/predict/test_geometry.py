@@ -5,9 +5,9 @@ import pytest
 from head_phantom import head_labels
 from hypothesis import given
 from hypothesis import strategies as st
-from metasynth.data_prep.resample import Grid, resample_image
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box, planes
-from metasynth.data_prep.volumes import Volume
+from metasynth.data_prep.volumes.resample import Grid, resample_image
+from metasynth.data_prep.volumes.volumes import Volume
 
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back

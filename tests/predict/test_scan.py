@@ -10,7 +10,7 @@ from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.prepare import Options, prepare
 from metasynth.data_prep.slicing import SliceChoice
 from metasynth.data_prep.sources import Scan
-from metasynth.data_prep.volumes import Volume, read_image, read_labels
+from metasynth.data_prep.volumes.volumes import Volume, read_image, read_labels
 from tiny_model import CLASSES, LEVELS, describe, level_model, random_model
 
 from metasynth import sizes

@@ -1,0 +1,1 @@
+"""Cohorts that need no scans: a template, and people simulated from it."""

@@ -1,0 +1,1 @@
+"""Whose file is which: subjects, names and their parts, pairs of image and labels."""
