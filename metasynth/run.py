@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import UsageError
-from metasynth.running.config import apply_overrides, field_types, from_dict, nearest, to_dict
 from metasynth.running.device import configure_torch
 from metasynth.running.environment import describe_environment
 from metasynth.running.integrity.run_files import check_files
@@ -17,6 +16,7 @@ from metasynth.running.manifest import PACE, make_manifest
 from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.running.seeding import seed_everything
+from metasynth.running.settings.config import apply_overrides, field_types, from_dict, nearest, to_dict
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.training.stopping import stopped_in_one_line
 

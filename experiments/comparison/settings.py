@@ -14,7 +14,7 @@ from metasynth.augment.noise import GaussianNoise
 from metasynth.augment.residual import ResidualNetwork, residual_unet
 from metasynth.augment.varying_noise import RandomAmplitudeNoise
 from metasynth.running.seeding import generator_for
-from metasynth.running.values import CHOICES
+from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings

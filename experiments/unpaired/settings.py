@@ -11,8 +11,8 @@ from metasynth.experiments.unpaired.models import (
 )
 
 from metasynth.errors import UsageError
-from metasynth.running.config import nearest
-from metasynth.running.values import CHOICES
+from metasynth.running.settings.config import nearest
+from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings

@@ -55,7 +55,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from metasynth.running.config import nearest
+        from metasynth.running.settings.config import nearest
 
         known = args[0] in self.commands or args[0].startswith("-")
         if not known and not context.resilient_parsing:  # as it is while a shell completes what follows

@@ -77,8 +77,8 @@ def run(
     from metasynth.run import execute, labels_override, preset_settings
     from metasynth.running.grid_folder import GRID
     from metasynth.running.records import CONFIG
+    from metasynth.running.settings.config_file import read_config_file
     from metasynth.running.study import load_experiment
-    from metasynth.training.config_file import read_config_file
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(

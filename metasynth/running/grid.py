@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from metasynth.errors import UsageError
-from metasynth.running.config import FileOverride, apply_overrides, to_dict
 from metasynth.running.jsonlines import encode
+from metasynth.running.settings.config import FileOverride, apply_overrides, to_dict
 
 FORMAT = "metasynth-grid/1"
 MOST_SEED = 2**63 - 1

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import MetasynthError, RunError, UsageError
-from metasynth.running.config import nearest
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.config import nearest
 from metasynth.schema import Schema
 
 GROUP = "metasynth.experiments"

@@ -13,9 +13,9 @@ from metasynth.cli.grid import GridRequest
 from metasynth.cli.main import main
 from metasynth.errors import UsageError
 from metasynth.running import study
-from metasynth.running.config import apply_overrides
 from metasynth.running.grid import Grid
-from metasynth.training.config_file import read_config_file
+from metasynth.running.settings.config import apply_overrides
+from metasynth.running.settings.config_file import read_config_file
 
 
 class Point:

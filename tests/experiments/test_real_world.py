@@ -20,8 +20,8 @@ from metasynth.errors import UsageError
 from metasynth.run import execute
 from metasynth.running import study
 from metasynth.running.checkpoint import load_checkpoint
-from metasynth.running.config import from_dict, to_dict
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.config import from_dict, to_dict
 from metasynth.segment.model_file import load_model
 
 SUBJECTS = 6

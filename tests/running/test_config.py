@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasynth.errors import UsageError
-from metasynth.running.config import apply_overrides, from_dict, nearest, to_dict
-from metasynth.running.values import MOST
+from metasynth.running.settings.config import apply_overrides, from_dict, nearest, to_dict
+from metasynth.running.settings.values import MOST
 from metasynth.text import shown
 
 

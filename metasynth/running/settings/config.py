@@ -3,7 +3,7 @@
 A field may be an int, float, bool, str, ``Literal``, ``tuple[T, ...]``, ``tuple[T, U]``, ``T | None``,
 another dataclass, or any class with ``parse(text)`` and ``from_json(value)`` (class methods) and
 ``to_json()``, and perhaps ``NOTATION`` (what ``parse`` reads, in words) and ``to_text()``. The annotation
-alone decides how a value is read; ``metasynth.running.values`` holds those rules.
+alone decides how a value is read; ``metasynth.running.settings.values`` holds those rules.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any, Self, TypeVar, get_type_hints
 
 from metasynth.errors import UsageError
-from metasynth.running.values import from_json, is_plain_dataclass, parse, to_json
+from metasynth.running.settings.values import from_json, is_plain_dataclass, parse, to_json
 
 C = TypeVar("C")
 Tree = dict[str, Any]

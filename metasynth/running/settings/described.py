@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin
 
-from metasynth.running.config import field_types
-from metasynth.running.values import CHOICES, describe, is_plain_dataclass, to_json, to_text
+from metasynth.running.settings.config import field_types
+from metasynth.running.settings.values import CHOICES, describe, is_plain_dataclass, to_json, to_text
 
 SECTIONS = ("Attributes", "Parameters")
 

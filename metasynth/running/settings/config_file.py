@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError, UsageError
-from metasynth.running.config import FileOverride, hint_of
 from metasynth.running.manifest import FORMAT, UNSEALED
-from metasynth.running.values import from_json, is_plain_dataclass, parse, to_text, told
+from metasynth.running.settings.config import FileOverride, hint_of
+from metasynth.running.settings.values import from_json, is_plain_dataclass, parse, to_text, told
 from metasynth.schema import TEXT, entries, expect, json_value, mapping
 from metasynth.text import read_lines
 
