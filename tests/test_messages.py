@@ -57,7 +57,7 @@ def test_a_program_gets_every_message_and_nothing_is_printed(place, caplog, caps
         next(text for *_, text in found if text.startswith(LINES[0])),
         LINES[1],
     ]
-    assert ("metasynth.running.study", "INFO", "a: tiny, preset quick, seed 0") in found
+    assert ("metasynth.run", "INFO", "a: tiny, preset quick, seed 0") in found
     assert ("metasynth.running.checkpoint", "DEBUG", "a/checkpoints/last.pt: written") in found
     assert capsys.readouterr() == ("", "")
 
@@ -80,7 +80,7 @@ def test_the_command_line_shows_progress_alone(place):
 def test_verbose_says_what_is_done_and_more(place):
     (place / "b.toml").write_text("steps = 4")
     said = run("-v")
-    assert "metasynth.running.study: a: tiny, preset quick, seed 0" in said
+    assert "metasynth.run: a: tiny, preset quick, seed 0" in said
     assert not [line for line in said if "checkpoint" in line]
     (place / "a").rename("b")
     more = run("-vv")

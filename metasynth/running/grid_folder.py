@@ -88,9 +88,9 @@ class GridFolder:
 
     def check_same(self, grid: Grid) -> None:
         """Raise UsageError naming what differs from ``grid``; a digest that is not yet known aside."""
-        asked = grid.to_json()
+        asked = _by_setting(grid.to_json())
         asked["data"]["digest"] = grid.digest or self.grid.digest
-        differences = differing(self.grid.to_json(), asked)
+        differences = differing(_by_setting(self.grid.to_json()), asked)
         if differences:
             raise UsageError(f"{self.path}: cannot resume with other settings: {'; '.join(differences)}")
 
@@ -187,3 +187,9 @@ def refuse_grid(path: Path) -> None:
     if (path / GRID).is_file():
         raise UsageError(f"{path}: holds another grid; continue it with --resume or give another --out")
     refuse_taken(path)
+
+
+def _by_setting(grid: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``grid.json`` with what ``--set`` gives by its key, the last of each: a file may give many."""
+    pairs = (override.partition("=") for override in grid["set"])
+    return {**grid, "set": {key.strip(): text.strip() for key, _, text in pairs}}

@@ -130,7 +130,7 @@ def test_another_grid_is_not_resumed(tmp_path):
         GridFolder.resume(tmp_path / "g", other)
     assert str(error.value) == (
         f"{tmp_path / 'g'}: cannot resume with other settings: seeds: [0, 1] -> [0, 1, 2]; "
-        "vary.steps: ['2', '3'] -> ['2', '4']; vary.outer.lr: ['0.1', '1e-3'] -> None; set: ['kind=uniform'] -> []; "
+        "vary.steps: ['2', '3'] -> ['2', '4']; vary.outer.lr: ['0.1', '1e-3'] -> None; set.kind: 'uniform' -> None; "
         "data.digest: 'd' -> 'e'"
     )
 
