@@ -4,7 +4,6 @@ Arrays are named 'image/CONDITION', 'truth/CONDITION', 'segmentation/CONDITION/M
 'augmentation/METHOD/SUBJECTS/PART' with the parts of `shown_parts`.
 """
 
-from collections.abc import Iterable
 from typing import Any, final
 
 import torch
@@ -15,8 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metasynth.augment.augmenter import Augmenter
-from metasynth.augment.bias_field import BiasField
-from metasynth.augment.residual import ResidualNetwork
 from metasynth.data.dataset import Batch, SliceDataset
 from metasynth.running.seeding import generator_for
 from metasynth.running.study import StudyContext
@@ -65,25 +62,16 @@ def _images(item: Batch) -> Tensor:
 
 @torch.no_grad()
 def shown_parts(augmenter: Augmenter[Any], images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """A composed augmenter at work on images (B, 1, *S).
+    """An augmenter at work on images (B, 1, *S).
 
     Returns
     -------
     dict
-        'synthetic' and 'augmented', the images before and after; between them, of the parts there are, 'field' (a
-        factor), 'network' and 'noise' (what is added).
+        'synthetic' and 'augmented', the images before and after; between them what the augmenter shows of itself
+        (`metasynth.augment.augmenter.Augmenter.shown`).
     """
-    shown = {"synthetic": images}
-    parts: Iterable[Augmenter[Any]] = augmenter  # type: ignore[assignment]
-    for part in parts:
-        draws = part.draw(images, generator)
-        after = part(images, draws)
-        if isinstance(part, BiasField):
-            shown["field"] = part(torch.ones_like(images), draws)
-        else:
-            shown["network" if isinstance(part, ResidualNetwork) else "noise"] = after - images
-        images = after
-    return {**shown, "augmented": images}
+    draws = augmenter.draw(images, generator)
+    return {"synthetic": images, **augmenter.shown(images, draws), "augmented": augmenter(images, draws)}
 
 
 def fullest(dataset: SliceDataset) -> Batch:

@@ -125,11 +125,12 @@ def augmentation_figure(rows: Sequence[Row], naming: Naming, examples: Arrays) -
 
 
 def _augmentation(line: Sequence[Axes], found: Arrays, real: NDArray[Any]) -> None:
-    change, centre = (found["field"], 1.0) if "field" in found else (found["network"], 0.0)
+    nothing = np.full_like(found["synthetic"], np.nan)  # an empty panel
+    change, centre = (found["field"], 1.0) if "field" in found else (found.get("network", nothing), 0.0)
     panels = (
         (found["synthetic"], 0.0, 1.0),
         (change, centre - 0.5, centre + 0.5),
-        (found["noise"], -0.5, 0.5),
+        (found.get("noise", nothing), -0.5, 0.5),
         (found["augmented"], 0.0, 1.0),
         (real, 0.0, 1.0),
     )

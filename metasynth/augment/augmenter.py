@@ -1,13 +1,17 @@
 """What all learned augmenters have in common, and the form of their random draws."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Draws = Tensor | tuple["Draws", ...]
 """The randomness of one application: tensors with the batch as first axis, nested in tuples at will."""
+
+Rate = Literal["values", "weights"]
+"""How fast a parameter travels: a value in natural units behind its bijection, or one of a network's many weights."""
 
 DrawsT = TypeVar("DrawsT", bound=Draws)
 
@@ -41,6 +45,31 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
     @abstractmethod
     def observed(self) -> dict[str, float]:
         """What is learned, by name and in natural units, such as {"sigma": 0.1}; for records."""
+
+    def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
+        """All parameters by the rate that suits them, each once; here all of them are values."""
+        return {"values": list(self.parameters())}
+
+    def shown(self, images: Tensor, draws: DrawsT) -> dict[str, Tensor]:
+        """What becomes visible of one application, by name: here the 'noise' that is added, (B, C, *S).
+
+        A report draws 'field' around 1, as a factor, and all else around 0, as what is added.
+
+        Raises
+        ------
+        ValueError
+            When the shapes of `draws` do not belong to those of `images`.
+        """
+        return {"noise": self(images, draws) - images}
+
+
+def joined_groups(groups: Iterable[dict[Rate, list[nn.Parameter]]]) -> dict[Rate, list[nn.Parameter]]:
+    """The groups of several modules as one: by rate, in their order, a parameter that they share once."""
+    joined: dict[Rate, dict[int, nn.Parameter]] = {}
+    for group in groups:
+        for rate, parameters in group.items():
+            joined.setdefault(rate, {}).update((id(p), p) for p in parameters)
+    return {rate: list(parameters.values()) for rate, parameters in joined.items()}
 
 
 def check_draws(draws: Draws, expected: tuple[Any, ...]) -> None:

@@ -107,6 +107,10 @@ class BiasField(Augmenter[NodeValues]):
         names = _THREE if len(values) == len(_THREE) else [f"c_{k}" for k in range(1, len(values) + 1)]
         return dict(zip(names, values, strict=True))
 
+    def shown(self, images: Tensor, draws: NodeValues) -> dict[str, Tensor]:
+        """The 'field' (B, C, *S) that `images` (B, C, *S) are multiplied by with `draws`."""
+        return {"field": self(torch.ones_like(images), draws)}
+
     def _check_axes(self, images: Tensor) -> None:
         if images.ndim != self.ndim + 2:
             raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from metasynth.augment.augmenter import Augmenter, Draws
+from metasynth.augment.augmenter import Augmenter, Draws, Rate, joined_groups
 from metasynth.augment.residual import ResidualNetwork
 from metasynth.augment.varying_noise import RandomAmplitudeNoise
 from metasynth.errors import UsageError
@@ -76,6 +76,18 @@ class Compose(Augmenter[tuple[Draws, ...]]):
                 taken.add(own)
             union[own] = value
         return union
+
+    def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
+        """Those of the parts."""
+        return joined_groups(part.parameter_groups() for part in self)
+
+    def shown(self, images: Tensor, draws: tuple[Draws, ...]) -> dict[str, Tensor]:
+        """What becomes visible of each part on its way, from `images` (B, C, *S) and `draws` of `draw`."""
+        found: dict[str, Tensor] = {}
+        for part, own in zip(self, draws, strict=True):
+            found |= part.shown(images, own)
+            images = part(images, own)
+        return found
 
 
 def nonparametric(network: nn.Module, sigma_start: float) -> Compose:

@@ -5,7 +5,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from metasynth.augment.augmenter import Augmenter, Draws
+from metasynth.augment.augmenter import Augmenter, Draws, Rate, joined_groups
 from metasynth.augment.class_intensity import ClassIntensities
 
 
@@ -53,3 +53,8 @@ class LabelGenerator(nn.Module):
     def observed(self) -> dict[str, float]:
         """What contrast and augmenter observe."""
         return {**({} if self.contrast is None else self.contrast.observed()), **self.augmenter.observed()}
+
+    def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
+        """Those of a learned contrast, which are values, and of the augmenter."""
+        contrast: list[nn.Parameter] = [] if self.contrast is None else list(self.contrast.parameters())
+        return joined_groups([{"values": contrast}, self.augmenter.parameter_groups()])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from metasynth.augment.augmenter import Augmenter, check_draws
+from metasynth.augment.augmenter import Augmenter, Rate, check_draws
 from metasynth.augment.noise import standard_normal
 from metasynth.errors import ShapeError, UsageError
 from metasynth.sizes import convolutions, require_memory
@@ -59,6 +59,14 @@ class ResidualNetwork(Augmenter[Tensor]):
     def observed(self) -> dict[str, float]:
         """Nothing: weights have no natural unit."""
         return {}
+
+    def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
+        """The network's weights."""
+        return {"weights": list(self.parameters())}
+
+    def shown(self, images: Tensor, draws: Tensor) -> dict[str, Tensor]:
+        """What the 'network' adds to `images` (B, C, *S) with `draws` (B, 1, *S)."""
+        return {"network": self(images, draws) - images}
 
 
 def residual_unet(

@@ -1,12 +1,12 @@
 """Settings that studies share: the segmenter's training and the outer level."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
-from metasynth.augment.residual import ResidualNetwork
+from metasynth.augment.augmenter import Rate
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
@@ -22,6 +22,13 @@ _STRATEGIES: dict[str, ProductStrategy] = {
     "forward": Forward(),
     "finite_difference": FiniteDifference(),
 }
+
+
+class Grouped(Protocol):
+    """What says which of its parameters travel at which rate: an `Augmenter` or a `LabelGenerator`."""
+
+    def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
+        """All parameters by the rate that suits them, each once."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +121,12 @@ class OuterSettings:
             return strategy
         return InParts(strategy, self.samples or None, self.chunk or None)
 
-    def optimizer(self, augmenter: nn.Module) -> torch.optim.Adam:
-        """Adam on the augmenter's parameters, those of networks in a group of their own."""
-        networks = [m.network for m in augmenter.modules() if isinstance(m, ResidualNetwork)]
-        weights = {id(p): p for network in networks for p in network.parameters()}
-        others = [p for p in augmenter.parameters() if id(p) not in weights]
-        groups = [{"params": others, "lr": self.lr}, {"params": list(weights.values()), "lr": self.network_lr}]
-        return torch.optim.Adam([group for group in groups if group["params"]], lr=self.lr, betas=self.betas)
+    def optimizer(self, augmenter: Grouped) -> torch.optim.Adam:
+        """Adam on the augmenter's parameters, values before weights, each group at its rate."""
+        rates: dict[Rate, float] = {"values": self.lr, "weights": self.network_lr}
+        found = augmenter.parameter_groups()
+        groups = [{"params": found[rate], "lr": lr} for rate, lr in rates.items() if found.get(rate)]
+        return torch.optim.Adam(groups, lr=self.lr, betas=self.betas)
 
     def is_due(self, step: int) -> bool:
         """Whether inner step ``step`` (from 0) takes a hypergradient."""
