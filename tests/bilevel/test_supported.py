@@ -131,10 +131,40 @@ class Checkpointed(nn.Module):
         return checkpoint(self.model, x, use_reentrant=self.use_reentrant)
 
 
+class Cube(torch.autograd.Function):
+    """x³ with a backward that can be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 3 * ctx.saved_tensors[0] ** 2 * g
+
+
+class DetachedCube(Cube):
+    """The same, but for x² being a constant in the backward."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 3 * ctx.saved_tensors[0].detach() ** 2 * g
+
+
+def with_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> Tensor:
+    """The same values, whose gradient the hook is given."""
+    copied = x + 0
+    if copied.requires_grad:
+        copied.register_hook(hook)
+    return copied
+
+
 def evaluated(expression: str, **given: Any) -> Any:
     """The value of an expression of the tables."""
     known = {"torch": torch, "nn": nn, "functional": functional, "prune": prune, "quantize_dynamic": quantize_dynamic}
     known |= {"checkpointed": Checkpointed}
+    known |= {"Cube": Cube, "DetachedCube": DetachedCube, "with_hook": with_hook}
     known |= {"weight_norm": weight_norm, "orthogonal": orthogonal, "spectral_norm": spectral_norm}
     return eval(expression, {**known, **inputs(), **given})
 

@@ -116,6 +116,13 @@ def once_differentiable(loss: Tensor) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def functions_of_users(loss: Tensor) -> list[str]:
+    """Names of the `torch.autograd.Function` in a loss' graph that are not torch's own."""
+    made = [(node, getattr(node, "_forward_cls", None)) for node in _children_first(loss.grad_fn)]
+    found = [_operation(node) for node, kind in made if kind is not None and not kind.__module__.startswith("torch.")]
+    return list(dict.fromkeys(found))
+
+
 def _operation(node: Any) -> str:
     return node.name().removeprefix("torch::autograd::").rstrip("0123456789").removesuffix("Backward")
 

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from metasynth.bilevel.checks.connection import Case, require_connection
 from metasynth.bilevel.checks.flawed_operations import Mode
+from metasynth.bilevel.checks.gradient_differences import HookWatch, require_right_second_derivative
 from metasynth.bilevel.checks.second_derivative import refuse_flawed, refuse_flawed_modules
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.hypergradient import HypergradientStrategy
@@ -41,9 +42,9 @@ def preflight(
     ValueError
         If the model has hooks (patching drops them) or behaves otherwise when patched, the optimiser cannot be
         differentiated, has hooks or holds foreign parameters, a loss does not depend on the model, an operation of the
-        inner loss has no second derivative or a wrong one (see `metasynth.bilevel.checks.flawed_operations`), or a
-        learned outer parameter has no hypergradient. The line then says which loss cuts its graph, where and by what
-        operation, as far as that can be found.
+        inner loss has no second derivative or a wrong one (see `metasynth.bilevel.checks.flawed_operations`), a
+        Function or a hook of the user's own makes it wrong, or a learned outer parameter has no hypergradient. The
+        line then says which loss cuts its graph, where and by what operation, as far as that can be found.
     """
     update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
     _refuse_hooks(model)
@@ -61,8 +62,10 @@ def preflight(
             loss = case.inner_loss()
             refuse_flawed(loss, case.parameters, list(case.learned.values()), mode, needs_hessian)
             gradients = _gradient_elsewhere(case, loss, create_graph=needs_double_backward)
-            _compare_with_original(case, loss.detach(), gradients)
+            hooks = HookWatch()
+            _compare_with_original(case, loss.detach(), gradients, hooks)
             require_connection(case, loss, gradients, needs_double_backward, needs_hessian)
+            require_right_second_derivative(case, loss, hooks.places, mode, needs_hessian)
         except RuntimeError as error:
             if "backward through the graph a second time" not in str(error):
                 raise
@@ -115,9 +118,11 @@ def _gradient_elsewhere(case: Case, loss: Tensor, create_graph: bool) -> Gradien
         raise ValueError(_RECOMPUTES) from error
 
 
-def _compare_with_original(case: Case, patched_loss: Tensor, patched_gradients: Gradients) -> None:
+def _compare_with_original(case: Case, patched_loss: Tensor, patched_gradients: Gradients, hooks: HookWatch) -> None:
     """The patched model must give the original's loss and gradient, wherever the loss is reproducible at all."""
-    (first, _), (loss, gradients) = case.original(), case.original()
+    with hooks:
+        first, _ = case.original()
+    loss, gradients = case.original()
     if not torch.equal(first, loss):
         return
     if not torch.allclose(loss, patched_loss, rtol=1e-3, atol=1e-6):
