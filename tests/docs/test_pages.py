@@ -1,5 +1,6 @@
 """Pages are where links say, hold what they promise, and name nothing that is gone."""
 
+import configparser
 import importlib
 import re
 from pathlib import Path
@@ -100,3 +101,17 @@ def test_the_first_screen_of_the_readme_shows_the_commands_a_picture_and_a_table
     assert "make run" in first
     assert "![" in first
     assert "| preset σ | learned σ |" in first
+
+
+def test_what_builds_the_site_is_pinned() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extra = config["options.extras_require"]["docs"].strip().splitlines()
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {re.split(r"[\[>]", requirement)[0] for requirement in extra} <= pinned
+
+
+def test_the_site_needs_no_network() -> None:
+    theme = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["theme"]
+    assert theme["font"] is False  # else fonts of another host
+    assert "http" not in (DOCS / "site.css").read_text()
