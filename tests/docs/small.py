@@ -44,7 +44,7 @@ CACHES: dict[str, tuple[str, ...]] = {
     "noise": ("--data", LABELS),
     "inu": ("--data", LABELS),
     "real_world": ("--data", REAL),
-    "cross_contrast": ("--data", REAL, "--labels", LABELS, "--set", f"tests=FLASH={OTHER}"),
+    "cross_contrast": ("--data", REAL, "--set", f"labels={LABELS}", "--set", f"tests=FLASH={OTHER}"),
     "unpaired": ("--data", REAL),
 }
 """What stands for the embedded cohorts, which take a minute to make."""

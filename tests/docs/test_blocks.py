@@ -18,7 +18,14 @@ from metasynth.cli.main import main
 from metasynth.training.config import apply_overrides
 from metasynth.training.study import load_experiment
 
-LANGUAGES = {"sh", "python", "toml"}
+CARRIED_OUT = {"sh", "python", "toml"}
+SHOWN = {
+    "text": "what a command prints, in part",
+    "bash": "a line for the file that a shell begins with",
+    "zsh": "the same of another shell",
+    "fish": "the same of a third",
+}
+"""Languages of blocks that are only shown, with the reason."""
 
 
 class _Parsed(Exception):
@@ -27,6 +34,9 @@ class _Parsed(Exception):
 
 def takes_arguments(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The script is there and takes the arguments."""
+    if len(words) == 2:
+        assert (ROOT / words[1]).is_file(), words
+        return
     parse = argparse.ArgumentParser.parse_args
 
     def only_parse(parser: argparse.ArgumentParser, *given: object, **named: object) -> None:
@@ -63,7 +73,7 @@ def is_known(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 Check = Callable[[list[str], pytest.MonkeyPatch], None]
 NOT_RUN: dict[tuple[str, ...], tuple[str, Check]] = {
-    ("python",): ("a measurement takes minutes to hours: its script must take the arguments", takes_arguments),
+    ("python",): ("a measurement takes minutes to hours, and an example has its test", takes_arguments),
     ("pytest",): ("it is a test itself", is_test),
     ("make",): ("it makes an environment, or runs everything", is_target),
     ("torchrun",): ("tests/bilevel/test_processes_torchrun.py starts it", is_known),
@@ -98,7 +108,7 @@ def carry_out(words: list[str]) -> str:
 def save(block: Block) -> None:
     """The file that a reader makes of a block; of a project, what an installation of it adds."""
     Path(str(block.saved)).write_text(block.text, encoding="utf-8")
-    if block.language == "toml":
+    if block.saved == "pyproject.toml":
         project = tomllib.loads(block.text)["project"]
         installed = Path(f"{project['name']}-{project['version']}.dist-info")
         installed.mkdir()
@@ -113,9 +123,11 @@ def execute(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
         save(block)
     elif block.shown:
         assert (ROOT / block.shown).is_file(), block.place
+    elif block.language == "toml":
+        tomllib.loads(block.text)
     elif block.language == "python":
         exec(compile("\n" * block.line + block.text, block.page, "exec"), {"__name__": "__main__"})
-    else:
+    elif block.language == "sh":
         for words in block.commands:
             if not_run := rule(words):
                 not_run[1](words, monkeypatch)
@@ -154,7 +166,7 @@ SAID = {
 
 def test_every_block_says_what_it_is() -> None:
     others = {block.place: block.language for page in NAMES for block in blocks(page)}
-    assert {place: language for place, language in others.items() if language not in LANGUAGES} == {}
+    assert {place: language for place, language in others.items() if language not in CARRIED_OUT | SHOWN.keys()} == {}
 
 
 def test_every_rule_is_used_by_a_command() -> None:

@@ -79,6 +79,11 @@ def test_code_names_pages_that_exist() -> None:
     assert {pair for pair in named if not (ROOT / pair[0]).is_file()} == set()
 
 
+def test_every_picture_is_shown() -> None:
+    shown = {target.rpartition("/")[2] for name in NAMES for target in LINK.findall(prose(name))}
+    assert {picture.name for picture in (DOCS / "images").iterdir()} - shown == set()
+
+
 def test_every_page_is_in_the_navigation() -> None:
     def leaves(tree: object) -> list[str]:
         if isinstance(tree, str):
