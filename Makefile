@@ -8,7 +8,7 @@ DOCS_INSTALLED := $(VENV)/installed-docs
 # One thread a process: studies and tests run several processes side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-all lint bench docs clean
+.PHONY: help run test test-all lint bench docs release clean
 
 help:
 	@echo "make run       learn the noise of real scans on the embedded brain, and report"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every script in benchmarks/"
 	@echo "make docs      the documentation, in site/"
+	@echo "make release   sdist and wheel in dist/, built and checked, not uploaded"
 	@echo "make clean     remove what was built; .venv and runs stay"
 
 run: $(INSTALLED)
@@ -43,6 +44,12 @@ bench: $(INSTALLED)
 # A link or a name that leads nowhere ends the build.
 docs: $(DOCS_INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+release: $(INSTALLED)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[release]'
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -224,7 +224,7 @@ def main() -> None:
                 print(out.with_suffix(".log").read_text(), file=sys.stderr)
             rows[key].other_bytes += every[key].digest(out) != whole[key]
             if options.json:  # each time: what was seen is not lost when this is stopped
-                options.json.write_text(json.dumps([asdict(row) for row in rows.values()], indent=2))
+                options.json.write_text(json.dumps([vars(row) for row in rows.values()], indent=2))
     show(list(rows.values()))
 
 
