@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.bias_field import BiasField
@@ -16,6 +16,7 @@ from metasynth.training.loop import Pace
 from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import MATCHED, OuterSettings, check_together
+from metasynth.training.values import CHOICES
 
 BASELINE = replace(PAPER, bias=7, snr=10.0)
 """The generator with the bias field and noise that cornucopia's `SynthFromLabelTransform` has by default: what the
@@ -27,6 +28,7 @@ class TestCache:
     """A further cache of test images, NAME=PATH on the command line."""
 
     __test__ = False  # pytest takes the name for a test
+    NOTATION: ClassVar[str] = "NAME=PATH"
 
     name: str
     path: str
@@ -58,10 +60,12 @@ class SubjectSettings:
     train : tuple of int
         How many real subjects there are to learn from, in any order; the sized methods are trained with each number,
         smaller sets being part of larger ones. 0: all that are neither for validation nor for tests.
-    validation, test : int
-        How many to choose checkpoints by, and to report on: the same ones for every number above. 0: a fifth.
+    validation : int
+        How many real subjects checkpoints are chosen by: the same ones for every number above. 0: a fifth.
+    test : int
+        How many real subjects are reported on, likewise.
     rotation : int
-        Which group of ``test`` subjects is tested, from 0: rotations of one seed test other subjects each.
+        Which group of ``test`` subjects is tested, from 0 on: rotations of one seed test other subjects each.
     """
 
     train: tuple[int, ...] = (5,)
@@ -88,8 +92,10 @@ class AugmenterSettings:
 
     Attributes
     ----------
-    start, start_c : float
-        Of sigma (in units of intensity) and of each field's exponent, in (0, 1).
+    start : float
+        Where sigma starts, in units of intensity.
+    start_c : float
+        Where the exponent of each field starts, in (0, 1).
     nodes : tuple of int
         Nodes per axis of the fields' grids.
     network : tuple of int
@@ -116,7 +122,13 @@ class AugmenterSettings:
 
 @dataclass(frozen=True)
 class MixedSettings:
-    """Mixed SynthSeg: ``fraction``, in (0, 1), of the training images are real ones, augmented."""
+    """Mixed SynthSeg.
+
+    Attributes
+    ----------
+    fraction : float
+        How much of the training images are real ones, augmented; in (0, 1).
+    """
 
     fraction: float = 0.25
 
@@ -127,7 +139,15 @@ class MixedSettings:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """Finetuned SynthSeg: ``steps`` more steps on augmented real images alone, with learning rate ``lr``."""
+    """Finetuned SynthSeg.
+
+    Attributes
+    ----------
+    steps : int
+        More steps, on augmented real images alone.
+    lr : float
+        Learning rate of Adam in them.
+    """
 
     steps: int = 300
     lr: float = 5e-4
@@ -139,7 +159,17 @@ class FinetuneSettings:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Clustered classes: see `metasynth.synthesis.clusters.ClusteredGenerator`."""
+    """Clustered classes: see `metasynth.synthesis.clusters.ClusteredGenerator`.
+
+    Attributes
+    ----------
+    clusters : int
+        Clusters that a large class is divided into, at least 2.
+    share : float
+        Part of the foreground, in [0, 1], from which on a class is large.
+    nodes : int
+        Control points along an axis of the fields that divide it, at least 2.
+    """
 
     clusters: int = 3
     share: float = 0.15
@@ -158,7 +188,7 @@ class ComparisonConfig:
     Attributes
     ----------
     methods : tuple of str
-        Which of `metasynth.training.comparison_methods.METHODS` to train.
+        Which methods to train; see `metasynth.training.comparison_methods.METHODS`.
     domain : str
         What the images of the run's cache are called.
     tests : tuple of TestCache
@@ -167,7 +197,7 @@ class ComparisonConfig:
         Cache whose label maps images are synthesised from; empty: the maps of all training subjects. Its images are
         not looked at, and subjects of validation and tests are left out of it by name.
     fit_labels : bool
-        Cut and pad its maps about their centre to the shape of the images; without it shapes must agree.
+        Cut and pad the maps of ``labels`` about their centre to the shape of the images; without it shapes must agree.
     subjects, segmenter, outer, learned, mixed, finetune, clustered, pace :
         See the classes. All methods take ``segmenter.steps`` inner steps, but that finetuning takes ``finetune.steps``
         on top of those of the naive segmenter, as in the paper, and that interpolation takes none.
@@ -182,7 +212,7 @@ class ComparisonConfig:
         Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
     """
 
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = field(default=tuple(METHODS), metadata={CHOICES: tuple(METHODS)})
     domain: str = "test"
     tests: tuple[TestCache, ...] = ()
     labels: str = ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from metasynth.errors import UsageError
-from metasynth.training.config import apply_overrides, to_dict
+from metasynth.training.config import FileOverride, apply_overrides, to_dict
 from metasynth.training.jsonlines import encode
 
 FORMAT = "metasynth-grid/1"
@@ -177,6 +177,12 @@ def parse_vary(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise UsageError(f"--vary {option}: {key} is varied already; give all of its values at once")
         vary[key] = values
     return vary
+
+
+def without_varied(overrides: Sequence[str], vary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The overrides but those of a file whose settings are varied: ``--vary`` wins over a file."""
+    kept = (one for one in overrides if not (isinstance(one, FileOverride) and one.partition("=")[0] in vary))
+    return tuple(kept)
 
 
 def value_of(text: str) -> Any:

@@ -5,6 +5,7 @@ another package may register its own.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from metasynth.training.request import Request, settings_of
 from metasynth.training.run_files import check_files
 from metasynth.training.seeding import seed_everything
 from metasynth.training.stopping import stopped_in_one_line
+
+_LOG = logging.getLogger(__name__)
 
 GROUP = "metasynth.experiments"
 
@@ -196,6 +199,8 @@ def execute(
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")
         else:
+            _LOG.info("%s: %s, preset %s, seed %d", folder.path, experiment.name, preset, seed)
+            _LOG.info("%s: on %s with %d threads, data %s", folder.path, device, threads, place)
             context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress, others)
             _run(experiment, context)
         write_run_report(experiment, folder)
@@ -238,9 +243,9 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:
-    """The override that ``--labels`` stands for; UsageError if the experiment takes no such cache."""
+    """The override that ``--label-cache`` stands for; UsageError if the experiment takes no such cache."""
     if "labels" not in field_types(type(preset_settings(experiment, preset))):
-        raise UsageError(f"--labels {labels}: experiment {experiment.name!r} takes no label maps of their own")
+        raise UsageError(f"--label-cache {labels}: experiment {experiment.name!r} takes no label maps of their own")
     return f"labels={labels.resolve()}"
 
 

@@ -15,6 +15,7 @@ from metasynth.training.unpaired_models import (
     DiscriminatorSettings,
     GeneratorSettings,
 )
+from metasynth.training.values import CHOICES
 
 NAIVE, SUPERVISED = "naive", "supervised"
 TITLES = {
@@ -52,9 +53,12 @@ class PeopleSettings:
     scans : int
         Training subjects whose scans are used, without their labels; the label maps of the others are. 0: half of them,
         or all where label maps come from a cache of their own.
-    test, rotation : int
-        As in `metasynth.training.comparison_settings.SubjectSettings`. Its validation subjects are not used at all, so
-        that tests are on the same people as in the studies that choose by them.
+    test : int
+        How many subjects are reported on; 0: a fifth. Those that other studies choose checkpoints by are not used at
+        all, so that tests are on the same people as there.
+    rotation : int
+        Which group of ``test`` subjects is tested, from 0 on; see
+        `metasynth.training.comparison_settings.SubjectSettings`.
     """
 
     scans: int = 0
@@ -78,12 +82,12 @@ class UnpairedSettings:
     Attributes
     ----------
     methods : tuple of str
-        Which of `TITLES` to train. Every segmenter takes ``segmenter.steps`` steps from the same weights, on the same
-        deformed label maps; a learned generator takes ``discriminator.steps`` before.
+        Which methods to train, of `TITLES`. Every segmenter takes ``segmenter.steps`` steps from the same weights, on
+        the same deformed label maps; a learned generator takes ``discriminator.steps`` before.
     labels : str
         Cache whose label maps images are synthesised from; empty: those of training subjects whose scans are not used.
     fit_labels : bool
-        Cut and pad its maps about their centre to the shape of the images.
+        Cut and pad the maps of ``labels`` about their centre to the shape of the images.
     people, segmenter, discriminator, outer, adversarial, generator, pace :
         See the classes. ``outer.reference`` has no meaning here and must be none.
     synthesis, baseline : CornucopiaConfig
@@ -91,7 +95,7 @@ class UnpairedSettings:
         deformed.
     """
 
-    methods: tuple[str, ...] = (NAIVE, "intensities", SUPERVISED)
+    methods: tuple[str, ...] = field(default=(NAIVE, "intensities", SUPERVISED), metadata={CHOICES: tuple(TITLES)})
     labels: str = ""
     fit_labels: bool = False
     people: PeopleSettings = field(default_factory=PeopleSettings)
