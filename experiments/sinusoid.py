@@ -25,13 +25,14 @@ from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, FAINT, INK, new_figure, style
 from metasynth.report.tables import Table
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.records import CONFIG, METRICS, RESULTS, RunFolder
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import Experiment, StudyContext, built_in
 from metasynth.schema import COUNT, FLAG, NUMBER, TEXT, both, entries, json_value, listing, mapping
 from metasynth.sizes import require_memory
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
-from metasynth.training.seeding import generator_for
-from metasynth.training.study import Experiment, StudyContext, built_in
+from metasynth.training.reach import require_rate
 
 CURVES = "curves.json"
 LOW, HIGH = -5.0, 5.0
@@ -94,6 +95,7 @@ class SinusoidConfig:
         for name in (*counts, "inner_lr", "outer_lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        require_rate(outer_lr=self.outer_lr)
         if not self.clip > 1:
             raise ValueError(f"clip must be above 1, got {self.clip}")
         if min(self.widths, default=1) < 1:

@@ -18,9 +18,9 @@ from tiny_study import tiny_experiment
 from metasynth.cli import messages
 from metasynth.cli.main import main
 from metasynth.cli.messages import messages_shown
-from metasynth.training import progress, study
-from metasynth.training.progress import Progress
-from metasynth.training.study import execute
+from metasynth.run import execute
+from metasynth.running import progress, study
+from metasynth.running.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 LINES = ["tiny: 4/4, total ", "a: the run has finished; its report is written again"]
@@ -57,8 +57,8 @@ def test_a_program_gets_every_message_and_nothing_is_printed(place, caplog, caps
         next(text for *_, text in found if text.startswith(LINES[0])),
         LINES[1],
     ]
-    assert ("metasynth.training.study", "INFO", "a: tiny, preset quick, seed 0") in found
-    assert ("metasynth.training.checkpoint", "DEBUG", "a/checkpoints/last.pt: written") in found
+    assert ("metasynth.running.study", "INFO", "a: tiny, preset quick, seed 0") in found
+    assert ("metasynth.running.checkpoint", "DEBUG", "a/checkpoints/last.pt: written") in found
     assert capsys.readouterr() == ("", "")
 
 
@@ -80,12 +80,12 @@ def test_the_command_line_shows_progress_alone(place):
 def test_verbose_says_what_is_done_and_more(place):
     (place / "b.toml").write_text("steps = 4")
     said = run("-v")
-    assert "metasynth.training.study: a: tiny, preset quick, seed 0" in said
+    assert "metasynth.running.study: a: tiny, preset quick, seed 0" in said
     assert not [line for line in said if "checkpoint" in line]
     (place / "a").rename("b")
     more = run("-vv")
     assert set(said) - {line for line in said if line.startswith("tiny: ")} <= set(more)
-    assert "metasynth.training.checkpoint: a/checkpoints/last.pt: written" in more
+    assert "metasynth.running.checkpoint: a/checkpoints/last.pt: written" in more
 
 
 def test_verbose_changes_nothing_of_a_run(place):
@@ -130,7 +130,7 @@ PRINTING = ("print", "click.echo", "tell", "warnings.warn")
 BARS = """
 import logging
 from metasynth.cli.messages import messages_shown
-from metasynth.training.progress import Progress
+from metasynth.running.progress import Progress
 with messages_shown(0):
     shown = Progress()
     with shown.task("outer", 2) as task:

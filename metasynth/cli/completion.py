@@ -14,16 +14,16 @@ from metasynth.data_prep.mapping_names import IDS
 from metasynth.errors import MetasynthError
 
 if TYPE_CHECKING:
-    from metasynth.training.described import Setting
-    from metasynth.training.study import Experiment
+    from metasynth.running.settings.described import Setting
+    from metasynth.running.study import Experiment
 
-GROUP = "metasynth.experiments"  # as in metasynth.training.study, which is not light
+GROUP = "metasynth.experiments"  # as in metasynth.running.study, which is not light
 Items = list[CompletionItem]
 
 
 def complete_experiment(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
-    """Names of the experiments; none is imported."""
-    return _items(sorted(point.name for point in entry_points(group=GROUP)), incomplete)
+    """Names of the experiments, each once though two installations may have it; none is imported."""
+    return _items(sorted({point.name for point in entry_points(group=GROUP)}), incomplete)
 
 
 def complete_preset(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
@@ -67,7 +67,7 @@ def _items(names: Iterable[str], incomplete: str) -> Items:
 
 
 def _experiment(context: click.Context) -> "Experiment | None":
-    from metasynth.training.study import load_experiment
+    from metasynth.running.study import load_experiment
 
     # Where an option's value is what is completed, click has not yet taken the arguments that it found.
     name = context.params.get("experiment") or next(iter(context.args), "")
@@ -79,7 +79,7 @@ def _experiment(context: click.Context) -> "Experiment | None":
 
 def _settings(context: click.Context) -> "list[Setting]":
     """Those of the preset that was named before, or of the quick one."""
-    from metasynth.training.described import list_settings
+    from metasynth.running.settings.described import list_settings
 
     experiment = _experiment(context)
     preset = context.params.get("preset") or "quick"

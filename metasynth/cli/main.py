@@ -55,7 +55,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from metasynth.training.config import nearest
+        from metasynth.running.settings.config import nearest
 
         known = args[0] in self.commands or args[0].startswith("-")
         if not known and not context.resilient_parsing:  # as it is while a shell completes what follows
@@ -75,7 +75,7 @@ def main(context: click.Context, verbose: int) -> None:
 @main.command("list")
 def list_() -> None:
     """List the experiments, each with its question and presets."""
-    from metasynth.training.study import discover_experiments, load_experiment
+    from metasynth.running.study import discover_experiments, load_experiment
 
     for name in discover_experiments():
         try:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from metasynth.lines import tell
 
-PROGRESS = "metasynth.progress"  # as in metasynth.training.progress, which is not light
+PROGRESS = "metasynth.progress"  # as in metasynth.running.progress, which is not light
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 """Of what is shown, by how often ``-v`` is given."""
 

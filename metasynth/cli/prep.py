@@ -43,8 +43,8 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
     from metasynth.data_prep.cohort import COHORTS, ensure_cohort
     from metasynth.files import write_atomically
     from metasynth.outputs import Output, check_outputs
-    from metasynth.training.config import nearest
-    from metasynth.training.progress import Progress
+    from metasynth.running.progress import Progress
+    from metasynth.running.settings.config import nearest
 
     if cohort not in COHORTS:
         raise UsageError(f"--cohort {cohort}: there is no such cohort: {nearest(cohort, COHORTS)}")

@@ -76,7 +76,7 @@ def make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     from metasynth.data_prep.job import Job, outputs
     from metasynth.data_prep.slicing import Frame
     from metasynth.outputs import check_outputs
-    from metasynth.training.progress import Progress
+    from metasynth.running.progress import Progress
 
     out: Path = given["out"]
     job = Job(

@@ -4,8 +4,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -14,7 +12,7 @@ from metasynth.cli.completion import complete_setting
 from metasynth.cli.failures import Stopped
 from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
 from metasynth.cli.options import DEVICE, EXPERIMENT, PATH, PRESET, QUIET, out_option, renamed, threads_option
-from metasynth.errors import DataError, MetasynthError, UsageError
+from metasynth.errors import UsageError
 from metasynth.lines import tell
 
 
@@ -74,10 +72,11 @@ def run(
     With --seeds or --vary, every combination of seed and values is a run in a folder of its own inside --out, in a
     process of its own, and the report is on all of them.
     """
-    from metasynth.training.config_file import read_config_file
-    from metasynth.training.grid_folder import GRID
-    from metasynth.training.records import CONFIG
-    from metasynth.training.study import execute, labels_override, load_experiment, preset_settings
+    from metasynth.run import execute, labels_override, preset_settings
+    from metasynth.running.grid_folder import GRID
+    from metasynth.running.records import CONFIG
+    from metasynth.running.settings.config_file import read_config_file
+    from metasynth.running.study import load_experiment
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(
@@ -131,13 +130,15 @@ def run(
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 def report(runs: tuple[Path, ...]) -> None:
     """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
-    from metasynth.training.grid_folder import GRID, GridFolder
-    from metasynth.training.records import RunFolder
-    from metasynth.training.run_files import check_manifest
-    from metasynth.training.study import load_experiment, write_run_report
+    from metasynth.run import write_run_report
+    from metasynth.running.grid_folder import GRID, GridFolder
+    from metasynth.running.integrity.run_files import check_manifest
+    from metasynth.running.records import RunFolder
+    from metasynth.running.study import load_experiment
+    from metasynth.training.stopping import files_that_fit
 
     for path in runs:
-        with _files_that_fit(path):
+        with files_that_fit(path):
             if (path / GRID).is_file():
                 several = GridFolder.open(path)
                 report_grid(load_experiment(several.grid.experiment), several)
@@ -146,18 +147,6 @@ def report(runs: tuple[Path, ...]) -> None:
                 check_manifest(folder)
                 write_run_report(load_experiment(folder.manifest["experiment"]), folder)
         _show(path)
-
-
-@contextmanager
-def _files_that_fit(path: Path) -> Iterator[None]:
-    """Tell in one line what no schema of the files of a run foresaw: their parts may contradict each other."""
-    try:
-        yield
-    except (MetasynthError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path}: no report can be made of it, its files do not fit together ({what})") from error
 
 
 def _show(folder: Path) -> None:

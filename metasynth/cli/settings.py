@@ -16,8 +16,9 @@ def settings(experiment: str, preset: str | None, as_json: bool) -> None:
 
     A value of --set is quoted where a shell would read more in it than text.
     """
-    from metasynth.training.described import list_settings
-    from metasynth.training.study import load_experiment, preset_settings
+    from metasynth.run import preset_settings
+    from metasynth.running.settings.described import list_settings
+    from metasynth.running.study import load_experiment
 
     preset = preset or "quick"
     found = list(list_settings(preset_settings(load_experiment(experiment), preset)))

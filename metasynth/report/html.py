@@ -17,7 +17,7 @@ from metasynth.report.tables import Table, escaped
 
 
 class Reported(Protocol):
-    """The folder of finished work: a `metasynth.training.records.RunFolder`, or that of a grid of runs."""
+    """The folder of finished work: a `metasynth.running.records.RunFolder`, or that of a grid of runs."""
 
     path: Path
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from metasynth.outputs import csv_cell
-from metasynth.training.records import flatten
+from metasynth.running.records import flatten
 
 ABSENT = "–"
 

@@ -8,11 +8,11 @@ import pytest
 from click.shell_completion import CompletionItem, ShellComplete
 from metasynth.data_prep.cohort import COHORTS
 from metasynth.data_prep.mapping_names import IDS
+from metasynth.experiments.comparison.methods import METHODS
 
 from metasynth.cli import completion
 from metasynth.cli.main import main
-from metasynth.training import study
-from metasynth.training.comparison_methods import METHODS
+from metasynth.running import study
 
 EXPERIMENTS = ["cross_contrast", "hyper_cleaning", "inu", "noise", "real_world", "ridge", "sinusoid", "unpaired"]
 

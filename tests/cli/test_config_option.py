@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from metasynth.experiments.comparison.settings import ComparisonConfig
 from tiny_study import Tiny, tiny_experiment
 
 from metasynth.cli.grid import GridRequest
 from metasynth.cli.main import main
 from metasynth.errors import UsageError
-from metasynth.training import study
-from metasynth.training.comparison_settings import ComparisonConfig
-from metasynth.training.config import apply_overrides
-from metasynth.training.config_file import read_config_file
-from metasynth.training.grid import Grid
+from metasynth.running import study
+from metasynth.running.grid import Grid
+from metasynth.running.settings.config import apply_overrides
+from metasynth.running.settings.config_file import read_config_file
 
 
 class Point:

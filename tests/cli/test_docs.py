@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from metasynth.cli.main import main
 from metasynth.cli.options import Renamed
-from metasynth.training.config_file import read_config_file
-from metasynth.training.study import load_experiment
+from metasynth.running.settings.config_file import read_config_file
+from metasynth.running.study import load_experiment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "command-line.md").read_text(encoding="utf-8")
 

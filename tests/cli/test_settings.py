@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from metasynth.cli.main import main
-from metasynth.training.config import apply_overrides, to_dict
-from metasynth.training.described import list_settings
-from metasynth.training.study import discover_experiments, load_experiment
+from metasynth.running.settings.config import apply_overrides, to_dict
+from metasynth.running.settings.described import list_settings
+from metasynth.running.study import discover_experiments, load_experiment
 
 EXPERIMENTS = list(discover_experiments())
 

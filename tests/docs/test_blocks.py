@@ -15,8 +15,8 @@ from docs.small import options, runs_of_grid, small_run, without
 from docs.stock import metasynth
 
 from metasynth.cli.main import main
-from metasynth.training.config import apply_overrides
-from metasynth.training.study import load_experiment
+from metasynth.running.settings.config import apply_overrides
+from metasynth.running.study import load_experiment
 
 CARRIED_OUT = {"sh", "python", "toml"}
 SHOWN = {

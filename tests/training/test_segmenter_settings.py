@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from metasynth.experiments.recovery.material import check_cache
 from tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
+from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
 from metasynth.segment.backbones import Backbone
 from metasynth.segment.unet import UNet
-from metasynth.training.config import apply_overrides, from_dict, to_dict
-from metasynth.training.recovery import check_cache
 from metasynth.training.segmenter_settings import SegmenterSettings
 
 pytest.importorskip("dynamic_network_architectures")
@@ -81,6 +81,10 @@ def test_spacing_counts() -> None:
         ([*MONAI, "norm=none"], "norm must be instance with network = monai, which has its own, got none"),
         ([*MONAI, "widths=4,8"], r"widths must be empty \(widths=\) with network = monai, .*, got \(4, 8\)"),
         (["monai_arguments=channels"], 'monai_arguments: got .channels.: must be a JSON object such as {"features"'),
+        (
+            ['monai_arguments={"channels": [4], "channels": [8]}'],
+            "monai_arguments: got .*: the key 'channels' is given twice",
+        ),
         (["monai_arguments=[1]"], "monai_arguments: got '.1.': must be a JSON object such as"),
     ],
 )
