@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+DOCS_INSTALLED := $(VENV)/installed-docs
 
 # One thread a process: studies and tests run several processes side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-all lint bench release clean
+.PHONY: help run test test-all lint bench docs release clean
 
 help:
 	@echo "make run       learn the noise of real scans on the embedded brain, and report"
@@ -15,6 +16,7 @@ help:
 	@echo "make test-all  lint and every test"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every script in benchmarks/"
+	@echo "make docs      the documentation, in site/"
 	@echo "make release   sdist and wheel in dist/, built and checked, not uploaded"
 	@echo "make clean     remove what was built; .venv and runs stay"
 
@@ -39,6 +41,10 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
 
+# A link or a name that leads nowhere ends the build.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 release: $(INSTALLED)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[release]'
 	rm -rf build dist
@@ -46,7 +52,7 @@ release: $(INSTALLED)
 	$(BIN)/python -m twine check --strict dist/*
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt
@@ -54,4 +60,8 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt
 	  echo "Error: Python 3.11 or newer is needed, $(PYTHON) is '$$($(PYTHON) --version 2>&1)'; set PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@

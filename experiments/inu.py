@@ -103,7 +103,7 @@ def _sized(preset: str, **settings: Any) -> InuConfig:
     With a normalisation, fields are driven up as long as sigma is too large, and too strong ones then hardly cost
     anything. Where single draws say little, a hypergradient needs more images and contrasts that are the same in both
     domains; a lower rate keeps exponents together that the first steps would pull apart, and has to fall more slowly
-    (docs/recovery.md).
+    (docs/measurements/inu.md).
     """
     config = InuConfig(**SIZES[preset], **settings)
     segmenter = replace(config.segmenter, norm="none", lr=2e-3)
@@ -114,7 +114,7 @@ QUICK = _sized("quick", sigma=LEVELS[1:2])
 PRESETS = {
     "quick": QUICK,
     # A network has no exponents that a normalisation could drive up, and its segmenter learns the better with one. It
-    # does so too when its images begin with little noise, and its many weights move slowly (docs/recovery.md).
+    # does so too when its images begin with little noise, and its many weights move slowly (docs/measurements/inu.md).
     "nonparametric": InuConfig(
         **SIZES["quick"],
         sigma=QUICK.sigma,

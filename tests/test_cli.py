@@ -108,7 +108,7 @@ def test_a_run_is_not_started_once_for_each_of_several_processes(cli, tmp_path, 
     monkeypatch.setenv("WORLD_SIZE", "2")
     message = (
         "Error: metasynth run: is a single process, and was started as one of 2 (by torchrun?); start it by itself; "
-        "for training with several processes see docs/distributed.md"
+        "for training with several processes see docs/guides/processes.md"
     )
     failed(cli("run", "tiny", "--out", "a"), 2, message)
     assert not any(tmp_path.iterdir())

@@ -220,7 +220,7 @@ class ComparisonConfig:
 
 
 # With a normalisation and its large rate noise is driven far above what serves the segmenter; without, and with
-# contrasts that are the same in both domains, it is not (docs/comparison.md).
+# contrasts that are the same in both domains, it is not (docs/measurements/comparison.md).
 _PLAIN = SegmenterSettings(norm="none", lr=2e-3, cooldown=0.3)
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"segmenter": replace(_PLAIN, widths=(8, 16, 32, 64), steps=1500), "outer": MATCHED},

@@ -42,7 +42,7 @@ OUTER = OuterSettings(
     settle=60,
 )
 """Of the generator: no step before the discriminator knows scans from random contrasts, then one for every second of
-its steps, or what is small in an image goes astray (docs/unpaired.md)."""
+its steps, or what is small in an image goes astray (docs/measurements/unpaired.md)."""
 
 
 @dataclass(frozen=True)

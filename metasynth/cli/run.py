@@ -81,7 +81,7 @@ def run(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(
             f"metasynth run: is a single process, and was started as one of {os.environ['WORLD_SIZE']} (by torchrun?); "
-            "start it by itself; for training with several processes see docs/distributed.md"
+            "start it by itself; for training with several processes see docs/guides/processes.md"
         )
     if resume and out is None:
         raise UsageError("--resume: needs --out DIR, the folder of the run to continue")

@@ -103,7 +103,8 @@ def cross_entropy_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over voxels of -log p of the true class, with p = softmax(logits).
 
     A proper scoring rule, unlike soft Dice: its expected value is least for the true posterior, so that it also tells a
-    segmenter that trained with too much noise from one that trained with the right amount (docs/recovery.md).
+    segmenter that trained with too much noise from one that trained with the right amount
+    (docs/measurements/recovery.md).
 
     Parameters
     ----------

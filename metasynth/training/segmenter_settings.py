@@ -61,11 +61,12 @@ class SegmenterSettings:
         images, begins with the first and doubles up to the last.
     norm : {'none', 'batch', 'instance'}
         Normalisation after each convolution; none in the paper, but a network with one learns several times faster
-        (docs/recovery.md). Batch normalisation makes images of a batch depend on each other.
+        (docs/measurements/recovery.md). Batch normalisation makes images of a batch depend on each other.
     loss : {'dice_cross_entropy', 'dice', 'squared_dice', 'logit_mse'}
         Soft Dice with a squared denominator plus cross-entropy (nnU-Net trains with such a sum, Isensee et al. 2021),
-        which tells augmentations apart much better than Dice alone (docs/recovery.md); soft Dice with a plain or (as
-        in the authors' scripts) squared denominator, over all classes; or the logit regression of the authors' README.
+        which tells augmentations apart much better than Dice alone (docs/measurements/recovery.md); soft Dice with a
+        plain or (as in the authors' scripts) squared denominator, over all classes; or the logit regression of the
+        authors' README.
     dice_over : {'batch', 'image'}
         Whether soft Dice sums over the voxels of the whole batch, or of each image and averages over images. Only the
         latter is a mean over samples, which ``outer.samples`` and ``outer.chunk`` need.
@@ -86,7 +87,7 @@ class SegmenterSettings:
         Precision of forward passes; weights and optimiser states are float32 either way.
     network : {'unet', 'nnunet', 'nnunet_residual', 'monai'}
         The paper's U-Net; nnU-Net's own network, plain or with a residual encoder, for the shape and spacing of the
-        images; or a network of MONAI. The last two are optional packages (docs/modules.md).
+        images; or a network of MONAI. The last two are optional packages (docs/reference/networks.md).
     monai : str
         Name of the class in `monai.networks.nets`, for ``network = monai``.
     monai_arguments : Arguments

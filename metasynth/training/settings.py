@@ -173,4 +173,4 @@ def check_together(segmenter: SegmenterSettings, outer: OuterSettings) -> None:
 
 MATCHED = OuterSettings(reference="matched", lr=0.03, settle=150)
 """For domains that differ in more than noise: contrasts are the same in both, and parameters that a single draw says
-little about travel slowly enough to stay together (docs/recovery.md)."""
+little about travel slowly enough to stay together (docs/measurements/recovery.md)."""

@@ -132,7 +132,7 @@ def reference_of(
     Both are of the same people, so that anatomy does not tell them apart. Most of what is left between two batches is
     the contrast that each image happens to have, which no augmentation has a part in. With 'matched' the reference
     has the contrasts of the real images: the same differences of the domains, with less than half of the noise
-    (docs/recovery.md).
+    (docs/measurements/recovery.md).
 
     Parameters
     ----------

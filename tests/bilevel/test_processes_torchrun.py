@@ -1,4 +1,4 @@
-"""The example of docs/distributed.md, as a user starts it."""
+"""The example of docs/guides/processes.md, as a user starts it."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "distributed.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "processes.md"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Every row of docs/supported.md is run: what is taken is right, what is refused says so as the row does."""
+"""Every row of docs/reference/supported.md is run: what is taken is right, what is refused says so as the row does."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.unrolled import Unrolled
 
-PAGE = Path(__file__).parents[2] / "docs" / "supported.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "supported.md"
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "Mixed": Mixed(),
     "Unrolled": Unrolled(2),

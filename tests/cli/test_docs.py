@@ -1,4 +1,4 @@
-"""What docs/command-line.md shows works as it is written."""
+"""What docs/guides/command-line.md shows works as it is written."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from metasynth.cli.options import Renamed
 from metasynth.running.settings.config_file import read_config_file
 from metasynth.running.study import load_experiment
 
-PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "command-line.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_commands_can_be_parsed():
-    lines = [shlex.split(line, comments=True) for block in blocks("") for line in block.splitlines()]
+    lines = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
     assert len(lines) == 4
     for _, name, *words in lines:
         command = main.commands[name]
@@ -47,7 +47,7 @@ def test_the_file_can_be_read(tmp_path):
 
 def test_the_program_can_be_run():
     (program,) = blocks("python")
-    compile(program, "docs/command-line.md", "exec")
+    compile(program, "docs/guides/command-line.md", "exec")
     assert '"metasynth.progress"' in program
 
 

@@ -84,7 +84,7 @@ def test_json_has_values_kinds_and_choices():
         "type": "one of none, batch, instance",
         "choices": ["none", "batch", "instance"],
         "line": "Normalisation after each convolution; none in the paper, but a network with one learns several times "
-        "faster (docs/recovery.md).",
+        "faster (docs/measurements/recovery.md).",
     }
     assert by_key["subjects.train"]["default"] == [5]
     assert by_key["methods"]["choices"][:3] == ["supervised_all", "supervised", "naive"]

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 BufferPolicy = Literal["commit", "freeze", "batch"]
 """What inner and outer passes do with the model's buffers.
 
-========  =============================  ===========================  ==========================
-policy    normalisation, inner passes    normalisation, outer pass    buffers after a step
-========  =============================  ===========================  ==========================
-commit    statistics of the batch        statistics of the batch      moved by the inner passes
-freeze    running statistics             running statistics           as they were
-batch     statistics of the batch        statistics of the batch      as they were
-========  =============================  ===========================  ==========================
+| policy | normalisation, inner passes | normalisation, outer pass | buffers after a step |
+| --- | --- | --- | --- |
+| commit | statistics of the batch | statistics of the batch | moved by the inner passes |
+| freeze | running statistics | running statistics | as they were |
+| batch | statistics of the batch | statistics of the batch | as they were |
 
 This is for a model in `train` mode and layers with running statistics; in `eval` mode, or where a loss calls
 ``model.eval()``, each uses its running statistics: those of the inner passes just made (commit), or those that never

@@ -60,8 +60,8 @@ class FiniteDifference(ProductStrategy):
         Make the second pair of passes.
     hold_kinks : bool
         Hold ReLUs and max-pools on the side they are on at φ (see `metasynth.bilevel.patched.kinks`). Without it the
-        difference of a trained U-Net can be off by several times its value (docs/hypergradients.md), at any step and
-        in any precision, as units change side between the two passes.
+        difference of a trained U-Net can be off by several times its value, at any step and in any precision, as units
+        change side between the two passes (docs/measurements/hypergradients.md).
     limit : float or None
         Entries of w beyond ``limit`` times the median of the |w| that are not zero are set apart. A second moment of
         Adam near zero gives such entries (up to lr / eps times v); as ε is in proportion to 1 / |w| they

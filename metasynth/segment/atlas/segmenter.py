@@ -3,7 +3,7 @@
 It learns where the classes lie from label maps and nothing of how they look, so it is the same for any contrast. It is
 not SAMSEG: the atlas is a smoothed average and not a tetrahedral mesh, the deformation is one of cubic B-splines, and
 the proportions of the classes are fitted too, as in SPM's unified segmentation (Ashburner & Friston 2005).
-docs/atlas.md says more.
+docs/reference/atlas.md says more.
 """
 
 from collections.abc import Sequence

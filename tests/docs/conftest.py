@@ -1,0 +1,26 @@
+"""A folder in which the commands of the documentation find what they name."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from docs.stock import fill
+
+
+@pytest.fixture(scope="session")
+def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stock")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        fill(folder)
+    return folder
+
+
+@pytest.fixture
+def stocked(_stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the stock as the working folder."""
+    folder = tmp_path / "work"
+    shutil.copytree(_stock, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
