@@ -34,13 +34,18 @@ SAME_SPACING = 1e-3
 class Report:
     """What became of the subjects.
 
-    Attributes:
-        used: (scan, number of items in the cache).
-        left_out: (scan, reason).
-        notes: Other things to know.
-        shape: Shape S of the items.
-        people: How many people the scans are of.
-
+    Attributes
+    ----------
+    used : list of tuple (str, int)
+        (scan, number of items in the cache).
+    left_out : list of tuple (str, str)
+        (scan, reason).
+    notes : list of str
+        Other things to know.
+    shape : tuple of int
+        Shape S of the items.
+    people : int
+        How many people the scans are of.
     """
 
     used: list[tuple[str, int]]
@@ -53,16 +58,23 @@ class Report:
 def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] | None = None) -> Report:
     """Prepare every scan and write the cache and, beside it, the report.
 
-    Args:
-        sources: The scans.
-        job: What to make.
-        progress: Called with (scans done, scans in all).
+    Parameters
+    ----------
+    sources : Sources
+        The scans.
+    job : Job
+        What to make.
+    progress : callable or None
+        Called with (scans done, scans in all).
 
-    Raises:
-        UsageError: There is nothing to prepare, or the folder of the cache does not exist.
-        DataError: No scan could be used, or a file cannot be written; what was prepared stays in the work folder.
-        RunError: A worker process was killed.
-
+    Raises
+    ------
+    UsageError
+        There is nothing to prepare, or the folder of the cache does not exist.
+    DataError
+        No scan could be used, or a file cannot be written; what was prepared stays in the work folder.
+    RunError
+        A worker process was killed.
     """
     if not job.out.parent.is_dir():
         raise UsageError(f"--out {job.out}: the folder {job.out.parent} does not exist")

@@ -19,16 +19,24 @@ REPORT_KEYS = ("cache", "command", "shape", "used", "left_out", "notes")
 class Job:
     """What to make.
 
-    Attributes:
-        out: The cache.
-        options: What is done to every subject.
-        frame: How items are cut to one shape.
-        command: Name of the command, for the cache.
-        source: Where the data come from, for the cache.
-        processes: Subjects prepared side by side.
-        keep_work: Keep the work folder though every subject is in the cache.
-        draw: Draw a picture of the cache too.
-
+    Attributes
+    ----------
+    out : Path
+        The cache.
+    options : Options
+        What is done to every subject.
+    frame : Frame
+        How items are cut to one shape.
+    command : str
+        Name of the command, for the cache.
+    source : str
+        Where the data come from, for the cache.
+    processes : int
+        Subjects prepared side by side.
+    keep_work : bool
+        Keep the work folder though every subject is in the cache.
+    draw : bool
+        Draw a picture of the cache too.
     """
 
     out: Path
@@ -59,9 +67,10 @@ class Job:
 def outputs(job: Job, overwrite: bool) -> list[Output]:
     """What is written for a job. The report and picture of one that was stopped are its own, and replaced.
 
-    Raises:
-        UsageError: Its work folder is something else.
-
+    Raises
+    ------
+    UsageError
+        Its work folder is something else.
     """
     problem = foreign_work(job.work)
     if problem:

@@ -63,9 +63,10 @@ def has_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> bool:
 def grid_with_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> Grid:
     """The grid of that spacing which covers the volume's field, with its axes and its centre.
 
-    Raises:
-        DataError: The memory cannot hold it.
-
+    Raises
+    ------
+    DataError
+        The memory cannot hold it.
     """
     wanted = np.asarray(spacing_mm, dtype=float)
     field = volume.spacing * volume.data.shape

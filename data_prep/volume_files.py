@@ -45,14 +45,20 @@ _OTHERS = (
 class Header:
     """What a file says about its volume.
 
-    Attributes:
-        path: The file that was named.
-        data_path: The file of the voxels; another one for a pair of .hdr and .img.
-        fields: nibabel's header: of NIfTI-1, of NIfTI-2, or of an MGH file.
-        shape: Lengths of all axes, none of them 0.
-        affine: (4, 4) from voxel indices to the file's unit.
-        unit: That unit; None where the file does not say.
-
+    Attributes
+    ----------
+    path : Path
+        The file that was named.
+    data_path : Path
+        The file of the voxels; another one for a pair of .hdr and .img.
+    fields : Any
+        nibabel's header: of NIfTI-1, of NIfTI-2, or of an MGH file.
+    shape : tuple of int
+        Lengths of all axes, none of them 0.
+    affine : numpy.ndarray
+        (4, 4) from voxel indices to the file's unit.
+    unit : Unit or None
+        That unit; None where the file does not say.
     """
 
     path: Path
@@ -77,9 +83,10 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of a NIfTI-1, NIfTI-2 or MGH file, plain or compressed, or of a pair of .hdr and .img.
 
-    Raises:
-        DataError: It cannot be read, or claims more voxels than the file can hold.
-
+    Raises
+    ------
+    DataError
+        It cannot be read, or claims more voxels than the file can hold.
     """
     with reading(path):
         header_path, data_path = _pair(path)
@@ -105,9 +112,10 @@ def read_header(path: Path) -> Header:
 def read_voxels(header: Header) -> NDArray:
     """The numbers a file holds, scaled as its header says; all its axes.
 
-    Raises:
-        DataError: They cannot be read, or the memory cannot hold them.
-
+    Raises
+    ------
+    DataError
+        They cannot be read, or the memory cannot hold them.
     """
     with reading(header.path):
         dtype, voxels = header.fields.get_data_dtype(), math.prod(header.shape)
@@ -165,14 +173,19 @@ def _pair(path: Path) -> tuple[Path, Path]:
 def require_file(path: Path, expected: str, behind: str = "") -> None:
     """Refuse what opening would wait for or not find.
 
-    Args:
-        path: What is to be opened.
-        expected: What it should be, for messages.
-        behind: What is added to them.
+    Parameters
+    ----------
+    path : Path
+        What is to be opened.
+    expected : str
+        What it should be, for messages.
+    behind : str
+        What is added to them.
 
-    Raises:
-        DataError: It is no file that can be looked at.
-
+    Raises
+    ------
+    DataError
+        It is no file that can be looked at.
     """
     try:
         mode = os.stat(path).st_mode

@@ -39,10 +39,11 @@ def write_atomically(
 
     A folder that is missing is made, unless ``make_folder`` is false. ``what`` names the file in the message.
 
-    Raises:
-        failure: the file could not be written (full disk, no permission, ...), in one line; what was at ``path``
-            stays as it was, and no temporary file is left.
-
+    Raises
+    ------
+    failure
+        The file could not be written (full disk, no permission, ...), in one line; what was at ``path`` stays as it
+        was, and no temporary file is left.
     """
     # Not longer than the name itself where that is as long as names may be.
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
@@ -67,9 +68,10 @@ def write_atomically(
 def place_inside(folder: Path, name: str) -> Path:
     """The place of a file in a folder, or one below it; for names that come from a file that others may have made.
 
-    Raises:
-        DataError: the name, or a link on its way, leads out of the folder.
-
+    Raises
+    ------
+    DataError
+        The name, or a link on its way, leads out of the folder.
     """
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
@@ -109,15 +111,21 @@ def seal(file: io.BytesIO) -> memoryview:
 def read_zip(path: Path, *, sealed: bool = False) -> io.BytesIO:
     """The bytes of a zip file that is whole: by its seal or, where it was written without, by its own checksums.
 
-    Args:
-        path: the file.
-        sealed: refuse a file without a seal.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sealed : bool
+        Refuse a file without a seal.
 
-    Raises:
-        OSError: the file cannot be read.
-        zipfile.BadZipFile: it is no zip file, or cut short.
-        DamagedFileError: it is damaged, or has no seal and should.
-
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    zipfile.BadZipFile
+        It is no zip file, or cut short.
+    DamagedFileError
+        It is damaged, or has no seal and should.
     """
     data = path.read_bytes()
     signed, digest = data[:-_HEX], data[-_HEX:]

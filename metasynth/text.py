@@ -22,14 +22,19 @@ _LINE_ENDS = r"\r\n|\r|\n"
 def read_lines(path: Path, failure: type[MetasynthError] = DataError, where: str = "") -> list[str]:
     """Lines of a text file: UTF-8, or what its byte order mark says; they end as on Unix, Windows or old Macs.
 
-    Args:
-        path: The file.
-        failure: The error that is raised.
-        where: How messages name the file; by its path by default.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    failure : type
+        The error that is raised.
+    where : str
+        How messages name the file; by its path by default.
 
-    Raises:
-        failure: The file cannot be read or is no such text, with the line where that is seen.
-
+    Raises
+    ------
+    failure
+        The file cannot be read or is no such text, with the line where that is seen.
     """
     where = where or str(path)
     if path.exists() and not path.is_file():

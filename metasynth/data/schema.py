@@ -34,16 +34,24 @@ _DATASETS = ("labels", "subject", "subjects", "slice")
 class CacheInfo:
     """What a cache says about its arrays.
 
-    Attributes:
-        class_names: Name of class 0, 1, ..., K-1; class 0 is the background.
-        mapping: How the classes were made from the source's labels.
-        spacing_mm: Distance in mm between voxel centres along each axis of S.
-        axis: Slicing axis ("coronal", "axial", "sagittal"), or "volume".
-        orientation: For each axis of S the direction in which its index grows, one letter each of RLAPSI.
-        source: Where the data come from, with the notices and citations they ask for.
-        created_by: The program that wrote the file.
-        digest: SHA-256 of the content in hexadecimal; `write_cache` fills it in.
-
+    Attributes
+    ----------
+    class_names : tuple of str
+        Name of class 0, 1, ..., K-1; class 0 is the background.
+    mapping : str
+        How the classes were made from the source's labels.
+    spacing_mm : tuple of float
+        Distance in mm between voxel centres along each axis of S.
+    axis : str
+        Slicing axis ("coronal", "axial", "sagittal"), or "volume".
+    orientation : str
+        For each axis of S the direction in which its index grows, one letter each of RLAPSI.
+    source : str
+        Where the data come from, with the notices and citations they ask for.
+    created_by : str
+        The program that wrote the file.
+    digest : str
+        SHA-256 of the content in hexadecimal; `write_cache` fills it in.
     """
 
     class_names: tuple[str, ...]
@@ -99,7 +107,13 @@ def open_readonly(path: Path) -> h5py.File:
 
 
 def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
-    """Read the attributes and find the datasets of an open file; their values are not checked here."""
+    """Read the attributes and find the datasets of an open file; their values are not checked here.
+
+    Raises
+    ------
+    DataError
+        The file is of another format or version, or an attribute or dataset is missing or of another type.
+    """
     found = as_text(file.attrs.get("format"))
     if found != FORMAT:
         came = f"format {found!r}" if found is not None else "no attribute 'format'"

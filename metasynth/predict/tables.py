@@ -18,14 +18,19 @@ DIGITS = 6
 def write_table(path: Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Write records that share their keys, numbers to six digits; None and NaN are empty, no cell is a formula.
 
-    Args:
-        path: The file.
-        records: A row each.
-        columns: The heading; by default the first record's keys.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    records : sequence of mapping
+        A row each.
+    columns : sequence of str or None
+        The heading; by default the first record's keys.
 
-    Raises:
-        RunError: The file cannot be written.
-
+    Raises
+    ------
+    RunError
+        The file cannot be written.
     """
     text = io.StringIO()
     keys = columns or (list(records[0]) if records else [])
@@ -38,9 +43,10 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]], columns: Seque
 def read_table(path: Path) -> list[dict[str, str]]:
     """The records of a table as text, which another program may have saved; none if there is no such file.
 
-    Raises:
-        DataError: The file cannot be read.
-
+    Raises
+    ------
+    DataError
+        The file cannot be read.
     """
     if not path.exists():
         return []
