@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_noise import arguments, make_cache, results
+from support.tiny_noise import arguments, make_cache, results
 
 from metasynth.cli.main import main
 from metasynth.training import loop, recovery_study

@@ -3,9 +3,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from data.caches import arrays, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.caches import arrays, make
 
 from metasynth.data import dataset as dataset_module
 from metasynth.data.cache import Cache, write_cache

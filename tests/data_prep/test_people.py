@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from head_phantom import head_labels, save
 from hypothesis import given
 from hypothesis import strategies as st
 from metasynth.data_prep.collect import Job, make_cache
@@ -14,6 +13,7 @@ from metasynth.data_prep.people import by_person
 from metasynth.data_prep.prepare import Options
 from metasynth.data_prep.slicing import Frame, SliceChoice
 from metasynth.data_prep.sources import Scan, Sources
+from support.head_phantom import head_labels, save
 
 from metasynth.data.cache import Cache
 from metasynth.data.splits import PARTS, make_split

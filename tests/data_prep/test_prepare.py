@@ -4,7 +4,6 @@ from itertools import permutations, product
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import as_muse, head_image, head_labels, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metasynth.data_prep.align import atlas_grid
@@ -12,6 +11,7 @@ from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.prepare import Options, prepare
 from metasynth.data_prep.slicing import SliceChoice, planes
 from metasynth.data_prep.sources import Scan
+from support.head_phantom import as_muse, head_image, head_labels, save
 
 from metasynth.errors import DataError
 

@@ -8,10 +8,10 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels, save
 from metasynth.data_prep import volume_files, volumes
 from metasynth.data_prep.volume_files import read_header, read_voxels
 from metasynth.data_prep.volumes import read_image, read_labels
+from support.head_phantom import head_image, head_labels, save
 
 from metasynth import sizes
 from metasynth.errors import DataError

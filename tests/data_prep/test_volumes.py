@@ -1,7 +1,6 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels, save
 from metasynth.data_prep.volumes import (
     Volume,
     check_affine,
@@ -12,6 +11,7 @@ from metasynth.data_prep.volumes import (
     scale,
     to_ras,
 )
+from support.head_phantom import head_image, head_labels, save
 
 from metasynth.errors import DataError
 

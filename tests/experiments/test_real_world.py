@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from metasynth.data_prep.cohort import COHORTS
 from metasynth.experiments.noise import EXPERIMENT as NOISE
 from metasynth.experiments.real_world import EXPERIMENT, PRESETS, RealWorldConfig
-from tiny_comparison import CLASSES, FINETUNE, SETTINGS, STEPS, carry_out, real_cache, rename, results
-from tiny_noise import make_cache
+from support.tiny_comparison import CLASSES, FINETUNE, SETTINGS, STEPS, carry_out, real_cache, rename, results
+from support.tiny_noise import make_cache
 
 from metasynth.cli.main import main
 from metasynth.errors import UsageError

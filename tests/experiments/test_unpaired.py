@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from metasynth.data_prep.cohort import COHORTS
 from metasynth.experiments.unpaired import EXPERIMENT, PRESETS, UnpairedConfig
-from tiny_comparison import CLASSES, real_cache, rename, results
-from tiny_noise import make_cache
+from support.tiny_comparison import CLASSES, real_cache, rename, results
+from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.segment.model_file import load_model

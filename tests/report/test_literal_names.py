@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from data.caches import arrays
 from matplotlib.text import Text
 from metasynth.data_prep.montage import write_montage
 from metasynth.data_prep.volumes import Volume
+from support.caches import arrays
 
 from metasynth.data.cache import write_cache
 from metasynth.predict.qc import write_picture

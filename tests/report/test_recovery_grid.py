@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from many_runs import dice, make_grid
 from scipy import stats
+from support.many_runs import dice, make_grid
 
 from metasynth.augment.noise import NoiseLevel
 from metasynth.report.html import write_report

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment.atlas_phantom import atlas, brain
+from support.atlas_phantom import atlas, brain
 
 from metasynth.segment.atlas import Stiffness
 from metasynth.segment.atlas_registration import register

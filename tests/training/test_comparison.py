@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metasynth.experiments.real_world import EXPERIMENT
-from tiny_comparison import carry_out, real_cache, results
+from support.tiny_comparison import carry_out, real_cache, results
 
 from metasynth.segment.unet import UNet
 from metasynth.training.comparison_fits import FITS, interpolate, without_training

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from tiny_noise import make_cache
+from support.tiny_noise import make_cache
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metasynth.experiments.real_world import EXPERIMENT
-from tiny_comparison import carry_out, real_cache, rename, sign
-from tiny_noise import make_cache
+from support.tiny_comparison import carry_out, real_cache, rename, sign
+from support.tiny_noise import make_cache
 
 from metasynth.data.cache import Cache
 from metasynth.data.splits import rotated_split

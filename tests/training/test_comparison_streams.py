@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_comparison import real_cache, rename
-from tiny_noise import make_cache
+from support.tiny_comparison import real_cache, rename
+from support.tiny_noise import make_cache
 
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.noise import GaussianNoise

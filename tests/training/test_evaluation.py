@@ -1,7 +1,7 @@
 import pytest
 import torch
-from processes import program
-from tiny_noise import CLASSES, make_cache
+from support.processes import program
+from support.tiny_noise import CLASSES, make_cache
 
 from metasynth.augment import bias_field
 from metasynth.augment.bias_field import KnownBias

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_study import Tiny
+from support.tiny_study import Tiny
 
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.training.config import to_dict

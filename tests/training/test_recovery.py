@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_noise import make_cache, session
+from support.tiny_noise import make_cache, session
 
 from metasynth.data.splits import make_split
 from metasynth.errors import DataError

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny_noise import make_cache
+from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.segment.backbones import Backbone

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from tiny_noise import make_cache, session
+from support.tiny_noise import make_cache, session
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
