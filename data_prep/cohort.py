@@ -75,8 +75,6 @@ def cache_folder() -> Path:
         return expanded(chosen)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "metasynth"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "metasynth" / "Cache"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "metasynth"
 

@@ -38,7 +38,7 @@ class Batch:
 
 
 class SliceDataset:
-    """The items of a cache that belong to the given subjects.
+    """The items of a cache that belong to the given subjects; kept in memory where they take less than 512 MB.
 
     Parameters
     ----------
@@ -46,8 +46,6 @@ class SliceDataset:
         The cache to read from.
     subjects : sequence of str
         Names of the subjects, in the order their indices shall have.
-    in_memory : bool or None
-        Keep the items in memory; by default when they take less than 512 MB.
 
     Attributes
     ----------
@@ -64,7 +62,7 @@ class SliceDataset:
         No subject is given, one is given twice, or one is not in the cache.
     """
 
-    def __init__(self, cache: Cache, subjects: Sequence[str], in_memory: bool | None = None) -> None:
+    def __init__(self, cache: Cache, subjects: Sequence[str]) -> None:
         if not subjects:
             raise DataError(f"{cache.path}: a dataset needs at least one subject, got none")
         if len(set(subjects)) != len(subjects):
@@ -81,8 +79,7 @@ class SliceDataset:
         self._rows = np.flatnonzero(own >= 0)
         self.subject_index = torch.from_numpy(own[self._rows])
         self.slice_index = torch.from_numpy(cache.slice_index[self._rows].astype(np.int64))
-        if in_memory is None:
-            in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
+        in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
         self._labels = cache.read_stored("labels", self._rows) if in_memory else None
         self._images = cache.read_stored("images", self._rows) if in_memory and cache.has_images else None
 
