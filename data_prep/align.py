@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 from metasynth.data_prep.resample import Grid, count_along, require_grid, require_room, resample_image, to_source
-from metasynth.data_prep.volume_files import require_file
 from metasynth.data_prep.volumes import Volume
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError, UsageError, install_hint
+from metasynth.files import require_file
 from metasynth.interrupts import Interrupted, check
 from metasynth.text import read_lines
 

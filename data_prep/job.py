@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from metasynth.data_prep.options import Options
 from metasynth.data_prep.parts import WORK_SUFFIX, foreign_work
-from metasynth.data_prep.prepare import Options
 from metasynth.data_prep.slicing import Frame
 
 from metasynth.data.schema import CACHE

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from metasynth.data_prep.prepare import Options, Prepared, prepare
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.prepare import Prepared, prepare
 from metasynth.data_prep.sources import Scan
 
 from metasynth.data.schema import is_cache

@@ -1,13 +1,13 @@
 """One subject: from its files to the slices or the volume that go into a cache."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from metasynth.data_prep.align import Align, atlas_grid, read_transform, register
-from metasynth.data_prep.labels import LabelMapping, Unknown
+from metasynth.data_prep.align import atlas_grid, read_transform, register
+from metasynth.data_prep.labels import LabelMapping
+from metasynth.data_prep.options import Options
 from metasynth.data_prep.resample import (
     Grid,
-    Interpolation,
     grid_of,
     grid_with_spacing,
     has_spacing,
@@ -18,9 +18,8 @@ from metasynth.data_prep.resample import (
     resample_mask,
     to_source,
 )
+from metasynth.data_prep.scaling import scale
 from metasynth.data_prep.slicing import (
-    Axis,
-    SliceChoice,
     choose_planes,
     content_along,
     plane_spacing,
@@ -35,7 +34,6 @@ from metasynth.data_prep.volumes import (
     read_image,
     read_labels,
     require_same_grid,
-    scale,
     to_ras,
 )
 from numpy.typing import NDArray
@@ -43,58 +41,6 @@ from numpy.typing import NDArray
 from metasynth.errors import DataError
 
 OASIS_PLANE = 109  # of the cropped volumes that neurite-OASIS takes its slices from
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is done to every subject.
-
-    Attributes
-    ----------
-    mapping : LabelMapping
-        Ids to classes.
-    unknown : Unknown
-        What happens to ids the mapping does not name.
-    axis : Axis
-        Slicing axis.
-    slices : SliceChoice
-        Which planes.
-    every_mm : float
-        Distance of the planes that are taken around the centre, rounded to whole voxels, at least one.
-    min_content : float
-        Least share of the fullest plane's labels that a plane must hold.
-    volumes : bool
-        Whole volumes, as stacks of planes along the axis, instead of slices.
-    spacing_mm : tuple (float, float, float) or None
-        Spacing along x, y and z; None keeps that of the file.
-    interpolation : Interpolation
-        How classes are put on another grid.
-    align : Align
-        Which transform to the space of the template is applied.
-    strip : bool
-        Set what lies outside the brain to 0: outside the mask given, or where the label is 0 or of the head.
-    resample_labels : bool
-        Put a label map (and mask) of another grid on the image's.
-    flat : bool
-        The files hold one plane, turned as those of neurite-OASIS.
-    unit : Unit or None
-        What the affines of all files are in; None takes what their headers say.
-    """
-
-    mapping: LabelMapping
-    unknown: Unknown = "error"
-    axis: Axis = "coronal"
-    slices: SliceChoice = field(default_factory=lambda: SliceChoice("around", (20,)))
-    every_mm: float = 2.0
-    min_content: float = 0.1
-    volumes: bool = False
-    spacing_mm: tuple[float, float, float] | None = None
-    interpolation: Interpolation = "majority"
-    align: Align = "none"
-    strip: bool = True
-    resample_labels: bool = False
-    flat: bool = False
-    unit: Unit | None = None
 
 
 @dataclass(frozen=True)

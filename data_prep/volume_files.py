@@ -6,8 +6,6 @@ What its header claims is compared with its size and with the memory there is be
 
 import gzip
 import math
-import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError
+from metasynth.files import require_file
 from metasynth.sizes import readable
 
 Unit = Literal["mm", "um", "m"]
@@ -32,13 +31,6 @@ _MOST_COMPRESSED = 1032  # bytes that one byte of deflate can stand for
 _HEADER = 540  # bytes of the longest header, NIfTI-2's
 _BEHIND = 1 << 16  # bytes that may follow the voxels
 _MGH_DATA = 284  # where they begin in an MGH file
-_OTHERS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 
 @dataclass(frozen=True)
@@ -168,34 +160,6 @@ def _pair(path: Path) -> tuple[Path, Path]:
     other = ".img" if ending == ".hdr" else ".hdr"
     partner = path.with_name(stem[:-4] + (other.upper() if stem[-4:].isupper() else other) + compressed)
     return (path, partner) if ending == ".hdr" else (partner, path)
-
-
-def require_file(path: Path, expected: str, behind: str = "") -> None:
-    """Refuse what opening would wait for or not find.
-
-    Parameters
-    ----------
-    path : Path
-        What is to be opened.
-    expected : str
-        What it should be, for messages.
-    behind : str
-        What is added to them.
-
-    Raises
-    ------
-    DataError
-        It is no file that can be looked at.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the file is missing{behind}") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}{behind}") from error
-    if not stat.S_ISREG(mode):
-        kind = next((name for holds, name in _OTHERS if holds(mode)), "no file")
-        raise DataError(f"{path}: expected {expected}, got {kind}{behind}")
 
 
 def _is_compressed(path: Path) -> bool:

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import secrets
+import stat
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,13 @@ from metasynth.errors import DataError, MetasynthError, RunError
 _SEAL = b"metasynth sha256 "
 _HEX = 64
 _END, _END_LENGTH = b"PK\x05\x06", 22  # the last record of a zip file, when no comment follows it
+_OTHERS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]+\.tmp")
 
 
@@ -79,6 +87,34 @@ def place_inside(folder: Path, name: str) -> Path:
     if place is None or not place.parent.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"{folder}: the name {name!r} must not lead out of the folder; expected plain names and '/'")
     return place
+
+
+def require_file(path: Path, expected: str, behind: str = "") -> None:
+    """Refuse what opening would wait for or not find.
+
+    Parameters
+    ----------
+    path : Path
+        What is to be opened.
+    expected : str
+        What it should be, for messages.
+    behind : str
+        What is added to them.
+
+    Raises
+    ------
+    DataError
+        It is no file that can be looked at.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the file is missing{behind}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}{behind}") from error
+    if not stat.S_ISREG(mode):
+        kind = next((name for holds, name in _OTHERS if holds(mode)), "no file")
+        raise DataError(f"{path}: expected {expected}, got {kind}{behind}")
 
 
 def is_leftover(name: str) -> bool:

@@ -13,7 +13,7 @@ from metasynth.sizes import cores, require_processes
 from metasynth.text import printable, shortened, whole_number
 
 if TYPE_CHECKING:
-    from metasynth.data_prep.prepare import Options
+    from metasynth.data_prep.options import Options
     from metasynth.data_prep.sources import Sources
 
 COHORT_HELP = "template, mprage-young, mprage-older, flash-3, flash-5, flash-20 or flash-30, then -64, -96 or -192."
@@ -173,7 +173,7 @@ def _options(given: dict[str, Any]) -> "Options":
     """Options of the preparation from those of a command."""
     from metasynth.data_prep.align import require_simpleitk
     from metasynth.data_prep.mappings import load_mapping
-    from metasynth.data_prep.prepare import Options
+    from metasynth.data_prep.options import Options
     from metasynth.data_prep.slicing import SliceChoice
 
     named = {"mapping": load_mapping(given["mapping"]), "unknown": given["unknown"], "flat": given.get("flat", False)}

@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from metasynth.data_prep.volume_files import Header, read_header, reading, require_file
+from metasynth.data_prep.volume_files import Header, read_header, reading
 from metasynth.data_prep.volumes import Volume
 from metasynth.errors import DataError
-from metasynth.files import write_atomically
+from metasynth.files import require_file, write_atomically
 from metasynth.outputs import SOFTWARE
 
 _FAST = 4  # of gzip's levels 1 to 9; label maps are small anyway

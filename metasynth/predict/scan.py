@@ -18,8 +18,9 @@ from metasynth.data_prep.resample import (
     resample_mask,
     to_source,
 )
+from metasynth.data_prep.scaling import SCALE_PERCENT, scale
 from metasynth.data_prep.volume_files import by
-from metasynth.data_prep.volumes import SCALE_PERCENT, Volume, check_affine, matched, scale
+from metasynth.data_prep.volumes import Volume, check_affine, matched
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors

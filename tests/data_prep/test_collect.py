@@ -8,7 +8,8 @@ import pytest
 from metasynth.data_prep import parts
 from metasynth.data_prep.collect import Job, make_cache
 from metasynth.data_prep.mappings import MAPPINGS
-from metasynth.data_prep.prepare import Options, prepare
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.slicing import Frame, SliceChoice
 from metasynth.data_prep.sources import Scan, Sources
 from support import dying

@@ -4,7 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from metasynth.data_prep.mappings import MAPPINGS
-from metasynth.data_prep.prepare import Options, prepare
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.sources import Scan
 from metasynth.data_prep.units import scaled_note
 from metasynth.data_prep.volumes import read_image, read_labels

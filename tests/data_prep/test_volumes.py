@@ -1,6 +1,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from metasynth.data_prep.scaling import scale
 from metasynth.data_prep.volumes import (
     Volume,
     check_affine,
@@ -8,7 +9,6 @@ from metasynth.data_prep.volumes import (
     read_image,
     read_labels,
     require_same_grid,
-    scale,
     to_ras,
 )
 from support.head_phantom import head_image, head_labels, save
