@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 # One thread a process: studies and tests run several processes side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-all lint bench clean
+.PHONY: help run test test-all lint bench release clean
 
 help:
 	@echo "make run       learn the noise of real scans on the embedded brain, and report"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all  lint and every test"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every script in benchmarks/"
+	@echo "make release   sdist and wheel in dist/, built and checked, not uploaded"
 	@echo "make clean     remove what was built; .venv and runs stay"
 
 run: $(INSTALLED)
@@ -37,6 +38,12 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+release: $(INSTALLED)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[release]'
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.experiments.comparison.atlas import atlases_of
 from torch import Tensor
 
 from metasynth.data.cache import Cache
@@ -29,7 +30,6 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import make_split
 from metasynth.segment.atlas import Atlas, AtlasFit, AtlasSegmenter, AtlasSettings, brain_mask, fit
 from metasynth.segment.metrics import DiceAccumulator
-from metasynth.training.comparison_atlas import atlases_of
 
 KINDS = ("rigid", "affine", "deformable")
 

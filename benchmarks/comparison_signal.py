@@ -29,12 +29,12 @@ from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import make_split
+from metasynth.running.device import keep_freed_memory
+from metasynth.running.seeding import generator_for
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
-from metasynth.training.device import keep_freed_memory
 from metasynth.training.evaluation import segment
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Real, Synthetic
 from metasynth.training.streams import StepData, stream

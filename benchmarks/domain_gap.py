@@ -19,16 +19,16 @@ from typing import get_args, get_type_hints
 
 import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.experiments.real_images.settings import BASELINE
 from torch import Tensor
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
+from metasynth.running.device import keep_freed_memory
+from metasynth.running.seeding import generator_for
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.comparison_settings import BASELINE
-from metasynth.training.device import keep_freed_memory
 from metasynth.training.evaluation import segment
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Synthetic
 from metasynth.training.streams import StepData, stream

@@ -28,9 +28,9 @@ from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
+from metasynth.running.seeding import generator_for
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Example, Synthetic
 from metasynth.training.streams import StepData, stream

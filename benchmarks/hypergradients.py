@@ -36,9 +36,9 @@ from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.running.device import keep_freed_memory
 from metasynth.segment.losses import soft_dice_loss
 from metasynth.segment.unet import UNet
-from metasynth.training.device import keep_freed_memory
 
 CLASSES = 5
 LAST = ", channels-last"

@@ -37,10 +37,10 @@ from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset, draw_disjoint
+from metasynth.running.device import keep_freed_memory
+from metasynth.running.seeding import generator_for
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
-from metasynth.training.device import keep_freed_memory
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Example, Synthetic
 from metasynth.training.streams import StepBatch, StepData, stream

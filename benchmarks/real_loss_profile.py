@@ -20,6 +20,7 @@ from typing import get_args, get_type_hints
 
 import torch
 from metasynth.data_prep.cohort import COHORTS, ensure_cohort
+from metasynth.experiments.recovery.study import SIZES
 
 from metasynth.augment.bias_field import KnownBias
 from metasynth.augment.corruption import Corruption, Corruptions
@@ -27,12 +28,11 @@ from metasynth.augment.noise import NoiseLevel
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import make_split
+from metasynth.running.device import keep_freed_memory
+from metasynth.running.seeding import generator_for
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER
-from metasynth.training.device import keep_freed_memory
 from metasynth.training.evaluation import TestSet, evaluate, make_test_set
-from metasynth.training.recovery_study import SIZES
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted
 from metasynth.training.streams import StepData, stream

@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metasynth.data_prep.cohort import embedded
+from metasynth.experiments.comparison.caches import check_comparison
+from metasynth.experiments.comparison.methods import TITLES
+from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig
+from metasynth.experiments.comparison.sizes import require_comparison
+from metasynth.experiments.comparison.study import compare, stage_name
+from metasynth.experiments.real_images.cohorts import check_division, gather
+from metasynth.experiments.real_images.report import ComparisonReport
+from metasynth.experiments.real_images.settings import SubjectSettings
+from metasynth.experiments.real_images.tables import CONTENTS
 
 from metasynth.errors import UsageError
-from metasynth.report.comparison import CONTENTS
-from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import CROSS_CONTRAST, SAME_TEST_SIZE
-from metasynth.training.comparison import compare, stage_name
-from metasynth.training.comparison_data import check_caches, check_division, gather
-from metasynth.training.comparison_methods import TITLES
-from metasynth.training.comparison_settings import SIZES, ComparisonConfig, SubjectSettings
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.run_sizes import require_comparison
-from metasynth.training.study import Experiment, StudyContext
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.study import Experiment, StudyContext
 
 FLASH = ("flash-3", "flash-5", "flash-20", "flash-30")
 
@@ -71,7 +73,7 @@ def prepare(config: CrossContrastConfig, data: Path | None, progress: Progress) 
         tests = tests or {name: embedded(f"{name}-{config.size}", progress.counter) for name in FLASH}
     if not tests:
         raise UsageError("tests: needs caches of other contrasts beside --data, --set tests=NAME=CACHE,NAME=CACHE")
-    return check_caches(config, data, labels, tests, seed=None)
+    return check_comparison(config, data, labels, tests)
 
 
 def run(context: StudyContext) -> dict[str, Any]:

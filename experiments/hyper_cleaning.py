@@ -27,13 +27,13 @@ from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, INK, new_figure, style
 from metasynth.report.tables import Table
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.records import CONFIG, METRICS, RESULTS, RunFolder
+from metasynth.running.seeding import derive_seed, generator_for
+from metasynth.running.study import Experiment, StudyContext, built_in
 from metasynth.schema import COUNT, NUMBER, entries, listing
 from metasynth.sizes import require_memory
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
-from metasynth.training.seeding import derive_seed, generator_for
-from metasynth.training.study import Experiment, StudyContext, built_in
 from metasynth.training.trainers import differentiate
 
 DIGITS, CLASSES, PIXELS = 1797, 10, 64

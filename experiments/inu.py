@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metasynth.data_prep.cohort import embedded
-
-from metasynth.augment.bias_field import BiasField, KnownBias
-from metasynth.augment.compose import Compose, nonparametric
-from metasynth.augment.corruption import Corruption, Corruptions
-from metasynth.augment.noise import GaussianNoise, NoiseLevel
-from metasynth.augment.residual import residual_unet
-from metasynth.data.cache import Cache
-from metasynth.report.html import ReportContent
-from metasynth.report.published import NOISE_AND_INU
-from metasynth.report.recovery import (
+from metasynth.experiments.recovery.grid_report import RecoveryGridReport
+from metasynth.experiments.recovery.grid_tables import SIGMA, exponents
+from metasynth.experiments.recovery.material import check_cache, gather
+from metasynth.experiments.recovery.sizes import require_recovery
+from metasynth.experiments.recovery.study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
+from metasynth.experiments.recovery.tables import (
     CONTENTS,
     class_table,
     dice_figure,
@@ -32,19 +28,26 @@ from metasynth.report.recovery import (
     sigma_figure,
     sigma_table,
 )
-from metasynth.report.recovery_grid import RecoveryGridReport
-from metasynth.report.recovery_grid_tables import SIGMA, exponents
+
+from metasynth.augment.bias_field import BiasField, KnownBias
+from metasynth.augment.compose import Compose, nonparametric
+from metasynth.augment.corruption import Corruption, Corruptions
+from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.augment.residual import residual_unet
+from metasynth.data.cache import Cache
+from metasynth.report.html import ReportContent
+from metasynth.report.published import NOISE_AND_INU
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.records import CONFIG, RunFolder
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
-from metasynth.training.prepared import PreparedData, check_network
-from metasynth.training.progress import Progress
-from metasynth.training.records import CONFIG, RunFolder
-from metasynth.training.recovery import check_cache, course_of, gather, load_examples, save_examples
-from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
-from metasynth.training.run_sizes import require_recovery
-from metasynth.training.seeding import generator_for
+from metasynth.training.courses import course_of
+from metasynth.training.network_check import check_network
 from metasynth.training.settings import MATCHED
 from metasynth.training.stages import Learned
-from metasynth.training.study import Experiment, StudyContext
 
 FIELDS = ("c_low", "c_mid", "c_high")
 
@@ -104,7 +107,7 @@ def _sized(preset: str, **settings: Any) -> InuConfig:
     """
     config = InuConfig(**SIZES[preset], **settings)
     segmenter = replace(config.segmenter, norm="none", lr=2e-3)
-    return replace(config, segmenter=segmenter, outer=_OUTER)
+    return replace(config, segmenter=segmenter, outer=_OUTER)  # type: ignore[call-arg]  # fields of its base class
 
 
 QUICK = _sized("quick", sigma=LEVELS[1:2])

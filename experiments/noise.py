@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metasynth.data_prep.cohort import embedded
-
-from metasynth.augment.noise import GaussianNoise, NoiseLevel
-from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
-from metasynth.report.html import ReportContent
-from metasynth.report.published import NOISE_ONLY
-from metasynth.report.recovery import (
+from metasynth.experiments.recovery.grid_report import RecoveryGridReport
+from metasynth.experiments.recovery.material import check_cache, gather
+from metasynth.experiments.recovery.sizes import require_recovery
+from metasynth.experiments.recovery.study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
+from metasynth.experiments.recovery.tables import (
     CONTENTS,
     class_table,
     dice_figure,
@@ -27,16 +26,19 @@ from metasynth.report.recovery import (
     sigma_figure,
     sigma_table,
 )
-from metasynth.report.recovery_grid import RecoveryGridReport
+
+from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
+from metasynth.report.html import ReportContent
+from metasynth.report.published import NOISE_ONLY
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.records import CONFIG, RunFolder
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.records import CONFIG, RunFolder
-from metasynth.training.recovery import check_cache, course_of, gather, load_examples, save_examples
-from metasynth.training.recovery_study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
-from metasynth.training.run_sizes import require_recovery
+from metasynth.training.courses import course_of
 from metasynth.training.stages import Learned
-from metasynth.training.study import Experiment, StudyContext
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.data_prep.cohort import SimulatedScans, embedded
+from metasynth.experiments.comparison.caches import check_comparison
+from metasynth.experiments.comparison.methods import METHODS, TITLES
+from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig
+from metasynth.experiments.comparison.sizes import require_comparison
+from metasynth.experiments.comparison.study import compare, stage_name
+from metasynth.experiments.real_images.cohorts import check_division, gather
+from metasynth.experiments.real_images.report import ComparisonReport
+from metasynth.experiments.real_images.tables import CONTENTS
 
-from metasynth.report.comparison import CONTENTS
-from metasynth.report.comparison_report import ComparisonReport
 from metasynth.report.published import COSTS, REAL_WORLD
-from metasynth.training.comparison import compare, stage_name
-from metasynth.training.comparison_data import check_caches, check_division, gather
-from metasynth.training.comparison_methods import METHODS, TITLES
-from metasynth.training.comparison_settings import SIZES, ComparisonConfig
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.recovery import load_examples, save_examples
-from metasynth.training.run_sizes import require_comparison
+from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.study import Experiment, StudyContext
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.study import Experiment, StudyContext
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ PRESETS = {
     "quick": RealWorldConfig(cohort="mprage-young-64", methods=QUICK, **SIZES["quick"]),
     "standard": RealWorldConfig(**SIZES["standard"]),
     "paper": PAPER,
-    "nnunet": replace(PAPER, segmenter=NNUNET, methods=("naive", "parametric_fixed")),
+    "nnunet": replace(PAPER, **{"segmenter": NNUNET, "methods": ("naive", "parametric_fixed")}),
 }
 
 REPORT = ComparisonReport(
@@ -66,7 +67,7 @@ def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> P
     if data is None:
         data = embedded(config.cohort, progress.counter)
     labels = Path(config.labels) if config.labels else None
-    return check_caches(config, data, labels, config.test_paths, seed=None)
+    return check_comparison(config, data, labels, config.test_paths)
 
 
 def run(context: StudyContext) -> dict[str, Any]:

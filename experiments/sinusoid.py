@@ -25,13 +25,13 @@ from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.style import COLORS, FAINT, INK, new_figure, style
 from metasynth.report.tables import Table
+from metasynth.running.prepared import PreparedData
+from metasynth.running.progress import Progress
+from metasynth.running.records import CONFIG, METRICS, RESULTS, RunFolder
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import Experiment, StudyContext, built_in
 from metasynth.schema import COUNT, FLAG, NUMBER, TEXT, both, entries, json_value, listing, mapping
 from metasynth.sizes import require_memory
-from metasynth.training.prepared import PreparedData
-from metasynth.training.progress import Progress
-from metasynth.training.records import CONFIG, METRICS, RESULTS, RunFolder
-from metasynth.training.seeding import generator_for
-from metasynth.training.study import Experiment, StudyContext, built_in
 
 CURVES = "curves.json"
 LOW, HIGH = -5.0, 5.0

@@ -1,3 +1,3 @@
 """metasynth: learn how to make training data by differentiating through training."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

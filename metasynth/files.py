@@ -18,6 +18,9 @@ from pathlib import Path
 
 from metasynth.errors import DataError, MetasynthError, RunError
 
+MODELS = "models"
+"""The folder of a run in which its segmenters are: runs check what is in it, and models are looked for there."""
+
 _SEAL = b"metasynth sha256 "
 _HEX = 64
 _END, _END_LENGTH = b"PK\x05\x06", 22  # the last record of a zip file, when no comment follows it

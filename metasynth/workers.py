@@ -5,26 +5,21 @@ and its end is the end of its pipe.
 """
 
 import multiprocessing
-import os
-import queue
 import signal
-import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import cycle, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from metasynth.children import end_with, safe_path
-from metasynth.interrupts import check, held, leave_to_parent
+from metasynth.interrupts import check
+from metasynth.worker_process import Fresh, Raised, start
 
 _LOOK_S = 0.2  # between looks at the flag of signals
-Method = Literal["fork", "spawn", "forkserver"]
+Method = Literal["fork", "spawn"]
 
 
 class WorkerEnded(Exception):
@@ -33,14 +28,6 @@ class WorkerEnded(Exception):
 
 class WorkerFailed(Exception):
     """A worker's function raised; the message is the error's type and text, the cause has its traceback."""
-
-
-@dataclass(frozen=True)
-class _Raised:
-    """An error in a worker, on its way."""
-
-    text: str
-    trace: str
 
 
 def in_order(
@@ -67,7 +54,8 @@ def in_order(
     prepare : callable
         Called in every worker once.
     method : Method or None
-        How processes are started; the system's way by default.
+        "fork", or "spawn" for fresh processes, to which ``prepare`` and ``function`` are sent; by default a fork where
+        that is this Python's way, else a fresh process.
 
     Raises
     ------
@@ -123,7 +111,7 @@ def as_done(
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, process: BaseProcess, connection: Connection) -> None:
+    def __init__(self, process: BaseProcess | Fresh, connection: Connection) -> None:
         self.process, self.connection = process, connection
 
     def ask(self, request: Any) -> None:
@@ -146,7 +134,7 @@ class _Worker:
             answer = self.connection.recv()
         except (EOFError, OSError):
             raise self._ended() from None
-        if isinstance(answer, _Raised):
+        if isinstance(answer, Raised):
             raise WorkerFailed(answer.text) from _Trace(answer.trace)
         return answer
 
@@ -177,71 +165,16 @@ def _crew(
     function: Callable[[Any], Any], count: int, prepare: Callable[[], None], method: Method | None
 ) -> Iterator[list[_Worker]]:
     """Workers, which are killed in the end, whatever they do: they hold nothing that needs an orderly one."""
-    context = multiprocessing.get_context(method)
-    forked = context.get_start_method() == "fork"
+    forked = (method or multiprocessing.get_start_method()) == "fork"
     crew: list[_Worker] = []
     try:
         for _ in range(count):
-            mine, its = context.Pipe()
-            # A forked process has copies of this side of the pipes, which would keep them open when this one ends.
-            copies = [*(worker.connection for worker in crew), mine] if forked else []
-            main = threading.current_thread() is threading.main_thread()
-            arguments = (its, copies, os.getpid(), main, prepare, function)
-            process = context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
-            with held(), safe_path():
-                process.start()
-            its.close()
-            crew.append(_Worker(process, mine))
+            mine, its = multiprocessing.Pipe()
+            copies = [*(worker.connection for worker in crew), mine]
+            crew.append(_Worker(start(its, copies, prepare, function, forked=forked), mine))
         yield crew
     finally:
         for worker in crew:
             worker.process.kill()
         for worker in crew:
             worker.end()
-
-
-def _serve(
-    connection: Connection,
-    copies: list[Connection],
-    parent: int,
-    from_main_thread: bool,
-    prepare: Callable[[], None],
-    function: Callable[[Any], Any],
-) -> None:
-    """What a worker does until it is killed: answers go by a thread, so that the next is made meanwhile."""
-    leave_to_parent()
-    end_with(parent, from_main_thread)
-    for copy in copies:
-        copy.close()
-    prepare()
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_send, args=(connection, answers), daemon=True).start()
-    while True:
-        try:
-            request = connection.recv()
-        except (EOFError, OSError):
-            return
-        answers.put(_attempt(function, request))
-
-
-def _attempt(function: Callable[[Any], Any], request: Any) -> Any:
-    try:
-        return function(request)
-    except Exception as error:
-        return _raised(error)
-
-
-def _raised(error: Exception) -> _Raised:
-    text = " ".join(str(error).split())
-    return _Raised(f"{type(error).__name__}: {text}" if text else type(error).__name__, traceback.format_exc())
-
-
-def _send(connection: Connection, answers: "queue.SimpleQueue[Any]") -> None:
-    while True:
-        answer = answers.get()
-        try:
-            connection.send(answer)
-        except OSError:  # nobody waits for it any more
-            os._exit(1)
-        except Exception as error:  # an answer that cannot be pickled
-            connection.send(_raised(error))

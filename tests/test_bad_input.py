@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from support.tiny_noise import arguments, make_cache, start
 
 from metasynth.cli.main import main
-from metasynth.training.json_files import with_digest
+from metasynth.running.integrity.json_files import with_digest
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 from click.testing import CliRunner
+from metasynth.experiments.recovery import study as recovery_study
 from support.tiny_noise import arguments, make_cache, results
 
 from metasynth.cli.main import main
-from metasynth.training import loop, recovery_study
-from metasynth.training.checkpoint import load_checkpoint
-from metasynth.training.records import RunFolder
-from metasynth.training.seeding import derive_seed
+from metasynth.running.checkpoint import load_checkpoint
+from metasynth.running.records import RunFolder
+from metasynth.running.seeding import derive_seed
+from metasynth.training import loop
 from metasynth.training.sources import Corrupted
 
 SMALL = {"segmenter.steps": "10", "outer.warmup": "3", "baselines": "false"}

@@ -10,7 +10,7 @@ from support.tiny_study import Stop, tiny_experiment
 from metasynth import __version__
 from metasynth.cli.main import main
 from metasynth.errors import DataError
-from metasynth.training import study
+from metasynth.running import study
 
 LACKING, MORE = "out of memory:", " more were asked for"
 TRIED = f"you tried to allocate {2**41} bytes. Error code 12 (Cannot allocate memory)"

@@ -16,9 +16,9 @@ from support.tiny_noise import arguments, make_cache, start
 
 from metasynth.cli.main import main
 from metasynth.errors import RunError
-from metasynth.training import study
-from metasynth.training.lock import claim
-from metasynth.training.study import execute
+from metasynth.run import execute
+from metasynth.running import study
+from metasynth.running.lock import claim
 
 
 def call(*words):

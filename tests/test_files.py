@@ -14,10 +14,10 @@ from support.tiny_noise import session
 
 from metasynth.errors import DataError, RunError
 from metasynth.files import DamagedFileError, is_leftover, read_zip, remove_leftovers, seal
+from metasynth.running.checkpoint import load_checkpoint, save_checkpoint
+from metasynth.running.examples import load_examples, save_examples
 from metasynth.segment.model_file import load_model, save_model
 from metasynth.segment.unet import UNet
-from metasynth.training.checkpoint import load_checkpoint, save_checkpoint
-from metasynth.training.recovery import load_examples, save_examples
 
 
 def write_checkpoint(folder):

@@ -10,7 +10,7 @@ from support.processes import program
 from support.tiny_noise import arguments, make_cache, start
 
 from metasynth.lines import tell
-from metasynth.training.progress import Progress
+from metasynth.running.progress import Progress
 
 
 def closed_pipe():

@@ -1,24 +1,29 @@
 """The wheel and the editable install hold the package, with experiments and data_prep inside it."""
 
 import configparser
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from metasynth import __version__
 from metasynth.errors import DISTRIBUTION, install_hint
 
 ROOT = Path(__file__).resolve().parent.parent
 HOMES = {"metasynth": "metasynth", "experiments": "metasynth/experiments", "data_prep": "metasynth/data_prep"}
 
 
-def run(*arguments, cwd):
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+def run(*arguments, cwd, python=sys.executable, **variables):
+    command = [str(part) for part in (python, *arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **variables})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -46,33 +51,67 @@ for module in (metasynth, metasynth.cli.main, metasynth.experiments, metasynth.d
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of what the package is built from: building leaves files behind."""
+    """A copy of what a clone holds: building leaves files behind."""
     copy = tmp_path_factory.mktemp("source") / "metasynth"
-    copy.mkdir()
-    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    for name in HOMES:
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", *(name.rstrip("/") for name in ignored)))
     return copy
 
 
 @pytest.fixture(scope="module")
-def wheel(source):
-    run(
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-        "-w",
-        "wheels",
-        ".",
-        cwd=source,
-    )
-    (wheel,) = (source / "wheels").glob("metasynth_toolkit-*.whl")
+def sdist(source):
+    """The source distribution, unpacked."""
+    code = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
+    name = run("-c", code, source / "dist", cwd=source).splitlines()[-1]
+    unpacked = source.parent / "sdist"
+    with tarfile.open(source / "dist" / name) as archive:
+        archive.extractall(unpacked, filter="data")
+    return unpacked / name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist):
+    """The wheel, built as an installer builds it from the source distribution."""
+    options = ["-q", "--no-deps", "--no-index", "--no-build-isolation", "-w", "wheels"]
+    run("-m", "pip", "wheel", *options, ".", cwd=sdist)
+    (wheel,) = (sdist / "wheels").glob("metasynth_toolkit-*.whl")
     return wheel
+
+
+@pytest.fixture(scope="module")
+def fresh(wheel, tmp_path_factory):
+    """The Python of a new environment with the wheel in it, and the packages that these tests run with beside it."""
+    home = tmp_path_factory.mktemp("fresh")
+    run("-m", "venv", "--without-pip", home, cwd=home)
+    python = home / "bin" / "python"
+    run("-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel, cwd=home)
+    site = run("-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=home, python=python).strip()
+    (Path(site) / "beside.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
+    return python
+
+
+def test_the_source_distribution_holds_what_a_clone_does(source, sdist):
+    def files(folder):
+        built = ("dist", "wheels", "build", "metasynth_toolkit.egg-info")
+        found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        return {path.as_posix() for path in found if path.parts[0] not in built and path.suffix != ".pyc"}
+
+    assert files(source) - files(sdist) == {".gitignore"}
+    assert files(sdist) - files(source) == {"PKG-INFO"}
+    assert {"LICENSE", "metasynth/py.typed", "metasynth/report/report.html.j2"} <= files(sdist)
+    assert {"data_prep/__init__.py", "experiments/__init__.py", "examples/maml.py"} <= files(sdist)
+
+
+def test_one_version_is_said_everywhere(sdist):
+    assert (sdist / "PKG-INFO").read_text(encoding="utf-8").splitlines()[1:3] == [
+        f"Name: {DISTRIBUTION}",
+        f"Version: {__version__}",
+    ]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version, day = re.search(r"^## \[(\d.*)\] - (\d{4}-\d\d-\d\d)$", changes, flags=re.MULTILINE).groups()
+    assert version == __version__
+    assert f'\nversion: {version}\ndate-released: "{day}"\n' in citation
 
 
 def test_the_wheel_holds_every_module_and_no_other_package(wheel):
@@ -84,23 +123,57 @@ def test_the_wheel_holds_every_module_and_no_other_package(wheel):
         for path in (ROOT / home).rglob("*.py")
     }
     assert {name for name in names if name.endswith(".py")} == modules
-    assert "metasynth/report/report.html.j2" in names
+    assert {"metasynth/report/report.html.j2", "metasynth/py.typed"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"metasynth", "metasynth_toolkit"}
 
 
 HINT = re.compile(r"pip install '([\w-]+)\[(\w+)\]'")
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").iterdir()]
+PAGES += (ROOT / "benchmarks").glob("*.py")
+PRINTED = {install_hint(extra) for extra in ("align", "nnunet", "monai")}  # by `require` and `metasynth prep --align`
+HINTS = {*PRINTED, *(found.group() for page in PAGES for found in HINT.finditer(page.read_text(encoding="utf-8")))}
 
 
 def test_every_hint_names_this_distribution_and_an_extra_of_it():
     declared = configparser.ConfigParser()
     declared.read(ROOT / "setup.cfg", encoding="utf-8")
     assert declared["metadata"]["name"] == DISTRIBUTION
-    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.py")]
-    hints = {hint for page in pages for hint in HINT.findall(page.read_text(encoding="utf-8"))}
-    hints |= {hint for extra in ("align", "nnunet", "monai") for hint in HINT.findall(install_hint(extra))}
-    assert {extra for _, extra in hints} == {"align", "nnunet", "monai", "peers"}
-    assert {name for name, _ in hints} == {DISTRIBUTION}
-    assert {extra for _, extra in hints} <= set(declared["options.extras_require"])
+    found = [HINT.fullmatch(hint).groups() for hint in HINTS]
+    assert {extra for _, extra in found} == {"align", "nnunet", "monai", "peers"}
+    assert {name for name, _ in found} == {DISTRIBUTION}
+    assert {extra for _, extra in found} <= set(declared["options.extras_require"])
+
+
+@pytest.mark.parametrize("hint", sorted(HINTS - {install_hint("peers")}))
+def test_every_hint_works_as_it_is_printed_in_a_fresh_environment(hint, fresh):
+    """No index is asked: what is installed there gives the extra, and what that asks for lies beside it."""
+    _, *arguments = shlex.split(hint)
+    said = run("-m", "pip", *arguments, cwd=fresh.parent, python=fresh, PIP_NO_INDEX="1")
+    (package, *_) = [line for line in said.splitlines() if "extra ==" in line or f"{DISTRIBUTION}[" in line]
+    assert package.startswith(f"Requirement already satisfied: {shlex.split(hint)[-1]} in {fresh.parent.parent}")
+
+
+def test_the_peers_are_an_extra_of_the_wheel(wheel):
+    """They are no part of what these tests run with, so that their hint is not carried out."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = archive.read(name).decode()
+    assert 'Requires-Dist: torchopt>=0.7.3; extra == "peers"\n' in metadata
+
+
+def test_the_command_works_in_a_fresh_environment(fresh):
+    """The wheel brings the command and the studies."""
+    place = run("-c", "import metasynth; print(metasynth.__file__)", cwd=fresh.parent, python=fresh)
+    assert Path(place.strip()).is_relative_to(fresh.parent.parent)
+    command = fresh.parent / "metasynth"
+    done = {name: subprocess.run([command, name], capture_output=True, text=True) for name in ("--help", "--version")}
+    assert done["--help"].stdout.startswith("Usage: metasynth [OPTIONS] COMMAND [ARGS]...\n")
+    assert done["--version"].stdout == f"metasynth, version {__version__}\n"
+    listed = subprocess.run([command, "list"], capture_output=True, text=True, check=True).stdout
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / "setup.cfg", encoding="utf-8")
+    studies = declared["options.entry_points"]["metasynth.experiments"].split("\n")
+    assert [line.split(":")[0] for line in listed.splitlines()] == [s.split(" = ")[0] for s in studies if s]
 
 
 @pytest.mark.parametrize("extra", ["align", "nnunet", "monai", "test"])

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from metasynth.cli.main import main
-from metasynth.training.config import apply_overrides
-from metasynth.training.study import load_experiment
+from metasynth.running.config import apply_overrides
+from metasynth.running.study import load_experiment
 
 README = Path(__file__).parent.parent / "README.md"
 

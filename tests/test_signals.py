@@ -205,20 +205,18 @@ PREP = ["prep", "labels", "aseg", "--mapping", "freesurfer-4", "--quiet", "--no-
 def test_preparing_with_several_processes_that_is_ended_leaves_none(heads):
     for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)):
         process = start([*PREP, f"{number}.h5", "--jobs", "2"], cwd=heads)
-        # A worker whose parent is killed before it has been told what to do says so, which nothing can keep it from.
-        wait_for(lambda number=number: list(heads.glob(f"{number}.h5.work/*.npz")))
         every = wait_for(lambda process=process: [p for p in descendants(process.pid) if p] if busy(process) else [])
         process.send_signal(number)
         found, told = ended(process, every)
         assert found == status
-        if number != signal.SIGKILL:
-            assert told == ["What was prepared is kept; the same command goes on from there.", "", "Interrupted."]
+        kept = ["What was prepared is kept; the same command goes on from there.", "", "Interrupted."]
+        assert told == ([] if number == signal.SIGKILL else kept)
         assert not (heads / f"{number}.h5").exists()
 
 
 def busy(process):
-    """Whether it has started two workers, and what the system's module needs for that."""
-    return len(descendants(process.pid)) >= 3
+    """Whether it has started two workers."""
+    return len(descendants(process.pid)) >= 2
 
 
 def console(words, folder):

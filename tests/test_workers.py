@@ -5,6 +5,9 @@ import errno
 import multiprocessing
 import os
 import signal
+import struct
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -133,10 +136,25 @@ def test_workers_end_with_a_process_that_is_killed_while_they_send_what_no_pipe_
     assert process.stdout.readline() == "at work\n", process.stderr.read()
     time.sleep(0.2)
     workers = descendants(process.pid)
-    assert len(workers) == 2 + (method == "spawn")  # and the tracker that the system's module starts
+    assert len(workers) == 2
     process.kill()
     process.communicate()
     wait_for(lambda: not any(map(alive, workers)), 5)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_fresh_worker_whose_parent_ends_before_it_begins_says_nothing(sent):
+    mine, its = multiprocessing.Pipe()
+    code = f"from metasynth.worker_process import serve; serve({its.fileno()})"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code], pass_fds=[its.fileno()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    its.close()
+    if sent:  # half of it
+        os.write(mine.fileno(), struct.pack("!i", 1000) + b"x" * 10)
+    mine.close()
+    assert worker.communicate(timeout=30) == (b"", None)
+    assert worker.returncode == 0
 
 
 MARK = "open('marked', 'a').write(__name__)\n"

@@ -13,9 +13,9 @@ from metasynth.errors import RunError, UsageError
 from metasynth.sizes import cores, require_processes
 
 if TYPE_CHECKING:
-    from metasynth.training.grid import Grid
-    from metasynth.training.grid_folder import GridFolder
-    from metasynth.training.study import Experiment
+    from metasynth.running.grid import Grid
+    from metasynth.running.grid_folder import GridFolder
+    from metasynth.running.study import Experiment
 
 grid_options = with_options(
     click.option("--seeds", metavar="N", type=click.IntRange(min=1), help="Run N seeds, from --seed on."),
@@ -44,7 +44,7 @@ class GridRequest:
 
     def settled(self, experiment: str, earlier: "Grid | None") -> "Grid":
         """The grid; what is open is taken from the one that is resumed."""
-        from metasynth.training.grid import Grid, parse_vary, require_runs
+        from metasynth.running.grid import Grid, parse_vary, require_runs
 
         before = earlier or Grid(experiment, "quick", (0,))
         first = before.seeds[0] if self.seed is None else self.seed
@@ -64,7 +64,7 @@ class GridRequest:
 
 def is_grid(out: Path | None, resume: bool, seeds: int | None, vary: tuple[str, ...], jobs: int | None) -> bool:
     """Whether ``metasynth run`` is to carry out a grid; UsageError if it is one run and has options of a grid."""
-    from metasynth.training.grid_folder import GRID
+    from metasynth.running.grid_folder import GRID
 
     if seeds is not None or vary or (resume and out is not None and (out / GRID).is_file()):
         return True
@@ -93,12 +93,12 @@ def run_grid(
     KeyboardInterrupt
         The grid was interrupted; its runs have ended.
     """
-    from metasynth.training.device import configure_torch
-    from metasynth.training.grid_folder import GridFolder, refuse_grid
-    from metasynth.training.grid_run import carry_out
-    from metasynth.training.lock import is_claimed_only
-    from metasynth.training.progress import Progress
-    from metasynth.training.study import preset_settings
+    from metasynth.run import preset_settings
+    from metasynth.running.device import configure_torch
+    from metasynth.running.grid_folder import GridFolder, refuse_grid
+    from metasynth.running.grid_run import carry_out
+    from metasynth.running.lock import is_claimed_only
+    from metasynth.running.progress import Progress
 
     earlier = GridFolder.open(out) if resume and not is_claimed_only(out) else None
     grid = request.settled(experiment.name, earlier.grid if earlier else None)
@@ -139,7 +139,7 @@ def report_grid(experiment: "Experiment", folder: "GridFolder") -> None:
     """Write the results, tables, figures and page of a grid's finished runs; UsageError if none has finished."""
     from metasynth.report.grid import summarise
     from metasynth.report.html import write_report
-    from metasynth.training.run_files import check_files
+    from metasynth.running.integrity.run_files import check_files
 
     for _, run in folder.finished:
         check_files(run, experiment.contents)

@@ -70,7 +70,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from metasynth.training.config import nearest
+        from metasynth.running.config import nearest
 
         if args[0] not in self.commands and not args[0].startswith("-"):
             raise UsageError(f"no command {args[0]!r}: {nearest(args[0], self.commands)}")
@@ -114,7 +114,7 @@ def main() -> None:
 @main.command("list")
 def list_() -> None:
     """List the experiments, each with its question and presets."""
-    from metasynth.training.study import discover_experiments, load_experiment
+    from metasynth.running.study import discover_experiments, load_experiment
 
     for name in discover_experiments():
         try:
@@ -172,9 +172,10 @@ def run(
     With --seeds or --vary, every combination of seed and values is a run in a folder of its own inside --out, in a
     process of its own, and the report is on all of them.
     """
-    from metasynth.training.grid_folder import GRID
-    from metasynth.training.records import CONFIG
-    from metasynth.training.study import execute, labels_override, load_experiment
+    from metasynth.run import execute, labels_override
+    from metasynth.running.grid_folder import GRID
+    from metasynth.running.records import CONFIG
+    from metasynth.running.study import load_experiment
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError(
@@ -225,10 +226,11 @@ def run(
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 def report(runs: tuple[Path, ...]) -> None:
     """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
-    from metasynth.training.grid_folder import GRID, GridFolder
-    from metasynth.training.records import RunFolder
-    from metasynth.training.run_files import check_manifest
-    from metasynth.training.study import load_experiment, write_run_report
+    from metasynth.run import write_run_report
+    from metasynth.running.grid_folder import GRID, GridFolder
+    from metasynth.running.integrity.run_files import check_manifest
+    from metasynth.running.records import RunFolder
+    from metasynth.running.study import load_experiment
 
     for path in runs:
         with _files_that_fit(path):

@@ -64,9 +64,9 @@ def predict(
 
     from metasynth.data_prep.units import scaled_note
     from metasynth.predict.folder import Job, find_scans, predict_all
+    from metasynth.running.device import configure_torch
+    from metasynth.running.progress import Progress
     from metasynth.segment.model_file import find_model, load_model
-    from metasynth.training.device import configure_torch
-    from metasynth.training.progress import Progress
 
     path = find_model(run, stage)
     model = load_model(path)
@@ -141,7 +141,7 @@ def evaluate(
     from metasynth.predict.summary import summary
     from metasynth.predict.tables import read_heading, write_table
     from metasynth.report.tables import Table
-    from metasynth.training.progress import Progress
+    from metasynth.running.progress import Progress
 
     wanted = classes_of(predictions, load_mapping(mapping) if mapping else None, unknown)
     if classes is not None:

@@ -34,8 +34,8 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
     from metasynth.data_prep.cohort import COHORTS, ensure_cohort
     from metasynth.files import write_atomically
     from metasynth.outputs import Output, check_outputs
-    from metasynth.training.config import nearest
-    from metasynth.training.progress import Progress
+    from metasynth.running.config import nearest
+    from metasynth.running.progress import Progress
 
     if cohort not in COHORTS:
         raise UsageError(f"--cohort {cohort}: there is no such cohort: {nearest(cohort, COHORTS)}")
@@ -222,7 +222,7 @@ def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     from metasynth.data_prep.job import Job, outputs
     from metasynth.data_prep.slicing import Frame
     from metasynth.outputs import check_outputs
-    from metasynth.training.progress import Progress
+    from metasynth.running.progress import Progress
 
     out: Path = given["out"]
     job = Job(

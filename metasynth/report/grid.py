@@ -12,7 +12,7 @@ from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.statistics import interval
 from metasynth.report.style import FAINT, INK, color, new_figure, style
 from metasynth.report.tables import Table
-from metasynth.training.records import RunFolder, flatten
+from metasynth.running.records import RunFolder, flatten
 
 MOST_FIGURES = 8
 INTERVALS = "± is half the width of a 95 % t-interval of the mean."

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from metasynth.errors import DataError, PackageError, UsageError
-from metasynth.files import DamagedFileError, first_line, read_zip, seal, write_atomically
+from metasynth.files import MODELS, DamagedFileError, first_line, read_zip, seal, write_atomically
 from metasynth.schema import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, either, entries, expect, listing, mapping, scalar
 from metasynth.segment.backbones import Backbone, from_recipe
 from metasynth.segment.model_description import ModelDescription, TrainedModel
@@ -41,12 +41,12 @@ _CONTENT = entries(
 )
 FORMAT = "metasynth-model"
 VERSION = 1
-FOLDER, SUFFIX = "models", ".pt"
+SUFFIX = ".pt"
 
 
 def model_path(run: Path | str, stage: str) -> Path:
     """Where a run's folder keeps the segmenter of a stage ("sigma=0.1/learn"): in ``models/sigma=0.1-learn.pt``."""
-    return Path(run) / FOLDER / f"{stage.replace('/', '-')}{SUFFIX}"
+    return Path(run) / MODELS / f"{stage.replace('/', '-')}{SUFFIX}"
 
 
 def find_model(run: Path | str, stage: str | None = None) -> Path:
@@ -64,11 +64,11 @@ def find_model(run: Path | str, stage: str | None = None) -> Path:
         return run
     if not run.is_dir():
         raise UsageError(f"{run}: there is no such model file or folder of a run")
-    found = sorted((run / FOLDER).glob(f"*{SUFFIX}"))
+    found = sorted((run / MODELS).glob(f"*{SUFFIX}"))
     if not found:
-        several = any(run.glob(f"*/{FOLDER}/*{SUFFIX}"))
+        several = any(run.glob(f"*/{MODELS}/*{SUFFIX}"))
         hint = "; it holds several runs: name one of them" if several else ""
-        raise UsageError(f"{run}: holds no trained segmenter ({FOLDER}/*{SUFFIX}){hint}")
+        raise UsageError(f"{run}: holds no trained segmenter ({MODELS}/*{SUFFIX}){hint}")
     names = ", ".join(path.name.removesuffix(SUFFIX) for path in found)
     if stage is not None:
         wanted = model_path(run, stage)
@@ -119,7 +119,7 @@ def load_model(path: Path | str) -> TrainedModel:
     """
     content = _read(Path(path))
     if content.get("format") != FORMAT:
-        raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {FOLDER}/")
+        raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {MODELS}/")
     if content.get("version") != VERSION:
         raise DataError(f"{path}: format version {VERSION} is supported, got {content.get('version')!r}")
     expect(content, _CONTENT, f"{path}: its parts do not fit together")

@@ -11,9 +11,9 @@ from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
 from metasynth.data.dataset import SliceDataset
 from metasynth.interrupts import check
+from metasynth.running.seeding import generator_for
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.synthesis.generator import ImageGenerator
-from metasynth.training.seeding import generator_for
 
 CHUNK = 32
 

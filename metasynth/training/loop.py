@@ -17,17 +17,17 @@ from torch.utils.data import Dataset
 from metasynth.errors import RunError
 from metasynth.files import first_line
 from metasynth.interrupts import check
-from metasynth.training.checkpoint import (
+from metasynth.running.checkpoint import (
     capture_random_states,
     load_checkpoint,
     restore_random_states,
     save_checkpoint,
 )
-from metasynth.training.integrity import FINAL, LATEST, check_stage
-from metasynth.training.records import RunFolder
+from metasynth.running.integrity.checks import FINAL, LATEST, check_stage
+from metasynth.running.records import RunFolder
+from metasynth.running.study import StudyContext
 from metasynth.training.stopping import stopped_in_one_line
 from metasynth.training.streams import StepBatch, stream
-from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Trainer
 
 

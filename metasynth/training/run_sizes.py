@@ -14,19 +14,14 @@ import torch
 from torch import Tensor
 
 from metasynth.data.cache import Cache
-from metasynth.data.splits import make_split
 from metasynth.errors import MetasynthError, PackageError, UsageError
 from metasynth.sizes import available_memory, convolutions, require_disk, require_memory, require_processes
 from metasynth.synthesis.config import CornucopiaConfig
-from metasynth.training.comparison_methods import LEARNED
-from metasynth.training.comparison_settings import ComparisonConfig
 from metasynth.training.loop import Pace
-from metasynth.training.prepared import PreparedData
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
-from metasynth.training.unpaired_settings import UnpairedSettings
 
-_FLOAT, _LABEL = 4, 8  # bytes
+FLOAT, LABEL = 4, 8  # bytes
 _RECORD = 60  # bytes of a line with nothing but a stage, a step and a loss
 _ADAM = 4  # of each weight: itself, its gradient and two moments
 _SD_PER_FWHM = 1 / 2.355
@@ -50,14 +45,6 @@ class Settings(Protocol):
     @property
     def synthesis(self) -> CornucopiaConfig:
         """The generator."""
-
-
-class RecoverySettings(Settings, Protocol):
-    """That of a recovery study."""
-
-    @property
-    def test_repeats(self) -> int:
-        """Synthetic test images of each test slice."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +104,7 @@ def require_run(settings: Settings, items: Items, out: Path, **others: Cornucopi
     named = f"segmenter.batch_size, segmenter.{'monai_arguments' if segmenter.monai else 'widths'}"
     for batch, setting in ((segmenter.batch_size, named), (outer.batch_size, "outer.batch_size")):
         what = f"a step on {batch} images of {items.by}"
-        require_memory(batch * items.voxels * (_FLOAT + _LABEL), what, setting)
+        require_memory(batch * items.voxels * (FLOAT + LABEL), what, setting)
         require_memory(step_bytes(segmenter, items, batch), what, setting, _largest_memory())
     for name, config in {"synthesis": settings.synthesis, **others}.items():
         require_synthesis(config, items, segmenter.batch_size, name)
@@ -134,52 +121,7 @@ def require_synthesis(config: CornucopiaConfig, items: Items, batch: int, name: 
         ("motion_fwhm", int(reach * config.motion_fwhm)),
     ):
         what = f"drawing {batch} images with {getattr(config, setting):g}"
-        require_memory(_FLOAT * size, what, f"{name}.{setting}")
-
-
-def require_recovery(
-    settings: RecoverySettings,
-    prepared: PreparedData,
-    out: Path,
-    nodes: Sequence[int] = (),
-    network: Sequence[int] = (),
-) -> None:
-    """`require_run` of a recovery study, with its test set and what is learned: fields of ``nodes``, or a network."""
-    items, batch = Items.of(prepared.path), settings.segmenter.batch_size
-    require_run(settings, items, out)
-    require_test_set(items, settings.test_repeats)
-    require_nodes(nodes, items, batch, "nodes")
-    require_network(network, items, batch, "network")
-
-
-def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Path) -> None:
-    """`require_run` of a comparison on real images, with its augmenters and its clusters."""
-    items, batch = Items.of(prepared.path), config.segmenter.batch_size
-    require_run(config, items, out, baseline=config.baseline)
-    if set(config.methods) & set(LEARNED):
-        require_nodes(config.learned.nodes, items, batch, "learned.nodes")
-        require_network(config.learned.network, items, batch, "learned.network")
-    if "clustered" in config.methods:
-        clusters = config.clustered.clusters * (items.n_classes - 1)
-        require_memory(_FLOAT * batch * clusters, f"drawing {clusters} clusters", "clustered.clusters")
-        require_nodes([config.clustered.nodes], items, batch, "clustered.nodes")
-
-
-def require_unpaired(settings: UnpairedSettings, prepared: PreparedData, out: Path) -> None:
-    """`require_run` of learning from scans without labels, with the discriminator and its opponents."""
-    items, other = Items.of(prepared.path), settings.discriminator
-    require_run(settings, items, out, baseline=settings.baseline)
-    require_network(other.widths, items, other.batch_size, "discriminator.widths, discriminator.batch_size")
-    require_nodes(settings.generator.nodes, items, other.batch_size, "generator.nodes")
-    require_network(settings.generator.network, items, other.batch_size, "generator.network")
-
-
-def require_test_set(items: Items, repeats: int) -> None:
-    """UsageError if the test images of a recovery study cannot be held."""
-    everyone = list(map(str, range(len(items.per_subject))))
-    count = repeats * items.fewest(len(make_split(everyone, 0).test))
-    what = f"a test set of {count} images of {items.by}"
-    require_memory(count * items.voxels * (_FLOAT + _LABEL), what, "test_repeats")
+        require_memory(FLOAT * size, what, f"{name}.{setting}")
 
 
 def require_network(widths: Sequence[int], items: Items, batch: int, setting: str) -> None:
@@ -191,7 +133,7 @@ def require_network(widths: Sequence[int], items: Items, batch: int, setting: st
 
 def require_nodes(nodes: Sequence[int], items: Items, batch: int, setting: str) -> None:
     """UsageError if the grids of random fields cannot be held."""
-    size = _FLOAT * batch * sum(n ** len(items.shape) for n in nodes)
+    size = FLOAT * batch * sum(n ** len(items.shape) for n in nodes)
     require_memory(size, f"drawing {batch} fields", setting)
 
 
@@ -223,7 +165,7 @@ def step_bytes(settings: SegmenterSettings, items: Items, batch: int) -> int:
         if settings.network == "monai" and "overflow" not in str(error):
             return 0
         raise UsageError(f"segmenter.widths, segmenter.batch_size: more than torch can count: {error}") from error
-    weights = sum(p.numel() for p in model.parameters()) * _FLOAT
+    weights = sum(p.numel() for p in model.parameters()) * FLOAT
     features = sum(kept.values()) + logits.untyped_storage().nbytes()
     return _ADAM * weights + features // (2 if settings.autocast == "bfloat16" else 1)
 

@@ -14,16 +14,19 @@ from metasynth.augment.augmenter import Augmenter
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import StudyContext
 from metasynth.segment.model_description import ModelDescription
 from metasynth.segment.model_file import model_path, save_model
+from metasynth.synthesis.generator import SeededGenerator
+from metasynth.training.courses import tail_of, trajectory_of
+from metasynth.training.evaluation import TestSet
 from metasynth.training.loop import Pace, Stage, run_stage
-from metasynth.training.recovery import Material, tail_of, trajectory_of
-from metasynth.training.seeding import generator_for
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Source, Synthetic
 from metasynth.training.streams import StepData
-from metasynth.training.study import StudyContext
 from metasynth.training.trainers import Bilevel, Supervised, bilevel_losses
 
 
@@ -41,6 +44,25 @@ class TrainingSettings(Protocol):
     @property
     def pace(self) -> Pace:
         """Checkpoints and workers."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """A cache divided into subjects to learn from and to test on, with a generator of images.
+
+    Attributes
+    ----------
+    train : SliceDataset
+    test : TestSet
+    generator : SeededGenerator
+    n_classes, ndim : int
+    """
+
+    train: SliceDataset
+    test: TestSet
+    generator: SeededGenerator
+    n_classes: int
+    ndim: int
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from metasynth.data.dataset import SliceDataset, draw_disjoint
 from metasynth.errors import MetasynthError, RunError
-from metasynth.training.seeding import generator_for
+from metasynth.running.seeding import generator_for
 from metasynth.training.sources import Example, ReferenceKind, Source, mapped, reference_of
 from metasynth.workers import WorkerEnded, WorkerFailed, in_order
 

@@ -17,9 +17,9 @@ from support.tiny_model import save_random
 from support.tiny_noise import arguments, make_cache
 
 from metasynth.cli.main import main
-from metasynth.training.grid import Grid
-from metasynth.training.grid_folder import GridFolder
-from metasynth.training.json_files import with_digest, without_digest
+from metasynth.running.grid import Grid
+from metasynth.running.grid_folder import GridFolder
+from metasynth.running.integrity.json_files import with_digest, without_digest
 
 SHAPE = (14, 18, 16)
 TRANSFORMS = {

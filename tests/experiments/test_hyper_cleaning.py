@@ -18,7 +18,7 @@ from metasynth.experiments.hyper_cleaning import (
 from torch import nn
 
 from metasynth.errors import UsageError
-from metasynth.training.study import execute
+from metasynth.run import execute
 
 SMALL = ("train=400", "validation=150", "steps=400", "repeats=1")
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from metasynth.data_prep.cohort import COHORTS
+from metasynth.experiments.comparison.methods import LEARNED, METHODS
+from metasynth.experiments.comparison.study import stage_name
 from metasynth.experiments.noise import EXPERIMENT as NOISE
 from metasynth.experiments.real_world import EXPERIMENT, PRESETS, RealWorldConfig
 from support.tiny_comparison import CLASSES, FINETUNE, SETTINGS, STEPS, carry_out, real_cache, rename, results
@@ -15,13 +17,12 @@ from support.tiny_noise import make_cache
 
 from metasynth.cli.main import main
 from metasynth.errors import UsageError
+from metasynth.run import execute
+from metasynth.running import study
+from metasynth.running.checkpoint import load_checkpoint
+from metasynth.running.config import from_dict, to_dict
+from metasynth.running.records import RunFolder
 from metasynth.segment.model_file import load_model
-from metasynth.training import study
-from metasynth.training.checkpoint import load_checkpoint
-from metasynth.training.comparison import stage_name
-from metasynth.training.comparison_methods import LEARNED, METHODS
-from metasynth.training.config import from_dict, to_dict
-from metasynth.training.records import RunFolder
 
 SUBJECTS = 6
 NAMES = [name for name in METHODS if not METHODS[name].sized] + [name for name in METHODS if METHODS[name].sized]
@@ -223,7 +224,7 @@ def test_a_run_goes_on_with_the_same_label_maps_only(tmp_path, cache, monkeypatc
         with pytest.raises(UsageError, match=r"cannot resume with other settings: .*data\.others\.labels\.digest"):
             carry_out(EXPERIMENT, run, cache, resume=True, methods=FEW, **changed)
     labels.rename(tmp_path / "moved.h5")
-    study.execute(EXPERIMENT, run, labels=tmp_path / "moved.h5", resume=True, quiet=True)  # all else as it was
+    execute(EXPERIMENT, run, labels=tmp_path / "moved.h5", resume=True, quiet=True)  # all else as it was
     assert {row["method"] for row in results(run)} == set(FEW.split(","))
 
 

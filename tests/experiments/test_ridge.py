@@ -23,7 +23,7 @@ from torch import nn
 
 from metasynth.cli.main import main
 from metasynth.errors import RunError
-from metasynth.training.study import execute
+from metasynth.run import execute
 
 SMALL = ("steps=80", "inner_steps=30", "problems=1", "features=6", "train=30", "validation=40", "start=0.02")
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.strategies.unrolled import Unrolled
-from metasynth.training.seeding import generator_for
-from metasynth.training.study import execute
+from metasynth.run import execute
+from metasynth.running.seeding import generator_for
 
 # Ten points and a smaller network: a task is well determined, so that a few hundred steps are enough to see it.
 SMALL = ("widths=20,20", "shots=10", "steps=300", "tasks=10", "test_tasks=100", "outer_lr=0.01")

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from metasynth.data_prep.cohort import COHORTS
 from metasynth.experiments.unpaired import EXPERIMENT, PRESETS, UnpairedConfig
+from metasynth.experiments.unpaired.models import VARIANTS
+from metasynth.experiments.unpaired.settings import TITLES, PeopleSettings
 from support.tiny_comparison import CLASSES, real_cache, rename, results
 from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
+from metasynth.run import execute
+from metasynth.running.config import apply_overrides, from_dict, to_dict
+from metasynth.running.progress import Progress
+from metasynth.running.records import RunFolder
 from metasynth.segment.model_file import load_model
-from metasynth.training.config import apply_overrides, from_dict, to_dict
-from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
-from metasynth.training.study import execute
-from metasynth.training.unpaired_models import VARIANTS
-from metasynth.training.unpaired_settings import TITLES, PeopleSettings
 
 SUBJECTS = 7
 METHODS = ("naive", "nonparametric", "intensities", "supervised")

@@ -15,8 +15,8 @@ from test_bad_input import content
 
 from metasynth.cli.main import main
 from metasynth.errors import DataError
+from metasynth.running.integrity.json_files import with_digest
 from metasynth.schema import expect
-from metasynth.training.json_files import with_digest
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from metasynth.errors import DataError, UsageError
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure, write_report
 from metasynth.report.tables import Table
-from metasynth.training.manifest import make_manifest
-from metasynth.training.records import RESULTS, RunFolder
+from metasynth.running.manifest import make_manifest
+from metasynth.running.records import RESULTS, RunFolder
 
 MANIFEST = make_manifest(
     "noise", "quick", 7, {"sigma": "<b>0.1</b>"}, {"path": "a.h5", "digest": "abc", "given": False}

@@ -7,12 +7,13 @@ import pytest
 from matplotlib.text import Text
 from metasynth.data_prep.montage import write_montage
 from metasynth.data_prep.volumes import Volume
+from metasynth.experiments.real_images.figures import dice_figure, segmentation_figures
+from metasynth.experiments.real_images.tables import Naming
+from metasynth.experiments.recovery.grid_figures import Course, Recovered, courses_figure, recovered_figure
 from support.caches import arrays
 
 from metasynth.data.cache import write_cache
 from metasynth.predict.qc import write_picture
-from metasynth.report.comparison import Naming
-from metasynth.report.comparison_figures import dice_figure, segmentation_figures
 from metasynth.report.figures import (
     DiceGroup,
     Series,
@@ -22,7 +23,6 @@ from metasynth.report.figures import (
     segmentation_overlay,
     trajectory,
 )
-from metasynth.report.recovery_grid_figures import Course, Recovered, courses_figure, recovered_figure
 from metasynth.report.style import new_figure, png, style
 
 NAME = r"a$\bad{$b"

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from metasynth.training.grid import Grid
-from metasynth.training.grid_folder import GridFolder
-from metasynth.training.manifest import make_manifest
-from metasynth.training.records import RunFolder
+from metasynth.running.grid import Grid
+from metasynth.running.grid_folder import GridFolder
+from metasynth.running.manifest import make_manifest
+from metasynth.running.records import RunFolder
 
 DATA = {"path": "c.h5", "digest": "d", "given": False}
 

@@ -12,7 +12,8 @@ from support.tiny_noise import CLASSES, make_cache
 from metasynth.data.cache import Cache, write_cache
 from metasynth.data.schema import read_contents
 from metasynth.data.validation import content_digest
-from metasynth.training.study import Experiment, execute
+from metasynth.run import execute
+from metasynth.running.study import Experiment
 
 STEPS, FINETUNE = 6, 3
 SETTINGS = {

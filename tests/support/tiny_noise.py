@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from metasynth.data.cache import CacheInfo, write_cache
-from metasynth.training.manifest import make_manifest
-from metasynth.training.progress import Progress
-from metasynth.training.records import RunFolder
-from metasynth.training.seeding import seed_everything
-from metasynth.training.study import StudyContext
+from metasynth.running.manifest import make_manifest
+from metasynth.running.progress import Progress
+from metasynth.running.records import RunFolder
+from metasynth.running.seeding import seed_everything
+from metasynth.running.study import StudyContext
 
 CLASSES = ("background", "white matter", "grey matter")
 STAGES = ("learn", "naive", "optimised")

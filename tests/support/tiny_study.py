@@ -10,11 +10,11 @@ import torch
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.tables import Table
-from metasynth.training.checkpoint import load_checkpoint, save_checkpoint
-from metasynth.training.prepared import PreparedData
-from metasynth.training.records import RunFolder
-from metasynth.training.seeding import generator_for
-from metasynth.training.study import Experiment, StudyContext
+from metasynth.running.checkpoint import load_checkpoint, save_checkpoint
+from metasynth.running.prepared import PreparedData
+from metasynth.running.records import RunFolder
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import Experiment, StudyContext
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from metasynth.bilevel.solver import NonFiniteError
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import RunError
-from metasynth.training.checkpoint import load_checkpoint, save_checkpoint
+from metasynth.running.checkpoint import load_checkpoint, save_checkpoint
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepData

@@ -10,10 +10,10 @@ from support.tiny_noise import make_cache
 
 from metasynth import sizes
 from metasynth.errors import UsageError
+from metasynth.running.prepared import PreparedData
 from metasynth.segment.unet import UNet
 from metasynth.training import run_sizes
 from metasynth.training.loop import Pace
-from metasynth.training.prepared import PreparedData
 from metasynth.training.run_sizes import Items, step_bytes
 from metasynth.training.segmenter_settings import Arguments, SegmenterSettings
 from metasynth.training.settings import OuterSettings

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from metasynth.experiments.recovery.material import check_cache
 from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
+from metasynth.running.config import apply_overrides, from_dict, to_dict
 from metasynth.segment.backbones import Backbone
 from metasynth.segment.unet import UNet
-from metasynth.training.config import apply_overrides, from_dict, to_dict
-from metasynth.training.recovery import check_cache
 from metasynth.training.segmenter_settings import SegmenterSettings
 
 pytest.importorskip("dynamic_network_architectures")

@@ -4,18 +4,18 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from metasynth.experiments.recovery.material import gather
 from support.tiny_noise import make_cache, session
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.bilevel import solver
 from metasynth.errors import RunError
+from metasynth.running.checkpoint import load_checkpoint
+from metasynth.running.seeding import derive_seed
 from metasynth.synthesis.cornucopia import CornucopiaConfig
 from metasynth.training import stages
-from metasynth.training.checkpoint import load_checkpoint
 from metasynth.training.loop import Pace
-from metasynth.training.recovery import gather
-from metasynth.training.seeding import derive_seed
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Corrupted, Synthetic

@@ -8,10 +8,10 @@ from metasynth.augment.noise import NoiseLevel
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
 from metasynth.errors import DataError, RunError, UsageError
+from metasynth.running.seeding import generator_for
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.cornucopia import CornucopiaConfig, CornucopiaGenerator
 from metasynth.synthesis.generator import ImageGenerator
-from metasynth.training.seeding import generator_for
 from metasynth.training.sources import Corrupted, Example, Real, Synthetic
 from metasynth.training.streams import StepData, stream
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from metasynth.bilevel.solver import NonFiniteError
 from metasynth.errors import RunError
-from metasynth.training.checkpoint import load_checkpoint
+from metasynth.running.checkpoint import load_checkpoint
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Example

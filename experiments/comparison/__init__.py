@@ -1,0 +1,1 @@
+"""The comparison of methods on real images: its settings, the methods, and how each is fitted."""

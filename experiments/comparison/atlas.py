@@ -1,0 +1,50 @@
+"""An atlas of the label maps for synthesis, fitted to every test image: the baseline that is not trained at all."""
+
+import numpy as np
+from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.evaluation import Segment
+from torch import Tensor
+
+from metasynth.data.dataset import SliceDataset
+from metasynth.segment.atlas import Atlas, AtlasSegmenter, plane_atlases
+
+PLANES = 8
+# The Gaussians of a class by its name: white matter, with the brain stem, and cortex, with its blurred edge, take two.
+_GAUSSIANS = {"white matter": 2, "cortical grey": 2}
+
+
+def atlas_segmenter(labels: Tensor, cohorts: Cohorts) -> Segment:
+    """What segments by a fit of the atlas, see `AtlasSegmenter`.
+
+    Parameters
+    ----------
+    labels : Tensor (N, *S) int64
+        The label maps for synthesis.
+    cohorts : Cohorts
+        Whose maps they are, in that order.
+    """
+    return AtlasSegmenter(atlases_of(labels, cohorts.maps)).segment
+
+
+def atlases_of(labels: Tensor, maps: SliceDataset, planes: int = PLANES) -> tuple[Atlas, ...]:
+    """One atlas of volumes; of slices, one for each range of their position, from the middle of each subject's.
+
+    Parameters
+    ----------
+    labels : Tensor (N, *S) int64
+        The label maps of a dataset, all of them in its order.
+    maps : SliceDataset
+        The dataset.
+    planes : int
+        How many ranges.
+    """
+    info = maps.cache.info
+    gaussians = tuple(_GAUSSIANS.get(name, 1) for name in info.class_names)
+    if labels.ndim == 4:
+        return (Atlas.from_labels(labels, len(gaussians), spacing=info.spacing_mm, gaussians=gaussians),)
+    owner, position = maps.subject_index.numpy(), maps.slice_index.numpy().astype(float)
+    for subject in np.unique(owner):
+        position[owner == subject] -= position[owner == subject].mean()
+    return plane_atlases(
+        labels, position, min(planes, len(labels)), len(gaussians), spacing=info.spacing_mm, gaussians=gaussians
+    )

@@ -1,0 +1,30 @@
+"""The caches of a comparison of methods on real images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from metasynth.experiments.comparison.settings import ComparisonConfig
+from metasynth.experiments.real_images.cohorts import check_caches
+
+from metasynth.data.cache import Cache
+from metasynth.running.prepared import PreparedData
+from metasynth.training.network_check import check_network
+
+
+def check_comparison(
+    config: ComparisonConfig, data: Path, labels: Path | None = None, tests: Mapping[str, Path] | None = None
+) -> PreparedData:
+    """`check_caches` for every method of a comparison; who is for what follows from the seed, see `check_division`.
+
+    Raises
+    ------
+    DataError
+        As there; if images cannot be halved as often as the network of a nonparametric method does.
+    UsageError
+        If the segmenter's network cannot be made.
+    """
+    prepared = check_caches(config, data, labels, tests, seed=None)
+    if any(name.startswith("nonparametric") for name in config.methods):
+        with Cache(data, check_values=False) as cache:  # checked before
+            check_network(cache, config.learned.network, "learned.network")
+    return prepared

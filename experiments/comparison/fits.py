@@ -1,0 +1,160 @@
+"""How each method of a comparison gets its segmenter.
+
+Every method is a configuration of the same loop: what its training images are made by, what it starts from, and
+whether an augmenter is learned beside it. All segmenters of a run start from the same weights.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from metasynth.experiments.comparison.atlas import atlas_segmenter
+from metasynth.experiments.comparison.methods import LEARNED
+from metasynth.experiments.comparison.trial import Trial
+from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.evaluation import Checkpoint, Segment
+from metasynth.experiments.real_images.fitted import BEST, LAST, ONLY, Fitted
+from metasynth.experiments.real_images.streams import fitted
+from torch import Tensor
+
+from metasynth.augment.corruption import Corruptions
+from metasynth.training.selection import Weights
+from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
+from metasynth.training.stages import learned_values, learner, note_of
+from metasynth.training.trainers import Supervised
+
+Fit = Callable[[Trial], Fitted]
+
+
+def _plain(trial: Trial, synthetic: Source, fraction: float = 0.0) -> Fitted:
+    segmenter = trial.new_segmenter()
+    settings = trial.config.segmenter
+    return trial.train(trial.data(synthetic, fraction), segmenter, Supervised(segmenter, settings), settings)
+
+
+def _naive(trial: Trial) -> Fitted:
+    return _plain(trial, trial.baseline)
+
+
+def _clustered(trial: Trial) -> Fitted:
+    return _plain(trial, Corrupted(trial.clustered, Corruptions(())))
+
+
+def _mixed(trial: Trial) -> Fitted:
+    return _plain(trial, trial.baseline, trial.config.mixed.fraction)
+
+
+def _supervised(trial: Trial) -> Fitted:
+    return _plain(trial, trial.baseline, fraction=1.0)
+
+
+def _finetuned(trial: Trial) -> Fitted:
+    """From the last weights of the naive segmenter, which no validation subject has a part in."""
+    before, own = trial.done["naive"], trial.config.finetune
+    segmenter = trial.new_segmenter()
+    segmenter.load_state_dict(_checkpoint(before, LAST).weights)
+    settings = replace(trial.config.segmenter, lr=own.lr, steps=own.steps)
+    trainer = Supervised(segmenter, settings)
+    found = trial.train(trial.data(trial.baseline, fraction=1.0), segmenter, trainer, settings)
+    return replace(found, total_seconds=found.seconds + before.total_seconds)
+
+
+def _interpolated(trial: Trial) -> Fitted:
+    """Weights between those of the naive and the finetuned segmenter (Wortsman et al., CVPR 2022, WiSE-FT)."""
+    begin, end = trial.done["naive"], trial.done["finetuned"]
+    checkpoints, validation, chosen = {}, {}, {}
+    for name in (BEST, LAST):
+        ends = _checkpoint(begin, name), _checkpoint(end, name)
+        between = {
+            weight: replace(ends[1], weights=interpolate(ends[0].weights, ends[1].weights, weight))
+            for weight in trial.config.interpolations
+        }
+        values = {weight: trial.validated(checkpoint) for weight, checkpoint in between.items()}
+        chosen[name] = max(values, key=values.__getitem__)
+        checkpoints[name], validation[name] = between[chosen[name]], values[chosen[name]]
+        trial.keep(name, checkpoints[name])
+    return Fitted(checkpoints, validation, 0, 0.0, end.total_seconds, found={"weight": chosen})
+
+
+def interpolate(begin: Weights, end: Weights, weight: float) -> Weights:
+    """(1 - weight) begin + weight end, exactly either at 0 and 1; counters are those of the nearer end."""
+    return {
+        name: torch.lerp(begin[name], last, weight)
+        if last.is_floating_point()
+        else (last if weight >= 0.5 else begin[name])
+        for name, last in end.items()
+    }
+
+
+def _learned(trial: Trial, variant: str) -> Fitted:
+    """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
+    config, segmenter = trial.config, trial.new_segmenter()
+    augmenter = config.learned.build(variant, len(trial.cohorts.cache.shape), trial.context.seed)
+    trainer = learner(trial.context, segmenter, augmenter)
+    data = trial.data(
+        Synthetic(trial.cohorts.generator, augmenter.draw),
+        outer_batch_size=config.outer.batch_size,
+        is_due=config.outer.is_due,
+        reference=config.outer.reference,
+    )
+    found = trial.train(data, segmenter, trainer, config.segmenter, note=note_of(augmenter), check=trainer.check)
+    mean, sd = learned_values(trial.context, trial.name, augmenter)
+    return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd})
+
+
+def _optimised(trial: Trial) -> Fitted:
+    """From scratch, with the augmenter of the variant that is best on the validation subjects, as it ended."""
+    variant = best_variant(trial.done)
+    before = trial.done[variant]
+    if before.augmenter is None:
+        raise TypeError(f"{variant}: expected an augmenter")
+    found = _plain(trial, Augmented(trial.cohorts.generator, before.augmenter))
+    return replace(found, total_seconds=found.seconds + before.total_seconds, found={"augmenter": variant})
+
+
+def best_variant(done: Mapping[str, Fitted], checkpoint: str = BEST) -> str:
+    """The variant of Learn2Synth with the largest Dice of the validation subjects."""
+    variants = [name for name in LEARNED if name in done]
+    return max(variants, key=lambda name: done[name].validation[checkpoint])
+
+
+def without_training(make: Callable[[Tensor, Cohorts], Segment]) -> Fit:
+    """A method that is no training, such as the fit of an atlas made from label maps.
+
+    There is nothing to choose, so validation subjects are not segmented.
+
+    Parameters
+    ----------
+    make : callable
+        From the label maps for synthesis (N, *S) int64 and the cohorts, whose cache describes them, to a segmenter.
+    """
+
+    def fit(trial: Trial) -> Fitted:
+        maps = trial.cohorts.maps
+        labels = fitted(maps.read(range(len(maps))), trial.cohorts.cache.shape).labels
+        return Fitted({ONLY: make(labels, trial.cohorts)}, {}, 0, 0.0, 0.0)
+
+    return fit
+
+
+# A method that needs no training gets its line here and one in `METHODS`.
+FITS: Mapping[str, Fit] = {
+    "supervised_all": _supervised,
+    "supervised": _supervised,
+    "naive": _naive,
+    "clustered": _clustered,
+    "atlas": without_training(atlas_segmenter),
+    "mixed": _mixed,
+    "finetuned": _finetuned,
+    "interpolated": _interpolated,
+    **{variant: partial(_learned, variant=variant) for variant in LEARNED},
+    "optimised": _optimised,
+}
+
+
+def _checkpoint(trained: Fitted, name: str) -> Checkpoint:
+    checkpoint = trained.checkpoints[name]
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(f"{name}: expected a trained network, got {type(checkpoint).__name__}")
+    return checkpoint

@@ -1,0 +1,212 @@
+"""The settings of a comparison of methods on real images; each method has its own."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from metasynth.experiments.comparison.methods import LEARNED, METHODS, check_methods
+from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
+
+from metasynth.augment.augmenter import Augmenter
+from metasynth.augment.bias_field import BiasField
+from metasynth.augment.compose import Compose
+from metasynth.augment.noise import GaussianNoise
+from metasynth.augment.residual import ResidualNetwork, residual_unet
+from metasynth.augment.varying_noise import RandomAmplitudeNoise
+from metasynth.running.seeding import generator_for
+from metasynth.synthesis.config import PAPER, CornucopiaConfig
+from metasynth.training.loop import Pace
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import MATCHED, OuterSettings, check_together
+
+
+@dataclass(frozen=True)
+class TestCache:
+    """A further cache of test images, NAME=PATH on the command line."""
+
+    __test__ = False  # pytest takes the name for a test
+
+    name: str
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From 'flash-3=flash3.h5'; ValueError if it is something else."""
+        name, _, path = text.partition("=")
+        if not (name and path):
+            raise ValueError("must be NAME=PATH")
+        return cls(name, path)
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """What `to_json` gave; ValueError if it is something else."""
+        return cls.parse(str(value))
+
+    def to_json(self) -> str:
+        """What `parse` reads."""
+        return f"{self.name}={self.path}"
+
+
+@dataclass(frozen=True)
+class AugmenterSettings:
+    """The augmenters that are learned: where they start, and the network of the nonparametric ones.
+
+    Attributes
+    ----------
+    start, start_c : float
+        Of sigma (in units of intensity) and of each field's exponent, in (0, 1).
+    nodes : tuple of int
+        Nodes per axis of the fields' grids.
+    network : tuple of int
+        Channels of each level of the network.
+    """
+
+    start: float = 0.1
+    start_c: float = 0.3
+    nodes: tuple[int, ...] = (2, 4, 8)
+    network: tuple[int, ...] = (8, 16)
+
+    def __post_init__(self) -> None:
+        for name in LEARNED:
+            self.build(name, 2, 0)
+
+    def build(self, name: str, ndim: int, seed: int) -> Augmenter[Any]:
+        """One of `LEARNED` at its start: fields (Eq. 7) or a network (Eqs 10-11), then noise of Eq. 8 or Eq. 9."""
+        noise = RandomAmplitudeNoise(self.start) if name.endswith("varying") else GaussianNoise(self.start)
+        if name.startswith("parametric"):
+            return Compose(BiasField((self.start_c,) * len(self.nodes), self.nodes, ndim=ndim), noise)
+        network = residual_unet(ndim=ndim, widths=self.network, generator=generator_for(seed, "augmenter"))
+        return Compose(ResidualNetwork(network), noise)
+
+
+@dataclass(frozen=True)
+class MixedSettings:
+    """Mixed SynthSeg: ``fraction``, in (0, 1), of the training images are real ones, augmented."""
+
+    fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"fraction must be between 0 and 1, got {self.fraction}")
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Finetuned SynthSeg: ``steps`` more steps on augmented real images alone, with learning rate ``lr``."""
+
+    steps: int = 300
+    lr: float = 5e-4
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.lr > 0:
+            raise ValueError(f"steps must be at least 1 and lr positive, got {self.steps} and {self.lr}")
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Clustered classes: see `metasynth.synthesis.clusters.ClusteredGenerator`."""
+
+    clusters: int = 3
+    share: float = 0.15
+    nodes: int = 8
+
+    def __post_init__(self) -> None:
+        if self.clusters < 2 or not 0 <= self.share <= 1 or self.nodes < 2:
+            got = f"{self.clusters}, {self.share} and {self.nodes}"
+            raise ValueError(f"clusters and nodes must be at least 2 and share in [0, 1], got {got}")
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Settings that the studies on real images share.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        Which of `metasynth.experiments.comparison.methods.METHODS` to train.
+    domain : str
+        What the images of the run's cache are called.
+    tests : tuple of TestCache
+        Caches of further images to test on, NAME=PATH; who is for training or validation is left out of them.
+    labels : str
+        Cache whose label maps images are synthesised from; empty: the maps of all training subjects. Its images are
+        not looked at, and subjects of validation and tests are left out of it by name.
+    fit_labels : bool
+        Cut and pad its maps about their centre to the shape of the images; without it shapes must agree.
+    subjects, segmenter, outer, learned, mixed, finetune, clustered, pace :
+        See the classes. All methods take ``segmenter.steps`` inner steps, but that finetuning takes ``finetune.steps``
+        on top of those of the naive segmenter, as in the paper, and that interpolation takes none.
+    interpolations : tuple of float
+        Weights of the finetuned segmenter to try, each in [0, 1]; one is chosen on the validation subjects.
+    synthesis : CornucopiaConfig
+        The steps of the generator whose images are augmented by what is learned, for voxels of 1 mm.
+    baseline : CornucopiaConfig
+        Those of the baselines' generator; real images in a segmenter's training go through the same deformation, bias
+        field, smoothing and noise.
+    select_every : int
+        Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
+    """
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    domain: str = "test"
+    tests: tuple[TestCache, ...] = ()
+    labels: str = ""
+    fit_labels: bool = False
+    subjects: SubjectSettings = field(default_factory=SubjectSettings)
+    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
+    outer: OuterSettings = field(default_factory=OuterSettings)
+    learned: AugmenterSettings = field(default_factory=AugmenterSettings)
+    mixed: MixedSettings = field(default_factory=MixedSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    interpolations: tuple[float, ...] = (0.25, 0.5, 0.75)
+    clustered: ClusterSettings = field(default_factory=ClusterSettings)
+    synthesis: CornucopiaConfig = PAPER
+    baseline: CornucopiaConfig = BASELINE
+    select_every: int = 100
+    pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        check_methods(self.methods)
+        names = [self.domain, *(test.name for test in self.tests)]
+        if not self.domain or len(set(names)) != len(names):
+            raise ValueError(f"domain and the names of tests must be different, got {names}")
+        if not self.interpolations or not all(0 <= weight <= 1 for weight in self.interpolations):
+            raise ValueError(f"interpolations must list at least one weight in [0, 1], got {self.interpolations}")
+        if self.select_every < 1:
+            raise ValueError(f"select_every must be at least 1, got {self.select_every}")
+        if not set(self.methods) & set(LEARNED):
+            return
+        check_together(self.segmenter, self.outer)
+        if not self.outer.outer_steps(self.segmenter.steps):
+            raise ValueError(
+                f"outer.warmup, every and average must leave an outer step in segmenter.steps = "
+                f"{self.segmenter.steps}, got {self.outer.warmup}, {self.outer.every} and {self.outer.average}"
+            )
+
+    @property
+    def test_paths(self) -> dict[str, Path]:
+        """The caches of ``tests`` by name."""
+        return {test.name: Path(test.path) for test in self.tests}
+
+
+# With a normalisation and its large rate noise is driven far above what serves the segmenter; without, and with
+# contrasts that are the same in both domains, it is not (docs/comparison.md).
+_PLAIN = SegmenterSettings(norm="none", lr=2e-3, cooldown=0.3)
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"segmenter": replace(_PLAIN, widths=(8, 16, 32, 64), steps=1500), "outer": MATCHED},
+    "standard": {
+        "segmenter": replace(_PLAIN, steps=4000),
+        "outer": replace(MATCHED, batch_size=32),
+        "finetune": FinetuneSettings(steps=1000),
+        "pace": Pace(checkpoint_every=200),
+    },
+    # The paper's network, loss and sizes.
+    "paper": {
+        "segmenter": SegmenterSettings(norm="none", loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
+        "outer": OuterSettings(batch_size=64, warmup=500, every=2),
+        "finetune": FinetuneSettings(steps=2000, lr=1e-4),
+        "select_every": 300,
+        "pace": Pace(checkpoint_every=500, workers=8),
+    },
+}
+"""Preset -> the settings that both studies have there."""

@@ -1,0 +1,23 @@
+"""Whether a comparison on real images fits the machine."""
+
+from pathlib import Path
+
+from metasynth.experiments.comparison.methods import LEARNED
+from metasynth.experiments.comparison.settings import ComparisonConfig
+
+from metasynth.running.prepared import PreparedData
+from metasynth.sizes import require_memory
+from metasynth.training.run_sizes import FLOAT, Items, require_network, require_nodes, require_run
+
+
+def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Path) -> None:
+    """`require_run` of a comparison on real images, with its augmenters and its clusters."""
+    items, batch = Items.of(prepared.path), config.segmenter.batch_size
+    require_run(config, items, out, baseline=config.baseline)
+    if set(config.methods) & set(LEARNED):
+        require_nodes(config.learned.nodes, items, batch, "learned.nodes")
+        require_network(config.learned.network, items, batch, "learned.network")
+    if "clustered" in config.methods:
+        clusters = config.clustered.clusters * (items.n_classes - 1)
+        require_memory(FLOAT * batch * clusters, f"drawing {clusters} clusters", "clustered.clusters")
+        require_nodes([config.clustered.nodes], items, batch, "clustered.nodes")

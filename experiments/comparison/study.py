@@ -1,0 +1,101 @@
+"""A comparison of methods on real images (paper section 4.2): train each, test its checkpoints on the same subjects.
+
+Methods that learn from real subjects are trained once for each number of these; those that see none are trained once.
+A row is one checkpoint of one method: the best by the validation subjects, and the last.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from metasynth.experiments.comparison.fits import FITS, best_variant
+from metasynth.experiments.comparison.methods import CHOSEN, LEARNED, METHODS, Method
+from metasynth.experiments.comparison.trial import Trial
+from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.evaluation import score
+from metasynth.experiments.real_images.examples import Examples
+from metasynth.experiments.real_images.fitted import Fitted
+from numpy.typing import NDArray
+
+from metasynth.running.study import StudyContext
+
+Row = dict[str, Any]
+
+
+def compare(context: StudyContext, cohorts: Cohorts) -> tuple[list[Row], dict[str, NDArray[Any]]]:
+    """Train the methods that the run's settings name and test them.
+
+    Returns
+    -------
+    rows : list of dict
+        ``method``; ``subjects``, the number of real subjects it learned from; ``checkpoint``, 'best', 'last' or
+        'only'; ``validation``, the mean Dice by which it was chosen, if any; ``steps``; ``wall_s`` of its training and
+        ``total_s`` with that of what it is made from; ``peak_mib``; ``dice`` by test condition, see `score`; what it
+        found. Of several variants of Learn2Synth, the one that is best on the validation subjects has a row once more.
+    examples : dict
+        Images for the report, see `metasynth.experiments.real_images.examples`.
+    """
+    wanted = [method for method in METHODS.values() if method.name in context.config.methods]
+    examples = Examples(context, cohorts)
+    alone, rows = _fit_all(context, cohorts, [method for method in wanted if not method.sized], None, {}, examples)
+    sized = [method for method in wanted if method.sized]
+    for size in cohorts.sizes if sized else ():
+        done, more = _fit_all(context, cohorts, sized, size, alone, examples)
+        rows += [*more, *_chosen_rows(done, more)]
+    return rows, examples.arrays
+
+
+def stage_name(method: str, subjects: int) -> str:
+    """Name of a method's stage in records, checkpoints and models."""
+    return f"n={subjects}/{method}" if METHODS[method].sized else method
+
+
+def _fit_all(
+    context: StudyContext,
+    cohorts: Cohorts,
+    methods: list[Method],
+    size: int | None,
+    done: Mapping[str, Fitted],
+    examples: Examples,
+) -> tuple[dict[str, Fitted], list[Row]]:
+    done, rows = dict(done), []
+    for method in methods:
+        subjects = size if size is not None else len(cohorts.train.subjects) if method.real == "training" else 0
+        # What sees no real subject leaves out the label maps of the same people as what learns from the fewest.
+        real = cohorts.real(subjects or min(cohorts.sizes))
+        trial = Trial(context, cohorts, real, stage_name(method.name, subjects), done)
+        done[method.name] = FITS[method.name](trial)
+        rows += _rows(cohorts, method.name, subjects, done[method.name])
+        examples.add(method.name, subjects, done[method.name])
+    return done, rows
+
+
+def _rows(cohorts: Cohorts, method: str, subjects: int, fitted: Fitted) -> list[Row]:
+    return [
+        {
+            "method": method,
+            "subjects": subjects,
+            "checkpoint": checkpoint,
+            "validation": fitted.validation.get(checkpoint),
+            "steps": fitted.steps,
+            "wall_s": round(fitted.seconds, 3),
+            "total_s": round(fitted.total_seconds, 3),
+            "peak_mib": None if fitted.peak_mib is None else round(fitted.peak_mib, 1),
+            **fitted.found,
+            "dice": {name: score(segments, test) for name, test in cohorts.tests.items()},
+        }
+        for checkpoint, segments in fitted.checkpoints.items()
+    ]
+
+
+def _chosen_rows(done: Mapping[str, Fitted], rows: list[Row]) -> list[Row]:
+    """The rows of the variant that is best on the validation subjects, under its own name; it costs them all."""
+    variants = [name for name in LEARNED if name in done]
+    if len(variants) < 2:
+        return []
+    total = round(sum(done[name].total_seconds for name in variants), 3)
+    chosen = {row["checkpoint"]: best_variant(done, row["checkpoint"]) for row in rows if row["method"] in variants}
+    return [
+        {**row, "method": CHOSEN.name, "variant": row["method"], "total_s": total}
+        for row in rows
+        if row["method"] == chosen.get(row["checkpoint"])
+    ]

@@ -1,0 +1,122 @@
+"""One method of a comparison being fitted: what it is given, how a training is carried out, and what it gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metasynth.experiments.comparison.settings import ComparisonConfig
+from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.evaluation import Checkpoint, Segment, mean_dice
+from metasynth.experiments.real_images.fitted import BEST, LAST, Fitted
+from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented
+from torch import nn
+
+from metasynth.augment.corruption import Corruptions
+from metasynth.data.dataset import SliceDataset
+from metasynth.running.study import StudyContext
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.clusters import ClusteredGenerator
+from metasynth.training.evaluation import segment
+from metasynth.training.loop import Stage, run_stage
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.selection import PeakMemory, Selecting, weights_of
+from metasynth.training.sources import Corrupted, Source
+from metasynth.training.stages import keep_segmenter, segmenter_for
+from metasynth.training.trainers import Trainer
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method to be fitted.
+
+    Attributes
+    ----------
+    context, cohorts :
+        The run and its subjects.
+    real : SliceDataset
+        The real subjects to learn from.
+    name : str
+        Of the method's stage, such as 'n=5/mixed'.
+    done : mapping
+        Method -> what it gave, of those fitted before with the same real subjects or with none.
+    """
+
+    context: StudyContext
+    cohorts: Cohorts
+    real: SliceDataset
+    name: str
+    done: Mapping[str, Fitted]
+
+    @property
+    def config(self) -> ComparisonConfig:
+        """The run's settings."""
+        config: ComparisonConfig = self.context.config
+        return config
+
+    @property
+    def baseline(self) -> Source:
+        """Images of the baselines' generator, as they are."""
+        return Corrupted(self.cohorts.baseline, Corruptions(()))
+
+    @property
+    def clustered(self) -> ClusteredGenerator:
+        """The baselines' generator with large classes in clusters."""
+        own, baseline = self.config.clustered, self.cohorts.baseline
+        inner = BatchedGenerator(1 + (baseline.n_classes - 1) * own.clusters, baseline.config)
+        return ClusteredGenerator(inner, own.clusters, own.share, own.nodes)
+
+    def data(self, synthetic: Source, fraction: float = 0.0, **options: Any) -> ComparisonData:
+        """Synthetic images and a fraction of real ones."""
+        config = self.config
+        return ComparisonData(
+            maps=self.cohorts.maps,
+            real=self.real,
+            synthetic=synthetic,
+            direct=RealAugmented(self.cohorts.scanner),
+            fraction=fraction,
+            seed=self.context.seed,
+            batch_size=config.segmenter.batch_size,
+            **options,
+        )
+
+    def new_segmenter(self) -> nn.Module:
+        """The run's segmenter before any training."""
+        return segmenter_for(self.context, self.cohorts.cache)
+
+    def validated(self, segments: Segment) -> float:
+        """Mean Dice of the validation subjects."""
+        return mean_dice(segments, self.cohorts.validation)
+
+    def train(
+        self,
+        data: ComparisonData,
+        segmenter: nn.Module,
+        trainer: Trainer,
+        settings: SegmenterSettings,
+        **options: Any,
+    ) -> Fitted:
+        """Carry out the method's stage, with looks at the validation subjects; its segmenters are kept as models.
+
+        ``options`` are those of `metasynth.training.loop.Stage`.
+        """
+        device, config = self.context.device, self.config
+
+        def validate() -> float:
+            return self.validated(lambda images: segment(segmenter, images, device))
+
+        selecting = Selecting(
+            trainer, segmenter, validate, config.select_every, settings.steps, memory=PeakMemory(device)
+        )
+        stage = Stage(self.name, settings.steps, data, **options)
+        seconds = run_stage(stage, selecting, config.pace, self.context)
+        weights = {BEST: selecting.best, LAST: weights_of(segmenter)}
+        checkpoints = {name: Checkpoint(segmenter, own, device) for name, own in weights.items()}
+        for name, checkpoint in checkpoints.items():
+            self.keep(name, checkpoint)
+        values = {BEST: selecting.best_value, LAST: selecting.last_value}
+        return Fitted(checkpoints, values, settings.steps, seconds, seconds, selecting.peak_mib)
+
+    def keep(self, name: str, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint among the run's models."""
+        checkpoint.network.load_state_dict(checkpoint.weights)
+        keep_segmenter(self.context, self.cohorts.cache, f"{self.name}/{name}", checkpoint.network)

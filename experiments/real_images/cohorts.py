@@ -1,0 +1,210 @@
+"""The caches and subjects of a comparison on real images: who is learned from, chosen by and tested."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from metasynth.experiments.real_images.division import LABELS, Division, condition_of, divide, require_train, split_of
+from metasynth.experiments.real_images.settings import RealImageSettings
+
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.errors import DataError, ShapeError
+from metasynth.running.prepared import PreparedData
+from metasynth.running.study import StudyContext
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.training.kept_split import kept_split
+
+TESTS = "tests"
+_SPACING_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    """Subjects by what they are for; no test or validation subject is among those that are learned from.
+
+    Attributes
+    ----------
+    train : SliceDataset
+        All training subjects with real images; the sized methods learn from the first few.
+    validation : SliceDataset
+    tests : mapping
+        Condition -> test subjects, those of the run's own cache first.
+    maps : SliceDataset
+        Whose label maps images are synthesised from.
+    config : RealImageSettings
+    """
+
+    train: SliceDataset
+    validation: SliceDataset
+    tests: Mapping[str, SliceDataset]
+    maps: SliceDataset
+    config: RealImageSettings
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of the training images."""
+        return self.train.cache
+
+    @property
+    def generator(self) -> BatchedGenerator:
+        """What makes the images that are augmented by what is learned."""
+        return BatchedGenerator(self.cache.n_classes, self.config.synthesis.at_spacing(self._spacing))
+
+    @property
+    def baseline(self) -> BatchedGenerator:
+        """What makes the images of the baselines."""
+        return BatchedGenerator(self.cache.n_classes, self.config.baseline.at_spacing(self._spacing))
+
+    @property
+    def scanner(self) -> BatchedGenerator:
+        """The baselines' generator for images there are: real intensities are raised to no power."""
+        baseline = self.baseline
+        return BatchedGenerator(baseline.n_classes, replace(baseline.config, gamma=0.0))
+
+    @property
+    def _spacing(self) -> float:
+        return min(self.cache.info.spacing_mm)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of real subjects to learn from, each once, as they are listed."""
+        wanted = (n or len(self.train.subjects) for n in self.config.subjects.train)
+        return list(dict.fromkeys(wanted))
+
+    def real(self, size: int) -> SliceDataset:
+        """The first ``size`` training subjects."""
+        return SliceDataset(self.cache, self.train.subjects[:size])
+
+
+def check_caches(
+    config: RealImageSettings,
+    data: Path,
+    labels: Path | None = None,
+    tests: Mapping[str, Path] | None = None,
+    seed: int | None = 0,
+) -> PreparedData:
+    """Open all caches of a run, check every value in them, and that they go together.
+
+    Parameters
+    ----------
+    config : RealImageSettings
+        What the run is to do.
+    data : Path
+        Real images and labels.
+    labels : Path or None
+        Label maps for synthesis, if they come from another cache.
+    tests : mapping or None
+        Condition -> cache of further test images.
+    seed : int or None
+        The subjects are divided as in a run with this seed; None: how many there are is checked, and `check_division`
+        does the rest.
+
+    Raises
+    ------
+    DataError
+        If a file is no valid cache, lacks images, has other classes, voxels or shapes than ``data``, or there are too
+        few subjects; the file and what was expected are named.
+    UsageError
+        If the segmenter's network cannot be made.
+    """
+    others = {} if labels is None else {LABELS: labels}
+    others |= {f"{TESTS}.{name}": path for name, path in (tests or {}).items()}
+    with ExitStack() as stack:
+        cache = stack.enter_context(Cache(data))
+        opened = {name: stack.enter_context(Cache(path)) for name, path in others.items()}
+        _check_images(cache, config)
+        for name, other in opened.items():
+            if name != LABELS:
+                _check_images(other, config)
+            _check_alike(cache, other, any_shape=name == LABELS and config.fit_labels)
+        split = split_of(config, cache, seed or 0)
+        if seed is None:
+            require_train(config, cache, split)
+        else:
+            divide(config, cache, opened, split)
+        prepared = {name: PreparedData(others[name], other.info.digest) for name, other in opened.items()}
+        return PreparedData(data, cache.info.digest, prepared)
+
+
+def check_division(config: RealImageSettings, prepared: PreparedData, seed: int) -> Division:
+    """Divide the subjects of caches that were checked, as a run with this seed does.
+
+    Raises
+    ------
+    DataError
+        If too few are left of those of a cache.
+    """
+    with ExitStack() as stack:
+        paths = {"": prepared.path, **{name: other.path for name, other in prepared.others.items()}}
+        opened = {name: stack.enter_context(Cache(path, check_values=False)) for name, path in paths.items()}
+        cache = opened.pop("")
+        return divide(config, cache, opened, split_of(config, cache, seed))
+
+
+def gather(context: StudyContext) -> Cohorts:
+    """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
+    cohorts, split = divided(context)
+    context.folder.keep_split(split)
+    return cohorts
+
+
+def divided(context: StudyContext) -> tuple[Cohorts, dict[str, Any]]:
+    """Open the caches of a run and divide their subjects; with who is for what, to be kept in split.json."""
+    config: RealImageSettings = context.config
+    cache = Cache(context.data, check_values=False)  # checked before the folder was made
+    others = {name: Cache(path, check_values=False) for name, path in context.others.items()}
+    split = kept_split(context) or split_of(config, cache, context.seed)
+    division = divide(config, cache, others, split)
+    test_caches = {config.domain: cache, **{condition_of(name): other for name, other in others.items()}}
+    train = SliceDataset(cache, split.train)
+    cohorts = Cohorts(
+        train=train,
+        validation=SliceDataset(cache, split.val),
+        tests={name: SliceDataset(test_caches[name], names) for name, names in division.tests.items()},
+        maps=SliceDataset(others[LABELS], division.maps) if LABELS in others else train,
+        config=config,
+    )
+    people = {"maps": cohorts.maps, **{f"test {name}": test for name, test in cohorts.tests.items()}}
+    return cohorts, {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}
+
+
+def _check_images(cache: Cache, config: RealImageSettings) -> None:
+    if not cache.has_images:
+        raise DataError(f"{cache.path}: holds labels only; a comparison on real images needs their images too")
+    try:
+        config.segmenter.check_images(cache.n_classes, cache.shape, cache.info.spacing_mm)
+    except ShapeError as error:
+        raise DataError(f"{cache.path}: {error}") from error
+
+
+def _check_alike(cache: Cache, other: Cache, any_shape: bool) -> None:
+    """DataError unless a segmenter for ``cache`` is one for ``other``."""
+    mine, its = cache.info, other.info
+    if its.class_names != mine.class_names:
+        raise DataError(
+            f"{other.path}: expected the classes of {cache.path} ({', '.join(mine.class_names)}), got "
+            f"{', '.join(its.class_names)}; prepare both with one --mapping"
+        )
+    if (its.axis, its.orientation) != (mine.axis, mine.orientation):
+        raise DataError(
+            f"{other.path}: expected {mine.axis} slices of orientation {mine.orientation} as in {cache.path}, got "
+            f"{its.axis} of {its.orientation}"
+        )
+    pairs = zip(its.spacing_mm, mine.spacing_mm, strict=True)
+    if any(abs(a - b) > _SPACING_TOLERANCE * b for a, b in pairs):
+        raise DataError(
+            f"{other.path}: expected voxels of {_by(mine.spacing_mm)} mm as in {cache.path}, got "
+            f"{_by(its.spacing_mm)} mm; prepare both with one --spacing"
+        )
+    if other.shape != cache.shape and not any_shape:
+        raise DataError(
+            f"{other.path}: expected shape {_by(cache.shape)} as in {cache.path}, got {_by(other.shape)}; prepare both "
+            "with one --size (label maps for synthesis can be cut and padded: --set fit_labels=true)"
+        )
+
+
+def _by(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{n:g}" for n in numbers)

@@ -1,0 +1,92 @@
+"""The images that the report of a comparison shows: one test item a condition, and one for each learned augmenter.
+
+Arrays are named 'image/CONDITION', 'truth/CONDITION', 'segmentation/CONDITION/METHOD/SUBJECTS' and
+'augmentation/METHOD/SUBJECTS/PART' with the parts of `shown_parts`.
+"""
+
+from collections.abc import Iterable
+from typing import Any, final
+
+import torch
+from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.fitted import Fitted
+from metasynth.experiments.real_images.streams import fitted as fitted_maps
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metasynth.augment.augmenter import Augmenter
+from metasynth.augment.bias_field import BiasField
+from metasynth.augment.residual import ResidualNetwork
+from metasynth.data.dataset import Batch, SliceDataset
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import StudyContext
+from metasynth.training.evaluation import CHUNK, middle_plane
+
+
+@final
+class Examples:
+    """Gathers the images of a run while its methods are fitted.
+
+    Attributes
+    ----------
+    arrays : dict
+        (H, W) arrays by name; of volumes the middle plane.
+    """
+
+    def __init__(self, context: StudyContext, cohorts: Cohorts) -> None:
+        self._seed, self._cohorts = context.seed, cohorts
+        self._items = {condition: fullest(test) for condition, test in cohorts.tests.items()}
+        self._map = fitted_maps(fullest(cohorts.maps), cohorts.cache.shape)
+        self.arrays: dict[str, NDArray[Any]] = {}
+        for condition, item in self._items.items():
+            self._add(f"image/{condition}", _images(item)[0, 0])
+            self._add(f"truth/{condition}", item.labels[0])
+
+    def add(self, method: str, subjects: int, fitted: Fitted) -> None:
+        """What the first checkpoint of a method makes of the test items, and a learned augmenter of a label map."""
+        segments = next(iter(fitted.checkpoints.values()))
+        for condition, item in self._items.items():
+            self._add(f"segmentation/{condition}/{method}/{subjects}", segments(_images(item))[0])
+        if fitted.augmenter is not None:
+            draws = generator_for(self._seed, "example")
+            images, _ = self._cohorts.generator(self._map.labels, draws)
+            for part, image in shown_parts(fitted.augmenter, images, draws).items():
+                self._add(f"augmentation/{method}/{subjects}/{part}", image[0, 0])
+
+    def _add(self, name: str, image: Tensor) -> None:
+        self.arrays[name] = middle_plane(image).numpy()
+
+
+def _images(item: Batch) -> Tensor:
+    if item.images is None:
+        raise TypeError("items: expected images, which the caches were checked to have")
+    return item.images
+
+
+@torch.no_grad()
+def shown_parts(augmenter: Augmenter[Any], images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """A composed augmenter at work on images (B, 1, *S).
+
+    Returns
+    -------
+    dict
+        'synthetic' and 'augmented', the images before and after; between them, of the parts there are, 'field' (a
+        factor), 'network' and 'noise' (what is added).
+    """
+    shown = {"synthetic": images}
+    parts: Iterable[Augmenter[Any]] = augmenter  # type: ignore[assignment]
+    for part in parts:
+        draws = part.draw(images, generator)
+        after = part(images, draws)
+        if isinstance(part, BiasField):
+            shown["field"] = part(torch.ones_like(images), draws)
+        else:
+            shown["network" if isinstance(part, ResidualNetwork) else "noise"] = after - images
+        images = after
+    return {**shown, "augmented": images}
+
+
+def fullest(dataset: SliceDataset) -> Batch:
+    """The item with the most foreground, which shows most."""
+    counts = [(dataset.read(items).labels > 0).flatten(1).sum(1) for items in torch.arange(len(dataset)).split(CHUNK)]
+    return dataset.read(torch.cat(counts).argmax()[None])

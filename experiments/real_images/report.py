@@ -1,0 +1,171 @@
+"""The report of a comparison of methods on real images, of one run and of a grid of runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from metasynth.experiments.real_images.figures import (
+    augmentation_figure,
+    dice_figure,
+    segmentation_figures,
+    sigma_figure,
+)
+from metasynth.experiments.real_images.tables import (
+    Naming,
+    Row,
+    class_table,
+    cost_table,
+    difference_table,
+    learned_table,
+    method_table,
+    published_table,
+    shown,
+)
+from numpy.typing import NDArray
+
+from metasynth.report.grid import GridResults, describe_runs
+from metasynth.report.html import ReportContent, ReportFigure
+from metasynth.report.tables import Table
+from metasynth.running.records import RunFolder
+
+ROTATION = "subjects.rotation"
+CAVEAT = (
+    "The best checkpoint is that with the highest Dice of the validation subjects, which no method was trained on; the "
+    "last takes no validation subjects. Where Learn2Synth is 'chosen on validation', these chose the variant too."
+)
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """Makes the report of a study; `of_run` is an ``Experiment.report``, `of_grid` its ``grid_report``.
+
+    Attributes
+    ----------
+    title : str
+    titles : mapping
+        Method -> title.
+    stage : callable
+        Method and number of real subjects -> the stage of its training, as in the records.
+    examples : callable
+        The images that a run kept.
+    published : sequence of mapping
+        Tables of the paper, each with ``source``, ``columns`` and ``rows``.
+    """
+
+    title: str
+    titles: Mapping[str, str]
+    stage: Callable[[str, int], str]
+    examples: Callable[[RunFolder], Mapping[str, NDArray[Any]]]
+    published: Sequence[Mapping[str, Any]]
+
+    def of_run(self, folder: RunFolder) -> ReportContent:
+        """Tables 5 to 7 and 9 with paired comparisons and costs, Figures 3 and 4, and what was learned."""
+        rows: list[Row] = folder.results["rows"]
+        naming, examples = Naming.of(rows, self.titles), self.examples(folder)
+        class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
+        records = folder.read_metrics()
+        courses = {}
+        for row in shown(rows):
+            if row.get("learned") and "variant" not in row:
+                stage = self.stage(row["method"], row["subjects"])
+                course = [r for r in records if r["stage"] == stage and "sigma" in r]
+                courses[naming(row)] = [r["outer_step"] for r in course], [r["sigma"] for r in course]
+        figures: list[ReportFigure | None] = [
+            dice_figure(rows, naming),
+            *segmentation_figures(rows, naming, examples, class_names),
+            augmentation_figure(rows, naming, examples),
+            sigma_figure(courses),
+        ]
+        summary = [_subjects(folder), CAVEAT, *_variants(rows, naming)]
+        return ReportContent(
+            self.title, summary, self._tables(rows, naming), [figure for figure in figures if figure is not None]
+        )
+
+    def of_grid(self, grid: GridResults) -> ReportContent:
+        """The same of many runs, a subject's values being its means over the runs that tested it."""
+        results = grid.results
+        by = [key for key in results["vary"] if key != ROTATION]
+        rows = pooled(results["rows"], by)
+        naming = Naming.of(rows, self.titles)
+        summary = [
+            describe_runs(grid),
+            "Every test subject counts once: with the mean of its Dice over the runs that tested it, whose other seeds "
+            "and rotations divide the subjects differently. Standard deviations and intervals are over subjects. Times "
+            "are means over runs.",
+            CAVEAT,
+            *_variants(rows, naming),
+        ]
+        return ReportContent(self.title, summary, self._tables(rows, naming), [dice_figure(rows, naming)])
+
+    def _tables(self, rows: Sequence[Row], naming: Naming) -> list[Table]:
+        tables = [method_table(rows, naming), difference_table(rows, naming), class_table(rows, naming)]
+        tables += [learned_table(rows, naming), cost_table(rows, naming)]
+        return [table for table in tables if table.rows] + [published_table(one) for one in self.published]
+
+
+def pooled(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:
+    """Rows of many runs made one for each method, number of subjects, checkpoint and combination of settings ``by``."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        key = (*(str(row[name]) for name in by), row["method"], row["subjects"], row["checkpoint"])
+        groups.setdefault(key, []).append(row)
+    return [_pooled(alike, ", ".join(f"{name} {alike[0][name]}" for name in by)) for alike in groups.values()]
+
+
+def _pooled(rows: Sequence[Row], group: str) -> Row:
+    first = rows[0]
+    merged = {key: first[key] for key in ("method", "subjects", "checkpoint", "steps")}
+    if "variant" in first:
+        merged["variant"] = ", ".join(sorted({row["variant"] for row in rows}))
+    merged |= {key: fmean(row[key] for row in rows) for key in ("wall_s", "total_s")}
+    looks = [row["validation"] for row in rows if row["validation"] is not None]
+    merged["validation"] = fmean(looks) if looks else None
+    merged["peak_mib"] = max((row["peak_mib"] for row in rows if row["peak_mib"] is not None), default=None)
+    if first.get("learned"):
+        names = [name for name in first["learned"] if all(name in row["learned"] for row in rows)]
+        merged["learned"] = {name: fmean(row["learned"][name] for row in rows) for name in names}
+    runs = [f"{row['seed']}/{row.get(ROTATION)}" for row in rows]
+    dice = {condition: _pooled_dice([row["dice"][condition] for row in rows], runs) for condition in first["dice"]}
+    return {"group": group, **merged, "dice": dice}
+
+
+def _pooled_dice(summaries: Sequence[Row], runs: Sequence[str]) -> Row:
+    """One summary of several, by subject; ``per_run`` has the mean of each."""
+    names = list(summaries[0]["per_class"])
+    found: dict[str, list[Sequence[float | None]]] = {}
+    for summary in summaries:
+        for subject, values in summary["per_subject_class"].items():
+            found.setdefault(subject, []).append(values)
+    by_class = {subject: [_mean(column) for column in zip(*runs, strict=True)] for subject, runs in found.items()}
+    per_subject: dict[str, float | None] = {}
+    for subject in found:
+        per_subject[subject] = _mean([s["per_subject"][subject] for s in summaries if subject in s["per_subject"]])
+    means = [value for value in per_subject.values() if value is not None]
+    return {
+        "mean": _mean(means),
+        "sd": stdev(means) if len(means) > 1 else None,
+        "per_class": {name: _mean([values[at] for values in by_class.values()]) for at, name in enumerate(names)},
+        "per_subject": per_subject,
+        "per_run": {run: summary["mean"] for run, summary in zip(runs, summaries, strict=True)},
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return fmean(present) if present else None
+
+
+def _variants(rows: Sequence[Row], naming: Naming) -> list[str]:
+    return [f"{naming(row)}: {row['variant']}." for row in shown(rows) if "variant" in row]
+
+
+def _subjects(folder: RunFolder) -> str:
+    split = folder.read_json("split.json")
+    tests = ", ".join(f"{len(names)} ({key[5:]})" for key, names in split.items() if key.startswith("test "))
+    return (
+        f"Label maps of {len(split['maps'])} subjects for synthesis; real images of {len(split['train'])} subjects to "
+        f"learn from, of which each method used as many as its row says, {len(split['val'])} for validation; tested on "
+        f"{tests}, the same for every method. Nobody is in two of these groups but that label maps may be those of "
+        "training subjects."
+    )

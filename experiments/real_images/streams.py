@@ -1,0 +1,143 @@
+"""What a step of a comparison is fed: synthetic images, real ones, or both, counter-based as in `streams`."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import Dataset
+
+from metasynth.data.dataset import Batch, SliceDataset, draw_items
+from metasynth.running.seeding import generator_for
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.training.sources import Example, Real, ReferenceKind, Source, reference_of
+from metasynth.training.streams import StepBatch
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class RealAugmented:
+    """Real images with their labels, deformed, smoothed, with a bias field and noise (supplement, section 8).
+
+    Every strength is that of the generator, of whose steps those that make an image are left out.
+    """
+
+    generator: BatchedGenerator
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """Augmented images and labels of a batch; DataError if it has no images."""
+        images, labels, _ = Real()(batch, generator)
+        seeds = self.generator.draw_seeds(len(labels), generator)
+        return Example(*self.generator.augment(images, labels, seeds), None)
+
+
+@dataclass(frozen=True)
+class ComparisonData(Dataset[StepBatch]):
+    """Step t's data as item t.
+
+    The synthetic examples of a step are of the same label maps for every method that learns from the same real
+    subjects. Where these have label maps among those for synthesis, half of them at random give the step's outer
+    examples and are left out of its synthetic ones.
+
+    Attributes
+    ----------
+    maps : SliceDataset
+        Label maps for synthesis.
+    real : SliceDataset
+        Real images.
+    synthetic : callable
+        Makes examples from label maps.
+    direct : callable
+        Makes training examples from real images.
+    fraction : float
+        Of the inner examples that are real, in [0, 1]; over steps exactly, in each as nearly as whole numbers can be.
+    seed : int
+        The run's.
+    batch_size, outer_batch_size : int
+        Inner examples, and outer ones.
+    is_due : callable or None
+        Whether step t takes a hypergradient; None: never. The outer examples are real images as they are.
+    reference : {'random', 'matched', 'none'}
+        The reference batch of such a step, see `metasynth.training.sources.reference_of`.
+    """
+
+    maps: SliceDataset
+    real: SliceDataset
+    synthetic: Source
+    direct: Source
+    fraction: float
+    seed: int
+    batch_size: int
+    outer_batch_size: int = 1
+    is_due: Callable[[int], bool] | None = None
+    reference: ReferenceKind = "random"
+
+    def __getitem__(self, step: int) -> StepBatch:
+        draw = generator_for(self.seed, "subjects", step)
+        ours, theirs = draw_subjects(self.maps, self.real, draw)
+        items = draw_items(self.maps, self.batch_size, draw, ours)
+        n_real = self.real_in(step)
+        parts = []
+        if n_real < self.batch_size:
+            maps = fitted(self.maps.read(items[: self.batch_size - n_real]), self.real.cache.shape)
+            parts.append(self.synthetic(maps, generator_for(self.seed, "inner", step)))
+        if n_real:
+            chosen = draw_items(self.real, n_real, generator_for(self.seed, "direct subjects", step))
+            parts.append(self.direct(self.real.read(chosen), generator_for(self.seed, "direct", step)))
+        inner = parts[0] if len(parts) == 1 else _joined(parts)
+        if self.is_due is None or not self.is_due(step):
+            return StepBatch(inner, None, None)
+        seen = self.real.read(draw_items(self.real, self.outer_batch_size, draw, theirs))
+        outer = Real()(seen, draw)
+        draws = generator_for(self.seed, "reference", step)
+        reference = reference_of(self.reference, self.synthetic, seen, outer, draws)
+        return StepBatch(inner, outer, reference)
+
+    def real_in(self, step: int) -> int:
+        """How many of the inner examples of a step are real."""
+        until, before = ((at * self.batch_size * self.fraction + _ROUNDING) for at in (step + 1, step))
+        return math.floor(until) - math.floor(before)
+
+
+def draw_subjects(maps: SliceDataset, real: SliceDataset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Whose label maps a step is synthesised from, and who of the real subjects its outer examples are of.
+
+    Nobody is both. Without a subject in both datasets everyone is drawn from; otherwise half of the real ones, at
+    least one, are for the outer examples.
+
+    Returns
+    -------
+    of_maps : Tensor (len(maps.subjects),) bool
+    of_real : Tensor (len(real.subjects),) bool
+    """
+    n = len(real.subjects)
+    order = torch.randperm(n, generator=generator)
+    of_maps, of_real = torch.ones(len(maps.subjects), dtype=torch.bool), torch.ones(n, dtype=torch.bool)
+    if set(maps.subjects).isdisjoint(real.subjects):
+        return of_maps, of_real
+    of_real[order[max(1, n // 2) :]] = False
+    of_maps = _without(maps, real, of_real)
+    if not of_maps.any():
+        of_real = ~of_real
+        of_maps = _without(maps, real, of_real)
+    return of_maps, of_real
+
+
+def _without(maps: SliceDataset, real: SliceDataset, chosen: Tensor) -> Tensor:
+    names = {name for name, is_chosen in zip(real.subjects, chosen.tolist(), strict=True) if is_chosen}
+    return torch.tensor([name not in names for name in maps.subjects])
+
+
+def fitted(batch: Batch, shape: Sequence[int]) -> Batch:
+    """The label maps of a batch, cut or padded with background about their centre to ``shape``; without images."""
+    missing = [wanted - size for wanted, size in zip(shape, batch.labels.shape[1:], strict=True)]
+    sides = [side for more in reversed(missing) for side in (more // 2, more - more // 2)]
+    return Batch(pad(batch.labels, sides) if any(missing) else batch.labels, None, batch.subject)
+
+
+def _joined(parts: Sequence[Example]) -> Example:
+    images, labels, _ = zip(*parts, strict=True)
+    return Example(torch.cat(images), torch.cat(labels), None)

@@ -1,0 +1,93 @@
+"""What recovery studies share: the material they work on, the value they report, the images they show.
+
+A recovery study (paper section 4.1) corrupts synthetic images in a known way, calls them real, and asks whether the
+augmenter learns the corruption.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from metasynth.augment.corruption import Corruption
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.data.splits import Split, make_split
+from metasynth.errors import DataError, ShapeError
+from metasynth.running.prepared import PreparedData
+from metasynth.running.study import StudyContext
+from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.config import CornucopiaConfig
+from metasynth.synthesis.cornucopia import CornucopiaGenerator
+from metasynth.training.evaluation import make_test_set
+from metasynth.training.kept_split import kept_split
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.stages import Material
+
+
+def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
+    """Open a cache, check every value in it, and that the segmenter can take images like its label maps.
+
+    Raises
+    ------
+    DataError
+        If the file is no valid cache, images of its shape cannot go through, or the subjects are too few.
+    UsageError
+        If the segmenter's network cannot be made.
+    """
+    with Cache(path) as cache:
+        try:
+            segmenter.check_images(cache.n_classes, cache.shape, cache.info.spacing_mm)
+        except ShapeError as error:
+            raise DataError(f"{path}: {error}") from error
+        try:
+            split = make_split(cache.subjects, 0)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        if len(split.train) < 2:
+            raise DataError(
+                f"{path}: expected at least 2 training subjects (synthetic and real examples come from different "
+                f"ones), got {len(split.train)} of {len(cache.subjects)} subjects"
+            )
+        return PreparedData(Path(path), cache.info.digest)
+
+
+GeneratorName = Literal["batched", "cornucopia"]
+"""Which generator makes the images: ours for whole batches, or cornucopia itself, of which it is the same family."""
+
+_GENERATORS: dict[str, type[BatchedGenerator] | type[CornucopiaGenerator]] = {
+    "batched": BatchedGenerator,
+    "cornucopia": CornucopiaGenerator,
+}
+
+
+def gather(
+    context: StudyContext,
+    synthesis: CornucopiaConfig,
+    test_repeats: int,
+    generator_name: GeneratorName = "batched",
+    corruption: Corruption | None = None,
+) -> Material:
+    """Open the run's cache, divide its subjects (60/20/20, kept in split.json) and make the test images.
+
+    ``corruption`` is what all test images have whatever their noise.
+    """
+    cache = Cache(context.data, check_values=False)  # checked before the folder was made
+    split = _kept_split(context, cache)
+    # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
+    generator = _GENERATORS[generator_name](cache.n_classes, synthesis.at_spacing(min(cache.info.spacing_mm)))
+    held_out = SliceDataset(cache, split.test)
+    return Material(
+        train=SliceDataset(cache, split.train),
+        test=make_test_set(held_out, generator, context.seed, test_repeats, corruption),
+        generator=generator,
+        n_classes=cache.n_classes,
+        ndim=len(cache.shape),
+    )
+
+
+def _kept_split(context: StudyContext, cache: Cache) -> Split:
+    kept = kept_split(context)
+    if kept is not None:
+        return kept
+    split = make_split(cache.subjects, context.seed)
+    context.folder.keep_split(split.to_dict())
+    return split

@@ -1,0 +1,213 @@
+"""A recovery study (paper section 4.1): a known corruption goes in; is it learned, and is it the best to train with?
+
+"Real" images are synthetic ones with a known corruption. Learn2Synth (L) sees clean synthetic images and learns an
+augmentation of them from the real ones, starting from wrong values. Beside it stand plain segmenters: one trained
+with the known corruption (N, naive) and one with what was learned (O, optimised). All are tested on every noise level.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from metasynth.experiments.recovery.material import GeneratorName
+from numpy.typing import NDArray
+from torch import nn
+
+from metasynth.augment.augmenter import Augmenter
+from metasynth.augment.corruption import Corruption
+from metasynth.augment.noise import NoiseLevel
+from metasynth.running.seeding import generator_for
+from metasynth.running.study import StudyContext
+from metasynth.synthesis.config import PAPER, CornucopiaConfig
+from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
+from metasynth.training.loop import Pace
+from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.settings import OuterSettings, check_together
+from metasynth.training.sources import Augmented, Corrupted, Source
+from metasynth.training.stages import Learned, Material, learn, train_plain
+
+LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
+
+
+_SMALL = (8, 16, 32, 64)
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {
+        "cohort": "template-64",
+        "segmenter": SegmenterSettings(widths=_SMALL, steps=1500, cooldown=0.3),
+    },
+    "standard": {"segmenter": SegmenterSettings(widths=_SMALL, steps=3000, cooldown=0.3)},
+    # The paper's sizes, network and loss.
+    "paper": {
+        "cohort": "template-192",
+        "segmenter": SegmenterSettings(norm="none", loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
+        "outer": OuterSettings(batch_size=64, warmup=500, every=2),
+        "pace": Pace(checkpoint_every=500, workers=8),
+    },
+}
+"""Preset -> the settings that all recovery studies have there."""
+
+
+@dataclass(frozen=True)
+class RecoveryConfig:
+    """Settings that recovery studies share.
+
+    Attributes
+    ----------
+    sigma : tuple of NoiseLevel
+        Preset levels of the real images: a number, or LOW:HIGH for one drawn per image.
+    start : float
+        Where the learned sigma starts.
+    test : tuple of NoiseLevel
+        Levels of the test images.
+    test_repeats : int
+        Synthetic test images of each test slice.
+    baselines : bool
+        Train N and O too; without them a run only recovers.
+    cohort : str
+        The embedded cohort that is used when no cache is given.
+    segmenter, outer, pace :
+        See the classes.
+    generator : {'batched', 'cornucopia'}
+        What makes the images.
+    synthesis : CornucopiaConfig
+        Its steps for voxels of 1 mm; widths in voxels are adapted to the cache's.
+    """
+
+    sigma: tuple[NoiseLevel, ...] = LEVELS
+    start: float = 0.4
+    test: tuple[NoiseLevel, ...] = LEVELS
+    test_repeats: int = 2
+    baselines: bool = True
+    cohort: Literal["template-64", "template-96", "template-192"] = "template-96"
+    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
+    outer: OuterSettings = field(default_factory=OuterSettings)
+    generator: GeneratorName = "batched"
+    synthesis: CornucopiaConfig = PAPER
+    pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        for name in ("sigma", "test"):
+            labels = [level.label for level in getattr(self, name)]
+            if not labels or len(set(labels)) != len(labels):
+                raise ValueError(f"{name} must list at least one noise level, each once, got {labels}")
+        if not 0 < self.start < float("inf"):
+            raise ValueError(f"start must be a positive number, got {self.start}")
+        if self.test_repeats < 1:
+            raise ValueError(f"test_repeats must be at least 1, got {self.test_repeats}")
+        if self.outer.reference == "matched" and self.generator != "batched":
+            raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
+        check_together(self.segmenter, self.outer)
+        if self.outer.warmup >= self.segmenter.steps:
+            raise ValueError(
+                f"outer.warmup must be below segmenter.steps = {self.segmenter.steps}, got {self.outer.warmup}"
+            )
+        if not self.outer.outer_steps(self.segmenter.steps):
+            raise ValueError(
+                f"outer.average must leave an outer step in segmenter.steps = {self.segmenter.steps} with outer.warmup "
+                f"= {self.outer.warmup} and outer.every = {self.outer.every}, got {self.outer.average}"
+            )
+
+
+@dataclass(frozen=True)
+class Case:
+    """One preset corruption and the augmenter that is to learn it.
+
+    Attributes
+    ----------
+    level : NoiseLevel
+        The preset noise, by whose label the case is known.
+    real : Corruption
+        All of the preset corruption.
+    augmenter : Augmenter
+        At its start.
+    truth : mapping
+        What rows say of the preset, such as ``sigma_true``.
+    found : callable
+        What rows say of what was learned, such as ``sigma_learned`` and ``sigma_sd``.
+    known : callable or None
+        The corruption with the learned values, which O trains with; None: O trains with the augmenter as it ended.
+    """
+
+    level: NoiseLevel
+    real: Corruption
+    augmenter: Augmenter
+    truth: Mapping[str, Any]
+    found: Callable[[Learned], Mapping[str, Any]]
+    known: Callable[[Learned], Corruption] | None = None
+
+
+def recover(
+    context: StudyContext, material: Material, cases: Sequence[Case]
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+    """Learn each case, train its baselines, and test all segmenters on every level.
+
+    Returns
+    -------
+    rows : list of dict
+        One a segmenter, in the order N, L, O.
+    examples : dict
+        Images of one test item and its segmentations, by ``level/name``.
+    """
+    config: RecoveryConfig = context.config
+    rows: list[dict[str, Any]] = []
+    examples: dict[str, NDArray[Any]] = {}
+    for case in cases:
+        label = case.level.label
+        real = Corrupted(material.generator, case.real)
+        found = learn(context, material, learning(label), case.augmenter, real)
+        case.augmenter.cpu().eval()
+        known = case.known(found) if case.known else None
+        learned: Source = Augmented(material.generator, case.augmenter)
+        if known is not None:
+            learned = Corrupted(material.generator, known)
+        trained: dict[str, tuple[nn.Module, Any, float]] = {"L": (found.segmenter, None, found.seconds)}
+        if config.baselines:
+            naive, seconds = train_plain(context, material, f"sigma={label}/naive", real)
+            optimised, more_seconds = train_plain(context, material, f"sigma={label}/optimised", learned)
+            sigma = case.found(found)["sigma_learned"]
+            trained = {"N": (naive, case.level.to_json(), seconds), **trained, "O": (optimised, sigma, more_seconds)}
+        for model, (segmenter, sigma_train, seconds) in trained.items():
+            rows.append(
+                {
+                    "model": model,
+                    **case.truth,
+                    **case.found(found),
+                    "sigma_train": sigma_train,
+                    "steps": config.segmenter.steps,
+                    "wall_s": round(seconds, 3),
+                    "dice": evaluate(segmenter, material.test, config.test, context.device),
+                }
+            )
+        segmenters = {model: segmenter for model, (segmenter, *_) in trained.items()}
+        examples.update(_examples(context, material.test, case, known, segmenters))
+    return rows, examples
+
+
+def learning(label: str) -> str:
+    """Name of the stage that learns a case."""
+    return f"sigma={label}/learn"
+
+
+def _examples(
+    context: StudyContext,
+    test: TestSet,
+    case: Case,
+    known: Corruption | None,
+    segmenters: Mapping[str, nn.Module],
+) -> dict[str, NDArray[Any]]:
+    """One test image three ways (Figure 2) and its segmentations, keyed by the level."""
+    item = test.fullest()
+    clean, real = test.clean[item : item + 1], test.noisy(case.level)[item : item + 1]
+    draws = generator_for(context.seed, "example", case.level.label)
+    if known is None:
+        learned = case.augmenter(clean, case.augmenter.draw(clean, draws)).detach()
+    else:
+        learned = known.corrupt(clean, draws)
+    shown = {
+        "noise_free": clean[0, 0],
+        "learned": learned[0, 0],
+        "real": real[0, 0],
+        "truth": test.labels[item],
+        **{model: segment(segmenter, real, context.device)[0] for model, segmenter in segmenters.items()},
+    }
+    return {f"{case.level.label}/{name}": middle_plane(image).numpy() for name, image in shown.items()}

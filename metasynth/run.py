@@ -1,0 +1,176 @@
+"""Carry an experiment out, from settings to results, and write its report."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metasynth.errors import UsageError
+from metasynth.running.config import apply_overrides, field_types, from_dict, nearest, to_dict
+from metasynth.running.device import configure_torch
+from metasynth.running.environment import describe_environment
+from metasynth.running.integrity.run_files import check_files
+from metasynth.running.lock import is_claimed_only
+from metasynth.running.manifest import PACE, make_manifest
+from metasynth.running.progress import Progress
+from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
+from metasynth.running.seeding import seed_everything
+from metasynth.running.study import Experiment, StudyContext
+from metasynth.training.stopping import stopped_in_one_line
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; None and 'auto' leave it open."""
+
+    preset: str | None
+    seed: int | None
+    data: Path | None
+    device: str
+    threads: int | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing was asked that tells one run from another."""
+        return self.preset is None and self.seed is None and self.data is None
+
+    def completed_by(self, earlier: RunFolder) -> "Request":
+        """What is open is taken from the run that is resumed."""
+        then, where = earlier.manifest, earlier.environment
+        given = Path(then["data"]["path"]) if then["data"]["given"] else None
+        return Request(
+            preset=then["preset"] if self.preset is None else self.preset,
+            seed=then["seed"] if self.seed is None else self.seed,
+            data=self.data or given,
+            device=where.get("device", "auto") if self.device == "auto" else self.device,
+            threads=self.threads or where.get("threads"),
+        )
+
+
+def settings_of(earlier: RunFolder, kind: type[Any]) -> Any:
+    """The settings of a run; UsageError, which names its file, if they are not those of this version's study."""
+    try:
+        return from_dict(kind, earlier.manifest["config"])
+    except UsageError as error:
+        raise UsageError(f"{earlier.path / CONFIG}: {error}") from error
+
+
+def execute(
+    experiment: Experiment,
+    out: Path | str,
+    *,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    data: Path | None = None,
+    labels: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    quiet: bool = False,
+) -> RunFolder:
+    """Carry out an experiment in the folder ``out`` and write its results and report.
+
+    Without ``preset`` and ``seed`` a new run takes 'quick' and 0, and a resumed one what it was started with
+    (its overrides and its caches too, when none are given but of its pace). A run that has finished is only reported
+    again.
+    ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own.
+
+    Raises
+    ------
+    UsageError
+        A setting, the folder or the device cannot be used.
+    DataError
+        The cache cannot be used.
+    RunError
+        The work could not go on.
+    """
+    earlier = RunFolder.open(out) if resume and not is_claimed_only(Path(out)) else None
+    if earlier is not None and earlier.manifest["experiment"] != experiment.name:
+        raise UsageError(f"{out}: holds a run of {earlier.manifest['experiment']!r}, not of {experiment.name!r}")
+    asked = Request(preset, seed, data, device, threads)
+    if not resume:
+        refuse_taken(Path(out))  # before the data are prepared, which may take minutes
+    elif earlier is None and asked.is_open and not overrides and labels is None:
+        raise UsageError(f"{out}: holds no run ({CONFIG} is missing); leave --resume out to begin one")
+    settled = asked if earlier is None else asked.completed_by(earlier)
+    preset = "quick" if settled.preset is None else settled.preset
+    start = preset_settings(experiment, preset)
+    if earlier is not None and asked.preset is None and all(text.startswith(PACE) for text in overrides):
+        start = settings_of(earlier, type(start))
+    config = apply_overrides(start, overrides)
+    if labels is not None:
+        config = apply_overrides(config, [labels_override(experiment, preset, labels)])
+    device, threads = configure_torch(settled.device, settled.threads)
+    progress = Progress(quiet)
+    prepared = experiment.prepare(config, settled.data, progress)
+    experiment.check_sizes(config, prepared, Path(out))
+    seed = settled.seed or 0
+    if experiment.check:
+        experiment.check(config, prepared, seed)
+    place = Path(prepared.path).resolve()
+    others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
+    manifest = make_manifest(experiment.name, preset, seed, to_dict(config), prepared.described(bool(settled.data)))
+    make = RunFolder.resume if resume else RunFolder.create
+    with make(out, manifest, describe_environment(device, threads)) as folder:
+        if folder.finished:
+            progress.say(f"{folder.path}: the run has finished; its report is written again")
+        else:
+            context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress, others)
+            _run(experiment, context)
+        write_run_report(experiment, folder)
+    return folder
+
+
+def _run(experiment: Experiment, context: StudyContext) -> None:
+    start = time.perf_counter()
+    seed_everything(context.seed)
+    with stopped_in_one_line(f"{context.folder.path}: {experiment.name}"):
+        outcome = experiment.run(context)
+    results = {
+        "experiment": experiment.name,
+        "preset": context.preset,
+        "seed": context.seed,
+        "device": context.device,
+        "wall_s": round(context.folder.earlier_wall_s() + time.perf_counter() - start, 3),
+        "rows": outcome["rows"],
+        "reference": outcome.get("reference", {}),
+    }
+    context.folder.sync()
+    context.folder.write_json(RESULTS, results)
+
+
+def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
+    """Write the tables, figures and page of a finished run.
+
+    Raises
+    ------
+    UsageError
+        It has no results.
+    DataError
+        A file of it is damaged or of another run.
+    """
+    from metasynth.report.html import write_report  # matplotlib is needed here only
+
+    folder.check_finished()
+    check_files(folder, experiment.contents)
+    content = experiment.report(folder)
+    folder.check()  # last, as the others can say more of a damaged file
+    write_report(folder, content)
+
+
+def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:
+    """The override that ``--labels`` stands for; UsageError if the experiment takes no such cache."""
+    if "labels" not in field_types(type(preset_settings(experiment, preset))):
+        raise UsageError(f"--labels {labels}: experiment {experiment.name!r} takes no label maps of their own")
+    return f"labels={labels.resolve()}"
+
+
+def preset_settings(experiment: Experiment, name: str) -> Any:
+    """The settings of a preset; UsageError if there is none of that name."""
+    if name not in experiment.presets:
+        hint = nearest(name, experiment.presets)
+        every = f" (presets: {', '.join(experiment.presets)})" if hint.startswith("did") else ""
+        raise UsageError(f"experiment {experiment.name!r} has no preset {name!r}: {hint}{every}")
+    return experiment.presets[name]

@@ -1,0 +1,135 @@
+"""Settings as frozen dataclasses: to and from JSON, and changed by ``--set a.b=c``.
+
+A field may be an int, float, bool, str, ``Literal``, ``tuple[T, ...]``, ``tuple[T, U]``, ``T | None``,
+another dataclass, or any class with ``parse(text)`` and ``from_json(value)`` (class methods) and
+``to_json()``. The annotation alone decides how a value is read; ``metasynth.running.values`` holds those
+rules.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, get_type_hints
+
+from metasynth.errors import UsageError
+from metasynth.running.values import from_json, is_plain_dataclass, parse, to_json
+
+C = TypeVar("C")
+Tree = dict[str, Any]
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest choice if one is close, else all of them."""
+    known = list(choices)
+    close = difflib.get_close_matches(name, known, n=1)
+    if not close:  # 'lr' is asked for and 'outer.lr' is meant
+        tails = {choice.rpartition(".")[2]: choice for choice in reversed(known)}
+        close = [tails[tail] for tail in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1)]
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"choose from {', '.join(sorted(known))}" if known else "there is none to choose from"
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The settings as plain JSON values, nested as the dataclasses are."""
+    if not is_plain_dataclass(type(config)):
+        raise TypeError(f"config must be a dataclass instance; got {type(config).__name__}")
+    return {field.name: _encode(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """Build ``cls`` from what ``to_dict`` gave; every key must be there and none besides.
+
+    Raises
+    ------
+    UsageError
+        A key is unknown or missing, a value is of another type, or the class refuses the values.
+    """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where or 'config'}: expected an object of settings, got {values!r}")
+    prefix = f"{where}." if where else ""
+    hints = field_types(cls)
+    for name in values:
+        if name not in hints:
+            raise UsageError(f"unknown setting {prefix + name!r}: {nearest(name, hints)}")
+    missing = [prefix + name for name in hints if name not in values]
+    if missing:
+        raise UsageError(f"missing setting{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    parts: Tree = {}
+    for name, hint in hints.items():
+        key = prefix + name
+        nested = is_plain_dataclass(hint)
+        parts[name] = from_dict(hint, values[name], key) if nested else from_json(hint, values[name], key)
+    try:
+        return cls(**parts)
+    except ValueError as error:
+        raise UsageError(f"{where or 'config'} ({', '.join(hints)}): {error}") from error
+
+
+def apply_overrides(config: C, overrides: Sequence[str]) -> C:
+    """A new configuration with each ``a.b=value`` applied; a later one wins over an earlier one.
+
+    Raises
+    ------
+    UsageError
+        An override has no '=', names no setting (the nearest is suggested), has a value of another type, or gives
+        values that the configuration refuses.
+    """
+    tree: Tree = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UsageError(f"--set {override}: expected KEY=VALUE, for example --set {next(iter(_keys(config)))}=...")
+        _insert(tree, config, key, text.strip())
+    return _replace(config, tree, "")
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """Name and resolved annotation of every field that the constructor takes."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _encode(value: Any) -> Any:
+    return to_dict(value) if is_plain_dataclass(type(value)) else to_json(value)
+
+
+def _keys(config: Any, prefix: str = "") -> Iterable[str]:
+    """Dotted names of every setting that holds a value."""
+    for name in field_types(type(config)):
+        value = getattr(config, name)
+        if is_plain_dataclass(type(value)):
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _insert(tree: Tree, config: Any, key: str, text: str) -> None:
+    """Parse ``text`` for the setting named ``key`` and put it at its place in the tree of changes."""
+    *groups, last = key.split(".")
+    owner: Any = config
+    for group in groups:
+        owner = getattr(owner, group, None) if is_plain_dataclass(type(owner)) else None
+        tree = tree.setdefault(group, {})
+    hints = field_types(type(owner)) if is_plain_dataclass(type(owner)) else {}
+    if last not in hints:
+        raise UsageError(f"unknown setting {key!r}: {nearest(key, _keys(config))}")
+    if is_plain_dataclass(type(getattr(owner, last))):
+        inside = ", ".join(_keys(getattr(owner, last), f"{key}."))
+        raise UsageError(f"setting {key!r} is a group: set one of {inside}")
+    tree[last] = parse(hints[last], text, key)
+
+
+def _replace(config: C, tree: Tree, where: str) -> C:
+    if not tree:
+        return config
+    changes = {}
+    for name, value in tree.items():
+        current = getattr(config, name)
+        nested = is_plain_dataclass(type(current))
+        changes[name] = _replace(current, value, f"{where}{name}.") if nested else value
+    try:
+        return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+    except ValueError as error:
+        raise UsageError(f"--set {', '.join(where + name for name in tree)}: {error}") from error

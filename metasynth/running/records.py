@@ -1,0 +1,256 @@
+"""The folder of a run: what is written before the first step, the metrics of every step, and the results.
+
+``config.json`` (the manifest) is the first file of a run and marks the folder as one. Whole files are written
+atomically; ``metrics.jsonl`` grows by one line a record and is cut back to a checkpoint's position when a run
+resumes. What ties them together is in `metasynth.running.integrity.checks`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from metasynth.errors import DataError, RunError, UsageError
+from metasynth.files import write_atomically
+from metasynth.running.integrity import checks
+from metasynth.running.integrity.checks import METRICS, RESULTS, SPLIT
+from metasynth.running.integrity.json_files import Json, digest_of, read_json_file, with_digest, without_digest
+from metasynth.running.integrity.sessions import ENVIRONMENT, further_session, read_environment
+from metasynth.running.jsonlines import JsonLines, encode, read_lines
+from metasynth.running.lock import FolderLock, claim, is_claimed_only, refuse_taken
+from metasynth.running.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest
+
+
+class RunFolder:
+    """One run on disk. Made by ``create`` or ``resume`` (writers, one at a time) or ``open`` (reader).
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    manifest : Json
+        ``{"format", "experiment", "preset", "seed", "config", "data", "digest"}``, as in ``config.json``.
+    """
+
+    def __init__(self, path: Path, manifest: Json, lock: FolderLock | None, records: int | None = None) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._lock = lock
+        self._metrics = JsonLines(path / METRICS, records) if lock and not self.finished else None
+        self._session: Json | None = None
+        self._split = checks.split_digest(path) if self._metrics else None
+        self._written: set[str] = set()
+
+    @classmethod
+    def create(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
+        """Start a run in a folder that is absent or empty, and write its manifest and environment.
+
+        Raises
+        ------
+        UsageError
+            The folder holds a run or other files, is a file, or cannot be made or written.
+        RunError
+            Another process is writing it, or a file could not be written.
+        """
+        path = Path(path)
+        refuse_taken(path)
+        lock = claim(path)
+        try:
+            refuse_taken(path)  # again, now that no other process can begin a run there
+            checks.tidy(path)
+            manifest = with_digest({**normal(manifest), "format": FORMAT})
+            write_atomically(path / CONFIG, encode(manifest, indent=2))
+            session = further_session({}, environment, path / METRICS)
+            write_atomically(path / ENVIRONMENT, encode(with_digest(session), indent=2))
+            folder = cls(path, manifest, lock)
+        except BaseException:
+            lock.release()
+            raise
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
+        """Take up a run that was made with the same manifest (the data may have moved, not changed).
+
+        Everything that it goes on from is checked before anything is written; that it was resumed is recorded with the
+        first that it writes. A folder that a run had claimed and not yet begun is begun.
+
+        Raises
+        ------
+        UsageError
+            The folder holds no run, or one with other settings (each is named, old -> new).
+        DataError
+            A file of the run is damaged, or was changed since it was written.
+        RunError
+            So is a checkpoint, another process is writing the run, or a file could not be written.
+        """
+        path = Path(path)
+        if is_claimed_only(path):
+            return cls.create(path, manifest, environment)
+        recorded = read_manifest(path)
+        differences = differing(recorded, normal(manifest))
+        if differences:
+            raise UsageError(f"{path}: cannot resume with other settings: {'; '.join(differences)}")
+        lock = claim(path)
+        try:
+            return cls._taken_up(path, recorded, lock, environment)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _taken_up(cls, path: Path, manifest: Json, lock: FolderLock, environment: Mapping[str, Any]) -> Self:
+        """Check the run, tidy its folder, and open it."""
+        finished = (path / RESULTS).is_file()
+        known = None if finished else checks.check_resumable(path, manifest)
+        checks.tidy(path)
+        folder = cls(path, manifest, lock, known)  # records that no checkpoint knows are made again
+        if not finished:
+            folder._session = further_session(folder.environment, environment, path / METRICS)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open a run for reading; UsageError if the folder holds none."""
+        return cls(Path(path), read_manifest(Path(path)), None)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether every file carries its digest, as in all but runs of an earlier version."""
+        return checks.is_sealed(self.manifest)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results are written."""
+        return (self.path / RESULTS).is_file()
+
+    def check_finished(self) -> None:
+        """Raise UsageError if the run has no results."""
+        if not self.finished:
+            raise UsageError(f"{self.path}: the run has no results yet; continue it with --resume")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints; it is made when the first is saved."""
+        return self.path / checks.CHECKPOINTS
+
+    def write_bytes(self, name: str, data: bytes | memoryview) -> Path:
+        """Write one whole file, atomically; ``name`` may hold folders ('figures/sigma.png')."""
+        if not (self.path / CONFIG).is_file():
+            raise RunError(f"{self.path}: was deleted, moved or replaced while the run was writing it")
+        self._record_session()
+        write_atomically(self.path / name, data)
+        self._written.add(name)
+        return self.path / name
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write one JSON file, atomically; RunError if a number in it is not finite.
+
+        Environment and split carry the digest of their content; with the results go the digests of all files.
+        """
+        try:
+            data = encode(with_digest(normal(value)) if name in (ENVIRONMENT, SPLIT) else value, indent=2)
+        except ValueError as error:
+            raise RunError(f"{self.path / name}: {error}") from error
+        if name == SPLIT:
+            self._split = digest_of(normal(value))
+        if name == RESULTS:
+            self._record_session()
+            self.write_bytes(checks.SUMS, checks.sums_of(self.path, self._written - {checks.SUMS}, data))
+        return self.write_bytes(name, data)
+
+    def keep_split(self, split: Mapping[str, Any]) -> None:
+        """Write who is for what, once; DataError if a resumed run has kept another division."""
+        path = self.path / SPLIT
+        kept = self.read_json(SPLIT) if path.is_file() else None
+        if kept is not None and kept != normal(split) and self.sealed:
+            raise DataError(f"{path}: is not how this run divides its subjects")
+        if kept != normal(split):
+            self.write_json(SPLIT, split)
+
+    def read_json(self, name: str) -> Any:
+        """The content of one JSON file, without its digest; DataError if it is missing or damaged."""
+        return without_digest(read_json_file(self.path / name))
+
+    @property
+    def results(self) -> Json:
+        """The content of results.json; UsageError if the run has not finished."""
+        self.check_finished()
+        results: Json = self.read_json(RESULTS)
+        return results
+
+    @property
+    def environment(self) -> Json:
+        """The content of environment.json; empty if the run was killed before it was written."""
+        if self._session is not None:
+            return self._session
+        path = self.path / ENVIRONMENT
+        return read_environment(path, sealed=self.sealed) if path.is_file() else {}
+
+    @property
+    def settings(self) -> Json:
+        """The manifest with dotted keys ('config.outer.lr')."""
+        return flatten(without_digest(self.manifest))
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl; RunError if a number is not finite or the write fails."""
+        self._record_session()
+        self._writer.append(record)
+
+    @property
+    def position(self) -> int:
+        """Bytes of metrics.jsonl so far."""
+        return self._writer.position
+
+    def sync(self) -> int:
+        """Force metrics.jsonl to the disk and return its position, to be kept in a checkpoint."""
+        self._record_session()
+        return self._writer.sync()
+
+    def bound(self) -> Json:
+        """What a checkpoint says of whose it is; see `metasynth.running.integrity.checks`."""
+        return checks.bound_to(self.manifest, self._split, self._writer.digest)
+
+    def truncate(self, position: int) -> None:
+        """Cut metrics.jsonl back to what a checkpoint knew (0: no record); RunError if it is shorter."""
+        self._record_session()
+        self._writer.truncate(position)
+
+    def read_metrics(self) -> list[Json]:
+        """Every complete record, without one that a kill cut off; DataError if any is damaged or was changed."""
+        return self._metrics.records() if self._metrics else read_lines(self.path / METRICS)
+
+    def check(self) -> None:
+        """Raise DataError if a file of a finished run is not the one that it wrote."""
+        checks.check_sums(self.path, self.manifest)
+
+    def earlier_wall_s(self) -> float:
+        """Seconds that earlier sessions of this run took, each until its last record."""
+        return float((self.environment["resumed"] or [{}])[-1].get("earlier_wall_s", 0.0))
+
+    def close(self) -> None:
+        """Close the files and let other processes write this run."""
+        if self._metrics:
+            self._metrics.close()
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _writer(self) -> JsonLines:
+        if self._metrics is None:
+            raise RunError(f"{self.path}: the run is open for reading only or has finished")
+        return self._metrics
+
+    def _record_session(self) -> None:
+        """Write that the run was resumed, before the first that is written then."""
+        session, self._session = self._session, None
+        if session is not None:
+            self.write_json(ENVIRONMENT, session)

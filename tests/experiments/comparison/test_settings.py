@@ -1,0 +1,45 @@
+"""Settings of a comparison that cannot be, and how subjects are counted."""
+
+import pytest
+from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig
+from metasynth.experiments.real_images.settings import SubjectSettings
+
+from metasynth.errors import UsageError
+from metasynth.running.config import apply_overrides, from_dict, to_dict
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("methods=naive,finetund", "unknown method 'finetund': did you mean 'finetuned'"),
+        ("methods=interpolated,naive", "interpolated is made from finetuned; list it too"),
+        ("methods=naive,optimised", "optimised trains with what a variant learned"),
+        ("methods=naive,naive", "each once"),
+        ("mixed.fraction=1", "fraction must be between 0 and 1, got 1.0"),
+        ("interpolations=0.5,1.5", "interpolations must list at least one weight in"),
+        ("subjects.train=-1", "train must list at least one number >= 0"),
+        ("tests=here", "must be NAME=PATH"),
+        ("tests=test=a.h5", "domain and the names of tests must be different"),
+        ("segmenter.steps=100", "must leave an outer step in segmenter.steps = 100"),
+        ("clustered.clusters=1", "clusters and nodes must be at least 2"),
+        ("learned.start=0", "start"),
+        ("select_every=0", "select_every must be at least 1"),
+    ],
+)
+def test_settings_out_of_range(setting, message):
+    with pytest.raises(UsageError, match=message):
+        apply_overrides(ComparisonConfig(**SIZES["quick"]), [setting])
+
+
+def test_subjects_are_a_fifth_where_no_number_is_given():
+    assert SubjectSettings().counts(30) == (6, 6)
+    assert SubjectSettings().counts(3) == (1, 1)
+    assert SubjectSettings(validation=2, test=3).counts(10) == (2, 3)
+
+
+def test_settings_are_written_and_read():
+    config = apply_overrides(ComparisonConfig(**SIZES["paper"]), ["tests=a=/x/a.h5,b=b=c.h5", "subjects.train=1,0"])
+    assert config.test_paths["b"].name == "b=c.h5"
+    assert from_dict(ComparisonConfig, to_dict(config)) == config
+    with pytest.raises(UsageError, match="tests"):
+        from_dict(ComparisonConfig, {**to_dict(config), "tests": [3]})

@@ -1,0 +1,58 @@
+"""What is set for a process that trains."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# The C library's own count of its memory: page faults would show the effect, but not every system counts them.
+MEMORY = """
+import ctypes, sys, torch
+from metasynth.running.device import keep_freed_memory
+
+class Info(ctypes.Structure):  # struct mallinfo2 of <malloc.h>
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+if mallinfo2 is None:
+    sys.exit("no mallinfo2")
+mallinfo2.restype = Info
+torch.set_num_threads(1)
+kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+before = mallinfo2()
+blocks = [torch.ones(2**20) for _ in range(40)]  # 40 times 4 MiB
+during = mallinfo2()
+del blocks
+print(kept, during.hblkhd - before.hblkhd, mallinfo2().fordblks - before.fordblks)
+"""
+SIZE = 40 * 4 * 2**20
+
+
+def measured(how: str, **environment: str) -> tuple[bool, int, int]:
+    """Whether it was done; bytes mapped while 160 MiB are in use; how many more bytes lie free once they are let go."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    command = [sys.executable, "-c", MEMORY, how]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean | environment)
+    if "no mallinfo2" in done.stderr:
+        pytest.skip("the C library does not tell what it holds")
+    assert done.returncode == 0, done.stderr
+    kept, mapped, free = done.stdout.split()
+    return kept == "True", int(mapped), int(free)
+
+
+def test_what_is_freed_is_used_again() -> None:
+    kept, mapped, free = measured("keep")
+    assert kept
+    assert mapped == 0
+    assert free > 0.99 * SIZE
+    _, mapped, free = measured("leave")
+    assert mapped >= SIZE / 4  # what the C library maps anew each time, until it has learned better
+    assert free < 0.9 * SIZE
+
+
+def test_settings_of_the_environment_are_respected() -> None:
+    kept, _, free = measured("keep", MALLOC_ARENA_MAX="2")
+    assert not kept
+    assert free < 0.9 * SIZE

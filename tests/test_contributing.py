@@ -1,0 +1,33 @@
+"""CONTRIBUTING.md names files, targets and commands that there are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+QUOTED = re.findall(r"`([^`]+)`", TEXT)
+
+
+def test_every_file_that_is_named_is_there():
+    suffixes = (".py", ".cfg", ".txt", ".md", ".cff")
+    named = {word for quoted in QUOTED for word in quoted.split() if "/" in word or word.endswith(suffixes)}
+    made = {word for word in named if word.startswith((".venv/", "dist/"))}  # by make
+    placeholders = {word for word in named if "NAME" in word}
+    assert len(named) > 10
+    assert [word for word in sorted(named - made - placeholders) if not (ROOT / word).exists()] == []
+    assert [word for word in sorted(placeholders) if not (ROOT / word).parent.is_dir()] == []
+
+
+@pytest.mark.parametrize("target", sorted({word.split()[1] for word in QUOTED if word.startswith("make ")}))
+def test_every_target_is_one_of_the_makefile(target):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    assert f"make {target} " in makefile.partition("\nrun:")[0]  # and of its help
+
+
+def test_the_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
