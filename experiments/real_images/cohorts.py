@@ -22,7 +22,7 @@ _SPACING_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Cohorts:
+class RealImages:
     """Subjects by what they are for; no test or validation subject is among those that are learned from.
 
     Attributes
@@ -144,14 +144,14 @@ def check_division(config: RealImageSettings, prepared: PreparedData, seed: int)
         return divide(config, cache, opened, split_of(config, cache, seed))
 
 
-def gather(context: StudyContext) -> Cohorts:
+def load_real_images(context: StudyContext) -> RealImages:
     """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
     cohorts, split = divided(context)
     context.folder.keep_split(split)
     return cohorts
 
 
-def divided(context: StudyContext) -> tuple[Cohorts, dict[str, Any]]:
+def divided(context: StudyContext) -> tuple[RealImages, dict[str, Any]]:
     """Open the caches of a run and divide their subjects; with who is for what, to be kept in split.json."""
     config: RealImageSettings = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
@@ -160,7 +160,7 @@ def divided(context: StudyContext) -> tuple[Cohorts, dict[str, Any]]:
     division = divide(config, cache, others, split)
     test_caches = {config.domain: cache, **{condition_of(name): other for name, other in others.items()}}
     train = SliceDataset(cache, split.train)
-    cohorts = Cohorts(
+    cohorts = RealImages(
         train=train,
         validation=SliceDataset(cache, split.val),
         tests={name: SliceDataset(test_caches[name], names) for name, names in division.tests.items()},

@@ -67,7 +67,7 @@ class Grid:
         Further settings, 'KEY=VALUE', which all runs share.
     data : Path or None
         The cache that the user named, or None.
-    device, threads
+    device, threads : str, int
         Of every run; as in ``--device`` and ``--threads``.
     digest : str
         Of the data that the first run reads; empty as long as it is not known.
