@@ -3,6 +3,7 @@
 A cohort is made once, kept in the user's cache folder and checked by its digest afterwards.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from metasynth.data_prep.warped import CohortSpec, build_cohort
 from metasynth.data.cache import verify_digest
 from metasynth.errors import DataError
 from metasynth.text import expanded
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = [
     "COHORTS",
@@ -104,7 +107,7 @@ def ensure_cohort(
     progress : callable or None
         Called with (subjects done, subjects in all) while the cohort is made.
     notice : callable or None
-        Called with a line of text when a damaged cache is rebuilt; standard error by default.
+        Called with a line of text when a damaged cache is rebuilt; by default a warning of the package's log.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def ensure_cohort(
         damage = _damage(path)
         if damage is None:
             return path
-        say = notice or (lambda line: print(line, file=sys.stderr))
+        say = notice or _LOG.warning
         say(f"{path}: the kept cohort is damaged ({damage}); making it again")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ in the cache. The cache comes to its place last: where it is, the report and the
 """
 
 import json
+import logging
 import math
 import os
 from collections import Counter
@@ -26,6 +27,8 @@ from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
 from metasynth.sizes import require_memory
+
+_LOG = logging.getLogger(__name__)
 
 SAME_SPACING = 1e-3
 
@@ -88,12 +91,14 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
     left_out = list(sources.left_out)
     if not sources.scans:
         raise DataError(_nothing(left_out))
+    _LOG.info("preparing %d scans in %s, %d at a time", len(sources.scans), job.work, job.processes)
     parts: dict[str, Path] = {}
     with closing(prepare_all(sources.scans, job.options, job.work, job.processes, progress)) as outcomes:
         for scan, outcome in outcomes:
             if isinstance(outcome, str):
                 left_out.append((scan.name, outcome))
             else:
+                _LOG.debug("%s: prepared", scan.name)
                 parts[scan.name] = outcome
     scans = [scan for scan in sources.scans if scan.name in parts]
     scans, more = _of_one_spacing(scans, parts)

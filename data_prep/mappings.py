@@ -7,6 +7,7 @@ from pathlib import Path
 
 from metasynth.data_prep import label_tables as tables
 from metasynth.data_prep.labels import LabelMapping
+from metasynth.data_prep.mapping_names import catalogue
 from metasynth.data_prep.names import listed
 from metasynth.data_prep.template import CLASS_NAMES
 
@@ -115,7 +116,7 @@ def load_mapping(name: str) -> LabelMapping:
     if Path(name).is_file():
         return read_mapping(Path(name))
     near = get_close_matches(name, MAPPINGS, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MAPPINGS)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {catalogue()}"
     raise UsageError(f"--mapping {name}: there is no such mapping or file: {hint}")
 
 

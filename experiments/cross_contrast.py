@@ -37,8 +37,8 @@ class CrossContrastConfig(ComparisonConfig):
     Attributes
     ----------
     size : {'64', '96', '192'}
-        Of the embedded, simulated cohorts that are used when no cache is given: MPRAGE and FLASH of young people, and
-        label maps of others.
+        Voxels along a side of the embedded, simulated cohorts that are used when no cache is given: MPRAGE and FLASH of
+        young people, and label maps of others.
     """
 
     methods: tuple[str, ...] = ("naive", "supervised", "mixed", "finetuned", "parametric_fixed")

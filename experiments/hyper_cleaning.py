@@ -57,16 +57,22 @@ class HyperCleaningConfig:
 
     Attributes
     ----------
-    train, validation : int
-        Samples to learn from and clean ones to judge them by; the rest are the test set.
+    train : int
+        Samples to learn from.
+    validation : int
+        Clean samples to judge them by; the rest are the test set.
     corrupted : float
         Fraction of the training labels replaced by one of the other nine, all equally likely.
     hidden : int
         Units of the classifier's hidden layer; 0 for a linear classifier.
-    steps, batch_size, lr :
-        Inner steps (an outer step after each), samples in each, and their rate (SGD).
+    steps : int
+        Inner steps, with an outer step after each.
+    batch_size : int
+        Samples an inner step.
+    lr : float
+        Learning rate of the inner SGD.
     outer_lr : float
-        Of Adam on the theta_i.
+        Learning rate of Adam on the theta_i.
     repeats : int
         Divisions and corruptions of the data, each with everything done anew.
     """

@@ -47,20 +47,28 @@ class RidgeConfig:
 
     Attributes
     ----------
-    features, train, validation : int
-        Inputs of the regression, and rows for the inner and the outer loss.
+    features : int
+        Inputs of the regression.
+    train : int
+        Rows of the inner loss.
+    validation : int
+        Rows of the outer loss.
     noise : float
         Standard deviation of the targets about the true regression, whose own is 1.
     strategies : tuple of str
         How hypergradients are computed.
     start : tuple of float
         Where λ starts.
-    steps, inner_steps : int
-        Outer steps, and inner steps before each.
-    lr, momentum : float
-        Of the inner SGD.
+    steps : int
+        Outer steps.
+    inner_steps : int
+        Inner steps before each outer step.
+    lr : float
+        Learning rate of the inner SGD.
+    momentum : float
+        Momentum of the inner SGD.
     outer_lr : float
-        Of Adam on θ, falling to zero along a cosine.
+        Learning rate of Adam on θ, falling to zero along a cosine.
     problems : int
         Regressions drawn.
     """

@@ -53,18 +53,26 @@ class SinusoidConfig:
         Whether α, a step size for each weight tensor, is learned too; else it is 1.
     widths : tuple of int
         Units of the hidden layers.
-    shots, queries : int
-        Points a task is adapted to, and others it is judged by.
-    inner_steps, inner_lr :
-        Gradient steps of the adaptation and their rate.
-    tasks, steps : int
-        Tasks of a meta-batch, and outer steps.
+    shots : int
+        Points that a task is adapted to.
+    queries : int
+        Other points of it that it is judged by.
+    inner_steps : int
+        Gradient steps of the adaptation.
+    inner_lr : float
+        Learning rate of the adaptation.
+    tasks : int
+        Tasks of a meta-batch.
+    steps : int
+        Outer steps.
     outer_lr : float
-        Of Adam on θ, falling to zero along a cosine.
+        Learning rate of Adam on θ, falling to zero along a cosine.
     clip : float
         Limit of a hypergradient's norm, in units of its running scale.
-    test_tasks, test_steps : int
-        New tasks to test on, and the gradient steps followed there.
+    test_tasks : int
+        New tasks to test on.
+    test_steps : int
+        Gradient steps that are followed there.
     """
 
     variants: tuple[Literal["maml", "first-order"], ...] = ("maml", "first-order")

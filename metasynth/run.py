@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import UsageError
-from metasynth.running.config import apply_overrides, field_types, from_dict, nearest, to_dict
 from metasynth.running.device import configure_torch
 from metasynth.running.environment import describe_environment
 from metasynth.running.integrity.run_files import check_files
@@ -16,7 +15,8 @@ from metasynth.running.manifest import PACE, make_manifest
 from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.running.seeding import seed_everything
-from metasynth.running.study import Experiment, StudyContext
+from metasynth.running.settings.config import apply_overrides, field_types, from_dict, nearest, to_dict
+from metasynth.running.study import _LOG, Experiment, StudyContext
 from metasynth.training.stopping import stopped_in_one_line
 
 
@@ -117,6 +117,8 @@ def execute(
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")
         else:
+            _LOG.info("%s: %s, preset %s, seed %d", folder.path, experiment.name, preset, seed)
+            _LOG.info("%s: on %s with %d threads, data %s", folder.path, device, threads, place)
             context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress, others)
             _run(experiment, context)
         write_run_report(experiment, folder)
@@ -161,9 +163,9 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:
-    """The override that ``--labels`` stands for; UsageError if the experiment takes no such cache."""
+    """The override that ``--label-cache`` stands for; UsageError if the experiment takes no such cache."""
     if "labels" not in field_types(type(preset_settings(experiment, preset))):
-        raise UsageError(f"--labels {labels}: experiment {experiment.name!r} takes no label maps of their own")
+        raise UsageError(f"--label-cache {labels}: experiment {experiment.name!r} takes no label maps of their own")
     return f"labels={labels.resolve()}"
 
 

@@ -62,7 +62,7 @@ def test_names_that_are_no_text(cli, tmp_path):
     report = json.loads((tmp_path / "c.report.json").read_bytes())
     assert report["left_out"][0]["reason"].startswith(os.fsdecode(b"labels/caf\xe9.nii.gz: is truncated"))
     save_random(tmp_path / "model.pt")
-    arguments = ("--mask", "masks", "--qc", "--volumes", "v.csv", "--device", "cpu", "--threads", "1")
+    arguments = ("--masks", "masks", "--qc", "--volumes", "v.csv", "--device", "cpu", "--threads", "1")
     fine(cli("predict", "model.pt", "images", "--out", "out", *arguments))
     assert {path.name for path in Path("out").glob("*.gz")} == {f"{name}.nii.gz" for name in SHOWN}
     assert {path.name for path in Path("out/qc").glob("*.png")} == {f"{name}.png" for name in SHOWN}
@@ -92,7 +92,19 @@ def test_every_file_packed_and_unpacked(cli, tmp_path):
     line = "Note: 3 files hold what another of that name holds and count once: s0.nii, s1.nii, s2.nii"
     assert result.stderr.splitlines().count(line) == 2
     save_random(tmp_path / "model.pt")
-    predict = ("predict", "model.pt", "images", "--mask", "labels", "--out", "out", "--device", "cpu", "--threads", "1")
+    predict = (
+        "predict",
+        "model.pt",
+        "images",
+        "--masks",
+        "labels",
+        "--out",
+        "out",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    )
     result = fine(cli(*predict))
     assert "Label maps: out (3 made)" in result.stdout
     assert line in result.stderr
@@ -125,7 +137,7 @@ def test_masks_by_other_names(cli, tmp_path, images, masks):
     names = [[f"{folder}/{name}.nii.gz" for name in of.split()] for folder, of in (("i", images), ("m", masks))]
     scans(names[0], [f"l/{i}.nii" for i in range(len(names[0]))], names[1])
     save_random(tmp_path / "model.pt")
-    predict = ("predict", "model.pt", "i", "--mask", "m", "--out", "o", "--device", "cpu", "--threads", "1")
+    predict = ("predict", "model.pt", "i", "--masks", "m", "--out", "o", "--device", "cpu", "--threads", "1")
     assert "Warning" not in fine(cli(*predict)).stderr
     assert f"Table: t.csv ({len(names[0])} subjects)" in fine(cli("evaluate", "o", "m", "--out", "t.csv")).stdout
 
@@ -133,7 +145,7 @@ def test_masks_by_other_names(cli, tmp_path, images, masks):
 def test_masks_that_are_unclear_cost_their_scan_alone(cli, tmp_path):
     scans([f"i/s{i}.nii" for i in range(3)], ["m/s0_a_mask.nii", "m/s1_mask.nii", "m/s0_b_mask.nii"])
     save_random(tmp_path / "model.pt")
-    result = cli("predict", "model.pt", "i", "--mask", "m", "--out", "o", "--device", "cpu", "--threads", "1")
+    result = cli("predict", "model.pt", "i", "--masks", "m", "--out", "o", "--device", "cpu", "--threads", "1")
     assert result.exit_code == 1
     assert "Failed: s0: several masks may belong to it: s0_a_mask, s0_b_mask" in result.stderr
     assert "Warning: no brain mask for 1 of 2 scans (s2)" in result.stderr
@@ -168,7 +180,7 @@ def test_people_are_said_and_may_be_given(cli):
             path = Path("fs", name, "mri", f"{what}.nii.gz")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(Path(source).read_bytes())
-    freesurfer = ("freesurfer", "fs", "--image", "norm.nii.gz", "--labels", "aseg.nii.gz")
+    freesurfer = ("freesurfer", "fs", "--image-name", "norm.nii.gz", "--seg-name", "aseg.nii.gz")
     assert prepared(cli, *freesurfer)[1] == ("sub-1", "sub-2")
     assert prepared(cli, *freesurfer, "--person", "ses-.")[1] == ("ses-1", "ses-2")
 

@@ -59,7 +59,7 @@ def rows(path):
 
 
 def test_label_maps_have_the_geometry_of_their_scans(cli, tmp_path):
-    result = fine(predict(cli, "model.pt", "scans", "--out", "out", "--mask", "masks"))
+    result = fine(predict(cli, "model.pt", "scans", "--out", "out", "--masks", "masks"))
     assert result.stdout == "Label maps: out (3 made)\n"
     assert "Model: model.pt, trained on coronal slices of 32 x 32 voxels of 1 x 1 mm" in result.stderr
     assert "Warning" not in result.stderr
@@ -118,7 +118,7 @@ def test_label_maps_of_two_models_do_not_mix(cli, tmp_path):
 
 def test_posteriors_volumes_and_pictures(cli, tmp_path):
     extra = ("--posteriors", "--qc", "--volumes", "deep/v.csv")
-    fine(predict(cli, "model.pt", "scans", "--out", "out", "--mask", "masks", *extra))
+    fine(predict(cli, "model.pt", "scans", "--out", "out", "--masks", "masks", *extra))
     for name in ("s0.nii.gz", "s1.mgz", "s2.nii.gz"):
         labels, posteriors = (nib.load(tmp_path / "out" / folder / name) for folder in ("", "posteriors"))
         shares = np.asanyarray(posteriors.dataobj)
@@ -138,15 +138,17 @@ def test_posteriors_volumes_and_pictures(cli, tmp_path):
 
 def test_missing_preprocessing_is_said_in_a_line(cli, tmp_path):
     (tmp_path / "masks" / "s1.mgz").unlink()
-    result = fine(predict(cli, "model.pt", "scans", "--out", "out", "--mask", "masks"))
+    result = fine(predict(cli, "model.pt", "scans", "--out", "out", "--masks", "masks"))
     warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
     assert len(warnings) == 1
     assert warnings[0].startswith(
         "Warning: no brain mask for 1 of 3 scans (s1), and the model needs an image that shows the brain alone"
     )
-    fine(predict(cli, "model.pt", "scans/s1.mgz", "--out", "alone", "--mask", "masks/s0.nii.gz"))  # whatever its name
-    line = refused(predict(cli, "model.pt", "scans/s1.mgz", "scans/s2.nii", "--out", "o", "--mask", "masks/s0.nii.gz"))
-    assert line == ("--mask: none of the 1 files given has the name of an input; they are called s0, the inputs s1, s2")
+    fine(predict(cli, "model.pt", "scans/s1.mgz", "--out", "alone", "--masks", "masks/s0.nii.gz"))  # whatever its name
+    line = refused(predict(cli, "model.pt", "scans/s1.mgz", "scans/s2.nii", "--out", "o", "--masks", "masks/s0.nii.gz"))
+    assert line == (
+        "--masks: none of the 1 files given has the name of an input; they are called s0, the inputs s1, s2"
+    )
 
 
 def test_the_segmenter_of_a_run(cli, tmp_path):
@@ -167,7 +169,7 @@ def test_the_segmenter_of_a_run(cli, tmp_path):
 
 def test_volumes_in_3d(cli, tmp_path):
     save_random(tmp_path / "three.pt", ndim=3)
-    fine(predict(cli, "three.pt", "scans", "--out", "out", "--mask", "masks"))
+    fine(predict(cli, "three.pt", "scans", "--out", "out", "--masks", "masks"))
     assert nib.load(tmp_path / "out" / "s2.nii.gz").shape == nib.load(tmp_path / "scans" / "s2.nii").shape
 
 
@@ -218,7 +220,7 @@ def test_evaluation_with_a_mapping_and_broken_files(maps, tmp_path):
 
 
 def test_what_predict_makes_can_be_evaluated(cli, tmp_path):
-    fine(predict(cli, "model.pt", "scans", "--out", "out", "--mask", "masks", "--qc", "--posteriors"))
+    fine(predict(cli, "model.pt", "scans", "--out", "out", "--masks", "masks", "--qc", "--posteriors"))
     result = fine(cli("evaluate", "out", "out", "--out", "t.csv", "--classes", "bright,dark"))
     assert {row["class"] for row in rows(tmp_path / "t.csv")} == {"bright", "dark"}
     assert "| bright |" in result.stdout

@@ -88,7 +88,7 @@ def test_unknown_ids_are_listed(cli, heads):
 
 def test_volumes_spacing_and_size(cli, heads):
     arguments = ["prep", "nifti", "--images", "images", "--labels", "aseg", "--no-montage"]
-    assert cli(*arguments, "--out", "v.h5", "--volumes", "--spacing", "2", "--divisor", "8").exit_code == 0
+    assert cli(*arguments, "--out", "v.h5", "--3d", "--spacing", "2", "--divisor", "8").exit_code == 0
     with Cache("v.h5") as cache:
         assert cache.shape == (24, 24, 24)
         assert cache.info.spacing_mm == (2.0, 2.0, 2.0)
@@ -162,7 +162,7 @@ def test_oasis_slices(cli, tmp_path, mapping, segmentation, k):
         (["labels", "aseg", "--out", "a.h5", "--spacing", "1,2"], "--spacing 1,2: expected one number"),
         (["labels", "aseg", "--out", "a.h5", "--size", "20,20"], "--size 20 x 20: expected lengths divisible by 16"),
         (["labels", "aseg", "--out", "a.h5", "--size", "32"], "--size 32: expected H,W or D,H,W"),
-        (["labels", "aseg", "--out", "a.h5", "--volumes", "--size", "32,32"], "expected three lengths for volumes"),
+        (["labels", "aseg", "--out", "a.h5", "--3d", "--size", "32,32"], "expected three lengths for volumes"),
         (["labels", "aseg", "--out", "a.h5", "--every", "0"], "--every: expected a number of mm above 0, got 0"),
         (["labels", "aseg", "--out", "a.h5", "--align", "transforms"], "--align transforms: needs --transforms PATH"),
         (

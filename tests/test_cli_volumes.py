@@ -105,7 +105,7 @@ def reasons(found, folder):
         assert reason.startswith(f"{folder}/{name}.nii: {BROKEN[name][1]}")
 
 
-@pytest.mark.parametrize("arguments", [("broken",), ("images", "--mask", "masks")])
+@pytest.mark.parametrize("arguments", [("broken",), ("images", "--masks", "masks")])
 def test_predict_goes_on_past_every_broken_file(folders, arguments):
     result = predict(*arguments)
     assert result.exit_code == 1
@@ -214,7 +214,7 @@ def test_a_narrow_field_has_a_picture(tmp_path, shape, size):
 def test_a_blank_image_with_a_mask_has_a_line(tmp_path):
     save(tmp_path / "a.nii", np.full(SHAPE, 5.0, np.float32))
     save(tmp_path / "m.nii", (IDS > 0).astype(np.uint8))
-    result = predict("a.nii", "--mask", "m.nii")
+    result = predict("a.nii", "--masks", "m.nii")
     assert lines(result, "Failed: ") == ["a: a.nii: has no contrast, its 1 and 99 % quantiles are both 5"]
 
 

@@ -84,7 +84,7 @@ def good():
     save(folder / "labels" / "good.nii.gz", IDS, "LIA")
     save(folder / "mask" / "good.nii.gz", (IDS > 0).astype(np.uint8), "LIA")
     assert predict(folder, folder / "alone", folder / "image" / "good.nii.gz", "--stripped").exit_code == 0
-    masked = (folder / "image" / "good.nii.gz", "--mask", folder / "mask" / "good.nii.gz")
+    masked = (folder / "image" / "good.nii.gz", "--masks", folder / "mask" / "good.nii.gz")
     assert predict(folder, folder / "masked", *masked).exit_code == 0
     run("prep", "labels", folder / "labels" / "good.nii.gz", "--out", folder / "labels.h5", *PREP)
     pair = ("--images", folder / "image" / "good.nii.gz", "--labels", folder / "labels" / "good.nii.gz")
@@ -123,7 +123,7 @@ def check_mask(good, odd, *more):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = odd_among_good(good, "mask", odd, folder)
-        masks = [argument for path in paths["mask"] for argument in ("--mask", path)]
+        masks = [argument for path in paths["mask"] for argument in ("--masks", path)]
         result = predict(good, folder / "out", *paths["image"], *masks, *more)
         assert made(folder / "out") == made(good / "masked")
         assert (reason(result, "Failed: ") is None) == (len(made(folder / "out", "odd")) == 2)
@@ -193,7 +193,7 @@ def check_resampled(good, odd, *more):
             paths = odd_among_good(good, role, odd, folder / role)
             pairs = [argument for path in paths["image"] for argument in ("--images", path)]
             pairs += [argument for path in paths["labels"] for argument in ("--labels", path)]
-            changed = ("--resample-labels", "--spacing", "1.5,1,2", "--volumes")
+            changed = ("--resample-labels", "--spacing", "1.5,1,2", "--3d")
             result = run("prep", "nifti", *pairs, "--out", folder / role / "c.h5", *PREP, *changed, *more)
             check_cache(result, None, folder / role / "c.h5")
 

@@ -161,7 +161,7 @@ CLASHES = {
         "--volumes m.pt: expected a name that ends in .csv, for a table of volumes",
     ),
     "volumes over a link to a mask": (
-        [*PREDICT, "--mask", "labels", "--out", "o", "--volumes", "soft.csv", "--overwrite"],
+        [*PREDICT, "--masks", "labels", "--out", "o", "--volumes", "soft.csv", "--overwrite"],
         "--volumes soft.csv: is the input labels/s0.nii.gz; give another name",
     ),
     "volumes over a user's": (
@@ -185,7 +185,7 @@ CLASHES = {
         "--out masks/../scans: is where the input scans/s0.nii.gz lies; give another folder",
     ),
     "label maps among the masks": (
-        [*PREDICT, "--mask", "masks", "--out", "masks", "--overwrite"],
+        [*PREDICT, "--masks", "masks", "--out", "masks", "--overwrite"],
         "--out masks: is where the input masks/s0.nii.gz lies; give another folder",
     ),
     "label maps over a user's": (

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from metasynth.cli.main import main
-from metasynth.running.config import apply_overrides
+from metasynth.running.settings.config import apply_overrides
 from metasynth.running.study import load_experiment
 
 README = Path(__file__).parent.parent / "README.md"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from metasynth.errors import UsageError
-from metasynth.running.config import nearest
+from metasynth.running.settings.config import nearest
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS, check_methods
 from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
@@ -14,6 +14,7 @@ from metasynth.augment.noise import GaussianNoise
 from metasynth.augment.residual import ResidualNetwork, residual_unet
 from metasynth.augment.varying_noise import RandomAmplitudeNoise
 from metasynth.running.seeding import generator_for
+from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -25,6 +26,7 @@ class TestCache:
     """A further cache of test images, NAME=PATH on the command line."""
 
     __test__ = False  # pytest takes the name for a test
+    NOTATION: ClassVar[str] = "NAME=PATH"
 
     name: str
     path: str
@@ -53,8 +55,10 @@ class AugmenterSettings:
 
     Attributes
     ----------
-    start, start_c : float
-        Of sigma (in units of intensity) and of each field's exponent, in (0, 1).
+    start : float
+        Where sigma starts, in units of intensity.
+    start_c : float
+        Where the exponent of each field starts, in (0, 1).
     nodes : tuple of int
         Nodes per axis of the fields' grids.
     network : tuple of int
@@ -81,7 +85,13 @@ class AugmenterSettings:
 
 @dataclass(frozen=True)
 class MixedSettings:
-    """Mixed SynthSeg: ``fraction``, in (0, 1), of the training images are real ones, augmented."""
+    """Mixed SynthSeg.
+
+    Attributes
+    ----------
+    fraction : float
+        How much of the training images are real ones, augmented; in (0, 1).
+    """
 
     fraction: float = 0.25
 
@@ -92,7 +102,15 @@ class MixedSettings:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """Finetuned SynthSeg: ``steps`` more steps on augmented real images alone, with learning rate ``lr``."""
+    """Finetuned SynthSeg.
+
+    Attributes
+    ----------
+    steps : int
+        More steps, on augmented real images alone.
+    lr : float
+        Learning rate of Adam in them.
+    """
 
     steps: int = 300
     lr: float = 5e-4
@@ -104,7 +122,17 @@ class FinetuneSettings:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Clustered classes: see `metasynth.synthesis.clusters.ClusteredGenerator`."""
+    """Clustered classes: see `metasynth.synthesis.clusters.ClusteredGenerator`.
+
+    Attributes
+    ----------
+    clusters : int
+        Clusters that a large class is divided into, at least 2.
+    share : float
+        Part of the foreground, in [0, 1], from which on a class is large.
+    nodes : int
+        Control points along an axis of the fields that divide it, at least 2.
+    """
 
     clusters: int = 3
     share: float = 0.15
@@ -123,7 +151,7 @@ class ComparisonConfig:
     Attributes
     ----------
     methods : tuple of str
-        Which of `metasynth.experiments.comparison.methods.METHODS` to train.
+        Which methods to train; see `metasynth.experiments.comparison.methods.METHODS`.
     domain : str
         What the images of the run's cache are called.
     tests : tuple of TestCache
@@ -132,7 +160,7 @@ class ComparisonConfig:
         Cache whose label maps images are synthesised from; empty: the maps of all training subjects. Its images are
         not looked at, and subjects of validation and tests are left out of it by name.
     fit_labels : bool
-        Cut and pad its maps about their centre to the shape of the images; without it shapes must agree.
+        Cut and pad the maps of ``labels`` about their centre to the shape of the images; without it shapes must agree.
     subjects, segmenter, outer, learned, mixed, finetune, clustered, pace :
         See the classes. All methods take ``segmenter.steps`` inner steps, but that finetuning takes ``finetune.steps``
         on top of those of the naive segmenter, as in the paper, and that interpolation takes none.
@@ -147,7 +175,7 @@ class ComparisonConfig:
         Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
     """
 
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = field(default=tuple(METHODS), metadata={CHOICES: tuple(METHODS)})
     domain: str = "test"
     tests: tuple[TestCache, ...] = ()
     labels: str = ""

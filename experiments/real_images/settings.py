@@ -20,10 +20,12 @@ class SubjectSettings:
     train : tuple of int
         How many real subjects there are to learn from, in any order; the sized methods are trained with each number,
         smaller sets being part of larger ones. 0: all that are neither for validation nor for tests.
-    validation, test : int
-        How many to choose checkpoints by, and to report on: the same ones for every number above. 0: a fifth.
+    validation : int
+        How many real subjects checkpoints are chosen by: the same ones for every number above. 0: a fifth.
+    test : int
+        How many real subjects are reported on, likewise.
     rotation : int
-        Which group of ``test`` subjects is tested, from 0: rotations of one seed test other subjects each.
+        Which group of ``test`` subjects is tested, from 0 on: rotations of one seed test other subjects each.
     """
 
     train: tuple[int, ...] = (5,)

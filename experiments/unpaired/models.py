@@ -36,8 +36,8 @@ class DiscriminatorSettings:
     gain : float
         What its scores are multiplied by; likewise.
     loss : {'logistic', 'hinge'}
-        Of its scores: softplus(-D) for what is to look real and softplus(D) for what is to look fake, or max(0, 1 - D)
-        and max(0, 1 + D).
+        Loss of its scores: softplus(-D) for what is to look real and softplus(D) for what is to look fake, or
+        max(0, 1 - D) and max(0, 1 + D).
     lr : float
         Learning rate of Adam.
     betas : tuple of two float
@@ -117,10 +117,20 @@ class GeneratorSettings:
 
     Attributes
     ----------
-    mean, spread, texture, blur, grain :
-        Of `metasynth.augment.class_intensity.ClassIntensities`, as there; blur in voxels.
-    sigma, exponent : float
-        Of the noise (in units of intensity) and of each field, in (0, 1).
+    mean : float
+        Mean intensity of every class; see `metasynth.augment.class_intensity.ClassIntensities`.
+    spread : float
+        Standard deviation of a class's intensity between images.
+    texture : float
+        Standard deviation of the texture within a class.
+    blur : float
+        Standard deviation of the blur, in voxels.
+    grain : int
+        Voxels from node to node of the texture.
+    sigma : float
+        Standard deviation of the noise, in units of intensity.
+    exponent : float
+        Exponent of each field, in (0, 1).
     nodes : tuple of int
         Nodes per axis of the fields' grids.
     network : tuple of int

@@ -11,7 +11,8 @@ from metasynth.experiments.unpaired.models import (
 )
 
 from metasynth.errors import UsageError
-from metasynth.running.config import nearest
+from metasynth.running.settings.config import nearest
+from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -53,9 +54,12 @@ class PeopleSettings:
     scans : int
         Training subjects whose scans are used, without their labels; the label maps of the others are. 0: half of them,
         or all where label maps come from a cache of their own.
-    test, rotation : int
-        As in `metasynth.experiments.real_images.settings.SubjectSettings`. Its validation subjects are not used at
-        all, so that tests are on the same people as in the studies that choose by them.
+    test : int
+        How many subjects are reported on; 0: a fifth. Those that other studies choose checkpoints by are not used at
+        all, so that tests are on the same people as there.
+    rotation : int
+        Which group of ``test`` subjects is tested, from 0 on; see
+        `metasynth.experiments.real_images.settings.SubjectSettings`.
     """
 
     scans: int = 0
@@ -79,12 +83,12 @@ class UnpairedSettings:
     Attributes
     ----------
     methods : tuple of str
-        Which of `TITLES` to train. Every segmenter takes ``segmenter.steps`` steps from the same weights, on the same
-        deformed label maps; a learned generator takes ``discriminator.steps`` before.
+        Which methods to train, of `TITLES`. Every segmenter takes ``segmenter.steps`` steps from the same weights, on
+        the same deformed label maps; a learned generator takes ``discriminator.steps`` before.
     labels : str
         Cache whose label maps images are synthesised from; empty: those of training subjects whose scans are not used.
     fit_labels : bool
-        Cut and pad its maps about their centre to the shape of the images.
+        Cut and pad the maps of ``labels`` about their centre to the shape of the images.
     people, segmenter, discriminator, outer, adversarial, generator, pace :
         See the classes. ``outer.reference`` has no meaning here and must be none.
     synthesis, baseline : CornucopiaConfig
@@ -92,7 +96,7 @@ class UnpairedSettings:
         deformed.
     """
 
-    methods: tuple[str, ...] = (NAIVE, "intensities", SUPERVISED)
+    methods: tuple[str, ...] = field(default=(NAIVE, "intensities", SUPERVISED), metadata={CHOICES: tuple(TITLES)})
     labels: str = ""
     fit_labels: bool = False
     people: PeopleSettings = field(default_factory=PeopleSettings)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,8 @@ class NoiseLevel:
     In units of image intensity. Raises UsageError (a ValueError) unless 0 <= low <= high, both finite.
     """
 
+    NOTATION: ClassVar[str] = "a number or LOW:HIGH"
+
     low: float
     high: float
 
@@ -117,6 +119,10 @@ class NoiseLevel:
     def to_json(self) -> float | list[float]:
         """The level as a JSON value: 0.05 or [0.025, 0.2]."""
         return self.low if self.is_fixed else [self.low, self.high]
+
+    def to_text(self) -> str:
+        """The level as `parse` reads it: "0.05" or "0.025:0.2"."""
+        return repr(self.low) if self.is_fixed else f"{self.low!r}:{self.high!r}"
 
     @property
     def is_fixed(self) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metasynth.cli.options import with_options
+from metasynth.cli.completion import complete_setting
+from metasynth.cli.options import jobs_option, with_options
 from metasynth.errors import RunError, UsageError
 from metasynth.sizes import cores, require_processes
 
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 grid_options = with_options(
     click.option("--seeds", metavar="N", type=click.IntRange(min=1), help="Run N seeds, from --seed on."),
-    click.option("--vary", metavar="KEY=V1,V2,...", multiple=True, help="Run each value of a setting; repeatable."),
     click.option(
-        "--jobs",
-        metavar="J",
-        type=click.IntRange(min=1),
-        help="Runs at a time; by default half of the cores, and one on a GPU.",
+        "--vary",
+        metavar="KEY=V1,V2,...",
+        multiple=True,
+        shell_complete=complete_setting,
+        help="Run each value of a setting; repeatable.",
     ),
+    jobs_option("one a run", ", and one on a GPU"),
 )
 
 
@@ -44,7 +46,7 @@ class GridRequest:
 
     def settled(self, experiment: str, earlier: "Grid | None") -> "Grid":
         """The grid; what is open is taken from the one that is resumed."""
-        from metasynth.running.grid import Grid, parse_vary, require_runs
+        from metasynth.running.grid import Grid, parse_vary, require_runs, without_varied
 
         before = earlier or Grid(experiment, "quick", (0,))
         first = before.seeds[0] if self.seed is None else self.seed
@@ -55,7 +57,7 @@ class GridRequest:
             preset=before.preset if self.preset is None else self.preset,
             seeds=tuple(range(first, first + (self.seeds or len(before.seeds)))),
             vary=vary,
-            overrides=self.overrides or before.overrides,
+            overrides=without_varied(self.overrides, vary) or before.overrides,
             data=self.data.resolve() if self.data else before.data,
             device=before.device if self.device == "auto" else self.device,
             threads=self.threads or before.threads,

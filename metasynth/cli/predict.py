@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from metasynth.cli.options import PATH, UNITS
+from metasynth.cli.completion import complete_file
+from metasynth.cli.options import (
+    DEVICE,
+    MASKS,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    UNITS,
+    UNKNOWN,
+    mapping_option,
+    out_option,
+    renamed,
+    threads_option,
+)
 from metasynth.errors import DataError
 from metasynth.lines import tell
 
@@ -21,23 +34,19 @@ NAMED = 3  # scans that a warning names
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@click.option("--out", metavar="DIR", type=PATH, required=True, help="Folder of the label maps.")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=complete_file)
+@out_option("the label maps: a folder", "DIR", required=True)
 @click.option("--stage", metavar="NAME", help="Which segmenter of a run that has several.")
-@click.option(
-    "--mask", "masks", metavar="PATH", multiple=True, help="Brain masks of the scans' names: file, folder or list."
-)
+@renamed("--mask", "--masks", metavar="PATH", multiple=True, shell_complete=complete_file, help=MASKS)
 @click.option("--stripped", is_flag=True, help="The scans show the brain alone already.")
 @click.option("--posteriors", is_flag=True, help="Write the posteriors of all classes too (DIR/posteriors).")
 @click.option("--volumes", metavar="CSV", type=PATH, help="Write the volume of every class in mL, from the label maps.")
 @click.option("--qc", is_flag=True, help="Draw a picture of each scan and note how certain its labels are (DIR/qc).")
 @UNITS
-@click.option("--overwrite", is_flag=True, help="Make label maps again that are there already.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--threads", metavar="N", type=click.IntRange(min=1), help="CPU threads of torch; by default half of the cores."
-)
-@click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
+@OVERWRITE
+@DEVICE
+@threads_option()
+@QUIET
 def predict(
     run: Path,
     inputs: tuple[str, ...],
@@ -101,23 +110,15 @@ def predict(
 
 
 @click.command()
-@click.argument("predictions")
-@click.argument("references")
-@click.option("--out", metavar="CSV", type=PATH, required=True, help="The table: a row a subject and class.")
-@click.option(
-    "--mapping", metavar="NAME|CSV", help="Merge the references' labels into classes, as `metasynth prep` does."
-)
-@click.option(
-    "--unknown",
-    type=click.Choice(["error", "background"]),
-    default="error",
-    show_default=True,
-    help="What to do with ids the mapping does not name.",
-)
+@click.argument("predictions", shell_complete=complete_file)
+@click.argument("references", shell_complete=complete_file)
+@out_option("the table: a row a subject and class", "CSV", required=True)
+@mapping_option(more=" Of the references; by default their labels are the classes.")
+@UNKNOWN
 @click.option("--classes", metavar="A,B,...", help="Score these alone: names or numbers. By default all but 0.")
 @UNITS
-@click.option("--overwrite", is_flag=True, help="Replace a table that is there already.")
-@click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
+@OVERWRITE
+@QUIET
 def evaluate(
     predictions: str,
     references: str,
@@ -182,7 +183,7 @@ def _warning(model: "TrainedModel", unmasked: "list[Scan]", total: int) -> str:
     needs = "shows the brain alone" if model.description.brain_only else "is scaled by the brain's intensities"
     return (
         f"Warning: no brain mask for {len(unmasked)} of {total} scans ({names}), and the model needs an image that "
-        f"{needs}: all of it but its background is taken for brain; expect errors, or give --mask PATH (or "
+        f"{needs}: all of it but its background is taken for brain; expect errors, or give --masks PATH (or "
         "--stripped if nothing but brain is in it)"
     )
 

@@ -6,23 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metasynth.cli.options import GEOMETRY, IMAGES, PATH, PERSON, SHARED, TRANSFORMS, with_options
+from metasynth.cli.completion import complete_cohort, complete_file
+from metasynth.cli.options import OVERWRITE, PATH, QUIET, mapping_option, out_option, renamed, with_options
+from metasynth.cli.prep_job import implied, make
+from metasynth.cli.prep_options import GEOMETRY, IMAGES, PERSON, SHARED, TRANSFORMS
+from metasynth.data_prep.mapping_names import IDS, OASIS, catalogue
 from metasynth.errors import UsageError
 from metasynth.lines import tell
-from metasynth.sizes import cores, require_processes
-from metasynth.text import printable, shortened, whole_number
+from metasynth.text import printable
 
 if TYPE_CHECKING:
-    from metasynth.data_prep.options import Options
     from metasynth.data_prep.sources import Sources
 
 COHORT_HELP = "template, mprage-young, mprage-older, flash-3, flash-5, flash-20 or flash-30, then -64, -96 or -192."
 
 
 @click.command()
-@click.option("--cohort", metavar="NAME", default="template-64", show_default=True, help=COHORT_HELP)
-@click.option("--out", metavar="FILE", type=PATH, help="Copy the cache to this file.")
-@click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
+@click.option(
+    "--cohort",
+    metavar="NAME",
+    default="template-64",
+    show_default=True,
+    shell_complete=complete_cohort,
+    help=COHORT_HELP,
+)
+@out_option("a copy of the cache", "FILE")
+@QUIET
 def template(cohort: str, out: Path | None, quiet: bool) -> None:
     """Make an embedded cohort: one brain template under many seeded warps. Nothing is downloaded.
 
@@ -34,8 +43,8 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
     from metasynth.data_prep.cohort import COHORTS, ensure_cohort
     from metasynth.files import write_atomically
     from metasynth.outputs import Output, check_outputs
-    from metasynth.running.config import nearest
     from metasynth.running.progress import Progress
+    from metasynth.running.settings.config import nearest
 
     if cohort not in COHORTS:
         raise UsageError(f"--cohort {cohort}: there is no such cohort: {nearest(cohort, COHORTS)}")
@@ -52,7 +61,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
 
 
 @click.command()
-@click.argument("paths", metavar="PATHS...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, shell_complete=complete_file)
 @with_options(*GEOMETRY, TRANSFORMS, PERSON, *SHARED)
 def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any) -> None:
     """Make a cache of label maps alone: files, folders, patterns or text lists of paths."""
@@ -60,14 +69,26 @@ def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | No
     from metasynth.data_prep.sources import find_files, label_scans
 
     sources = by_person(_transformed(label_scans(find_files(paths, "PATHS")), transforms), person)
-    _make("prep labels", sources, f"label maps: {_names(paths)}", **_implied(given, transforms))
+    make("prep labels", sources, f"label maps: {_names(paths)}", **implied(given, transforms))
 
 
 @click.command()
 @click.option(
-    "--images", metavar="PATH", multiple=True, required=True, help="Folder, pattern, file or list; repeatable."
+    "--images",
+    metavar="PATH",
+    multiple=True,
+    required=True,
+    shell_complete=complete_file,
+    help="Images: file, folder, pattern or list; repeatable.",
 )
-@click.option("--labels", metavar="PATH", multiple=True, required=True, help="Likewise, of files of the same names.")
+@click.option(
+    "--labels",
+    metavar="PATH",
+    multiple=True,
+    required=True,
+    shell_complete=complete_file,
+    help="Their label maps, of the same names: likewise.",
+)
 @with_options(*GEOMETRY, TRANSFORMS, *IMAGES, PERSON, *SHARED)
 def nifti(
     images: tuple[str, ...], labels: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any
@@ -81,15 +102,25 @@ def nifti(
     if masks:
         sources = with_files(sources, find_files(masks, "--masks"), "mask")
     sources = by_person(_transformed(sources, transforms), person)
-    _make(
-        "prep nifti", sources, f"images: {_names(images)}; label maps: {_names(labels)}", **_implied(given, transforms)
-    )
+    make("prep nifti", sources, f"images: {_names(images)}; label maps: {_names(labels)}", **implied(given, transforms))
 
 
 @click.command()
 @click.argument("subjects_dir", type=PATH)
-@click.option("--image", metavar="NAME", default="norm", show_default=True, help="Image in mri/, or 'none'.")
-@click.option("--labels", metavar="NAME", default="aseg", show_default=True, help="Label map in mri/: aparc+aseg, ...")
+@renamed(
+    *("--image", "--image-name", "image"),
+    metavar="NAME",
+    default="norm",
+    show_default=True,
+    help="Image in mri/, or none.",
+)
+@renamed(
+    *("--labels", "--seg-name", "labels"),
+    metavar="NAME",
+    default="aseg",
+    show_default=True,
+    help="Segmentation in mri/: aseg, aparc+aseg, wmparc, ...",
+)
 @with_options(*GEOMETRY, *IMAGES[1:], PERSON, *SHARED)
 def freesurfer(subjects_dir: Path, image: str, labels: str, person: str | None, **given: Any) -> None:
     """Make a cache of the subjects in a FreeSurfer SUBJECTS_DIR.
@@ -102,7 +133,7 @@ def freesurfer(subjects_dir: Path, image: str, labels: str, person: str | None, 
 
     transform = "mri/transforms/talairach.xfm" if given["align"] == "transforms" else None
     sources = freesurfer_scans(subjects_dir, None if image == "none" else image, labels, transform, person)
-    _make("prep freesurfer", sources, f"FreeSurfer subjects: {subjects_dir.name}", **given)
+    make("prep freesurfer", sources, f"FreeSurfer subjects: {subjects_dir.name}", **given)
 
 
 @click.command()
@@ -123,28 +154,26 @@ def bids(
     if given["align"] == "transforms":
         raise UsageError("--align transforms: prep bids takes none, rigid or affine")
     sources = bids_scans(folder, derivatives, image_suffix, None if desc == "none" else desc, person)
-    _make("prep bids", sources, f"BIDS data set: {folder.name}", **given)
+    make("prep bids", sources, f"BIDS data set: {folder.name}", **given)
 
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option(
-    "--mapping",
-    metavar="NAME|CSV",
-    default="oasis-4",
-    show_default=True,
-    help="oasis-4 or oasis-24 (of slice_seg24), oasis-tissue (of slice_seg4), or a file of id,class for slice_seg24.",
-)
+@mapping_option(OASIS, " oasis-tissue takes slice_seg4, all others slice_seg24.", default="oasis-4", show_default=True)
 @with_options(*SHARED)
 def oasis2d(folder: Path, **given: Any) -> None:
     """Make a cache of neurite-OASIS in 2D: a folder a subject, with slice_norm and slice_seg24 (or slice_seg4)."""
     from metasynth.data_prep.layouts import check_oasis_table, oasis2d_scans
 
+    ids = IDS.get(given["mapping"], OASIS)
+    if ids != OASIS:
+        allowed = f"expected {catalogue(OASIS)} or a file of lines id,class"
+        raise UsageError(f"--mapping {given['mapping']}: {allowed}, got one of {ids}'s ids")
     segmentation = "slice_seg4" if given["mapping"] == "oasis-tissue" else "slice_seg24"
     sources = oasis2d_scans(folder, segmentation)
     if given["mapping"] in ("oasis-4", "oasis-24"):
         check_oasis_table(folder)
-    _make("prep oasis2d", sources, f"neurite-OASIS 2D: {folder.name}", flat=True, **given)
+    make("prep oasis2d", sources, f"neurite-OASIS 2D: {folder.name}", flat=True, **given)
 
 
 def _names(paths: tuple[str, ...]) -> str:
@@ -160,107 +189,10 @@ def _transformed(sources: "Sources", transforms: tuple[str, ...]) -> "Sources":
     return with_files(sources, find_files(transforms, "--transforms", (".xfm", ".txt", ".mat")), "transform")
 
 
-def _implied(given: dict[str, Any], transforms: tuple[str, ...]) -> dict[str, Any]:
-    """The options, with the alignment that giving transforms implies."""
-    if transforms and given["align"] not in ("none", "transforms"):
-        raise UsageError(f"--align {given['align']}: cannot go with --transforms")
-    if given["align"] == "transforms" and not transforms:
-        raise UsageError("--align transforms: needs --transforms PATH")
-    return {**given, "align": "transforms"} if transforms else given
-
-
-def _options(given: dict[str, Any]) -> "Options":
-    """Options of the preparation from those of a command."""
-    from metasynth.data_prep.align import require_simpleitk
-    from metasynth.data_prep.mappings import load_mapping
-    from metasynth.data_prep.options import Options
-    from metasynth.data_prep.slicing import SliceChoice
-
-    named = {"mapping": load_mapping(given["mapping"]), "unknown": given["unknown"], "flat": given.get("flat", False)}
-    if named["flat"]:
-        return Options(**named, unit="mm")  # affines do not matter
-    if given["align"] in ("rigid", "affine"):
-        require_simpleitk()
-    if not 0 < given["every_mm"] < float("inf"):
-        raise UsageError(f"--every: expected a number of mm above 0, got {given['every_mm']:g}")
-    return Options(
-        **named,
-        **{key: given[key] for key in ("axis", "every_mm", "min_content", "volumes", "interpolation", "align", "unit")},
-        slices=SliceChoice.parse(given["slices"]),
-        spacing_mm=_spacing(given["spacing"]),
-        strip=not given.get("no_strip", False),
-        resample_labels=given.get("resample_labels", False),
-    )
-
-
-def _spacing(text: str | None) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 3) or not all(0 < n < float("inf") for n in numbers):
-        raise UsageError(f"--spacing {shortened(text)}: expected one number of mm above 0, or three with commas")
-    x, y, z = numbers * 3 if len(numbers) == 1 else numbers
-    return x, y, z
-
-
-def _size(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.replace("x", ",").split(",")
-    numbers = [number for part in parts if (number := whole_number(part)) is not None and number >= 0]
-    if len(parts) not in (2, 3) or len(numbers) != len(parts):
-        raise UsageError(f"--size {shortened(text)}: expected H,W or D,H,W")
-    return tuple(numbers)
-
-
-def _make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
-    """Make a cache and say what became of it."""
-    from metasynth.data_prep.collect import make_cache
-    from metasynth.data_prep.job import Job, outputs
-    from metasynth.data_prep.slicing import Frame
-    from metasynth.outputs import check_outputs
-    from metasynth.running.progress import Progress
-
-    out: Path = given["out"]
-    job = Job(
-        out=out,
-        options=_options(given),
-        frame=Frame(given.get("margin", 0.0), _size(given["size"]), given["divisor"]),
-        command=command,
-        source="; ".join(part for part in (origin, given["source"]) if part),
-        processes=given["jobs"] or max(1, cores() // 2),
-        keep_work=given["keep_work"],
-        draw=not given["no_montage"],
-    )
-    read = [path for scan in sources.scans for path in scan.files]
-    check_outputs(outputs(job, given["overwrite"]), [*read, Path(given["mapping"])])
-    require_processes(job.processes, "--jobs")
-    progress = Progress(given["quiet"])
-    try:
-        with progress.counter("subjects") as follow:
-            report = make_cache(sources, job, follow)
-    except KeyboardInterrupt:
-        progress.say("What was prepared is kept; the same command goes on from there.")
-        raise
-    for name, reason in report.left_out:
-        progress.say(f"Left out: {name}: {' '.join(reason.split())}")
-    for note in report.notes:
-        progress.say(f"Note: {' '.join(note.split())}")
-    items = "volumes" if job.options.volumes else "slices"
-    scans = f" ({len(report.used)} scans)" if len(report.used) != report.people else ""
-    tell(f"Subjects: {report.people} used{scans}, {len(report.left_out)} left out", sys.stdout)
-    tell(f"Cache: {out} ({sum(n for _, n in report.used)} {items} of {' x '.join(map(str, report.shape))})", sys.stdout)
-    if job.draw:
-        tell(f"Montage: {job.picture}", sys.stdout)
-
-
 @click.command()
 @click.argument("cache", type=PATH)
 @click.option("--montage", metavar="PNG", type=PATH, help="Draw example slices into a file.")
-@click.option("--overwrite", is_flag=True, help="Replace a picture that is there already.")
+@OVERWRITE
 def inspect(cache: Path, montage: Path | None, overwrite: bool) -> None:
     """Check a cache and say what it holds."""
     from metasynth.data_prep.montage import describe, write_montage

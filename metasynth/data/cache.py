@@ -1,5 +1,6 @@
 """Reading the HDF5 cache of labelled slices or volumes; `schema` describes the format, `writer` makes one."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from metasynth.data.validation import (
 from metasynth.data.writer import write_cache
 from metasynth.errors import DataError
 from metasynth.files import first_line
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["FORMAT", "VERSION", "Cache", "CacheInfo", "verify_digest", "write_cache"]
 
@@ -103,6 +106,7 @@ class Cache:
             array.dtype.itemsize for array in (contents.labels, contents.images) if array is not None
         )
         self._handle, self._pid = file, os.getpid()
+        _LOG.debug("%s: opened, %d items of %s", self.path, self.n, " x ".join(map(str, self.shape)))
 
     def _check(self, contents: Contents, check_digest: bool) -> None:
         """Read and check all values, once."""

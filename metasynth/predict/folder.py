@@ -4,6 +4,7 @@ The folder holds a label map a scan, called as the scan; `posteriors/` and `qc/`
 `segmentation.json` (see `record`), which says which model made them, of what, and what its classes are.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from metasynth.predict.record import FolderRecord, origin_of
 from metasynth.predict.scan import check_usable, segment
 from metasynth.predict.tables import read_table, write_table
 from metasynth.segment.model_description import TrainedModel
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -69,12 +72,12 @@ def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
     found = Sources(scans, [*named.doubles.items()], named.notes)
     if not masks:
         return found
-    files = find_files(masks, "--mask")
+    files = find_files(masks, "--masks")
     masked = with_files(found, files, "mask", required=False)
     if scans and len(masked.scans) == len(scans) and not any(scan.mask for scan in masked.scans):
         theirs, ours = listed([stem(path) for path in files]), listed([scan.name for scan in scans])
         raise UsageError(
-            f"--mask: none of the {len(files)} files given has the name of an input; they are called {theirs}, the "
+            f"--masks: none of the {len(files)} files given has the name of an input; they are called {theirs}, the "
             f"inputs {ours}"
         )
     return masked
@@ -116,9 +119,11 @@ def predict_all(
     for scan in sources.scans:
         check()
         if scan.name in skipped:
+            _LOG.debug("%s: is there already", scan.name)
             outcome.skipped.append(scan.name)
             outcome.old += [scan.name] if record.is_old(job.label_map(scan)) else []
         else:
+            _LOG.info("%s: %s, mask %s", scan.name, scan.image, scan.mask or "none")
             try:
                 outcome.scaled += [(scan.name, unit) for unit in _predict(model, record, scan, job)]
                 outcome.done.append(scan.name)

@@ -1,6 +1,7 @@
 """Checkpoints: atomic files of tensors and plain containers, and the random states of the process."""
 
 import io
+import logging
 import pickle
 import random
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ import torch
 
 from metasynth.errors import RunError
 from metasynth.files import first_line, read_zip, seal, write_atomically
+
+_LOG = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
@@ -25,6 +28,7 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     write_atomically(Path(path), seal(buffer))
+    _LOG.debug("%s: written", path)
 
 
 def load_checkpoint(path: Path | str, *, sealed: bool = False) -> dict[str, Any]:
@@ -49,6 +53,7 @@ def load_checkpoint(path: Path | str, *, sealed: bool = False) -> dict[str, Any]
         raise RunError(f"{path}: the checkpoint is damaged ({first_line(error)})") from error
     if not isinstance(state, dict):
         raise RunError(f"{path}: the checkpoint holds a {type(state).__name__}, not a dict")
+    _LOG.debug("%s: read", path)
     return state
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from metasynth.errors import UsageError
-from metasynth.running.config import apply_overrides, to_dict
 from metasynth.running.jsonlines import encode
+from metasynth.running.settings.config import FileOverride, apply_overrides, to_dict
 
 FORMAT = "metasynth-grid/1"
 MOST_SEED = 2**63 - 1
@@ -188,6 +188,12 @@ def parse_vary(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise UsageError(f"--vary {option}: {key} is varied already; give all of its values at once")
         vary[key] = values
     return vary
+
+
+def without_varied(overrides: Sequence[str], vary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The overrides but those of a file whose settings are varied: ``--vary`` wins over a file."""
+    kept = (one for one in overrides if not (isinstance(one, FileOverride) and one.partition("=")[0] in vary))
+    return tuple(kept)
 
 
 def value_of(text: str) -> Any:

@@ -10,13 +10,13 @@ from typing import Any, Self
 
 from metasynth.errors import DataError, UsageError
 from metasynth.files import remove_leftovers, write_atomically
-from metasynth.running.config import to_dict
 from metasynth.running.grid import FORMAT, Grid, GridRun, value_of
 from metasynth.running.integrity.json_files import check_digest, read_json_file, with_digest
 from metasynth.running.jsonlines import encode
 from metasynth.running.lock import FolderLock, claim, is_claimed_only
 from metasynth.running.manifest import differing, flatten, normal
 from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
+from metasynth.running.settings.config import to_dict
 
 GRID, PAGE = "grid.json", "report.html"
 Json = dict[str, Any]

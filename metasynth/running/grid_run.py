@@ -1,5 +1,6 @@
 """The runs of a grid, each in a process of its own."""
 
+import logging
 import os
 import shlex
 import signal
@@ -18,6 +19,8 @@ from metasynth.interrupts import Interrupted, watched
 from metasynth.running.grid import GridRun
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.progress import Progress
+
+_LOG = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 0.05
 PATIENCE_S = 20.0  # of a run that was asked to end: a step, and its data makers
@@ -53,7 +56,8 @@ def carry_out(folder: GridFolder, jobs: int, progress: Progress) -> dict[str, st
                     failure = process.failure()
                     if failure:
                         failed[process.name] = failure
-                    progress.say(f"{process.name}: {failure or f'finished in {process.seconds():.0f} s'}")
+                    level = logging.WARNING if failure else logging.INFO
+                    progress.say(f"{process.name}: {failure or f'finished in {process.seconds():.0f} s'}", level)
                     task.advance(1, _names(running))
             if received:
                 raise Interrupted(received[0])
@@ -78,6 +82,7 @@ class _Process:
     def start(cls, folder: GridFolder, run: GridRun) -> "_Process":
         log = folder.path / f"{run.name}.log"
         command = _command(folder, run)
+        _LOG.debug("%s: started: %s", run.name, shlex.join(command[1:]))
         # A thread pool for each of many processes would be more threads than cores.
         environment = {"OMP_NUM_THREADS": str(folder.grid.threads), **os.environ, **safe_environment()}
         try:
@@ -119,12 +124,18 @@ class _Process:
 
 def _command(folder: GridFolder, run: GridRun) -> list[str]:
     grid = folder.grid
-    command = [sys.executable, "-m", "metasynth", "run", grid.experiment, "--out", str(folder.path / run.name)]
-    command += ["--preset", grid.preset, "--seed", str(run.seed)]
+    command = [sys.executable, "-m", "metasynth", *_verbosity(), "run", grid.experiment]
+    command += ["--out", str(folder.path / run.name), "--preset", grid.preset, "--seed", str(run.seed)]
     command += ["--data", str(grid.data)] if grid.data else []
     command += ["--device", grid.device, "--threads", str(grid.threads), "--quiet"]
     command += ["--resume"] if folder.begun(run) else []
     return command + [word for override in grid.overrides_of(run.settings) for word in ("--set", override)]
+
+
+def _verbosity() -> list[str]:
+    """The runs write into their logs as much as this process says."""
+    level = logging.getLogger("metasynth").getEffectiveLevel()
+    return ["-vv"] if level <= logging.DEBUG else ["-v"] if level <= logging.INFO else []
 
 
 def _names(running: Sequence[_Process]) -> str:

@@ -1,5 +1,6 @@
-"""Progress of long work: bars on a terminal, a line every ten seconds elsewhere."""
+"""Progress of long work: bars on a terminal, a message every ten seconds elsewhere."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,36 +15,43 @@ from metasynth.interrupts import check
 from metasynth.lines import Unread, tell
 
 SECONDS_BETWEEN_LINES = 10.0
+LOGGER = logging.getLogger("metasynth.progress")
 
 
 class Progress:
     """Where a run says how far it is.
 
+    Bars are drawn where standard error is a terminal. Lines are messages of the logger ``metasynth.progress``, which
+    the command line writes to standard error, so that standard output holds results only.
+
     Parameters
     ----------
     quiet : bool
-        Plain lines even on a terminal.
+        Lines even on a terminal.
     stream : TextIO or None
-        Where to write; standard error by default, so that standard output holds results only.
+        Where to write bars and lines instead.
     """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = stream
         self._bars: Bars | None = None
         self._open = 0
-        if self._stream and self._stream.isatty() and not quiet:  # none where it was closed from the start
+        place = stream or sys.stderr
+        if place and place.isatty() and not quiet:  # none where it was closed from the start
             self._bars = Bars(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
-                console=Console(file=Unread(self._stream), markup=False, highlight=False),  # type: ignore[arg-type]
+                console=Console(file=Unread(place), markup=False, highlight=False),  # type: ignore[arg-type]
             )
 
-    def say(self, text: str) -> None:
-        """Write one line, above the bars if there are any; dropped where nobody can read it any more."""
-        if self._bars and self._open:
+    def say(self, text: str, level: int = logging.INFO) -> None:
+        """Say one line, above the bars if there are any; dropped where nobody can read it any more."""
+        if self._stream is None:
+            LOGGER.log(level, "%s", text)  # standard error leads above the bars while there are any
+        elif self._bars and self._open:
             self._bars.console.print(text)
         else:
             tell(text, self._stream)

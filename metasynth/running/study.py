@@ -5,6 +5,7 @@ another package may register its own.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import MetasynthError, RunError, UsageError
-from metasynth.running.config import nearest
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.config import nearest
 from metasynth.schema import Schema
+
+_LOG = logging.getLogger(__name__)
 
 GROUP = "metasynth.experiments"
 

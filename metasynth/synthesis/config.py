@@ -13,35 +13,56 @@ class CornucopiaConfig:
     """Options of `cornucopia.SynthFromLabelTransform`, by its names; the defaults are the paper's.
 
     A strength is the bound of the distribution its value is drawn from for every image; False or 0 leaves the
-    step out. Raises UsageError (a ValueError) when an option is out of range.
+    step out.
+
+    Attributes
+    ----------
+    order : int
+        Spline order of the elastic and bias fields, 1 (linear, fast) to 7.
+    translations : float
+        Largest translation either way, as a fraction of the field of view.
+    rotation : float
+        Largest rotation either way, in degrees.
+    shears : float
+        Largest shear either way.
+    zooms : float
+        Largest zoom either side of 1; less than 1.
+    elastic : float
+        Largest bound of the elastic displacement, as a fraction of the field of view.
+    elastic_nodes : int
+        Largest number of control points of the displacement along an axis, at least 2.
+    gmm_fwhm : float
+        Largest full width at half maximum, in voxels, of the smoothing of a class's noise (its texture).
+    gamma : float
+        Standard deviation of the logarithm of the exponent that intensities are raised to.
+    motion_fwhm : float
+        Largest full width at half maximum, in voxels, of the blur of the whole image.
+    bias : int or bool
+        Largest number of control points of a bias field along an axis, at least 2.
+    resolution : float or bool
+        Largest simulated voxel size, in voxels, at least 1.
+    snr : float or bool
+        Smallest signal-to-noise ratio of cornucopia's own noise, which is not the sigma of Eq. 8.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) when an option is out of range.
     """
 
     order: int = 1
-    """Spline order of the elastic and bias fields, 1 (linear, fast) to 7."""
     translations: float = 0.1
-    """Largest translation either way, as a fraction of the field of view."""
     rotation: float = 15.0
-    """Largest rotation either way, in degrees."""
     shears: float = 0.012
-    """Largest shear either way."""
     zooms: float = 0.15
-    """Largest zoom either side of 1; less than 1."""
     elastic: float = 0.05
-    """Largest bound of the elastic displacement, as a fraction of the field of view."""
     elastic_nodes: int = 10
-    """Largest number of control points of the displacement along an axis, at least 2."""
     gmm_fwhm: float = 10.0
-    """Largest full width at half maximum, in voxels, of the smoothing of a class's noise (its texture)."""
     gamma: float = 0.6
-    """Standard deviation of the logarithm of the exponent that intensities are raised to."""
     motion_fwhm: float = 3.0
-    """Largest full width at half maximum, in voxels, of the blur of the whole image."""
     bias: int | bool = False
-    """Largest number of control points of a bias field along an axis, at least 2."""
     resolution: float | bool = False
-    """Largest simulated voxel size, in voxels, at least 1."""
     snr: float | bool = False
-    """Smallest signal-to-noise ratio of cornucopia's own noise, which is not the sigma of Eq. 8."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -5,6 +5,7 @@ the run's folder. A stage that is resumed continues from its latest checkpoint a
 have given uninterrupted; a stage that was finished is only loaded.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -29,6 +30,8 @@ from metasynth.running.study import StudyContext
 from metasynth.training.stopping import stopped_in_one_line
 from metasynth.training.streams import StepBatch, stream
 from metasynth.training.trainers import Trainer
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pace:
-    """How often a stage is saved and how many processes make its data."""
+    """How a stage goes on; no result depends on it.
+
+    Attributes
+    ----------
+    checkpoint_every : int
+        Steps from one checkpoint to the next.
+    workers : int
+        Processes that make the data; 0: the process that trains.
+    """
 
     checkpoint_every: int = 100
     workers: int = 2
@@ -96,6 +107,7 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     elif context.resume:
         folder.truncate(_end_of_finished(folder))
 
+    _LOG.info("%s: stage %s from step %d of %d", folder.path, stage.name, start, stage.steps)
     begin = time.perf_counter()
 
     def save(path: Path, step: int) -> float:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, final
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from metasynth.segment.unet import UNet
 @dataclass(frozen=True)
 class Arguments:
     """Named arguments as a JSON object, such as ``{"features": [8, 16]}``."""
+
+    NOTATION: ClassVar[str] = "a JSON object"
 
     text: str = "{}"
 
@@ -82,10 +84,10 @@ class SegmenterSettings:
         The paper's U-Net; nnU-Net's own network, plain or with a residual encoder, for the shape and spacing of the
         images; or a network of MONAI. The last two are optional packages (docs/modules.md).
     monai : str
-        Name of the class in `monai.networks.nets`.
+        Name of the class in `monai.networks.nets`, for ``network = monai``.
     monai_arguments : Arguments
-        What it is made with, a JSON object: ``{"channels": [8, 16], "strides": [2]}``. Its widths and normalisation are
-        there: ``widths`` and ``norm`` stay at their defaults, or ``widths`` empty.
+        What that class is made with, a JSON object: ``{"channels": [8, 16], "strides": [2]}``. Its widths and
+        normalisation are there: ``widths`` and ``norm`` stay at their defaults, or ``widths`` empty.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128)

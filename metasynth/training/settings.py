@@ -32,9 +32,9 @@ class OuterSettings:
     lr : float
         Learning rate of Adam on the unconstrained outer parameters.
     network_lr : float
-        The same for the weights of an augmenting network.
+        Learning rate of Adam on the weights of an augmenting network.
     betas : tuple of two float
-        Decay of its first and second moments. The second is fast, as the scale of hypergradients falls a hundredfold
+        Decay of Adam's first and second moments. The second is fast, as the scale of hypergradients falls a hundredfold
         while a parameter travels: a mean over a hundred steps would hold it back for hundreds more.
     batch_size : int
         Real images a hypergradient (and as many in the reference batch): their number is what its noise depends on.
@@ -47,13 +47,21 @@ class OuterSettings:
         The synthetic batch whose gradient is subtracted from the real one, which leaves of it what tells the two
         domains apart; see `metasynth.bilevel.hypergradient.hypergradient`. Its contrasts are random ones, or those of
         the real images, whose chance is then no part of the difference (`metasynth.training.sources.reference_of`).
-    memory, clip, average :
-        See `metasynth.bilevel.outer_step.OuterStep`; a clip of 0 means none.
+    memory : float
+        Decay, in [0, 1), of the running mean that real gradients are replaced by; see
+        `metasynth.bilevel.outer_step.OuterStep`. 0: none.
+    clip : float
+        Limit of a hypergradient's norm, above 1, in units of its running scale; see the same. 0: none.
+    average : int
+        Hypergradients that are averaged into one outer step.
     strategy : {'mixed', 'forward', 'finite_difference'}
         How the mixed second derivative is computed; see `metasynth.bilevel`.
-    samples, chunk : int
-        See `metasynth.bilevel.strategies.parts.InParts`; 0 means all. For segmenters whose loss is a mean over images
-        alone (see `check_together`).
+    samples : int
+        Images of the batch, at random, that the second-order part is computed on; 0: all. See
+        `metasynth.bilevel.strategies.parts.InParts`. For segmenters whose loss is a mean over images alone (see
+        `check_together`).
+    chunk : int
+        How many of them at a time; 0: all. Likewise.
     hold : int
         Outer steps at the full rate, in which the parameters travel to where they belong.
     settle : int

@@ -66,14 +66,16 @@ from bad_input.table import Place, Row, table
         2,
         "--out images: is where the input images/s0.nii.gz lies; give another folder",
     ),
-    Row("predict model.pt images --out o --mask gone", 2, "--mask gone: there is no such file or folder"),
+    Row("predict model.pt images --out o --masks gone", 2, "--masks gone: there is no such file or folder"),
     Row(
-        "predict model.pt images --out o --mask others", 2, "--mask: none of the 1 files given has the name of an input"
+        "predict model.pt images --out o --masks others",
+        2,
+        "--masks: none of the 1 files given has the name of an input",
     ),
     Row(
-        "predict model.pt images --out o --mask folder",
+        "predict model.pt images --out o --masks folder",
         2,
-        "--mask folder: holds no file that ends in .nii.gz, .nii, .mgz, .mgh",
+        "--masks folder: holds no file that ends in .nii.gz, .nii, .mgz, .mgh",
     ),
     Row(
         "predict model.pt images --out o --device tpu",
@@ -83,7 +85,7 @@ from bad_input.table import Place, Row, table
     Row("predict model.pt images --out o --threads 0", 2, "Invalid value for '--threads': 0 is not in the range x>=1."),
     Row("predict model.pt images --out o --threads 100000", 2, "--threads: expected at most "),
     Row(
-        "predict model.pt images --out o --mask masks --stripped --volume x",
+        "predict model.pt images --out o --masks masks --stripped --volume x",
         2,
         "No such option '--volume'. (Did you mean one of: '--out', '--volumes'?)",
     ),

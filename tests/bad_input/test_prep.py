@@ -69,12 +69,12 @@ from bad_input.table import Place, Row, table
     ),
     Row("prep freesurfer thesis.tex --out x.h5", 2, "SUBJECTS_DIR thesis.tex: there is no such folder"),
     Row(
-        "prep freesurfer subjects --image gone --out x.h5",
+        "prep freesurfer subjects --image-name gone --out x.h5",
         1,
         "no subject could be used: bert: missing: subjects/bert/mri/gone.mgz",
     ),
     Row(
-        "prep freesurfer subjects --labels gone --out x.h5",
+        "prep freesurfer subjects --seg-name gone --out x.h5",
         1,
         "no subject could be used: bert: missing: subjects/bert/mri/gone.mgz",
     ),

@@ -310,7 +310,7 @@ from bad_input.table import Place, Row, table
     Row("prep labels aseg --out x.h5 --size 0,0", 2, "--size 0 x 0: expected lengths divisible by 16 (see --divisor)"),
     Row("prep labels aseg --out x.h5 --size 16", 2, "--size 16: expected H,W or D,H,W"),
     Row("prep labels aseg --out x.h5 --size 16,16,16", 2, "--size 16 x 16 x 16: expected two lengths for slices"),
-    Row("prep labels aseg --out x.h5 --size 16,16 --volumes", 2, "--size 16 x 16: expected three lengths for volumes"),
+    Row("prep labels aseg --out x.h5 --size 16,16 --3d", 2, "--size 16 x 16: expected three lengths for volumes"),
     Row(
         "prep labels aseg --out x.h5 --size 15,15",
         2,
@@ -325,7 +325,7 @@ from bad_input.table import Place, Row, table
         "--size: a cache of items of 1.6e+07 x 1.6e+07 takes ",
     ),
     Row(
-        "prep labels aseg --out x.h5 --volumes --size 160000,160000,160000",
+        "prep labels aseg --out x.h5 --3d --size 160000,160000,160000",
         2,
         "--size: a cache of items of 160000 x 160000 x 160000 takes ",
     ),

@@ -24,28 +24,32 @@ from bad_input.table import Place, Row, table
     Row("run noise --data two.h5", 1, "two.h5: a split into train, val and test needs at least 3 subjects and one of"),
     Row("run noise --data odd.h5", 1, "odd.h5: images of 16 x 15 cannot be halved 3 times; expected sizes divisible"),
     Row(
-        "run noise --data maps.h5 --labels maps.h5",
+        "run noise --data maps.h5 --label-cache maps.h5",
         2,
-        "--labels maps.h5: experiment 'noise' takes no label maps of their own",
+        "--label-cache maps.h5: experiment 'noise' takes no label maps of their own",
     ),
     Row("run hyper_cleaning --data c.h5", 2, "this experiment has its own data; leave --data out"),
     Row("run ridge --data c.h5", 2, "this experiment has its own data; leave --data out"),
     Row("run sinusoid --data c.h5", 2, "this experiment has its own data; leave --data out"),
-    Row("run ridge --labels maps.h5", 2, "--labels maps.h5: experiment 'ridge' takes no label maps of their own"),
+    Row(
+        "run ridge --label-cache maps.h5",
+        2,
+        "--label-cache maps.h5: experiment 'ridge' takes no label maps of their own",
+    ),
     Row(
         "run real_world --data maps.h5",
         1,
         "maps.h5: holds labels only; a comparison on real images needs their images too",
     ),
     Row("run real_world --data gone.h5", 1, "gone.h5: cannot be opened: No such file or directory"),
-    Row("run real_world --data c.h5 --labels gone.h5", 1, "gone.h5: cannot be opened: No such file or directory"),
+    Row("run real_world --data c.h5 --label-cache gone.h5", 1, "gone.h5: cannot be opened: No such file or directory"),
     Row(
-        "run real_world --data c.h5 --labels text.h5",
+        "run real_world --data c.h5 --label-cache text.h5",
         1,
         "text.h5: is not an HDF5 file; expected a metasynth-cache file",
     ),
     Row(
-        "run real_world --data c.h5 --labels volumes.h5",
+        "run real_world --data c.h5 --label-cache volumes.h5",
         1,
         "volumes.h5: expected coronal slices of orientation IR as in c.h5, got volume",
     ),
@@ -144,7 +148,7 @@ from bad_input.table import Place, Row, table
         2,
         "experiment 'noise' has no preset '': choose from paper, quick, standard",
     ),
-    Row("run real_world --data c.h5 --labels ''", 2, "Invalid value for '--labels': expected a path, got ''"),
+    Row("run real_world --data c.h5 --label-cache ''", 2, "Invalid value for '--label-cache': expected a path, got ''"),
 )
 def test_run(place: Place, row: Row) -> None:
     place.refuses(row)

@@ -52,9 +52,9 @@ from bad_input.table import Place, Row, table
         "two.h5: a split into train, val and test needs at least 3 subjects and one of",
     ),
     Row(
-        "run noise --data c.h5 --seeds 2 --labels maps.h5",
+        "run noise --data c.h5 --seeds 2 --label-cache maps.h5",
         2,
-        "--labels maps.h5: experiment 'noise' takes no label maps of their own",
+        "--label-cache maps.h5: experiment 'noise' takes no label maps of their own",
     ),
     Row("run noise --data c.h5 --seeds 2 --out full", 2, "full: is not empty (it holds main.tex); give another --out"),
     Row(

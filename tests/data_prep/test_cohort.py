@@ -107,12 +107,14 @@ def test_a_damaged_cohort_is_made_again_with_a_notice(kept, tmp_path, damage):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_the_notice_goes_to_standard_error(kept, tmp_path, capsys):
+def test_the_notice_is_a_warning_by_default(kept, tmp_path, capsys, caplog):
     (tmp_path / kept.name).write_text("not a cache")
     ensure_cohort(SPEC, tmp_path)
-    captured = capsys.readouterr()
-    assert "making it again" in captured.err
-    assert captured.out == ""
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("metasynth.data_prep.cohort", "WARNING")
+    assert record.getMessage().startswith(f"{tmp_path / kept.name}: the kept cohort is damaged (")
+    assert record.getMessage().endswith("); making it again")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_two_builders_at_once_do_not_harm_each_other(kept, tmp_path):

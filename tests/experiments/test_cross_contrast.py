@@ -10,7 +10,7 @@ from support.tiny_comparison import carry_out, real_cache, rename, results
 from support.tiny_noise import make_cache
 
 from metasynth.errors import UsageError
-from metasynth.running.config import from_dict, to_dict
+from metasynth.running.settings.config import from_dict, to_dict
 
 METHODS = ("naive", "supervised", "parametric_fixed")
 ASKED = {"methods": ",".join(METHODS), "subjects__train": "1,2,0", "segmenter__steps": "4"}

@@ -12,7 +12,7 @@ from support.tiny_noise import arguments, make_cache
 from metasynth.augment.bias_field import KnownBias
 from metasynth.cli.main import main
 from metasynth.report.published import NOISE_AND_INU
-from metasynth.running.config import from_dict, to_dict
+from metasynth.running.settings.config import from_dict, to_dict
 from metasynth.running.study import load_experiment
 from metasynth.training.courses import tail_of, trajectory_of
 from metasynth.training.evaluation import make_test_set

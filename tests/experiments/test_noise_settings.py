@@ -7,7 +7,7 @@ from metasynth.experiments.noise import EXPERIMENT, LEVELS, PRESETS, NoiseConfig
 from metasynth.augment.noise import NoiseLevel
 from metasynth.errors import UsageError
 from metasynth.report.published import NOISE_ONLY
-from metasynth.running.config import apply_overrides, from_dict, to_dict
+from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
 from metasynth.running.study import discover_experiments, load_experiment
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings

@@ -20,8 +20,8 @@ from metasynth.errors import UsageError
 from metasynth.run import execute
 from metasynth.running import study
 from metasynth.running.checkpoint import load_checkpoint
-from metasynth.running.config import from_dict, to_dict
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.config import from_dict, to_dict
 from metasynth.segment.model_file import load_model
 
 SUBJECTS = 6
@@ -191,12 +191,12 @@ def test_label_maps_of_other_people(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(study, "discover_experiments", lambda: {"real_world": Point(EXPERIMENT), "noise": Point(NOISE)})
     labels = make_cache(tmp_path / "labels.h5", subjects=8, shape=(12, 20))
     rename(labels, lambda index, name: name if index < 3 else f"other {name}")
-    refused = CliRunner().invoke(main, ["run", "noise", "--labels", str(labels), "--out", str(tmp_path / "no")])
+    refused = CliRunner().invoke(main, ["run", "noise", "--label-cache", str(labels), "--out", str(tmp_path / "no")])
     assert refused.exit_code == 2
     assert "experiment 'noise' takes no label maps of their own" in refused.stderr
     run = tmp_path / "run"
     settings = SETTINGS | {"methods": "naive,parametric_fixed", "fit_labels": "true", "segmenter.steps": "4"}
-    command = ["run", "real_world", "--data", str(cache), "--labels", str(labels), "--out", str(run), "--quiet"]
+    command = ["run", "real_world", "--data", str(cache), "--label-cache", str(labels), "--out", str(run), "--quiet"]
     command += ["--device", "cpu", "--threads", "1"]
     command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     done = CliRunner().invoke(main, command, catch_exceptions=False)

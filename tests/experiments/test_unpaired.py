@@ -15,9 +15,9 @@ from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.run import execute
-from metasynth.running.config import apply_overrides, from_dict, to_dict
 from metasynth.running.progress import Progress
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
 from metasynth.segment.model_file import load_model
 
 SUBJECTS = 7

@@ -71,7 +71,7 @@ def stop_at(monkeypatch, scan):
 
 
 def test_every_file_says_what_it_was_made_from(cli):
-    fine(cli("a.pt", "scans/s0.nii.gz", "--mask", "masks/s0.nii.gz", "--qc", "--posteriors"))
+    fine(cli("a.pt", "scans/s0.nii.gz", "--masks", "masks/s0.nii.gz", "--qc", "--posteriors"))
     fine(cli("a.pt", "scans/s1.nii.gz"))
     outputs = record()["outputs"]
     assert list(outputs) == ["posteriors/s0.nii.gz", "qc/s0.png", "s0.nii.gz", "s1.nii.gz"]
@@ -126,9 +126,9 @@ def test_another_model_does_not_leave_the_rest_of_a_folder_behind(cli):
 @pytest.mark.parametrize(
     ("first", "then", "difference"),
     [
-        ((), ("--mask", "masks"), "was made without a mask"),
-        (("--mask", "masks"), (), "was made with another mask"),
-        (("--mask", "masks"), ("--mask", "tight"), "was made with another mask"),
+        ((), ("--masks", "masks"), "was made without a mask"),
+        (("--masks", "masks"), (), "was made with another mask"),
+        (("--masks", "masks"), ("--masks", "tight"), "was made with another mask"),
     ],
 )
 def test_a_mask_added_later_skips_nothing(cli, first, then, difference):
@@ -159,7 +159,7 @@ def test_folders_of_earlier_versions_are_gone_on_with(cli):
     del old["outputs"]
     (OUT / "segmentation.json").write_text(json.dumps(old))
     before = content()
-    result = cli("a.pt", "scans", "--qc", "--mask", "masks")
+    result = cli("a.pt", "scans", "--qc", "--masks", "masks")
     assert fine(result) == "Label maps: out (0 made, 4 skipped as they are there already)\n"
     assert result.stderr.splitlines()[-1] == (
         "Note: 4 label maps that were skipped do not say which scan and mask they were made of, as an earlier version "

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasynth.errors import UsageError
-from metasynth.running.config import apply_overrides, from_dict, nearest, to_dict
-from metasynth.running.values import MOST
+from metasynth.running.settings.config import apply_overrides, from_dict, nearest, to_dict
+from metasynth.running.settings.values import MOST
 from metasynth.text import shown
 
 
@@ -173,7 +173,7 @@ def test_bad_override(override, message):
         ({"steps": True}, "steps: expected a whole number, got True"),
         ({"clip": float("nan")}, "clip: expected a finite number or none, got nan"),
         ({"gap": 1}, "gap: expected true or false, got 1"),
-        ({"widths": "8"}, "widths: expected a comma-separated list"),
+        ({"widths": "8"}, "widths: expected a list, each a whole number, got '8'"),
         ({"sigma": ["x"]}, "sigma: got ['x']: a level is a number or a pair"),
         ({"inner": 3}, "inner: expected an object of settings, got 3"),
         ({"inner": {"lr": 1.0}}, "missing settings inner.betas, inner.kind"),
@@ -181,7 +181,10 @@ def test_bad_override(override, message):
             {"inner": {"lr": 0.0, "betas": [0.9, 0.9], "kind": "sgd"}},
             "inner (lr, betas, kind): lr must be positive",
         ),
-        ({"outer": {"lr": 1.0, "betas": [0.9], "kind": "sgd"}}, "outer.betas: expected 2"),
+        (
+            {"outer": {"lr": 1.0, "betas": [0.9], "kind": "sgd"}},
+            "outer.betas: expected 2 values (a finite number, a finite number), got [0.9]",
+        ),
         (
             {"outer": {"lr": 1.0, "betas": [0.9, 0.9], "kind": "x"}},
             "outer.kind: expected one of adam, sgd, got 'x'",

@@ -5,11 +5,11 @@ import pytest
 from support.tiny_study import Tiny
 
 from metasynth.errors import DataError, RunError, UsageError
-from metasynth.running.config import to_dict
 from metasynth.running.grid import Grid, GridRun, parse_vary, require_runs, value_of
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.manifest import make_manifest
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.config import to_dict
 
 GRID = Grid("tiny", "quick", (0, 1), {"steps": ("2", "3"), "outer.lr": ("0.1", "1e-3")}, ("kind=uniform",), digest="d")
 SMALL = Grid("tiny", "quick", (0, 1), {"steps": ("2", "3")}, digest="d")

@@ -141,9 +141,11 @@ def test_a_folder_in_which_no_file_can_be_made(tmp_path, monkeypatch):
 @pytest.mark.parametrize("end", ["kill", "exit", "fork"])
 def test_it_is_released_when_its_process_ends(tmp_path, end, monkeypatch):
     code = f"""
-        import fcntl, os, sys
+        import fcntl, logging, os, sys
         from pathlib import Path
         from metasynth.running.lock import claim
+
+        logging.basicConfig(format="%(message)s")
 
         def refuse(descriptor, operation):
             raise OSError(37, "No locks available")

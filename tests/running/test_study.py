@@ -93,14 +93,15 @@ def test_resume_accepts_the_same_settings_and_refuses_others(tmp_path):
     assert folder.manifest["data"]["path"] == str(tmp_path / "mine.h5")
 
 
-def test_a_finished_run_is_reported_again_and_not_run(tmp_path, capsys):
+def test_a_finished_run_is_reported_again_and_not_run(tmp_path, caplog):
     execute(tiny_experiment(), tmp_path / "a", device="cpu")
     before = (tmp_path / "a" / "results.json").read_bytes()
     (tmp_path / "a" / "report.html").unlink()
+    caplog.set_level("INFO", "metasynth.progress")
     execute(tiny_experiment(Stop(at=0, error=AssertionError("it ran"))), tmp_path / "a", resume=True)
     assert (tmp_path / "a" / "report.html").is_file()
     assert (tmp_path / "a" / "results.json").read_bytes() == before
-    assert "has finished; its report is written again" in capsys.readouterr().err
+    assert caplog.messages == [f"{tmp_path / 'a'}: the run has finished; its report is written again"]
 
 
 def test_a_taken_folder_is_refused_before_the_data_are_prepared(tmp_path):

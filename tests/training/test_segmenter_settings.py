@@ -8,7 +8,7 @@ from metasynth.experiments.recovery.material import check_cache
 from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
-from metasynth.running.config import apply_overrides, from_dict, to_dict
+from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
 from metasynth.segment.backbones import Backbone
 from metasynth.segment.unet import UNet
 from metasynth.training.segmenter_settings import SegmenterSettings

@@ -15,7 +15,7 @@ from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
-from metasynth.running.config import from_dict, to_dict
+from metasynth.running.settings.config import from_dict, to_dict
 from metasynth.segment.losses import logit_mse_loss, soft_dice_loss
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings

@@ -145,7 +145,7 @@ def test_what_a_run_does_not_use_is_not_refused():
     from metasynth.experiments.real_world import PRESETS as REAL
     from metasynth.experiments.unpaired import PRESETS as UNPAIRED
 
-    from metasynth.running.config import apply_overrides
+    from metasynth.running.settings.config import apply_overrides
 
     together = ["outer.strategy=finite_difference", "segmenter.autocast=bfloat16"]
     assert apply_overrides(REAL["quick"], ["methods=naive,supervised", *together]).segmenter.autocast == "bfloat16"

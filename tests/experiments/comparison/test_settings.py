@@ -5,7 +5,7 @@ from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig
 from metasynth.experiments.real_images.settings import SubjectSettings
 
 from metasynth.errors import UsageError
-from metasynth.running.config import apply_overrides, from_dict, to_dict
+from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 A field may be an int, float, bool, str, ``Literal``, ``tuple[T, ...]``, ``tuple[T, U]``, ``T | None``,
 another dataclass, or any class with ``parse(text)`` and ``from_json(value)`` (class methods) and
-``to_json()``. The annotation alone decides how a value is read; ``metasynth.running.values`` holds those
-rules.
+``to_json()``, and perhaps ``NOTATION`` (what ``parse`` reads, in words) and ``to_text()``. The annotation
+alone decides how a value is read; ``metasynth.running.settings.values`` holds those rules.
 """
 
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar, get_type_hints
+from itertools import product
+from typing import Any, Self, TypeVar, get_type_hints
 
 from metasynth.errors import UsageError
-from metasynth.running.values import from_json, is_plain_dataclass, parse, to_json
+from metasynth.running.settings.values import from_json, is_plain_dataclass, parse, to_json
 
 C = TypeVar("C")
 Tree = dict[str, Any]
@@ -66,6 +67,24 @@ def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
         raise UsageError(f"{where or 'config'} ({', '.join(hints)}): {error}") from error
 
 
+class FileOverride(str):
+    """A 'KEY=VALUE' that a file gave: messages name that file, ``--set`` and ``--vary`` win over it.
+
+    Attributes
+    ----------
+    where : str
+        How messages name the file, such as '--config fast.toml:'.
+    """
+
+    where: str
+
+    def __new__(cls, text: str, where: str) -> Self:
+        """The text, with where it is from."""
+        override = super().__new__(cls, text)
+        override.where = where
+        return override
+
+
 def apply_overrides(config: C, overrides: Sequence[str]) -> C:
     """A new configuration with each ``a.b=value`` applied; a later one wins over an earlier one.
 
@@ -76,13 +95,30 @@ def apply_overrides(config: C, overrides: Sequence[str]) -> C:
         values that the configuration refuses.
     """
     tree: Tree = {}
+    origins: dict[str, str] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         key = key.strip()
         if not equals or not key:
             raise UsageError(f"--set {override}: expected KEY=VALUE, for example --set {next(iter(_keys(config)))}=...")
-        _insert(tree, config, key, text.strip())
-    return _replace(config, tree, "")
+        _insert(tree, key, parse(hint_of(config, key), text.strip(), key))
+        origins[key] = override.where if isinstance(override, FileOverride) else "--set"
+    return _replace(config, tree, "", origins)
+
+
+def hint_of(config: Any, key: str) -> Any:
+    """The annotation of the setting with a dotted name; UsageError if there is none, or it is a group of settings."""
+    *groups, last = key.split(".")
+    owner = config
+    for group in groups:
+        owner = getattr(owner, group, None) if is_plain_dataclass(type(owner)) else None
+    hints = field_types(type(owner)) if is_plain_dataclass(type(owner)) else {}
+    if last not in hints:
+        raise UsageError(f"unknown setting {key!r}: {nearest(key, _keys(config))}")
+    if is_plain_dataclass(type(getattr(owner, last))):
+        inside = ", ".join(_keys(getattr(owner, last), f"{key}."))
+        raise UsageError(f"setting {key!r} is a group: set one of {inside}")
+    return hints[last]
 
 
 def field_types(cls: type) -> dict[str, Any]:
@@ -105,31 +141,33 @@ def _keys(config: Any, prefix: str = "") -> Iterable[str]:
             yield prefix + name
 
 
-def _insert(tree: Tree, config: Any, key: str, text: str) -> None:
-    """Parse ``text`` for the setting named ``key`` and put it at its place in the tree of changes."""
+def _insert(tree: Tree, key: str, value: Any) -> None:
+    """Put a value at its place in the tree of changes."""
     *groups, last = key.split(".")
-    owner: Any = config
     for group in groups:
-        owner = getattr(owner, group, None) if is_plain_dataclass(type(owner)) else None
         tree = tree.setdefault(group, {})
-    hints = field_types(type(owner)) if is_plain_dataclass(type(owner)) else {}
-    if last not in hints:
-        raise UsageError(f"unknown setting {key!r}: {nearest(key, _keys(config))}")
-    if is_plain_dataclass(type(getattr(owner, last))):
-        inside = ", ".join(_keys(getattr(owner, last), f"{key}."))
-        raise UsageError(f"setting {key!r} is a group: set one of {inside}")
-    tree[last] = parse(hints[last], text, key)
+    tree[last] = value
 
 
-def _replace(config: C, tree: Tree, where: str) -> C:
+def _replace(config: C, tree: Tree, where: str, origins: Mapping[str, str]) -> C:
     if not tree:
         return config
     changes = {}
     for name, value in tree.items():
         current = getattr(config, name)
         nested = is_plain_dataclass(type(current))
-        changes[name] = _replace(current, value, f"{where}{name}.") if nested else value
+        changes[name] = _replace(current, value, f"{where}{name}.", origins) if nested else value
     try:
         return dataclasses.replace(config, **changes)  # type: ignore[type-var]
     except ValueError as error:
-        raise UsageError(f"--set {', '.join(where + name for name in tree)}: {error}") from error
+        changed = [where + name for name, value in changes.items() if value != getattr(config, name)]
+        raise UsageError(f"{_told(changed, origins)}: {error}") from error
+
+
+def _told(names: Sequence[str], origins: Mapping[str, str]) -> str:
+    """'--set a, b': settings, and groups of them, by where they were given."""
+    told: dict[str, dict[str, None]] = {}
+    for name, (key, origin) in product(names, origins.items()):
+        if key == name or key.startswith(f"{name}."):
+            told.setdefault(origin, {})[name] = None
+    return "; ".join(f"{origin} {', '.join(found)}" for origin, found in told.items())

@@ -1,6 +1,7 @@
 """How one setting is read and written: the rules for each annotation a configuration may use."""
 
 import dataclasses
+import json
 import math
 import sys
 import types
@@ -12,6 +13,8 @@ from metasynth.text import shown
 
 MOST = 2**31 - 1
 """The largest whole number, either way, of a setting: every library takes it, and none of that size can be done."""
+CHOICES = "choices"
+"""Key of a field's metadata: the texts that a setting may be, or be a list of, where its annotation does not say."""
 LONGEST_TOLD = 60  # characters of a value in a message
 
 _BOOLEANS = {
@@ -31,17 +34,17 @@ def is_plain_dataclass(cls: Any) -> bool:
     return isinstance(cls, type) and dataclasses.is_dataclass(cls) and not hasattr(cls, "parse")
 
 
-def describe(hint: Any) -> str:
-    """The annotation in words, for messages."""
+def describe(hint: Any, separated: str = "comma-separated ") -> str:
+    """The annotation in words, for messages; lists are those of ``--set``, or with '' those of JSON."""
     origin, args = get_origin(hint), get_args(hint)
     if _is_union(hint):
-        return " or ".join(describe(arg) for arg in args)
+        return " or ".join(describe(arg, separated) for arg in args)
     if origin is Literal:
         return "one of " + ", ".join(str(arg) for arg in args)
     if origin is tuple and args[-1] is Ellipsis:
-        return f"a comma-separated list, each {describe(args[0])}"
+        return f"a {separated}list, each {describe(args[0], separated)}"
     if origin is tuple:
-        return f"{len(args)} comma-separated values ({', '.join(describe(arg) for arg in args)})"
+        return f"{len(args)} {separated}values ({', '.join(describe(arg, separated) for arg in args)})"
     words = {
         int: "a whole number",
         float: "a finite number",
@@ -49,17 +52,17 @@ def describe(hint: Any) -> str:
         str: "text",
         type(None): "none",
     }
-    return words.get(hint) or f"a {hint.__name__}"
+    return words.get(hint) or str(getattr(hint, "NOTATION", f"a {hint.__name__}"))
 
 
 def parse(hint: Any, text: str, key: str) -> Any:
     """The value of setting ``key``, annotated ``hint``, from the command line; UsageError if it is none."""
-    return _checked(lambda: _parse(hint, text), hint, text, key)
+    return _checked(lambda: _parse(hint, text), describe(hint), text, key)
 
 
 def from_json(hint: Any, value: Any, key: str) -> Any:
     """The value of setting ``key``, annotated ``hint``, from a JSON value; UsageError if it is none."""
-    return _checked(lambda: _decode(hint, value), hint, value, key)
+    return _checked(lambda: _decode(hint, value), describe(hint, ""), value, key)
 
 
 def to_json(value: Any) -> Any:
@@ -73,21 +76,38 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"a configuration cannot hold a {type(value).__name__}")
 
 
+def to_text(value: Any) -> str:
+    """A setting as `parse` reads it.
+
+    A class with a notation of its own writes it by ``to_text()``, or else as the text or JSON of its ``to_json()``.
+    """
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return ",".join(map(to_text, value))
+    if hasattr(value, "to_text"):
+        return str(value.to_text())
+    plain = to_json(value)
+    return plain if isinstance(plain, str) else json.dumps(plain)
+
+
 class _Refused(ValueError):
     """The value is not of the annotated type; the caller's message says what is."""
 
 
-def _checked(read: Callable[[], Any], hint: Any, given: Any, key: str) -> Any:
+def _checked(read: Callable[[], Any], expected: str, given: Any, key: str) -> Any:
     try:
         return read()
     except _Refused:
-        raise UsageError(f"{key}: expected {describe(hint)}, got {_told(given)}") from None
+        raise UsageError(f"{key}: expected {expected}, got {told(given)}") from None
     except ValueError as error:  # from the class of the value, which knows better what is wrong
-        raise UsageError(f"{key}: got {_told(given)}: {error}") from error
+        raise UsageError(f"{key}: got {told(given)}: {error}") from error
 
 
-def _told(given: Any) -> str:
-    """A value as it came, but no page of it."""
+def told(given: Any) -> str:
+    """A value as it came, for a message, but no page of it."""
     if isinstance(given, str):
         return shown(given)
     text = repr(given) if not isinstance(given, int) or abs(given) <= MOST**2 else "a far larger number"

@@ -1,0 +1,171 @@
+"""The commands that carry out an experiment and report on it; they import what they need when they run."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from metasynth.cli.completion import complete_setting
+from metasynth.cli.failures import Stopped
+from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
+from metasynth.cli.options import DEVICE, EXPERIMENT, PATH, PRESET, QUIET, out_option, renamed, threads_option
+from metasynth.errors import DataError, MetasynthError, UsageError
+from metasynth.lines import tell
+
+
+@click.command()
+@EXPERIMENT
+@PRESET
+@click.option("--data", metavar="CACHE", type=PATH, help="HDF5 cache to use.")
+@renamed(
+    *("--labels", "--label-cache", "labels"),
+    metavar="CACHE",
+    type=PATH,
+    help="HDF5 cache of label maps for synthesis, where the experiment takes one of their own (--set labels=CACHE).",
+)
+@out_option("the run: a folder, runs/... by default", "DIR")
+@click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Seed of every random draw; 0 by default.")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=PATH,
+    help="Settings, from the config.json of a run or a .toml file; --set wins over them.",
+)
+@click.option(
+    *("--set", "overrides"),
+    metavar="KEY=VALUE",
+    multiple=True,
+    shell_complete=complete_setting,
+    help="Change one setting; repeatable.",
+)
+@grid_options
+@click.option("--resume", is_flag=True, help="Continue the run, or the runs, in --out.")
+@DEVICE
+@threads_option(", and one in each of several runs")
+@QUIET
+def run(
+    experiment: str,
+    preset: str | None,
+    data: Path | None,
+    labels: Path | None,
+    out: Path | None,
+    seed: int | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    seeds: int | None,
+    vary: tuple[str, ...],
+    jobs: int | None,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+) -> None:
+    """Carry out EXPERIMENT and report on it.
+
+    A resumed run keeps the preset, settings, seed and cache it was started with; if they are given again they
+    must be the same.
+
+    With --seeds or --vary, every combination of seed and values is a run in a folder of its own inside --out, in a
+    process of its own, and the report is on all of them.
+    """
+    from metasynth.run import execute, labels_override, preset_settings
+    from metasynth.running.grid_folder import GRID
+    from metasynth.running.records import CONFIG
+    from metasynth.running.settings.config_file import read_config_file
+    from metasynth.running.study import load_experiment
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            f"metasynth run: is a single process, and was started as one of {os.environ['WORLD_SIZE']} (by torchrun?); "
+            "start it by itself; for training with several processes see docs/distributed.md"
+        )
+    if resume and out is None:
+        raise UsageError("--resume: needs --out DIR, the folder of the run to continue")
+    grid = is_grid(out, resume, seeds, vary, jobs)
+    study = load_experiment(experiment)
+    if config_file is not None:
+        start = preset_settings(study, preset or "quick")
+        overrides = (*read_config_file(config_file, study.name, start), *overrides)
+    if out is None:
+        first = seed or 0
+        which = f"seeds{first}-{first + (seeds or 1) - 1}" if grid else f"seed{first}"
+        out = Path("runs") / f"{experiment}-{preset or 'quick'}-{which}-{time.strftime('%Y%m%d-%H%M%S')}"
+    failure = None
+    tell(f"Run folder: {out}")
+    try:
+        if grid:
+            if labels is not None:
+                overrides = (*overrides, labels_override(study, preset or "quick", labels))
+            request = GridRequest(preset, seeds, seed, vary, overrides, data, device, threads)
+            failure = run_grid(study, out, request, resume=resume, jobs=jobs, quiet=quiet)
+        else:
+            execute(
+                study,
+                out,
+                preset=preset,
+                overrides=overrides,
+                seed=seed,
+                data=data,
+                labels=labels,
+                resume=resume,
+                device=device,
+                threads=threads,
+                quiet=quiet,
+            )
+    except KeyboardInterrupt as error:
+        again = f"metasynth run {experiment} --resume --out {shlex.quote(str(out))}"
+        begun = any((out / name).is_file() for name in (CONFIG, GRID))
+        message = f"Interrupted. {f'Continue with: {again}' if begun else 'Nothing was begun.'}"
+        raise Stopped(error, message) from None
+    _show(out)
+    if failure:
+        raise failure
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
+def report(runs: tuple[Path, ...]) -> None:
+    """Write the tables, figures and pages of finished runs, and of folders of many runs, again."""
+    from metasynth.run import write_run_report
+    from metasynth.running.grid_folder import GRID, GridFolder
+    from metasynth.running.integrity.run_files import check_manifest
+    from metasynth.running.records import RunFolder
+    from metasynth.running.study import load_experiment
+
+    for path in runs:
+        with _files_that_fit(path):
+            if (path / GRID).is_file():
+                several = GridFolder.open(path)
+                report_grid(load_experiment(several.grid.experiment), several)
+            else:
+                folder = RunFolder.open(path)
+                check_manifest(folder)
+                write_run_report(load_experiment(folder.manifest["experiment"]), folder)
+        _show(path)
+
+
+@contextmanager
+def _files_that_fit(path: Path) -> Iterator[None]:
+    """Tell in one line what no schema of the files of a run foresaw: their parts may contradict each other."""
+    try:
+        yield
+    except (MetasynthError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: no report can be made of it, its files do not fit together ({what})") from error
+
+
+def _show(folder: Path) -> None:
+    """Print the tables and where the page is."""
+    tell((folder / "table.md").read_text(encoding="utf-8").rstrip(), sys.stdout)
+    tell(f"\nReport: {folder / 'report.html'}", sys.stdout)
+
+
+RUN_COMMANDS = (run, report)

@@ -1,0 +1,1 @@
+"""Settings of experiments: how they are read from text, JSON and TOML, written, and described."""
