@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from metasynth.errors import DataError, UsageError, install_hint
 from metasynth.files import require_file
 from metasynth.interrupts import Interrupted, check
-from metasynth.text import read_lines
+from metasynth.text import by, read_lines
 
 Align = Literal["none", "transforms", "rigid", "affine"]
 FIELD_MM = ((-98.0, 98.0), (-134.0, 98.0), (-72.0, 116.0))  # the field of the template, x, y and z
@@ -37,7 +37,7 @@ def atlas_grid(spacing_mm: tuple[float, float, float]) -> Grid:
     """
     lengths = [high - low for low, high in FIELD_MM]
     if any(s > length for s, length in zip(spacing_mm, lengths, strict=True)):
-        given, field = (" x ".join(f"{n:g}" for n in numbers) for numbers in (spacing_mm, lengths))
+        given, field = (by(numbers) for numbers in (spacing_mm, lengths))
         raise UsageError(f"--spacing {given}: the template's field is {field} mm")
     shape = [math.floor(count_along(n, s) + 1e-6) + 1 for n, s in zip(lengths, spacing_mm, strict=True)]
     require_grid(shape, spacing_mm)

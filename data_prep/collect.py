@@ -18,7 +18,8 @@ import numpy as np
 from metasynth.data_prep.align import atlas_grid
 from metasynth.data_prep.job import REPORT_KEYS, Job
 from metasynth.data_prep.parts import load_part, prepare_all, remove_work_folder, spacing_of
-from metasynth.data_prep.slicing import BEYOND, GROWS_TO, IN_PLANE, cut, label_box
+from metasynth.data_prep.resample import roughly
+from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
 from metasynth.data_prep.units import scaled_note
 
@@ -27,6 +28,7 @@ from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
 from metasynth.sizes import require_memory
+from metasynth.text import by
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
     size, volumes = job.frame.size, job.options.volumes
     if size is not None and len(size) != 2 + volumes:
         kind = "three lengths for volumes" if volumes else "two lengths for slices"
-        raise UsageError(f"--size {_by(size)}: expected {kind}")
+        raise UsageError(f"--size {roughly(size)}: expected {kind}")
     _require_room(1, job.frame.least(2 + volumes), job)
     if job.options.align != "none" and job.options.spacing_mm:
         atlas_grid(job.options.spacing_mm)  # refuses one that is too large
@@ -116,7 +118,7 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
 def _require_room(items: int, shape: tuple[int, ...], job: Job) -> None:
     """UsageError if so many items of that shape, at least, cannot be held in memory."""
     setting = "--size" if job.frame.size else "--margin, --divisor"
-    require_memory(items * math.prod(shape), f"a cache of items of {_by(shape)}", setting)
+    require_memory(items * math.prod(shape), f"a cache of items of {roughly(shape)}", setting)
 
 
 def _nothing(left_out: Sequence[tuple[str, str]]) -> str:
@@ -135,7 +137,7 @@ def _of_one_spacing(scans: list[Scan], parts: dict[str, Path]) -> tuple[list[Sca
     left_out = [
         (
             name,
-            f"its voxels are {_by(found[name])} mm (slicing axis, rows, columns), most are {_by(common)} mm; --spacing "
+            f"its voxels are {by(found[name])} mm (slicing axis, rows, columns), most are {by(common)} mm; --spacing "
             "brings all to one",
         )
         for name in found
@@ -172,7 +174,7 @@ def _write(
         scaled += [(scan.name, unit) for unit in part.scaled_from]
         lost = np.count_nonzero(part.labels) - np.count_nonzero(labels[-1])
         if lost:
-            notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {_by(shape)}")
+            notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {roughly(shape)}")
     people = sorted({scan.person for scan in scans})
     whole = job.work / job.out.name
     write_cache(
@@ -219,7 +221,3 @@ def _write_report(report: Report, job: Job) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + os.linesep
     # Names of files may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
     write_atomically(job.report, text.encode(errors="backslashreplace"), failure=DataError, make_folder=False)
-
-
-def _by(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{min(n, BEYOND):g}" for n in numbers)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from metasynth.errors import DataError
 from metasynth.files import require_file
 from metasynth.sizes import readable
+from metasynth.text import by
 
 Unit = Literal["mm", "um", "m"]
 _UNITS: dict[int, Unit] = {1: "m", 2: "mm", 3: "um"}  # the lowest three bits of NIfTI's xyzt_units
@@ -89,7 +90,7 @@ def read_header(path: Path) -> Header:
         fields = _fields(block, path, alone=header_path == data_path)
         shape = tuple(int(n) for n in fields.get_data_shape())
         if not shape or min(shape) < 1:
-            raise DataError(f"{path}: holds no voxels, its shape is {by(shape)}")
+            raise DataError(f"{path}: holds no voxels, its shape is {by(shape) or 'none'}")
         _require_room(data_path, fields, shape)
         if not isinstance(fields, nib.Nifti1Header):
             with _opened(path) as file:  # fields behind the voxels
@@ -144,11 +145,6 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: is truncated, damaged or no NIfTI or MGH file ({text})") from error
     finally:
         imageglobals.logger.disabled = was_disabled
-
-
-def by(shape: tuple[int, ...]) -> str:
-    """(3, 4, 5) -> "3 x 4 x 5"."""
-    return " x ".join(map(str, shape)) or "none"
 
 
 def _pair(path: Path) -> tuple[Path, Path]:

@@ -6,10 +6,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from metasynth.data_prep.units import affine_in_mm, unit_scaled_from
-from metasynth.data_prep.volume_files import Header, Unit, by, read_header, read_voxels
+from metasynth.data_prep.volume_files import Header, Unit, read_header, read_voxels
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError
+from metasynth.text import by
 
 RIGHT_ANGLE = 0.01  # largest cosine between two axes that still count as orthogonal
 FARTHEST_MM = 1e6
@@ -148,7 +149,7 @@ def check_affine(volume: Volume, allow_shear: bool = False) -> None:
     """
     matrix, spacing = volume.affine[:3, :3], volume.spacing
     if not np.isfinite(volume.affine).all() or (spacing < 1e-6).any():
-        sizes = " x ".join(f"{s:g}" for s in spacing)
+        sizes = by(spacing)
         raise DataError(f"{volume.where}: voxels must have a size above 0 along every axis, got {sizes} mm")
     if np.abs(volume.affine[:3, 3]).max() > FARTHEST_MM:
         raise DataError(f"{volume.where}: its first voxel lies farther away than a kilometre: {_rows(volume.affine)}")

@@ -2,6 +2,8 @@
 
 import codecs
 import re
+from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
@@ -102,6 +104,11 @@ def _ends_of(text: str) -> str:
 
 def _length_of(text: str) -> str:
     return f" ({len(text)} characters)"
+
+
+def by(numbers: Iterable[float]) -> str:
+    """Sizes for a message: (3, 4, 5) as "3 x 4 x 5", (1.0, 0.5) as "1 x 0.5"; whole numbers with all their digits."""
+    return " x ".join(str(n) if isinstance(n, Integral) else f"{n:g}" for n in numbers)
 
 
 def printable(text: str) -> str:

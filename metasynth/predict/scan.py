@@ -19,12 +19,12 @@ from metasynth.data_prep.resample import (
     to_source,
 )
 from metasynth.data_prep.scaling import SCALE_PERCENT, scale
-from metasynth.data_prep.volume_files import by
 from metasynth.data_prep.volumes import Volume, check_affine, matched
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors
 from metasynth.segment.model_description import ModelDescription, TrainedModel
+from metasynth.text import by
 
 
 @dataclass(frozen=True)
