@@ -79,7 +79,6 @@ def load_study_data(
         train=SliceDataset(cache, split.train),
         test=make_test_set(held_out, generator, context.seed, test_repeats, corruption),
         generator=generator,
-        n_classes=cache.n_classes,
         ndim=len(cache.shape),
     )
 

@@ -55,13 +55,13 @@ class StudyData:
     train : SliceDataset
     test : TestSet
     generator : SeededGenerator
-    n_classes, ndim : int
+    ndim : int
+        Number of spatial axes.
     """
 
     train: SliceDataset
     test: TestSet
     generator: SeededGenerator
-    n_classes: int
     ndim: int
 
 

@@ -59,7 +59,7 @@ def test_the_material_is_divided_by_subject_and_the_division_is_kept(tmp_path):
     assert material.test.subjects == split.test
     assert kept == split.to_dict()
     assert json.loads((tmp_path / "run" / "split.json").read_text()) == with_digest(split.to_dict())
-    assert (material.n_classes, material.ndim) == (3, 2)
+    assert (material.train.cache.n_classes, material.ndim) == (3, 2)
     assert len(material.test.images) == 2 * 2 * len(split.test)
     assert material.generator.config == SYNTHESIS.at_spacing(3.0)
 
