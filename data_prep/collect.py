@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from metasynth.data_prep.align import atlas_grid
 from metasynth.data_prep.job import REPORT_KEYS, Job
-from metasynth.data_prep.parts import load_part, prepare_all, remove_work_folder, spacing_of
+from metasynth.data_prep.parts import load_part, mark_done, prepare_all, remove_work_folder, spacing_of
 from metasynth.data_prep.resample import roughly
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
@@ -110,7 +110,7 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
             job.work.rmdir()
         raise DataError(_nothing(left_out))
     report = _write(scans, parts, sorted(left_out), sources.notes, job)
-    if not job.keep_work and not left_out:
+    if _is_done(job, left_out):
         remove_work_folder(job.work)
     return report
 
@@ -192,11 +192,18 @@ def _write(
         from metasynth.data_prep.montage import write_montage  # matplotlib takes a second
 
         write_montage(whole, job.picture)
+    if _is_done(job, left_out):
+        mark_done(job.work)
     try:
         whole.replace(job.out)
     except OSError as error:
         raise DataError(f"{job.out}: cannot be written: {error.strerror or error}") from error
     return report
+
+
+def _is_done(job: Job, left_out: Sequence[tuple[str, str]]) -> bool:
+    """Whether nothing of the work folder is needed once the cache is in its place."""
+    return not (job.keep_work or left_out)
 
 
 def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:

@@ -1,16 +1,16 @@
 """What a cache is made with, and the files that come of it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from metasynth.data_prep.options import Options
-from metasynth.data_prep.parts import WORK_SUFFIX, foreign_work
+from metasynth.data_prep.parts import WORK_SUFFIX, finish_work, foreign_work
 from metasynth.data_prep.slicing import Frame
 
 from metasynth.data.schema import CACHE
 from metasynth.errors import UsageError
 from metasynth.outputs import PICTURE, Kind, Output
+from metasynth.text import parse_json
 
 REPORT_KEYS = ("cache", "command", "shape", "used", "left_out", "notes")
 
@@ -67,6 +67,8 @@ class Job:
 def outputs(job: Job, overwrite: bool) -> list[Output]:
     """What is written for a job. The report and picture of one that was stopped are its own, and replaced.
 
+    The work folder of one that was killed at its very end is removed.
+
     Raises
     ------
     UsageError
@@ -75,6 +77,7 @@ def outputs(job: Job, overwrite: bool) -> list[Output]:
     problem = foreign_work(job.work)
     if problem:
         raise UsageError(f"--out {job.out}: {job.work} {problem}")
+    finish_work(job.work)
     said = f"--out {job.out}:"
     unfinished = job.work.is_dir() and not job.out.exists()
     beside = [(job.report, REPORT), *([(job.picture, PICTURE)] if job.draw else [])]
@@ -87,7 +90,7 @@ def outputs(job: Job, overwrite: bool) -> list[Output]:
 def is_report(path: Path) -> bool:
     """Whether a file is a report on a cache."""
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and set(REPORT_KEYS) <= found.keys()

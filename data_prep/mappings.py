@@ -158,6 +158,11 @@ def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     lines = [(i, line) for i, line in lines if line.strip()]
     mark = next((mark for mark in ",;\t" if lines and mark in lines[0][1]), ",")
     for number, line in lines:
+        if line.count('"') % 2:
+            raise UsageError(
+                f"--mapping {path}, line {number}: expected 'id,class', got {shown(line)}, with a double quote too "
+                "many or too few"
+            )
         try:
             cells = next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])
         except csv.Error as error:

@@ -29,6 +29,7 @@ from metasynth.interrupts import check
 from metasynth.workers import WorkerEnded, WorkerFailed, as_done
 
 WORK_SUFFIX = ".work"
+DONE = "done"  # a file of this name in the work folder: once the cache is in its place, nothing of it is needed
 PART_NAME = r"[A-Za-z0-9._-]{0,80}-[0-9a-f]{16}\.npz"
 RECIPE = 2  # raise it whenever the same files and options would give other slices
 
@@ -97,6 +98,7 @@ def make_work_folder(folder: Path) -> None:
         raise UsageError(f"{folder}: {problem}")
     try:
         folder.mkdir(exist_ok=True)
+        (folder / DONE).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be made: {error.strerror}") from error
 
@@ -116,9 +118,22 @@ def foreign_work(folder: Path) -> str | None:
 def remove_work_folder(folder: Path) -> None:
     """Remove what this program wrote into the work folder, and the folder where nothing else is in it."""
     with suppress(OSError):
-        for path in folder.iterdir():
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == DONE):  # what says that all can go goes last
             if _is_work(path):
                 path.unlink()
+        folder.rmdir()
+
+
+def mark_done(folder: Path) -> None:
+    """Say that the work folder can go once the cache that it holds is in its place."""
+    write_atomically(folder / DONE, b"", failure=DataError, make_folder=False)
+
+
+def finish_work(folder: Path) -> None:
+    """Remove the work folder of a process that was killed when its cache was in its place already, or an empty one."""
+    if (folder / DONE).is_file() and not os.path.lexists(folder / folder.name.removesuffix(WORK_SUFFIX)):
+        remove_work_folder(folder)
+    with suppress(OSError):
         folder.rmdir()
 
 
@@ -126,6 +141,8 @@ def _is_work(path: Path) -> bool:
     """Whether a file of the work folder is a part, the cache before it is moved to its place, or left of either."""
     if path.is_symlink() or not path.is_file():
         return False
+    if path.name == DONE:
+        return path.stat().st_size == 0
     whole = path.name == path.parent.name.removesuffix(WORK_SUFFIX) and is_cache(path)
     return whole or is_leftover(path.name) or re.fullmatch(PART_NAME, path.name) is not None
 

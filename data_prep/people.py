@@ -132,4 +132,23 @@ def _notes(people: dict[str, str], pattern: str | None) -> list[str]:
             f"{len(people)} scans, each taken for a person; if {' and '.join(alike[0][:2])} are one person's, give "
             r"--person '(.+)[._-]\d+'"
         ]
+    described = _described(list(people))
+    if pattern is None and described:
+        name, addition = described
+        return [
+            f"{len(people)} scans, each taken for a person; if {name} and {name}{addition} are one person's, give "
+            f"--person '(.+?)({re.escape(addition)})?$'"
+        ]
     return []
+
+
+def _described(names: list[str]) -> tuple[str, str] | None:
+    """A name, and what another one has after it that tells nobody apart, such as "_long"; None if there is none."""
+    known = set(names)
+    for other in sorted(names):
+        pieces = pieces_of(other)
+        for count in range(1, len(pieces)):
+            name, addition = "".join(pieces[:count]), pieces[count:]
+            if name in known and only_describe(addition):
+                return name, "".join(addition)
+    return None

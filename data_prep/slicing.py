@@ -175,6 +175,8 @@ class Frame:
     def __post_init__(self) -> None:
         if self.size is not None and any(n < 1 or n % self.divisor for n in self.size):
             given = " x ".join(map(str, self.size))
+            if min(self.size) < 1:
+                raise UsageError(f"--size {given}: expected lengths above 0")
             raise UsageError(f"--size {given}: expected lengths divisible by {self.divisor} (see --divisor)")
         if not 0 <= self.margin_mm < np.inf:
             raise UsageError(f"--margin: expected 0 mm or more, got {self.margin_mm:g}")

@@ -72,7 +72,7 @@ class Sources:
 def find_files(given: Sequence[str], option: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """Files of the given folders (not below them), patterns, files and text lists (a path a line, # for comments).
 
-    Paths in a list are relative to the list's folder.
+    Paths in a list may be in quotes, and are relative to the list's folder.
 
     Parameters
     ----------
@@ -114,12 +114,18 @@ def _ends(name: str, suffixes: tuple[str, ...]) -> bool:
 def _read_list(path: Path, option: str) -> list[Path]:
     found = []
     for number, line in enumerate(read_lines(path, UsageError, f"{option} {path}"), 1):
-        text = without_comment(line).strip()
+        text = _unquoted(without_comment(line).strip(), path.parent)
         if len(text) > LONGEST_PATH:
             raise UsageError(f"{option} {path}, line {number}: expected a path, got {shown(text)}")
         if text:
             found.append(path.parent / expanded(text))
     return found
+
+
+def _unquoted(text: str, folder: Path) -> str:
+    """A path without the quotes that some programs write around it, unless they are of its name."""
+    quoted = len(text) > 2 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if quoted and not (folder / text).exists() else text
 
 
 def label_scans(labels: Sequence[Path]) -> Sources:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metasynth.augment.bijections import Sigmoid
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.strategies.mixed import Mixed
@@ -34,6 +35,7 @@ from metasynth.running.seeding import derive_seed, generator_for
 from metasynth.running.study import Experiment, StudyContext, built_in
 from metasynth.schema import COUNT, NUMBER, entries, listing
 from metasynth.sizes import require_memory
+from metasynth.training.reach import LARGEST_UNCONSTRAINED, require_rate, within_reach
 from metasynth.training.trainers import differentiate
 
 DIGITS, CLASSES, PIXELS = 1797, 10, 64
@@ -91,6 +93,7 @@ class HyperCleaningConfig:
         for name in ("train", "validation", "steps", "batch_size", "repeats", "lr", "outer_lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        require_rate(LARGEST_UNCONSTRAINED, outer_lr=self.outer_lr)
         if self.train + self.validation >= DIGITS or self.batch_size > self.train:
             raise ValueError(
                 f"train + validation must be below {DIGITS} and batch_size at most train, got "
@@ -165,7 +168,8 @@ def learn_weights(config: HyperCleaningConfig, seed: int, train: Data, validatio
     outer_optimizer = torch.optim.Adam([theta], lr=config.outer_lr)
     solver = BilevelSolver(BilevelProblem(weighted_loss, clean_loss), model, optimizer, theta, outer_optimizer, Mixed())
     for indices in batches(config, seed, config.train):
-        solver.step([(take(train, indices), indices)], validation)
+        with within_reach({"the weight of a sample": (Sigmoid(), theta)}, "outer_lr"):
+            solver.step([(take(train, indices), indices)], validation)
         yield theta.detach().sigmoid()
 
 

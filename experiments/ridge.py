@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from metasynth.augment.bijections import Exp
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.strategies.implicit import Implicit
@@ -33,6 +34,7 @@ from metasynth.running.seeding import generator_for
 from metasynth.running.study import Experiment, StudyContext, built_in
 from metasynth.schema import COUNT, NUMBER, TEXT, entries, listing
 from metasynth.sizes import require_memory
+from metasynth.training.reach import LARGEST_UNCONSTRAINED, require_rate, within_reach
 
 CURVES = "curves.json"
 GRID = np.geomspace(1e-3, 100, 151)
@@ -93,6 +95,7 @@ class RidgeConfig:
         for name in ("noise", "lr", "outer_lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        require_rate(LARGEST_UNCONSTRAINED, outer_lr=self.outer_lr)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
         if not self.strategies or len(set(self.strategies)) != len(self.strategies):
@@ -195,7 +198,8 @@ def run(context: StudyContext) -> dict[str, Any]:
                 solver, theta = solver_of(config, strategy, start, train)
                 schedule = CosineAnnealingLR(solver.outer_optimizer, config.steps)
                 for _ in range(config.steps):
-                    step = solver.step([train] * config.inner_steps, validation)
+                    with within_reach({"λ": (Exp(), theta)}, "outer_lr"):
+                        step = solver.step([train] * config.inner_steps, validation)
                     schedule.step()
                     context.folder.append({**case, "outer_step": step.outer_steps, "decay": theta.exp().item()})
                     task.advance(note=f"λ {theta.exp().item():.4f}")

@@ -32,6 +32,7 @@ from metasynth.running.seeding import generator_for
 from metasynth.running.study import Experiment, StudyContext, built_in
 from metasynth.schema import COUNT, FLAG, NUMBER, TEXT, both, entries, json_value, listing, mapping
 from metasynth.sizes import require_memory
+from metasynth.training.reach import require_rate
 
 CURVES = "curves.json"
 LOW, HIGH = -5.0, 5.0
@@ -94,6 +95,7 @@ class SinusoidConfig:
         for name in (*counts, "inner_lr", "outer_lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        require_rate(outer_lr=self.outer_lr)
         if not self.clip > 1:
             raise ValueError(f"clip must be above 1, got {self.clip}")
         if min(self.widths, default=1) < 1:

@@ -6,6 +6,7 @@ it. Any program reads a sealed file. Files written before there were seals are r
 record, which is never so in a sealed file, even with its seal damaged or cut off.
 """
 
+import fcntl
 import hashlib
 import io
 import os
@@ -15,6 +16,7 @@ import stat
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from metasynth.errors import DataError, MetasynthError, RunError
 
@@ -48,7 +50,8 @@ def write_atomically(
 ) -> None:
     """Write ``data`` under a temporary name in the same folder, flush it to the disk, rename it to ``path``.
 
-    A folder that is missing is made, unless ``make_folder`` is false. ``what`` names the file in the message.
+    A folder that is missing is made, unless ``make_folder`` is false. ``what`` names the file in the message. Temporary
+    files of this name that killed processes left are removed; those of others that write it now stay.
 
     Raises
     ------
@@ -56,24 +59,64 @@ def write_atomically(
         The file could not be written (full disk, no permission, ...), in one line; what was at ``path`` stays as it
         was, and no temporary file is left.
     """
-    # Not longer than the name itself where that is as long as names may be.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
+    stem = f".{path.name[:40]}."  # not longer than the name itself where that is as long as names may be
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            reason = error.strerror or error
-            raise failure(f"{path}: {f'{what} ' if what else ''}cannot be written: {reason}") from error
-        raise
+        _remove_dead_of(path.parent, stem)
+        temporary, file = _begin(path.parent, stem)
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise failure(f"{path}: {f'{what} ' if what else ''}cannot be written: {reason}") from error
     _sync_folder(path.parent)
+
+
+def _begin(folder: Path, stem: str) -> tuple[Path, BinaryIO]:
+    """A new temporary file, locked for as long as it is open: one that can be locked is of a process that ended."""
+    while True:
+        path = folder / f"{stem}{secrets.token_hex(6)}.tmp"
+        file = path.open("xb")
+        with suppress(OSError):  # where there are no locks, nobody takes it for one of a process that ended
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return path, file
+        file.close()  # another process removed it before it was locked
+
+
+def _remove_dead_of(folder: Path, stem: str) -> None:
+    with suppress(PermissionError):  # a folder may be written that cannot be listed
+        for name in os.listdir(folder):
+            if name.startswith(stem) and is_leftover(name):
+                _remove_dead(os.path.join(folder, name))
+
+
+def _remove_dead(path: str, *, without_locks: bool = False) -> None:
+    """Remove a temporary file that no process writes any more.
+
+    ``without_locks``: do so where that cannot be known, as the file system has no locks.
+    """
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if isinstance(error, BlockingIOError) or not without_locks:
+                    return
+            os.unlink(path)
+        finally:
+            os.close(descriptor)
 
 
 def place_inside(folder: Path, name: str) -> Path:
@@ -126,11 +169,13 @@ def is_leftover(name: str) -> bool:
 
 
 def remove_leftovers(folder: Path, *, below: bool = True) -> None:
-    """Remove the temporary files of killed processes from a folder and those below it; links are not followed."""
+    """Remove the temporary files of killed processes from a folder and those below it; links are not followed.
+
+    Where the file system has no locks, by which those of living processes are known, it must be the caller's to write.
+    """
     for place, folders, names in os.walk(folder):
         for name in filter(is_leftover, names):
-            with suppress(OSError):
-                os.unlink(os.path.join(place, name))
+            _remove_dead(os.path.join(place, name), without_locks=True)
         if not below:
             folders.clear()
 

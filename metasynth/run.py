@@ -1,5 +1,6 @@
 """Carry an experiment out, from settings to results, and write its report."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.running.seeding import seed_everything
 from metasynth.running.settings.config import apply_overrides, field_types, from_dict, nearest, to_dict
-from metasynth.running.study import _LOG, Experiment, StudyContext
-from metasynth.training.stopping import stopped_in_one_line
+from metasynth.running.study import Experiment, StudyContext
+from metasynth.training.stopping import files_that_fit, stopped_in_one_line
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,14 @@ def execute(
     with make(out, manifest, describe_environment(device, threads)) as folder:
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")
+            with files_that_fit(folder.path):
+                write_run_report(experiment, folder)
         else:
             _LOG.info("%s: %s, preset %s, seed %d", folder.path, experiment.name, preset, seed)
             _LOG.info("%s: on %s with %d threads, data %s", folder.path, device, threads, place)
             context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress, others)
             _run(experiment, context)
-        write_run_report(experiment, folder)
+            write_run_report(experiment, folder)
     return folder
 
 

@@ -1,10 +1,13 @@
 """Text as users and their programs write it: files of any common encoding, comments, numbers and names of files."""
 
 import codecs
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 from metasynth.errors import DataError, MetasynthError
@@ -19,6 +22,33 @@ _MARKS = (  # longest first: UTF-32's begins with UTF-16's
 )
 _MOST_SHOWN = 80  # characters
 _LINE_ENDS = r"\r\n|\r|\n"
+
+
+class RepeatedKeyError(ValueError):
+    """An object of a JSON text has a key more than once."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text holds.
+
+    Raises
+    ------
+    RepeatedKeyError
+        An object has a key twice, of which the standard library would take the last.
+    ValueError
+        It is no JSON.
+    RecursionError
+        It is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_without_repeats)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise RepeatedKeyError(f"the key {shortened(repr(repeated))} is given twice")
+    return found
 
 
 def read_lines(path: Path, failure: type[MetasynthError] = DataError, where: str = "") -> list[str]:

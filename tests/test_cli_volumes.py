@@ -162,16 +162,18 @@ def test_a_label_map_that_was_damaged_does_not_cost_the_volumes_of_others(tmp_pa
     assert lines(result, "Failed: ") == ["s1: out/s1.nii.gz: holds label 2000000000; the classes are 0 to 3"]
 
 
+BEYOND = "beyond the 3.4e38 that single precision holds"
 ODD = {
     "zeros": (np.zeros(SHAPE, np.float32), "shows nothing to segment, every voxel is 0.0"),
     "constant": (np.full(SHAPE, 7, np.int16), "shows nothing to segment, every voxel is 7.0"),
     "nan": (np.full(SHAPE, np.nan, np.float32), "shows nothing to segment, every voxel is nan"),
-    "infinite": (np.full(SHAPE, np.inf, np.float32), "shows nothing to segment, every voxel is inf"),
+    "infinite": (np.full(SHAPE, np.inf, np.float32), f"shows nothing to segment, every voxel is inf, or {BEYOND}"),
+    "constant_huge": (np.full(SHAPE, 1e300), f"shows nothing to segment, every voxel is inf, or {BEYOND}"),
     "one_voxel": (np.ones((1, 1, 1), np.float32), "shows nothing to segment, every voxel is 1.0"),
     "flat": (IMAGE[:, :, 0], "expected one volume of 3 dimensions, got shape 18 x 22"),
     "huge": (
         np.where(IDS > 0, 1e300, 0),
-        f"{int((IDS > 0).sum())} voxels that are needed are NaN or infinite",
+        f"{int((IDS > 0).sum())} voxels that are needed are NaN or infinite, or {BEYOND}",
     ),
     "blank_but_one": (np.pad([[[1.0]]], 4).astype(np.float32), "has no contrast, its 1 and 99 % quantiles are both 1"),
     "slice": (IMAGE[:, :, 10:11], None),

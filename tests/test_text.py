@@ -1,5 +1,6 @@
 """Text as people's editors write it, and numbers and names in it."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasynth.errors import DataError, UsageError
-from metasynth.text import by, expanded, printable, read_lines, shortened, shown, whole_number, without_comment
+from metasynth.text import (
+    RepeatedKeyError,
+    by,
+    expanded,
+    parse_json,
+    printable,
+    read_lines,
+    shortened,
+    shown,
+    whole_number,
+    without_comment,
+)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -130,3 +142,19 @@ def test_a_user_that_is_not_there(monkeypatch):
 )
 def test_sizes_in_messages(numbers, text):
     assert by(numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [('{"a": 1, "a": 1}', "'a'"), ('[{"b": {"c": 1, "d": 2, "c": 3}}]', "'c'"), ('{"a": 1, "\\u0061": 2}', "'a'")],
+)
+def test_json_with_a_key_twice_is_none(text, key):
+    with pytest.raises(RepeatedKeyError, match=f"^the key {key} is given twice$"):
+        parse_json(text)
+
+
+def test_other_json_is_what_the_standard_library_reads():
+    text = '[{"a": 1, "b": {"a": [2.5, null, true]}}, {"a": 2}]'
+    assert parse_json(text) == parse_json(text.encode()) == json.loads(text)
+    with pytest.raises(ValueError, match="Expecting"):
+        parse_json("{")

@@ -17,6 +17,7 @@ from metasynth.running.seeding import generator_for
 from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
+from metasynth.training.reach import require_rate
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import MATCHED, OuterSettings, check_together
 
@@ -118,6 +119,7 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.lr > 0:
             raise ValueError(f"steps must be at least 1 and lr positive, got {self.steps} and {self.lr}")
+        require_rate(lr=self.lr)
 
 
 @dataclass(frozen=True)

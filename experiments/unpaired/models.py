@@ -16,6 +16,7 @@ from metasynth.augment.label_generator import LabelGenerator
 from metasynth.augment.noise import GaussianNoise
 from metasynth.augment.residual import ResidualNetwork, residual_unet
 from metasynth.running.seeding import generator_for
+from metasynth.training.reach import require_rate
 
 VARIANTS = ("parametric", "nonparametric", "intensities", "intensities_network")
 """Generators: random contrasts with learned fields and noise, or with a learned network and noise; learned contrasts
@@ -64,6 +65,7 @@ class DiscriminatorSettings:
         if not self.lr > 0 or self.batch_size < 1 or self.steps < 1:
             got = f"{self.lr}, {self.batch_size} and {self.steps}"
             raise ValueError(f"lr must be positive, batch_size and steps at least 1, got {got}")
+        require_rate(lr=self.lr)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
 

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from metasynth.augment.label_generator import LabelGenerator
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.training.reach import constrained_in, within_reach
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepBatch
@@ -84,6 +85,7 @@ class Adversarial:
         self.discriminator, self.generator = discriminator, generator
         self._inner, self._outer, self._first = inner, outer, round((1 - weights.tail) * inner.steps)
         self._rates = [group["lr"] for group in self.solver.outer_optimizer.param_groups]
+        self._constrained = constrained_in(generator)
         self._mean: dict[str, Tensor] = {}
         self._counted = 0
 
@@ -100,7 +102,8 @@ class Adversarial:
             factor = self._outer.rate_at(index)
             for group, rate in zip(self.solver.outer_optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
-            report = self.solver.step([batch.inner], batch.outer)
+            with within_reach(self._constrained, "outer.lr"):
+                report = self.solver.step([batch.inner], batch.outer)
             record = {"inner_loss": report.inner_loss, "outer_loss": report.outer_loss}
             record |= {"hypergradient_norm": report.hypergradient_norm, **self._told_apart(batch.outer)}
             if report.outer_stepped:

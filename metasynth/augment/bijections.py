@@ -37,6 +37,16 @@ class Bijection(ABC):
             starts with `name`.
         """
 
+    def is_flat(self, raw: Tensor) -> Tensor:
+        """Where the derivative of `forward` is below the rounding of 1 in the type of `raw`; bool, of its shape.
+
+        Values are of order 1 or below, so that there steps of `raw` no longer show.
+        """
+        with torch.enable_grad():
+            leaf = raw.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.forward(leaf).sum(), leaf)
+        return slope < torch.finfo(slope.dtype).eps
+
 
 @final
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class ClassIntensities(nn.Module):
             raise UsageError(f"mean: must be finite, got {mean}")
         self.n_classes, self.ndim, self.grain = n_classes, ndim, grain
         each = torch.ones(n_classes - 1)
+        self.bijection = _POSITIVE
         self.means = nn.Parameter(mean * each)
         self.raw_spreads = nn.Parameter(_POSITIVE.inverse(spread * each, "spread"))
         self.raw_textures = nn.Parameter(_POSITIVE.inverse(texture * each, "texture"))

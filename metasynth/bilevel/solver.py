@@ -158,7 +158,7 @@ class BilevelSolver:
         Raises
         ------
         NonFiniteError
-            If a loss, the hypergradient or an updated inner parameter is not finite.
+            If a loss, the hypergradient or an updated parameter of either level is not finite.
         ValueError
             If the number of inner batches is not the strategy's, the outer optimiser lacks an outer parameter, a loss
             depends on nothing that it should, or the problem cannot be differentiated as stated (from `preflight`, on
@@ -184,7 +184,7 @@ class BilevelSolver:
             self.update.processes.average_buffers(self.outer, outers)
             gradients = self._accumulator.add(result.gradients)
             if gradients is not None:
-                step_outer(self.outer_optimizer, self.outer, gradients)
+                step_outer(self.outer_optimizer, self.outer, gradients, self.inner_steps + len(result.inner_losses))
         # Nothing below can fail, so that both levels have moved or neither.
         self._functional.commit(taken.parameters, taken.buffers)
         self.update.commit(taken.optimizer)

@@ -4,8 +4,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -14,7 +12,7 @@ from metasynth.cli.completion import complete_setting
 from metasynth.cli.failures import Stopped
 from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
 from metasynth.cli.options import DEVICE, EXPERIMENT, PATH, PRESET, QUIET, out_option, renamed, threads_option
-from metasynth.errors import DataError, MetasynthError, UsageError
+from metasynth.errors import UsageError
 from metasynth.lines import tell
 
 
@@ -137,9 +135,10 @@ def report(runs: tuple[Path, ...]) -> None:
     from metasynth.running.integrity.run_files import check_manifest
     from metasynth.running.records import RunFolder
     from metasynth.running.study import load_experiment
+    from metasynth.training.stopping import files_that_fit
 
     for path in runs:
-        with _files_that_fit(path):
+        with files_that_fit(path):
             if (path / GRID).is_file():
                 several = GridFolder.open(path)
                 report_grid(load_experiment(several.grid.experiment), several)
@@ -148,18 +147,6 @@ def report(runs: tuple[Path, ...]) -> None:
                 check_manifest(folder)
                 write_run_report(load_experiment(folder.manifest["experiment"]), folder)
         _show(path)
-
-
-@contextmanager
-def _files_that_fit(path: Path) -> Iterator[None]:
-    """Tell in one line what no schema of the files of a run foresaw: their parts may contradict each other."""
-    try:
-        yield
-    except (MetasynthError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path}: no report can be made of it, its files do not fit together ({what})") from error
 
 
 def _show(folder: Path) -> None:

@@ -4,6 +4,7 @@ The folder holds a label map a scan, called as the scan; `posteriors/` and `qc/`
 `segmentation.json` (see `record`), which says which model made them, of what, and what its classes are.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +19,15 @@ from metasynth.data_prep.sources import Scan, Sources, find_files, with_files
 from metasynth.data_prep.volume_files import Unit
 from metasynth.data_prep.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
+from metasynth.files import write_atomically
 from metasynth.interrupts import check
 from metasynth.outputs import csv_cell
-from metasynth.predict.files import digest_of, voxel_volume_ml, write_like
+from metasynth.predict.files import voxel_volume_ml, write_like
 from metasynth.predict.plan import SCORES, Job, image_of, measured, missing, plan, scored
 from metasynth.predict.qc import write_picture
 from metasynth.predict.record import FolderRecord, origin_of
 from metasynth.predict.scan import check_usable, segment
-from metasynth.predict.tables import read_table, write_table
+from metasynth.predict.tables import encoded, read_table, write_table
 from metasynth.segment.model_description import TrainedModel
 
 _LOG = logging.getLogger(__name__)
@@ -161,9 +163,10 @@ def _write_volumes(
             failed.append((scan.name, str(error)))
         else:
             records.append(dict(zip(measured(class_names), [scan.name, *volumes], strict=True)))
-    write_table(job.volumes, records, measured(class_names))
+    table = encoded(records, measured(class_names))
     with record.locked():
-        record.note({}, volumes_sha256=digest_of(job.volumes))
+        record.note_table(job.volumes, hashlib.sha256(table).hexdigest())
+    write_atomically(job.volumes, table)
     return failed
 
 

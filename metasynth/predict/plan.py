@@ -129,7 +129,7 @@ def _tables(record: FolderRecord, job: Job, class_names: Sequence[str]) -> list[
     if job.volumes is not None:
         path = job.volumes
         kind = Kind("table of volumes", (".csv",), lambda path: read_heading(path) == measured(class_names))
-        same = path.is_file() and digest_of(path) == record.table
+        same = path.is_file() and digest_of(path) in record.tables
         outputs.append(Output(f"--volumes {path}:", path, kind, job.overwrite or same))
     return outputs
 

@@ -20,8 +20,10 @@ from metasynth.files import write_atomically
 from metasynth.outputs import first_bytes, is_picture
 from metasynth.predict.files import digest_of, is_label_map
 from metasynth.segment.model_description import ModelDescription
+from metasynth.text import RepeatedKeyError, parse_json
 
 RECORD, LOCK = "segmentation.json", ".segmentation.lock"
+VOLUMES, REPLACED = "volumes_sha256", "volumes_replaced_sha256"
 
 Origin = dict[str, str | None]
 """Digests of the model, the scan and its mask (None where there is none). Of files that earlier versions made, the
@@ -62,9 +64,9 @@ class FolderRecord:
         return self._content.get("sha256")
 
     @property
-    def table(self) -> str | None:
-        """Digest of the table of volumes that was last written of these label maps."""
-        return self._content.get("volumes_sha256")
+    def tables(self) -> set[str]:
+        """Digests of the table of volumes that was last written of these label maps, and of one that it may replace."""
+        return {self._content[key] for key in (VOLUMES, REPLACED) if key in self._content}
 
     def knows(self, path: Path) -> bool:
         """Whether this program wrote a file of the folder, or was about to."""
@@ -108,8 +110,10 @@ class FolderRecord:
         with self.locked():
             self._write({**self._read(), **self._head})
 
-    def note(self, origins: Mapping[Path, Origin | None], **further: str) -> None:
+    def note(self, origins: Mapping[Path, Origin | None], **further: str | None) -> None:
         """Write what files were made from, None where they are about to be; the lock must be held.
+
+        Further entries are written too, and those that are None removed.
 
         Raises
         ------
@@ -120,7 +124,13 @@ class FolderRecord:
         if content.get("sha256") != self.digest:
             raise RunError(f"{self.folder}: another command writes label maps of another model into this folder")
         content["outputs"] |= {self._name(path): origin for path, origin in origins.items()}
-        self._write({**content, **further})
+        self._write({key: value for key, value in {**content, **further}.items() if value is not None})
+
+    def note_table(self, path: Path, digest: str) -> None:
+        """Write the digest of the table of volumes that is about to be written; the lock must be held."""
+        before = digest_of(path) if path.is_file() else None
+        replaced = before if before != digest and before in self.tables else None
+        self.note({}, **{VOLUMES: digest, REPLACED: replaced})
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -145,7 +155,7 @@ class FolderRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads((self.folder / RECORD).read_bytes())
+            content = parse_json((self.folder / RECORD).read_bytes())
         except FileNotFoundError:
             return {"outputs": {}}
         except NotADirectoryError:
@@ -178,11 +188,13 @@ def recorded_classes(folder: Path) -> tuple[str, ...] | None:
     Raises
     ------
     DataError
-        They are of several models, as where one was to replace another's and was stopped.
+        They are of several models, as where one was to replace another's and was stopped; or the record was changed.
     """
     try:
-        content = json.loads((folder / RECORD).read_bytes())
+        content = parse_json((folder / RECORD).read_bytes())
         classes = tuple(content["classes"])
+    except RepeatedKeyError as error:
+        raise DataError(f"{folder / RECORD}: is not valid JSON: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # label maps of another program
     if _is_record(content):

@@ -26,6 +26,8 @@ from metasynth.predict.network import slice_posteriors, volume_posteriors
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 from metasynth.text import by
 
+_BEYOND = "beyond the 3.4e38 that single precision holds"
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -150,11 +152,13 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     orientation = stack_orientation(description.orientation)
     brain = foreground(image.data) if mask is None else _on_grid_of(image, mask)
     if not brain.any():
-        raise DataError(f"{image.where}: shows nothing to segment, every voxel is {float(image.data.flat[0])!r}")
+        value = float(image.data.flat[0])
+        beyond = f", or {_BEYOND}" if np.isinf(value) else ""
+        raise DataError(f"{image.where}: shows nothing to segment, every voxel is {value!r}{beyond}")
     whole = mask is not None and not description.brain_only
     wrong = ~np.isfinite(image.data) & (whole | brain)
     if wrong.any():
-        raise DataError(f"{image.where}: {int(wrong.sum())} voxels that are needed are NaN or infinite")
+        raise DataError(f"{image.where}: {int(wrong.sum())} voxels that are needed are NaN or infinite, or {_BEYOND}")
     scaled = scale(image.data, brain, image.where, keep_outside=whole)
     volume = turned(Volume(scaled, image.affine, image.where), orientation)
     filled = turned(Volume(binary_fill_holes(brain), image.affine, image.where), orientation).data

@@ -16,28 +16,26 @@ DIGITS = 6
 
 
 def write_table(path: Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Write records that share their keys, numbers to six digits; None and NaN are empty, no cell is a formula.
+    """Write records as `encoded` has them; RunError if the file cannot be written."""
+    write_atomically(path, encoded(records, columns))
+
+
+def encoded(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> bytes:
+    """A table of records that share their keys: numbers to six digits, None and NaN empty, no cell a formula.
 
     Parameters
     ----------
-    path : Path
-        The file.
     records : sequence of mapping
         A row each.
     columns : sequence of str or None
         The heading; by default the first record's keys.
-
-    Raises
-    ------
-    RunError
-        The file cannot be written.
     """
     text = io.StringIO()
     keys = columns or (list(records[0]) if records else [])
     writer = csv.writer(text)
     writer.writerow(map(csv_cell, keys))
     writer.writerows([_cell(record.get(key)) for key in keys] for record in records)
-    write_atomically(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError, RunError
+from metasynth.text import parse_json
 
 
 def encode(value: Any, indent: int | None = None) -> bytes:
@@ -151,7 +152,7 @@ def _read(path: Path, until: int | None = None) -> tuple[list[dict[str, Any]], s
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: line {number} is not valid JSON: {error}") from error
     if not isinstance(record, dict):

@@ -100,13 +100,13 @@ class RunFolder:
 
     @classmethod
     def _taken_up(cls, path: Path, manifest: Json, lock: FolderLock, environment: Mapping[str, Any]) -> Self:
-        """Check the run, tidy its folder, and open it."""
-        finished = (path / RESULTS).is_file()
-        known = None if finished else checks.check_resumable(path, manifest)
+        """Check the run, tidy its folder, and open it; a finished one is checked when it is reported."""
+        if (path / RESULTS).is_file():
+            return cls(path, manifest, lock)
+        known = checks.check_resumable(path, manifest)
         checks.tidy(path)
         folder = cls(path, manifest, lock, known)  # records that no checkpoint knows are made again
-        if not finished:
-            folder._session = further_session(folder.environment, environment, path / METRICS)
+        folder._session = further_session(folder.environment, environment, path / METRICS)
         return folder
 
     @classmethod
@@ -221,8 +221,13 @@ class RunFolder:
         return self._metrics.records() if self._metrics else read_lines(self.path / METRICS)
 
     def check(self) -> None:
-        """Raise DataError if a file of a finished run is not the one that it wrote."""
+        """Raise DataError if a file of a finished run is not the one that it wrote.
+
+        Of a run that is open for writing, what killed processes left is removed then.
+        """
         checks.check_sums(self.path, self.manifest)
+        if self._lock:
+            checks.tidy(self.path)
 
     def earlier_wall_s(self) -> float:
         """Seconds that earlier sessions of this run took, each until its last record."""

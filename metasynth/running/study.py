@@ -5,7 +5,6 @@ another package may register its own.
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -19,8 +18,6 @@ from metasynth.running.progress import Progress
 from metasynth.running.records import RunFolder
 from metasynth.running.settings.config import nearest
 from metasynth.schema import Schema
-
-_LOG = logging.getLogger(__name__)
 
 GROUP = "metasynth.experiments"
 

@@ -13,6 +13,8 @@ from metasynth.errors import ShapeError, UsageError
 from metasynth.segment.backbones import monai_network, nnunet
 from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
 from metasynth.segment.unet import UNet
+from metasynth.text import RepeatedKeyError, parse_json
+from metasynth.training.reach import require_rate
 
 
 @final
@@ -28,7 +30,9 @@ class Arguments:
     def parse(cls, text: str) -> Self:
         """From JSON; ValueError if it is something else."""
         try:
-            found = json.loads(text)
+            found = parse_json(text)
+        except RepeatedKeyError:
+            raise
         except (ValueError, RecursionError):  # not JSON, a number of too many digits, or too deep
             found = None
         return cls.from_json(found)
@@ -107,7 +111,7 @@ class SegmenterSettings:
 
     def __post_init__(self) -> None:
         require_at_least(1, batch_size=self.batch_size, steps=self.steps)
-        require_positive(lr=self.lr)
+        require_rate(lr=self.lr)
         if not 0 <= self.cooldown <= 1:
             raise ValueError(f"cooldown must be in [0, 1], got {self.cooldown}")
         self._check_network()
@@ -234,10 +238,3 @@ def require_at_least(bound: int, **values: int) -> None:
     for name, value in values.items():
         if value < bound:
             raise ValueError(f"{name} must be at least {bound}, got {value}")
-
-
-def require_positive(**values: float) -> None:
-    """ValueError, by name, for a value that is not above 0."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")

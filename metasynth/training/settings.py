@@ -13,7 +13,8 @@ from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.product import ProductStrategy
-from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least, require_positive
+from metasynth.training.reach import LARGEST_UNCONSTRAINED, require_rate
+from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least
 from metasynth.training.sources import ReferenceKind
 
 _STRATEGIES: dict[str, ProductStrategy] = {
@@ -86,7 +87,8 @@ class OuterSettings:
     chunk: int = 0
 
     def __post_init__(self) -> None:
-        require_positive(lr=self.lr, network_lr=self.network_lr)
+        require_rate(LARGEST_UNCONSTRAINED, lr=self.lr)
+        require_rate(network_lr=self.network_lr)
         require_at_least(1, batch_size=self.batch_size, every=self.every)
         require_at_least(
             0, warmup=self.warmup, hold=self.hold, settle=self.settle, samples=self.samples, chunk=self.chunk

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from metasynth.bilevel.step_report import NonFiniteError
-from metasynth.errors import MetasynthError, RunError
+from metasynth.errors import DataError, MetasynthError, RunError
 
 
 @contextmanager
@@ -29,6 +30,24 @@ def stopped_in_one_line(place: str, ending: str = "") -> Iterator[None]:
         raise
     except (NonFiniteError, ValueError) as error:
         raise RunError(f"{place} stopped: {_line(error)}{'; ' if ending else ''}{ending}") from error
+
+
+@contextmanager
+def files_that_fit(path: Path) -> Iterator[None]:
+    """Tell in one line what no schema of the files of a run foresaw: their parts may contradict each other.
+
+    Raises
+    ------
+    DataError
+        For what neither a user is shown already nor the system says.
+    """
+    try:
+        yield
+    except (MetasynthError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: no report can be made of it, its files do not fit together ({what})") from error
 
 
 def _line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from metasynth.bilevel.derivatives import total_norm
 from metasynth.bilevel.patched.buffers import copies_of, restore
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.training.reach import constrained_in, within_reach
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Example
@@ -93,6 +94,7 @@ class Bilevel:
         self._outer = outer
         self._observe = observe
         self._rates = [group["lr"] for group in solver.outer_optimizer.param_groups]
+        self._constrained = constrained_in(solver.outer) if isinstance(solver.outer, nn.Module) else {}
         self._device = str(next(solver.model.parameters()).device)
 
     def check(self, data: Dataset[StepBatch]) -> None:
@@ -106,7 +108,8 @@ class Bilevel:
         if batch.outer is None:
             return {"inner_loss": self.solver.inner_step(batch.inner).inner_loss}
         _set_rate(self.solver.outer_optimizer, self._rates, self._outer.rate_at(index))
-        report = self.solver.step([batch.inner], batch.outer, batch.reference)
+        with within_reach(self._constrained, "outer.lr"):
+            report = self.solver.step([batch.inner], batch.outer, batch.reference)
         record: dict[str, Any] = {"inner_loss": report.inner_loss, "outer_loss": report.outer_loss}
         if report.reference_loss is not None:
             record["reference_loss"] = report.reference_loss

@@ -307,7 +307,7 @@ from bad_input.table import Place, Row, table
         "--margin, --divisor: a cache of items of 1e+300 x 1e+300 takes ",
         ("x.h5.work",),
     ),
-    Row("prep labels aseg --out x.h5 --size 0,0", 2, "--size 0 x 0: expected lengths divisible by 16 (see --divisor)"),
+    Row("prep labels aseg --out x.h5 --size 0,0", 2, "--size 0 x 0: expected lengths above 0"),
     Row("prep labels aseg --out x.h5 --size 16", 2, "--size 16: expected H,W or D,H,W"),
     Row("prep labels aseg --out x.h5 --size 16,16,16", 2, "--size 16 x 16 x 16: expected two lengths for slices"),
     Row("prep labels aseg --out x.h5 --size 16,16 --3d", 2, "--size 16 x 16: expected three lengths for volumes"),

@@ -141,6 +141,11 @@ def test_mappings_as_editors_write_them(tmp_path, text, encoding):
     assert (mapping.class_names, mapping.classes) == (("background", "grey # 1", "a#2"), {0: 0, 2: 1, 3: 2})
 
 
+def test_a_class_whose_name_has_a_quote(tmp_path):
+    (tmp_path / "mine.csv").write_text('1,a\n2,"5"" disc"\n')
+    assert load_mapping(str(tmp_path / "mine.csv")).class_names == ("background", "a", '5" disc')
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -156,6 +161,12 @@ def test_mappings_as_editors_write_them(tmp_path, text, encoding):
         (b"2,wei\xdf\n", "line 1: expected text in UTF-8, got the byte 0xDF; save the file as UTF-8"),
         ("2,grey\u00a0matter\n".encode(), "class names must be printable text"),
         (b"a,b\nc,d\n2,grey\n", "line 2: expected 'id,class', got 'c,d'"),
+        (
+            b'1,a\n2,"grey\n3,white\n',
+            "line 2: expected 'id,class', got '2,\"grey', with a double quote too many or too",
+        ),
+        (b'1,a\n2,5" disc\n', "line 2: expected 'id,class', got '2,5\" disc', with a double quote too many or too few"),
+        (b'"1,a\n2,b\n', "line 1: expected 'id,class', got '\"1,a', with a double quote too many or too few"),
     ],
 )
 def test_odd_text_in_a_mapping_is_a_short_line(tmp_path, content, message):

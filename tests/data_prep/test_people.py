@@ -91,7 +91,18 @@ def test_how_names_were_read_is_a_line():
     )
     (note,) = by_person(sources("bert_tp1 bert_tp2")).notes
     assert note == "2 scans of 1 person, by their names: bert (bert_tp1, bert_tp2); --person REGEX reads them otherwise"
+    (note,) = by_person(sources("100 100_long 101 101_long")).notes
+    assert note == (
+        "4 scans, each taken for a person; if 100 and 100_long are one person's, give --person '(.+?)(_long)?$'"
+    )
+    assert people("100 100_long 101 101_long", "(.+?)(_long)?$") == {
+        "100": ["100", "100_long"],
+        "101": ["101", "101_long"],
+    }
+    (note,) = by_person(sources("a.1 b b.x-y")).notes
+    assert note.endswith(r"if b and b.x-y are one person's, give --person '(.+?)(\.x\-y)?$'")
     assert by_person(sources("subject_1 subject_2 subject_3")).notes == []
+    assert by_person(sources("a a_12 b_T1w c_long")).notes == []
     assert by_person(sources("sub-1 sub-2")).notes == []
 
 

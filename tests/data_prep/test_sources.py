@@ -44,6 +44,13 @@ def test_lists_as_editors_write_them(tmp_path, monkeypatch):
         assert find_files([str(tmp_path / "list.txt")], "PATHS") == [first, second, third]
 
 
+def test_quotes_around_the_paths_of_a_list(tmp_path):
+    files = touch(tmp_path, "a.nii", "b #1.nii", "c.nii", "'d.nii'", "'e.nii")
+    lines = ['"a.nii"', '  "b #1.nii"  # the first', "'c.nii'", "'d.nii'", "'e.nii", '"']
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    assert find_files([str(tmp_path / "list.txt")], "PATHS") == [*files, tmp_path / '"']
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -16,10 +16,10 @@ from support.head_phantom import head_image, head_labels, save
 from support.tiny_model import describe, random_model, save_random
 
 from metasynth.cli.main import main
-from metasynth.errors import RunError, UsageError
+from metasynth.errors import DataError, RunError, UsageError
 from metasynth.predict import folder as folders
 from metasynth.predict.files import is_label_map, write_like
-from metasynth.predict.record import FolderRecord
+from metasynth.predict.record import FolderRecord, recorded_classes
 
 SHAPE = (10, 12, 10)
 OUT = Path("out")
@@ -205,6 +205,29 @@ def test_a_table_of_volumes_goes_on_with_its_folder(cli):
     fine(cli("a.pt", "scans", "--volumes", "v.csv", "--overwrite"))
 
 
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("earlier", [[], ["scans/s0.nii.gz"]])
+def test_a_command_that_ends_at_its_table_of_volumes_goes_on(cli, monkeypatch, earlier, written):
+    for scan in earlier:
+        fine(cli("a.pt", scan, "--volumes", "v.csv"))
+
+    def write_and_end(path, data):
+        if written:
+            path.write_bytes(data)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "write_atomically", write_and_end)
+        assert cli("a.pt", "scans", "--volumes", "v.csv").exit_code == 130
+    assert Path("v.csv").exists() == (written or bool(earlier))
+    fine(cli("a.pt", "scans", "--volumes", "v.csv"))
+    with Path("v.csv").open() as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["s0", "s1", "s2"]
+    before = content()
+    fine(cli("a.pt", "scans", "--volumes", "v.csv"))
+    assert content().keys() == before.keys()
+
+
 def test_a_map_that_could_not_be_made_again_is_not_measured(cli):
     fine(cli("a.pt", "scans"))
     Path("scans/s1.nii.gz").write_bytes(b"broken")
@@ -223,6 +246,7 @@ def test_a_map_that_could_not_be_made_again_is_not_measured(cli):
         '{"sha256": "a", "outputs": {"s0.nii.gz": 3}}',
         '{"sha256": "a", "outputs": {"s0.nii.gz": {"model": "a", "scan": null, "mask": null}}}',
         "[" * 100_000,
+        '{"sha256": "a", "sha256": "b"}',
     ],
 )
 def test_damaged_records(cli, content):
@@ -300,3 +324,10 @@ def test_a_name_that_a_spreadsheet_would_calculate(cli):
     for table in (Path("v.csv"), OUT / "qc" / "scores.csv"):
         with table.open() as file:
             assert [row["name"] for row in csv.DictReader(file)] == ["'=1+1", "s1", "s2"]
+
+
+def test_classes_of_a_record_with_a_key_twice_are_not_guessed(tmp_path):
+    (tmp_path / "segmentation.json").write_text('{"sha256": "a", "classes": ["b", "c"], "classes": ["c", "b"]}')
+    with pytest.raises(DataError) as caught:
+        recorded_classes(tmp_path)
+    assert str(caught.value) == f"{tmp_path}/segmentation.json: is not valid JSON: the key 'classes' is given twice"

@@ -141,6 +141,16 @@ def test_a_file_without_its_digest_is_refused(run, name):
 
 
 @pytest.mark.parametrize("name", sorted(SEALED))
+@pytest.mark.parametrize("repeated", ['"digest": "x"', '"threads": 1', '"\\u0073eed": 4'])
+def test_a_key_that_is_given_twice_is_refused(run, name, repeated):
+    text = (run / name).read_text()
+    key = json.loads(f"{{{repeated}}}").popitem()[0]
+    once = "" if key in json.loads(text) else f'"{key}": 0, '
+    (run / name).write_text(f"{{{repeated}, {once}{text.lstrip()[1:]}")  # the last counts for the standard library
+    assert refused(run) == f"{run / name}: is not valid JSON: the key '{key}' is given twice"
+
+
+@pytest.mark.parametrize("name", sorted(SEALED))
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -301,6 +311,77 @@ def test_checkpoints_that_are_no_files_are_refused(run):
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").write_text("")
     assert refused(run) == f"{run}/checkpoints: expected the folder of the run's checkpoints, got a file"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("checkpoints/sigma=0.1-optimised", "the folder of a stage's checkpoints"),
+        ("models", "the folder of the run's models"),
+        ("figures", "the folder of the run's figures"),
+    ],
+)
+def test_a_file_where_a_folder_is_to_be_is_noticed_at_once(run, name, what):
+    if (run / name).is_dir():
+        shutil.rmtree(run / name)
+    (run / name).write_text("")
+    assert refused(run) == f"{run / name}: expected {what}, got a file"
+
+
+@pytest.mark.parametrize("name", ["results.json", "SHA256SUMS", "examples.npz", "table.md", "report.html"])
+def test_a_folder_where_a_file_is_to_be_is_noticed_at_once(run, name):
+    (run / name).mkdir()
+    assert refused(run) == f"{run / name}: expected a file that the run writes, got a folder"
+
+
+RESULTS_OF_A_RUN = ("results.json", "SHA256SUMS", "examples.npz")
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "message"),
+    [
+        (RESULTS_OF_A_RUN, "results.json", "seed: expected 4, as in config.json, got 3"),
+        (RESULTS_OF_A_RUN[:1], "results.json", "seed: expected 4, as in config.json, got 3"),
+    ],
+)
+def test_results_of_another_run_do_not_end_an_unfinished_one(tmp_path, other, whole, names, name, message):
+    run = shutil.copytree(other, tmp_path / "run")
+    (run / "checkpoints" / "sigma=0.1-naive" / ".latest.pt.0a1b2c3d4e5f.tmp").write_text("left by a kill")
+    for planted in names:
+        shutil.copy(whole / planted, run / planted)
+    assert refused(run) == f"{run / name}: {message}"
+    assert refused(run, ["report", run]) == f"{run / name}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "message"),
+    [
+        (
+            RESULTS_OF_A_RUN,
+            "environment.json",
+            "was changed since the run wrote it (its SHA-256 is not that of SHA256SUMS)",
+        ),
+        (RESULTS_OF_A_RUN[::2], "SHA256SUMS", "is missing, so that the results cannot be checked"),
+    ],
+)
+def test_results_of_an_equal_run_do_not_end_an_unfinished_one(run, whole, names, name, message):
+    for planted in names:
+        shutil.copy(whole / planted, run / planted)
+    assert refused(run) == f"{run / name}: {message}"
+
+
+@pytest.mark.parametrize("names", [("examples.npz", "SHA256SUMS"), ("table.md", "models/sigma=0.1-learn.pt")])
+def test_files_of_another_run_that_are_yet_to_be_written_are_replaced(tmp_path, other, run, whole, names):
+    for planted in names:
+        shutil.copytree(other / "models", run / "models", dirs_exist_ok=True)
+        (run / planted).write_bytes(b"of another run")
+    assert resume(run).exit_code == 0
+    now, then = content(run), content(whole)
+    assert {name for name in then if now[name] != then[name]} <= {
+        *("environment.json", "results.json", "SHA256SUMS", "report.html", "table.csv"),
+        *(name for name in then if name.startswith("checkpoints/")),
+    }
+    assert invoke(["report", run]).exit_code == 0
 
 
 def resaved(**changed):

@@ -81,6 +81,10 @@ def test_spacing_counts() -> None:
         ([*MONAI, "norm=none"], "norm must be instance with network = monai, which has its own, got none"),
         ([*MONAI, "widths=4,8"], r"widths must be empty \(widths=\) with network = monai, .*, got \(4, 8\)"),
         (["monai_arguments=channels"], 'monai_arguments: got .channels.: must be a JSON object such as {"features"'),
+        (
+            ['monai_arguments={"channels": [4], "channels": [8]}'],
+            "monai_arguments: got .*: the key 'channels' is given twice",
+        ),
         (["monai_arguments=[1]"], "monai_arguments: got '.1.': must be a JSON object such as"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.problem import Outer, named_outer_parameters
+from metasynth.bilevel.step_report import NonFiniteError
 
 
 def check_outer(optimizer: torch.optim.Optimizer, outer: Outer) -> None:
@@ -54,20 +55,35 @@ def require_held(optimizer: torch.optim.Optimizer, outer: Outer) -> None:
         )
 
 
-def step_outer(optimizer: torch.optim.Optimizer, outer: Outer, gradients: Mapping[str, Tensor | None]) -> None:
-    """A step on hypergradients by name; no ``.grad`` is left, and if it fails, nothing has moved."""
+def step_outer(
+    optimizer: torch.optim.Optimizer, outer: Outer, gradients: Mapping[str, Tensor | None], step: int
+) -> None:
+    """A step on hypergradients by name; no ``.grad`` is left, and if it fails, nothing has moved.
+
+    Raises
+    ------
+    NonFiniteError
+        If it would take a learned parameter beyond what its type can hold; ``step`` is the inner step that is named.
+    """
     learned = named_outer_parameters(outer)
     before = _Before(optimizer)
     try:
         for name, parameter in learned.items():
             parameter.grad = gradients[name]
         optimizer.step()
+        for name, parameter in learned.items():
+            if not torch.isfinite(parameter).all():
+                raise NonFiniteError(step, f"outer parameter {name} after its step", _first_not_finite(parameter))
     except BaseException:
         before.restore()
         raise
     finally:
         for parameter in learned.values():
             parameter.grad = None
+
+
+def _first_not_finite(values: Tensor) -> float:
+    return float(values.detach()[~torch.isfinite(values)][0])
 
 
 class _Before:

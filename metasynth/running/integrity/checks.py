@@ -7,6 +7,7 @@ writes ``SHA256SUMS``, by which they and all they were made from are checked bef
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -24,6 +25,8 @@ from metasynth.running.manifest import CONFIG, FORMAT
 SPLIT, METRICS, RESULTS, SUMS = "split.json", "metrics.jsonl", "results.json", "SHA256SUMS"
 CHECKPOINTS, FINAL, LATEST = "checkpoints", "final.pt", "latest.pt"
 
+_FOLDERS = {CHECKPOINTS: "checkpoints", MODELS: "models", "figures": "figures"}
+_WHOLE_FILES = (ENVIRONMENT, SPLIT, RESULTS, SUMS, "examples.npz", "table.csv", "table.md", "report.html")
 _KINDS = {"stage": str, "step": int, "position": int, "seconds": float, "trainer": Mapping, "random": Mapping}
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -56,14 +59,25 @@ def check_resumable(run: Path, manifest: Json) -> int | None:
         read_environment(run / ENVIRONMENT, sealed=sealed)
     if (run / SPLIT).is_file():
         read_sealed(run / SPLIT, required=sealed)
-    place = run / CHECKPOINTS
-    if place.exists() and not place.is_dir():
-        raise RunError(f"{place}: expected the folder of the run's checkpoints, got a file")
+    _check_places(run)
     found = [_check_checkpoint(path, run, manifest) for path in _checkpoints(run)]
     position = max((position for _, position in found), default=None)
     if position is not None:
         _check_stages(run, {stage for stage, _ in found}, position)
     return position
+
+
+def _check_places(run: Path) -> None:
+    """What the run has yet to write must find its folders, and no folder where a file is to be."""
+    for name, what in _FOLDERS.items():
+        if os.path.lexists(run / name) and not (run / name).is_dir():
+            raise RunError(f"{run / name}: expected the folder of the run's {what}, got a file")
+    for name in _WHOLE_FILES:
+        if (run / name).is_dir():
+            raise RunError(f"{run / name}: expected a file that the run writes, got a folder")
+    for place in (run / CHECKPOINTS).glob("[!.]*"):
+        if not place.is_dir() and place.suffix != ".pt":
+            raise RunError(f"{place}: expected the folder of a stage's checkpoints, got a file")
 
 
 def _check_stages(run: Path, kept: set[str], position: int) -> None:
@@ -162,7 +176,10 @@ def sums_of(run: Path, written: Iterable[str], results: bytes) -> bytes:
 
 
 def check_sums(run: Path, manifest: Json) -> None:
-    """Raise DataError if a file of a finished run is not the one that SHA256SUMS tells of; a missing one passes."""
+    """Raise DataError if a file of a finished run is not the one that SHA256SUMS tells of, or is missing.
+
+    Models may be missing, as users delete them.
+    """
     path = run / SUMS
     if not path.is_file():
         if is_sealed(manifest):
@@ -173,7 +190,11 @@ def check_sums(run: Path, manifest: Json) -> None:
     if missing:
         raise DataError(f"{path}: is damaged: it does not tell of {missing[0]}")
     for name, digest in sums.items():
-        if (run / name).is_file() and _sha256(run / name) != digest:
+        if not (run / name).is_file():
+            if name.startswith(f"{MODELS}/"):
+                continue
+            raise DataError(f"{run / name}: is missing, and {SUMS} tells of it")
+        if _sha256(run / name) != digest:
             raise DataError(f"{run / name}: was changed since the run wrote it (its SHA-256 is not that of {SUMS})")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError
+from metasynth.text import parse_json
 
 DIGEST = "digest"
 Json = dict[str, Any]
@@ -15,7 +16,7 @@ Json = dict[str, Any]
 def read_json_file(path: Path) -> Any:
     """What a JSON file holds; DataError, which names it, if it cannot be read."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
