@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
 from metasynth.data.cache import Cache, CacheInfo, write_cache
-from metasynth.data.dataset import SliceDataset
+from metasynth.data.dataset import IN_MEMORY_BYTES, SliceDataset
 from metasynth.segment.losses import soft_dice_loss
 from metasynth.segment.unet import UNet
 from metasynth.training.sources import Real
@@ -98,8 +99,9 @@ def main() -> None:
         make_cache(path, options.size, options.slices)
         with Cache(path) as cache:
             draw = torch.Generator().manual_seed(0)
-            for name, in_memory in (("kept in memory", True), ("read from the file", False)):
-                dataset = SliceDataset(cache, cache.subjects, in_memory=in_memory)
+            for name, most in (("kept in memory", IN_MEMORY_BYTES), ("read from the file", 0)):
+                with mock.patch("metasynth.data.dataset.IN_MEMORY_BYTES", most):
+                    dataset = SliceDataset(cache, cache.subjects)
                 seconds[name] = median_seconds(
                     lambda dataset=dataset: dataset.read(torch.randint(len(dataset), (options.batch,), generator=draw)),
                     options.repeats,

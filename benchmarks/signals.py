@@ -40,10 +40,14 @@ MAPPING = "id,class\n0,background\n1,a\n2,b\n"
 class Command:
     """One command and what it makes.
 
-    Attributes:
-        words: what follows ``metasynth``; OUT stands for the folder of a trial.
-        begun: the file in that folder after which ``--resume`` is needed, if any.
-        made: patterns of the files to compare.
+    Attributes
+    ----------
+    words : tuple of str
+        What follows ``metasynth``; OUT stands for the folder of a trial.
+    begun : str or None
+        The file in that folder after which ``--resume`` is needed, if any.
+    made : tuple of str
+        Patterns of the files to compare.
     """
 
     words: tuple[str, ...]

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from metasynth.data_prep.job import REPORT_KEYS, Job
 from metasynth.data_prep.parts import load_part, mark_done, prepare_all, remove_work_folder, spacing_of
-from metasynth.data_prep.slicing import BEYOND, GROWS_TO, IN_PLANE, cut, label_box
+from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
 from metasynth.data_prep.volumes.align import atlas_grid
+from metasynth.data_prep.volumes.resample import roughly
 from metasynth.data_prep.volumes.units import scaled_note
 
 from metasynth import __version__
@@ -27,6 +28,7 @@ from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
 from metasynth.sizes import require_memory
+from metasynth.text import by
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,13 +39,18 @@ SAME_SPACING = 1e-3
 class Report:
     """What became of the subjects.
 
-    Attributes:
-        used: (scan, number of items in the cache).
-        left_out: (scan, reason).
-        notes: Other things to know.
-        shape: Shape S of the items.
-        people: How many people the scans are of.
-
+    Attributes
+    ----------
+    used : list of tuple (str, int)
+        (scan, number of items in the cache).
+    left_out : list of tuple (str, str)
+        (scan, reason).
+    notes : list of str
+        Other things to know.
+    shape : tuple of int
+        Shape S of the items.
+    people : int
+        How many people the scans are of.
     """
 
     used: list[tuple[str, int]]
@@ -56,23 +63,30 @@ class Report:
 def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] | None = None) -> Report:
     """Prepare every scan and write the cache and, beside it, the report.
 
-    Args:
-        sources: The scans.
-        job: What to make.
-        progress: Called with (scans done, scans in all).
+    Parameters
+    ----------
+    sources : Sources
+        The scans.
+    job : Job
+        What to make.
+    progress : callable or None
+        Called with (scans done, scans in all).
 
-    Raises:
-        UsageError: There is nothing to prepare, or the folder of the cache does not exist.
-        DataError: No scan could be used, or a file cannot be written; what was prepared stays in the work folder.
-        RunError: A worker process was killed.
-
+    Raises
+    ------
+    UsageError
+        There is nothing to prepare, or the folder of the cache does not exist.
+    DataError
+        No scan could be used, or a file cannot be written; what was prepared stays in the work folder.
+    RunError
+        A worker process was killed.
     """
     if not job.out.parent.is_dir():
         raise UsageError(f"--out {job.out}: the folder {job.out.parent} does not exist")
     size, volumes = job.frame.size, job.options.volumes
     if size is not None and len(size) != 2 + volumes:
         kind = "three lengths for volumes" if volumes else "two lengths for slices"
-        raise UsageError(f"--size {_by(size)}: expected {kind}")
+        raise UsageError(f"--size {roughly(size)}: expected {kind}")
     _require_room(1, job.frame.least(2 + volumes), job)
     if job.options.align != "none" and job.options.spacing_mm:
         atlas_grid(job.options.spacing_mm)  # refuses one that is too large
@@ -104,7 +118,7 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
 def _require_room(items: int, shape: tuple[int, ...], job: Job) -> None:
     """UsageError if so many items of that shape, at least, cannot be held in memory."""
     setting = "--size" if job.frame.size else "--margin, --divisor"
-    require_memory(items * math.prod(shape), f"a cache of items of {_by(shape)}", setting)
+    require_memory(items * math.prod(shape), f"a cache of items of {roughly(shape)}", setting)
 
 
 def _nothing(left_out: Sequence[tuple[str, str]]) -> str:
@@ -123,7 +137,7 @@ def _of_one_spacing(scans: list[Scan], parts: dict[str, Path]) -> tuple[list[Sca
     left_out = [
         (
             name,
-            f"its voxels are {_by(found[name])} mm (slicing axis, rows, columns), most are {_by(common)} mm; --spacing "
+            f"its voxels are {by(found[name])} mm (slicing axis, rows, columns), most are {by(common)} mm; --spacing "
             "brings all to one",
         )
         for name in found
@@ -160,7 +174,7 @@ def _write(
         scaled += [(scan.name, unit) for unit in part.scaled_from]
         lost = np.count_nonzero(part.labels) - np.count_nonzero(labels[-1])
         if lost:
-            notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {_by(shape)}")
+            notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {roughly(shape)}")
     people = sorted({scan.person for scan in scans})
     whole = job.work / job.out.name
     write_cache(
@@ -214,7 +228,3 @@ def _write_report(report: Report, job: Job) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + os.linesep
     # Names of files may hold bytes that are no UTF-8; JSON has an escape for what stands for them.
     write_atomically(job.report, text.encode(errors="backslashreplace"), failure=DataError, make_folder=False)
-
-
-def _by(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{min(n, BEYOND):g}" for n in numbers)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from metasynth.data_prep.options import Options
 from metasynth.data_prep.parts import WORK_SUFFIX, finish_work, foreign_work
-from metasynth.data_prep.prepare import Options
 from metasynth.data_prep.slicing import Frame
 
 from metasynth.data.schema import CACHE
@@ -19,16 +19,24 @@ REPORT_KEYS = ("cache", "command", "shape", "used", "left_out", "notes")
 class Job:
     """What to make.
 
-    Attributes:
-        out: The cache.
-        options: What is done to every subject.
-        frame: How items are cut to one shape.
-        command: Name of the command, for the cache.
-        source: Where the data come from, for the cache.
-        processes: Subjects prepared side by side.
-        keep_work: Keep the work folder though every subject is in the cache.
-        draw: Draw a picture of the cache too.
-
+    Attributes
+    ----------
+    out : Path
+        The cache.
+    options : Options
+        What is done to every subject.
+    frame : Frame
+        How items are cut to one shape.
+    command : str
+        Name of the command, for the cache.
+    source : str
+        Where the data come from, for the cache.
+    processes : int
+        Subjects prepared side by side.
+    keep_work : bool
+        Keep the work folder though every subject is in the cache.
+    draw : bool
+        Draw a picture of the cache too.
     """
 
     out: Path
@@ -61,9 +69,10 @@ def outputs(job: Job, overwrite: bool) -> list[Output]:
 
     The work folder of one that was killed at its very end is removed.
 
-    Raises:
-        UsageError: Its work folder is something else.
-
+    Raises
+    ------
+    UsageError
+        Its work folder is something else.
     """
     problem = foreign_work(job.work)
     if problem:

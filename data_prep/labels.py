@@ -20,17 +20,24 @@ REACH = 8  # voxels around the unsided ids in which a side is looked for
 class LabelMapping:
     """Which class each id of a label map becomes.
 
-    Attributes:
-        name: Name or file of the mapping.
-        class_names: Names of classes 0..K-1; class 0 is the background.
-        classes: {id: class}; ids that are background on purpose are listed too.
-        text: What the mapping does, for the cache.
-        head: Ids that lie outside the brain, and so outside a brain mask made from labels.
-        t1: (K,) typical T1 intensity of every class, used for alignment; empty when not known.
-        unsided: Ids of white matter that have no side (corpus callosum); they take the class of `sides` that is
-            nearest.
-        sides: The classes they may take.
-
+    Attributes
+    ----------
+    name : str
+        Name or file of the mapping.
+    class_names : tuple of str
+        Names of classes 0..K-1; class 0 is the background.
+    classes : dict of int to int
+        {id: class}; ids that are background on purpose are listed too.
+    text : str
+        What the mapping does, for the cache.
+    head : frozenset of int
+        Ids that lie outside the brain, and so outside a brain mask made from labels.
+    t1 : tuple of float
+        (K,) typical T1 intensity of every class, used for alignment; empty when not known.
+    unsided : tuple of int
+        Ids of white matter that have no side (corpus callosum); they take the class of `sides` that is nearest.
+    sides : tuple of int
+        The classes they may take.
     """
 
     name: str
@@ -47,9 +54,10 @@ class LabelMapping:
     ) -> NDArray[np.uint8]:
         """Class indices (*S) uint8 of ids (*S) that are not negative.
 
-        Raises:
-            DataError: An id is not in the mapping and `unknown` is "error", or no voxel has a class above 0.
-
+        Raises
+        ------
+        DataError
+            An id is not in the mapping and `unknown` is "error", or no voxel has a class above 0.
         """
         ids, counts, place = ids_of(labels)
         missing = np.array([int(i) not in self.classes for i in ids])

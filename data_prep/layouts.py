@@ -24,16 +24,23 @@ def freesurfer_scans(
 
     Timepoints and bases of the longitudinal stream are scans of one person (see `metasynth.data_prep.naming.people`).
 
-    Args:
-        folder: SUBJECTS_DIR.
-        image: Name in mri/ of the image, such as "norm"; None for label maps alone.
-        labels: Name in mri/ of the label map, such as "aseg".
-        transform: File below the subject's folder that leads to the template's space, or None.
-        person: Regular expression that finds the person in a folder's name (see `people.by_person`).
+    Parameters
+    ----------
+    folder : Path
+        SUBJECTS_DIR.
+    image : str or None
+        Name in mri/ of the image, such as "norm"; None for label maps alone.
+    labels : str
+        Name in mri/ of the label map, such as "aseg".
+    transform : str or None
+        File below the subject's folder that leads to the template's space, or None.
+    person : str or None
+        Regular expression that finds the person in a folder's name (see `people.by_person`).
 
-    Raises:
-        UsageError: The folder does not exist or holds no subject.
-
+    Raises
+    ------
+    UsageError
+        The folder does not exist or holds no subject.
     """
     subjects = [
         p for p in _folders(folder, "SUBJECTS_DIR") if (p / "mri").is_dir() and not p.name.startswith("fsaverage")
@@ -73,13 +80,17 @@ def _timepoints(subjects: list[Path]) -> tuple[list[tuple[str, str]], list[str]]
 def oasis2d_scans(folder: Path, segmentation: str) -> Sources:
     """Subjects of neurite-OASIS 2D: folders with slice_norm.nii.gz and slice_seg24.nii.gz or slice_seg4.nii.gz.
 
-    Args:
-        folder: The folder with the subjects' folders.
-        segmentation: "slice_seg24" or "slice_seg4".
+    Parameters
+    ----------
+    folder : Path
+        The folder with the subjects' folders.
+    segmentation : str
+        "slice_seg24" or "slice_seg4".
 
-    Raises:
-        UsageError: The folder does not exist or holds no subject.
-
+    Raises
+    ------
+    UsageError
+        The folder does not exist or holds no subject.
     """
     scans, left_out = [], []
     for subject in _folders(folder, "FOLDER"):
@@ -99,9 +110,10 @@ def oasis2d_scans(folder: Path, segmentation: str) -> Sources:
 def check_oasis_table(folder: Path) -> None:
     """Require that seg24_labels.txt, where the folder has one, names the ids as this project does.
 
-    Raises:
-        DataError: An id has another name.
-
+    Raises
+    ------
+    DataError
+        An id has another name.
     """
     path = folder / "seg24_labels.txt"
     if not path.is_file():
@@ -143,16 +155,23 @@ def bids_scans(
     (space, desc, ...); what it leaves out (acq, run) may belong to one image alone. `run-01` is `run-1`. Sessions and
     runs of one person become one subject.
 
-    Args:
-        folder: The data set; images lie in sub-*/anat or sub-*/ses-*/anat.
-        derivatives: Where the segmentations lie; `derivatives` in the data set by default. Searched to any depth.
-        suffix: Suffix of the images, such as "T1w".
-        description: `desc` of the segmentations, such as "aseg"; None takes those without one.
-        person: Regular expression that finds the person in a scan's name (see `people.by_person`).
+    Parameters
+    ----------
+    folder : Path
+        The data set; images lie in sub-*/anat or sub-*/ses-*/anat.
+    derivatives : Path or None
+        Where the segmentations lie; `derivatives` in the data set by default. Searched to any depth.
+    suffix : str
+        Suffix of the images, such as "T1w".
+    description : str or None
+        `desc` of the segmentations, such as "aseg"; None takes those without one.
+    person : str or None
+        Regular expression that finds the person in a scan's name (see `people.by_person`).
 
-    Raises:
-        UsageError: A folder does not exist, or there is no image or no segmentation.
-
+    Raises
+    ------
+    UsageError
+        A folder does not exist, or there is no image or no segmentation.
     """
     if not re.fullmatch(r"[A-Za-z0-9_+-]+", suffix):
         raise UsageError(f"--image-suffix {shortened(suffix)}: expected letters and digits, such as T1w")

@@ -106,9 +106,10 @@ MAPPINGS = {
 def load_mapping(name: str) -> LabelMapping:
     """The named mapping, or the one in a CSV file of that path.
 
-    Raises:
-        UsageError: There is no such mapping or file, or the file is no mapping.
-
+    Raises
+    ------
+    UsageError
+        There is no such mapping or file, or the file is no mapping.
     """
     if name in MAPPINGS:
         return MAPPINGS[name]
@@ -127,9 +128,10 @@ def read_mapping(path: Path) -> LabelMapping:
     Numbered classes must be 0..K-1 without a gap. Named classes are numbered in the order they appear, except that
     ``background`` is 0 and that names of `CLASS_NAMES` keep the order they have there.
 
-    Raises:
-        UsageError: The file cannot be read, or a line is no pair, names an id twice or gives a wrong class.
-
+    Raises
+    ------
+    UsageError
+        The file cannot be read, or a line is no pair, names an id twice or gives a wrong class.
     """
     pairs: dict[int, str] = {}
     for i, (number, line, row) in enumerate(_rows(path)):

@@ -27,18 +27,26 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
     The numbers above are indices along the slicing axis. Of volumes the middle plane of the first axis is
     drawn. Row 0 of an array is at the top.
 
-    Args:
-        cache_path: The cache.
-        out_png: The picture to write, PNG.
-        columns: Most slices of one subject, in one row.
-        rows: Most subjects.
+    Parameters
+    ----------
+    cache_path : str or Path
+        The cache.
+    out_png : str or Path
+        The picture to write, PNG.
+    columns : int
+        Most slices of one subject, in one row.
+    rows : int
+        Most subjects.
 
-    Returns:
+    Returns
+    -------
+    Path
         The path of the picture.
 
-    Raises:
-        DataError: The cache is not valid, or the picture cannot be written.
-
+    Raises
+    ------
+    DataError
+        The cache is not valid, or the picture cannot be written.
     """
     with Cache(cache_path, check_digest=False) as cache:  # what is wrong may be what one wants to look at
         chosen = _spread(np.arange(len(cache.subjects)), rows)
@@ -93,9 +101,10 @@ def _add_legend(figure: Figure, names: tuple[str, ...]) -> None:
 def describe(cache_path: str | Path) -> list[tuple[str, str]]:
     """What a cache holds, as (what, value) lines; reads and checks everything.
 
-    Raises:
-        DataError: The cache is not valid.
-
+    Raises
+    ------
+    DataError
+        The cache is not valid.
     """
     path = Path(cache_path)
     with Cache(path, check_digest=False) as cache:  # told below

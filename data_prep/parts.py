@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from metasynth.data_prep.prepare import Options, Prepared, prepare
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.prepare import Prepared, prepare
 from metasynth.data_prep.sources import Scan
 
 from metasynth.data.schema import is_cache
@@ -42,19 +43,29 @@ def prepare_all(
 ) -> Generator[tuple[Scan, Path | str], None, None]:
     """(scan, file of its part, or why it is left out) of every scan, in the order they are done.
 
-    Args:
-        scans: The scans.
-        options: What is done to each.
-        folder: The work folder; made where absent.
-        processes: Subjects prepared side by side; 1 prepares them in this process.
-        progress: Called with (scans done, scans in all).
+    Parameters
+    ----------
+    scans : sequence of Scan
+        The scans.
+    options : Options
+        What is done to each.
+    folder : Path
+        The work folder; made where absent.
+    processes : int
+        Subjects prepared side by side; 1 prepares them in this process.
+    progress : callable or None
+        Called with (scans done, scans in all).
 
-    Raises:
-        UsageError: The folder is not one that this program works in.
-        DataError: The folder or a part cannot be written.
-        RunError: A worker process was killed.
-        Interrupted: The process was asked to end; parts that are done are kept.
-
+    Raises
+    ------
+    UsageError
+        The folder is not one that this program works in.
+    DataError
+        The folder or a part cannot be written.
+    RunError
+        A worker process was killed.
+    Interrupted
+        The process was asked to end; parts that are done are kept.
     """
     make_work_folder(folder)
     places = {scan.name: folder / _part_name(scan, options) for scan in scans}
@@ -75,10 +86,12 @@ def prepare_all(
 def make_work_folder(folder: Path) -> None:
     """Make the work folder, or take up the one that is there.
 
-    Raises:
-        UsageError: Something else has its name.
-        DataError: It cannot be made.
-
+    Raises
+    ------
+    UsageError
+        Something else has its name.
+    DataError
+        It cannot be made.
     """
     problem = foreign_work(folder)
     if problem:

@@ -1,23 +1,22 @@
 """One subject: from its files to the slices or the volume that go into a cache."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from metasynth.data_prep.labels import LabelMapping, Unknown
+from metasynth.data_prep.labels import LabelMapping
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.scaling import scale
 from metasynth.data_prep.slicing import (
-    Axis,
-    SliceChoice,
     choose_planes,
     content_along,
     plane_spacing,
     planes,
 )
 from metasynth.data_prep.sources import Scan
-from metasynth.data_prep.volumes.align import Align, atlas_grid, read_transform, register
+from metasynth.data_prep.volumes.align import atlas_grid, read_transform, register
 from metasynth.data_prep.volumes.files import Unit
 from metasynth.data_prep.volumes.resample import (
     Grid,
-    Interpolation,
     grid_of,
     grid_with_spacing,
     has_spacing,
@@ -35,7 +34,6 @@ from metasynth.data_prep.volumes.volumes import (
     read_image,
     read_labels,
     require_same_grid,
-    scale,
     to_ras,
 )
 from numpy.typing import NDArray
@@ -46,54 +44,21 @@ OASIS_PLANE = 109  # of the cropped volumes that neurite-OASIS takes its slices 
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is done to every subject.
-
-    Attributes:
-        mapping: Ids to classes.
-        unknown: What happens to ids the mapping does not name.
-        axis: Slicing axis.
-        slices: Which planes.
-        every_mm: Distance of the planes that are taken around the centre, rounded to whole voxels, at least one.
-        min_content: Least share of the fullest plane's labels that a plane must hold.
-        volumes: Whole volumes, as stacks of planes along the axis, instead of slices.
-        spacing_mm: Spacing along x, y and z; None keeps that of the file.
-        interpolation: How classes are put on another grid.
-        align: Which transform to the space of the template is applied.
-        strip: Set what lies outside the brain to 0: outside the mask given, or where the label is 0 or of the head.
-        resample_labels: Put a label map (and mask) of another grid on the image's.
-        flat: The files hold one plane, turned as those of neurite-OASIS.
-        unit: What the affines of all files are in; None takes what their headers say.
-
-    """
-
-    mapping: LabelMapping
-    unknown: Unknown = "error"
-    axis: Axis = "coronal"
-    slices: SliceChoice = field(default_factory=lambda: SliceChoice("around", (20,)))
-    every_mm: float = 2.0
-    min_content: float = 0.1
-    volumes: bool = False
-    spacing_mm: tuple[float, float, float] | None = None
-    interpolation: Interpolation = "majority"
-    align: Align = "none"
-    strip: bool = True
-    resample_labels: bool = False
-    flat: bool = False
-    unit: Unit | None = None
-
-
-@dataclass(frozen=True)
 class Prepared:
     """What one subject adds to a cache.
 
-    Attributes:
-        labels: (n, *S) uint8 classes; S is the subject's own field.
-        images: (n, *S) float16 in [0, 1], or None.
-        slice_index: (n,) int64 planes along the slicing axis; 0 for a volume.
-        spacing: Distance in mm along the slicing axis and along rows and columns.
-        scaled_from: The units other than mm that only the headers of its files named.
-
+    Attributes
+    ----------
+    labels : numpy.ndarray
+        (n, *S) uint8 classes; S is the subject's own field.
+    images : numpy.ndarray or None
+        (n, *S) float16 in [0, 1], or None.
+    slice_index : numpy.ndarray
+        (n,) int64 planes along the slicing axis; 0 for a volume.
+    spacing : tuple (float, float, float)
+        Distance in mm along the slicing axis and along rows and columns.
+    scaled_from : tuple of Unit
+        The units other than mm that only the headers of its files named.
     """
 
     labels: NDArray[np.uint8]
@@ -106,9 +71,10 @@ class Prepared:
 def prepare(scan: Scan, options: Options) -> Prepared:
     """Read, check, map, strip, scale, resample and slice one subject.
 
-    Raises:
-        DataError: Something is wrong with a file, or nothing is left to put in a cache.
-
+    Raises
+    ------
+    DataError
+        Something is wrong with a file, or nothing is left to put in a cache.
     """
     if scan.labels is None:
         raise DataError(f"{scan.name}: has no label map")

@@ -30,10 +30,12 @@ BEYOND = 1e300  # voxels; an overflow is cut to it
 class SliceChoice:
     """Which planes are wanted.
 
-    Attributes:
-        kind: "all", "around" (a number of planes evenly spaced about a centre), "range" or "list".
-        numbers: Nothing; how many; start, stop and step; or the indices.
-
+    Attributes
+    ----------
+    kind : {'all', 'around', 'range', 'list'}
+        "all", "around" (a number of planes evenly spaced about a centre), "range" or "list".
+    numbers : tuple of int
+        Nothing; how many; start, stop and step; or the indices.
     """
 
     kind: Literal["all", "around", "range", "list"]
@@ -43,9 +45,10 @@ class SliceChoice:
     def parse(cls, text: str) -> "SliceChoice":
         """From "all", "around:20", "90:130", "90:130:2" or "88,109".
 
-        Raises:
-            UsageError: The text is none of these.
-
+        Raises
+        ------
+        UsageError
+            The text is none of these.
         """
         if text == "all":
             return cls("all")
@@ -67,9 +70,10 @@ class SliceChoice:
     def candidates(self, n: int, centre: float, step: int) -> NDArray[np.int64]:
         """Increasing indices in 0..n-1; `centre` and `step` (planes) are those of "around".
 
-        Raises:
-            DataError: An index that was listed, or all of a range, is outside.
-
+        Raises
+        ------
+        DataError
+            An index that was listed, or all of a range, is outside.
         """
         if self.kind == "all":
             return np.arange(n)
@@ -96,16 +100,23 @@ def choose_planes(
 ) -> NDArray[np.int64]:
     """Indices of the wanted planes that hold enough labels.
 
-    Args:
-        content: (N,) labelled voxels of every plane.
-        choice: The planes that are wanted.
-        centre: Plane about which "around" takes them.
-        step: Distance in planes between those of "around".
-        min_content: Least share of the fullest plane's labelled voxels; a plane without labels is never taken.
+    Parameters
+    ----------
+    content : numpy.ndarray
+        (N,) labelled voxels of every plane.
+    choice : SliceChoice
+        The planes that are wanted.
+    centre : float
+        Plane about which "around" takes them.
+    step : int
+        Distance in planes between those of "around".
+    min_content : float
+        Least share of the fullest plane's labelled voxels; a plane without labels is never taken.
 
-    Raises:
-        DataError: No plane is left.
-
+    Raises
+    ------
+    DataError
+        No plane is left.
     """
     wanted = choice.candidates(len(content), centre, step)
     enough = content[wanted] >= max(1.0, min_content * content.max())
@@ -147,11 +158,14 @@ def plane_spacing(spacing: Sequence[float] | NDArray[np.float64], axis: Axis) ->
 class Frame:
     """How items are cut to one shape.
 
-    Attributes:
-        margin_mm: Room around the labels where no size is given.
-        size: Shape S; None takes that of the labels, with the margin, rounded up.
-        divisor: What every length must be divisible by; 1 allows any.
-
+    Attributes
+    ----------
+    margin_mm : float
+        Room around the labels where no size is given.
+    size : tuple of int or None
+        Shape S; None takes that of the labels, with the margin, rounded up.
+    divisor : int
+        What every length must be divisible by; 1 allows any.
     """
 
     margin_mm: float = 5.0

@@ -19,11 +19,14 @@ LONGEST_PATH = 4096
 class Scan:
     """The files of one image of one subject; the files need not exist.
 
-    Attributes:
-        name: Name of the scan, unique.
-        labels, image, mask, transform: Its files.
-        subject: Name of the person; several scans of one person stay together when data are split.
-
+    Attributes
+    ----------
+    name : str
+        Name of the scan, unique.
+    labels, image, mask, transform : Path or None
+        Its files.
+    subject : str
+        Name of the person; several scans of one person stay together when data are split.
     """
 
     name: str
@@ -48,12 +51,16 @@ class Scan:
 class Sources:
     """What was found.
 
-    Attributes:
-        scans: Ordered by name.
-        left_out: (name, reason) of what cannot be used.
-        notes: Other things to know, a line each.
-        alone: Files by name that were left out for want of a partner.
-
+    Attributes
+    ----------
+    scans : list of Scan
+        Ordered by name.
+    left_out : list of tuple (str, str)
+        (name, reason) of what cannot be used.
+    notes : list of str
+        Other things to know, a line each.
+    alone : dict of str to Path
+        Files by name that were left out for want of a partner.
     """
 
     scans: list[Scan]
@@ -67,14 +74,19 @@ def find_files(given: Sequence[str], option: str, suffixes: tuple[str, ...] = SU
 
     Paths in a list may be in quotes, and are relative to the list's folder.
 
-    Args:
-        given: What the user wrote.
-        option: Name of the option, for messages.
-        suffixes: Endings of the files that a folder or pattern may contribute.
+    Parameters
+    ----------
+    given : sequence of str
+        What the user wrote.
+    option : str
+        Name of the option, for messages.
+    suffixes : tuple of str
+        Endings of the files that a folder or pattern may contribute.
 
-    Raises:
-        UsageError: Something given does not exist, or gives no file.
-
+    Raises
+    ------
+    UsageError
+        Something given does not exist, or gives no file.
     """
     files: list[Path] = []
     for text in given:
@@ -129,12 +141,16 @@ def pair(images: Sequence[Path], labels: Sequence[Path], label: str = "label map
 
     So `s1.nii.gz` belongs to `s1.mgz`, `s1_T1w.nii.gz` to `s1_seg.nii.gz`, and one image to one label map.
 
-    Args:
-        images: Their files.
-        labels: Those of the label maps.
-        label: What messages call one of these.
-        image: What they call one of those.
-
+    Parameters
+    ----------
+    images : sequence of Path
+        Their files.
+    labels : sequence of Path
+        Those of the label maps.
+    label : str
+        What messages call one of these.
+    image : str
+        What they call one of those.
     """
     own, its = name_files(images), name_files(labels)
     several = channels(own.names, its.names)
@@ -190,12 +206,16 @@ def _only_ones(matches: Matches, own: Named, its: Named) -> list[str]:
 def with_files(sources: Sources, files: Sequence[Path], what: str, *, required: bool = True) -> Sources:
     """The scans with masks or transforms whose names belong to theirs.
 
-    Args:
-        sources: The scans.
-        files: The masks or transforms.
-        what: "mask" or "transform".
-        required: A scan without one is left out; it stays as it is otherwise, unless several may belong to it.
-
+    Parameters
+    ----------
+    sources : Sources
+        The scans.
+    files : sequence of Path
+        The masks or transforms.
+    what : str
+        "mask" or "transform".
+    required : bool
+        A scan without one is left out; it stays as it is otherwise, unless several may belong to it.
     """
     named = name_files(files)
     own = {_full_name(scan): scan for scan in sources.scans}

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.grid_tables import SIGMA, exponents
-from metasynth.experiments.recovery.material import check_cache, gather
+from metasynth.experiments.recovery.material import check_cache, load_study_data
 from metasynth.experiments.recovery.sizes import require_recovery
-from metasynth.experiments.recovery.study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
+from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryCase, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.tables import (
     CONTENTS,
     class_table,
@@ -47,7 +47,7 @@ from metasynth.schema import COUNT, NUMBER, TEXT, entries
 from metasynth.training.courses import course_of
 from metasynth.training.network_check import check_network
 from metasynth.training.settings import MATCHED
-from metasynth.training.stages import Learned
+from metasynth.training.stages import BilevelResult
 
 FIELDS = ("c_low", "c_mid", "c_high")
 
@@ -141,37 +141,37 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
 def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset, train its baselines, and test the three segmenters on every level of noise."""
     config: InuConfig = context.config
-    material = gather(context, config.synthesis, config.test_repeats, config.generator, config.bias)
+    material = load_study_data(context, config.synthesis, config.test_repeats, config.generator, config.bias)
     cases = [_case(config, level, material.ndim, context.seed) for level in config.sigma]
     rows, examples = recover(context, material, cases)
     save_examples(context.folder, examples)
     return {"rows": rows, "reference": NOISE_AND_INU}
 
 
-def _case(config: InuConfig, level: NoiseLevel, ndim: int, seed: int) -> Case:
+def _case(config: InuConfig, level: NoiseLevel, ndim: int, seed: int) -> RecoveryCase:
     truth = {"sigma_true": level.to_json(), "c_true": list(config.c), "augmenter": config.augmenter}
     real = Corruptions((config.bias, level))
     if config.augmenter == "nonparametric":
         network = residual_unet(ndim=ndim, widths=config.network, generator=generator_for(seed, "augmenter"))
-        return Case(level, real, nonparametric(network, config.start), truth, _sigma)
+        return RecoveryCase(level, real, nonparametric(network, config.start), truth, _sigma)
 
-    def known(found: Learned) -> Corruption:
+    def known(found: BilevelResult) -> Corruption:
         sigma = found.mean["sigma"]
         return Corruptions((KnownBias(tuple(_exponents(found.mean)), config.nodes), NoiseLevel(sigma, sigma)))
 
     augmenter = Compose(BiasField((config.start_c,) * 3, config.nodes, ndim=ndim), GaussianNoise(config.start))
-    return Case(level, real, augmenter, truth, _found, known)
+    return RecoveryCase(level, real, augmenter, truth, _found, known)
 
 
 def _exponents(values: dict[str, float]) -> list[float]:
     return [values[name] for name in FIELDS]
 
 
-def _sigma(found: Learned) -> dict[str, Any]:
+def _sigma(found: BilevelResult) -> dict[str, Any]:
     return {"sigma_learned": found.mean["sigma"], "sigma_sd": found.sd["sigma"]}
 
 
-def _found(found: Learned) -> dict[str, Any]:
+def _found(found: BilevelResult) -> dict[str, Any]:
     return {**_sigma(found), "c_learned": _exponents(found.mean), "c_sd": _exponents(found.sd)}
 
 
@@ -181,7 +181,7 @@ def report(folder: RunFolder) -> ReportContent:
     learned = [row for row in rows if row["model"] == "L"]
     labels = [_label(row["sigma_true"]) for row in learned]
     records, shown = folder.read_metrics(), load_examples(folder)
-    courses = {name: course_of(folder, records, learning(name), "sigma") for name in labels}
+    courses = {name: course_of(folder, records, bilevel_stage(name), "sigma") for name in labels}
     class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
     published = dict(zip(NOISE_AND_INU["levels"], NOISE_AND_INU["table_3"], strict=True))
     tables = [sigma_table(learned, _label, published), dice_table(rows, _label), class_table(rows, _label)]
@@ -189,7 +189,7 @@ def report(folder: RunFolder) -> ReportContent:
     if config["augmenter"] == "parametric":
         tables.insert(1, exponent_table(learned, _label, FIELDS))
         exponents = {
-            label: {name: course_of(folder, records, learning(label), name) for name in FIELDS} for label in labels
+            label: {name: course_of(folder, records, bilevel_stage(label), name) for name in FIELDS} for label in labels
         }
         figures += exponent_figures(exponents, learned, _label, config["start_c"])
     figures += [
@@ -248,7 +248,7 @@ EXPERIMENT = Experiment(
     grid_report=RecoveryGridReport(
         "The noise and intensity non-uniformity of the real images, learned in many runs",
         _label,
-        learning,
+        bilevel_stage,
         (SIGMA, *exponents(FIELDS)),
     ),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
-from metasynth.experiments.recovery.material import check_cache, gather
+from metasynth.experiments.recovery.material import check_cache, load_study_data
 from metasynth.experiments.recovery.sizes import require_recovery
-from metasynth.experiments.recovery.study import LEVELS, SIZES, Case, RecoveryConfig, learning, recover
+from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryCase, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.tables import (
     CONTENTS,
     class_table,
@@ -38,7 +38,7 @@ from metasynth.running.records import CONFIG, RunFolder
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
 from metasynth.training.courses import course_of
-from metasynth.training.stages import Learned
+from metasynth.training.stages import BilevelResult
 
 
 @dataclass(frozen=True)
@@ -72,35 +72,35 @@ def prepare(config: NoiseConfig, data: Path | None, progress: Progress) -> Prepa
 def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset level, train its baselines, and test the three segmenters on every level."""
     config: NoiseConfig = context.config
-    material = gather(context, config.synthesis, config.test_repeats, config.generator)
+    material = load_study_data(context, config.synthesis, config.test_repeats, config.generator)
     rows, examples = recover(context, material, [_case(config, level) for level in config.sigma])
     save_examples(context.folder, examples)
     return {"rows": rows, "reference": NOISE_ONLY}
 
 
-def _case(config: NoiseConfig, level: NoiseLevel) -> Case:
+def _case(config: NoiseConfig, level: NoiseLevel) -> RecoveryCase:
     truth = {"sigma_true": level.to_json(), "augmenter": config.augmenter}
     if config.augmenter == "range":
-        return Case(level, level, NoiseRange(0.1 * config.start, config.start), truth, _range, _known_range)
+        return RecoveryCase(level, level, NoiseRange(0.1 * config.start, config.start), truth, _range, _known_range)
     if config.augmenter == "random_amplitude":
-        return Case(level, level, RandomAmplitudeNoise(config.start), truth, _sigma)
-    return Case(level, level, GaussianNoise(config.start), truth, _sigma, _known)
+        return RecoveryCase(level, level, RandomAmplitudeNoise(config.start), truth, _sigma)
+    return RecoveryCase(level, level, GaussianNoise(config.start), truth, _sigma, _known)
 
 
-def _sigma(found: Learned) -> dict[str, Any]:
+def _sigma(found: BilevelResult) -> dict[str, Any]:
     return {"sigma_learned": found.mean["sigma"], "sigma_sd": found.sd["sigma"]}
 
 
-def _range(found: Learned) -> dict[str, Any]:
+def _range(found: BilevelResult) -> dict[str, Any]:
     ends = ("sigma_low", "sigma_high")
     return {"sigma_learned": [found.mean[end] for end in ends], "sigma_sd": [found.sd[end] for end in ends]}
 
 
-def _known(found: Learned) -> NoiseLevel:
+def _known(found: BilevelResult) -> NoiseLevel:
     return NoiseLevel(found.mean["sigma"], found.mean["sigma"])
 
 
-def _known_range(found: Learned) -> NoiseLevel:
+def _known_range(found: BilevelResult) -> NoiseLevel:
     return NoiseLevel(found.mean["sigma_low"], found.mean["sigma_high"])
 
 
@@ -111,7 +111,7 @@ def report(folder: RunFolder) -> ReportContent:
     labels = [_label(row["sigma_true"]) for row in learned]
     records, shown = folder.read_metrics(), load_examples(folder)
     observed = "sigma_high" if config["augmenter"] == "range" else "sigma"
-    courses = {name: course_of(folder, records, learning(name), observed) for name in labels}
+    courses = {name: course_of(folder, records, bilevel_stage(name), observed) for name in labels}
     class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
     published = dict(zip(NOISE_ONLY["levels"], NOISE_ONLY["table_1"], strict=True))
     return ReportContent(
@@ -162,6 +162,6 @@ EXPERIMENT = Experiment(
     run=run,
     report=report,
     check_sizes=require_recovery,
-    grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", _label, learning),
+    grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", _label, bilevel_stage),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
 )

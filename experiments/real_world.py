@@ -15,7 +15,7 @@ from metasynth.experiments.comparison.methods import METHODS, TITLES
 from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig
 from metasynth.experiments.comparison.sizes import require_comparison
 from metasynth.experiments.comparison.study import compare, stage_name
-from metasynth.experiments.real_images.cohorts import check_division, gather
+from metasynth.experiments.real_images.cohorts import check_division, load_real_images
 from metasynth.experiments.real_images.report import ComparisonReport
 from metasynth.experiments.real_images.tables import CONTENTS
 
@@ -72,7 +72,7 @@ def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> P
 
 def run(context: StudyContext) -> dict[str, Any]:
     """Train every method, and test its best and last checkpoint."""
-    rows, examples = compare(context, gather(context))
+    rows, examples = compare(context, load_real_images(context))
     save_examples(context.folder, examples)
     return {"rows": rows, "reference": REAL_WORLD}
 

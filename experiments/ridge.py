@@ -169,7 +169,7 @@ def ridge_loss(model: nn.Module, theta: Tensor, rows: Rows) -> Tensor:
     return fit_loss(model, theta, rows) + theta.exp() * penalty
 
 
-def learning(config: RidgeConfig, strategy: str, start: float, train: Rows) -> tuple[BilevelSolver, Tensor]:
+def solver_of(config: RidgeConfig, strategy: str, start: float, train: Rows) -> tuple[BilevelSolver, Tensor]:
     """A solver of the problem, with the inner model at its optimum for the starting λ, and θ."""
     model = nn.Linear(config.features, 1, bias=False, dtype=torch.float64)
     model.weight.data.copy_(solve(start, train).T)
@@ -195,7 +195,7 @@ def run(context: StudyContext) -> dict[str, Any]:
             curves.append([held_out_loss(decay, train, validation) for decay in GRID])
             for strategy, start in cases:
                 case = {"problem": problem, "strategy": strategy, "start": start}
-                solver, theta = learning(config, strategy, start, train)
+                solver, theta = solver_of(config, strategy, start, train)
                 schedule = CosineAnnealingLR(solver.outer_optimizer, config.steps)
                 for _ in range(config.steps):
                     with within_reach({"λ": (Exp(), theta)}, "outer_lr"):

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import secrets
+import stat
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,13 @@ MODELS = "models"
 _SEAL = b"metasynth sha256 "
 _HEX = 64
 _END, _END_LENGTH = b"PK\x05\x06", 22  # the last record of a zip file, when no comment follows it
+_OTHERS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]+\.tmp")
 
 
@@ -45,10 +53,11 @@ def write_atomically(
     A folder that is missing is made, unless ``make_folder`` is false. ``what`` names the file in the message. Temporary
     files of this name that killed processes left are removed; those of others that write it now stay.
 
-    Raises:
-        failure: the file could not be written (full disk, no permission, ...), in one line; what was at ``path``
-            stays as it was, and no temporary file is left.
-
+    Raises
+    ------
+    failure
+        The file could not be written (full disk, no permission, ...), in one line; what was at ``path`` stays as it
+        was, and no temporary file is left.
     """
     stem = f".{path.name[:40]}."  # not longer than the name itself where that is as long as names may be
     try:
@@ -113,9 +122,10 @@ def _remove_dead(path: str, *, without_locks: bool = False) -> None:
 def place_inside(folder: Path, name: str) -> Path:
     """The place of a file in a folder, or one below it; for names that come from a file that others may have made.
 
-    Raises:
-        DataError: the name, or a link on its way, leads out of the folder.
-
+    Raises
+    ------
+    DataError
+        The name, or a link on its way, leads out of the folder.
     """
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
@@ -123,6 +133,34 @@ def place_inside(folder: Path, name: str) -> Path:
     if place is None or not place.parent.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"{folder}: the name {name!r} must not lead out of the folder; expected plain names and '/'")
     return place
+
+
+def require_file(path: Path, expected: str, behind: str = "") -> None:
+    """Refuse what opening would wait for or not find.
+
+    Parameters
+    ----------
+    path : Path
+        What is to be opened.
+    expected : str
+        What it should be, for messages.
+    behind : str
+        What is added to them.
+
+    Raises
+    ------
+    DataError
+        It is no file that can be looked at.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the file is missing{behind}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}{behind}") from error
+    if not stat.S_ISREG(mode):
+        kind = next((name for holds, name in _OTHERS if holds(mode)), "no file")
+        raise DataError(f"{path}: expected {expected}, got {kind}{behind}")
 
 
 def is_leftover(name: str) -> bool:
@@ -157,15 +195,21 @@ def seal(file: io.BytesIO) -> memoryview:
 def read_zip(path: Path, *, sealed: bool = False) -> io.BytesIO:
     """The bytes of a zip file that is whole: by its seal or, where it was written without, by its own checksums.
 
-    Args:
-        path: the file.
-        sealed: refuse a file without a seal.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sealed : bool
+        Refuse a file without a seal.
 
-    Raises:
-        OSError: the file cannot be read.
-        zipfile.BadZipFile: it is no zip file, or cut short.
-        DamagedFileError: it is damaged, or has no seal and should.
-
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    zipfile.BadZipFile
+        It is no zip file, or cut short.
+    DamagedFileError
+        It is damaged, or has no seal and should.
     """
     data = path.read_bytes()
     signed, digest = data[:-_HEX], data[-_HEX:]

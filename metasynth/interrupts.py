@@ -24,9 +24,10 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 class Interrupted(KeyboardInterrupt):
     """The process was asked to end.
 
-    Attributes:
-        number: the signal that asked.
-
+    Attributes
+    ----------
+    number : int
+        The signal that asked.
     """
 
     def __init__(self, number: int = signal.SIGINT) -> None:
@@ -54,13 +55,16 @@ def watched(*, forceful: bool = True) -> Iterator[list[int]]:
 
     Outside of the main thread, which alone may handle signals, nothing changes.
 
-    Args:
-        forceful: end the process at the second signal, and work that does not `check` after some patience; else
-            further signals are noted only, for the caller to look at.
+    Parameters
+    ----------
+    forceful : bool
+        End the process at the second signal, and work that does not `check` after some patience; else further signals
+        are noted only, for the caller to look at.
 
-    Returns:
+    Returns
+    -------
+    list of int
         The signals that have come, which grow as they do.
-
     """
     if threading.current_thread() is not threading.main_thread():
         yield []

@@ -22,11 +22,14 @@ Identity = tuple[int, int] | Path
 class Kind:
     """One kind of file that this program writes.
 
-    Attributes:
-        what: What it is, in words.
-        endings: What its name may end in; empty where the program chose the name.
-        is_ours: Whether a file is one, told by its content.
-
+    Attributes
+    ----------
+    what : str
+        What it is, in words.
+    endings : tuple of str
+        What its name may end in; empty where the program chose the name.
+    is_ours : callable
+        Whether a file is one, told by its content.
     """
 
     what: str
@@ -38,14 +41,20 @@ class Kind:
 class Output:
     """A file that a command is about to write.
 
-    Attributes:
-        said: What names it in a message: "--out a.h5:".
-        path: The file.
-        kind: What is written there.
-        replace: Whether one of the kind may be replaced.
-        make_folder: Whether its folder is made where it is absent.
-        taken: What is said where it is there and must not be replaced.
-
+    Attributes
+    ----------
+    said : str
+        What names it in a message: "--out a.h5:".
+    path : Path
+        The file.
+    kind : Kind
+        What is written there.
+    replace : bool
+        Whether one of the kind may be replaced.
+    make_folder : bool
+        Whether its folder is made where it is absent.
+    taken : str
+        What is said where it is there and must not be replaced.
     """
 
     said: str
@@ -61,10 +70,11 @@ def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path]) -> None:
 
     Files are compared as the system knows them: a link, a second name or another spelling is the same file.
 
-    Raises:
-        UsageError: A name has the ending of another kind of file; a file is an input, or written twice; what is there
-            is no file of the kind, or must not be replaced; a folder cannot hold it.
-
+    Raises
+    ------
+    UsageError
+        A name has the ending of another kind of file; a file is an input, or written twice; what is there is no file of
+        the kind, or must not be replaced; a folder cannot hold it.
     """
     read = {_identity(path): path for path in inputs}
     written: dict[Identity, Output] = {}

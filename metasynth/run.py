@@ -80,11 +80,14 @@ def execute(
     again.
     ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own.
 
-    Raises:
-        UsageError: a setting, the folder or the device cannot be used.
-        DataError: the cache cannot be used.
-        RunError: the work could not go on.
-
+    Raises
+    ------
+    UsageError
+        A setting, the folder or the device cannot be used.
+    DataError
+        The cache cannot be used.
+    RunError
+        The work could not go on.
     """
     earlier = RunFolder.open(out) if resume and not is_claimed_only(Path(out)) else None
     if earlier is not None and earlier.manifest["experiment"] != experiment.name:
@@ -148,10 +151,12 @@ def _run(experiment: Experiment, context: StudyContext) -> None:
 def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
     """Write the tables, figures and page of a finished run.
 
-    Raises:
-        UsageError: it has no results.
-        DataError: a file of it is damaged or of another run.
-
+    Raises
+    ------
+    UsageError
+        It has no results.
+    DataError
+        A file of it is damaged or of another run.
     """
     from metasynth.report.html import write_report  # matplotlib is needed here only
 

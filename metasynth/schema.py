@@ -18,14 +18,19 @@ SHOWN = 40  # characters of a value that a message repeats
 def expect(value: Any, schema: Schema, where: str) -> None:
     """Require that a value is as the schema says.
 
-    Args:
-        value: What was read.
-        schema: What it must be.
-        where: The file, for the message.
+    Parameters
+    ----------
+    value : Any
+        What was read.
+    schema : Schema
+        What it must be.
+    where : str
+        The file, for the message.
 
-    Raises:
-        DataError: It is something else; the message names the entry by dotted keys.
-
+    Raises
+    ------
+    DataError
+        It is something else; the message names the entry by dotted keys.
     """
     found = schema(value)
     if found is not None:

@@ -44,15 +44,21 @@ def _at_least(size: int) -> str:
 def require_memory(size: int, what: str, setting: str, most: int | None = None) -> None:
     """Refuse what cannot be held in memory.
 
-    Args:
-        size: Bytes that are certainly needed.
-        what: What needs them, the subject of a sentence.
-        setting: The parameters or the file that decide about it.
-        most: Bytes there are; by default those of the machine that can be had now.
+    Parameters
+    ----------
+    size : int
+        Bytes that are certainly needed.
+    what : str
+        What needs them, the subject of a sentence.
+    setting : str
+        The parameters or the file that decide about it.
+    most : int or None
+        Bytes there are; by default those of the machine that can be had now.
 
-    Raises:
-        UsageError: There is less memory.
-
+    Raises
+    ------
+    UsageError
+        There is less memory.
     """
     most = available_memory() if most is None else most
     if size > most:

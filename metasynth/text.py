@@ -4,6 +4,8 @@ import codecs
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -29,11 +31,14 @@ class RepeatedKeyError(ValueError):
 def parse_json(text: str | bytes) -> Any:
     """What a JSON text holds.
 
-    Raises:
-        RepeatedKeyError: an object has a key twice, of which the standard library would take the last.
-        ValueError: it is no JSON.
-        RecursionError: it is nested too deeply.
-
+    Raises
+    ------
+    RepeatedKeyError
+        An object has a key twice, of which the standard library would take the last.
+    ValueError
+        It is no JSON.
+    RecursionError
+        It is nested too deeply.
     """
     return json.loads(text, object_pairs_hook=_without_repeats)
 
@@ -49,14 +54,19 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_lines(path: Path, failure: type[MetasynthError] = DataError, where: str = "") -> list[str]:
     """Lines of a text file: UTF-8, or what its byte order mark says; they end as on Unix, Windows or old Macs.
 
-    Args:
-        path: The file.
-        failure: The error that is raised.
-        where: How messages name the file; by its path by default.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    failure : type
+        The error that is raised.
+    where : str
+        How messages name the file; by its path by default.
 
-    Raises:
-        failure: The file cannot be read or is no such text, with the line where that is seen.
-
+    Raises
+    ------
+    failure
+        The file cannot be read or is no such text, with the line where that is seen.
     """
     where = where or str(path)
     if path.exists() and not path.is_file():
@@ -124,6 +134,11 @@ def _ends_of(text: str) -> str:
 
 def _length_of(text: str) -> str:
     return f" ({len(text)} characters)"
+
+
+def by(numbers: Iterable[float]) -> str:
+    """Sizes for a message: (3, 4, 5) as "3 x 4 x 5", (1.0, 0.5) as "1 x 0.5"; whole numbers with all their digits."""
+    return " x ".join(str(n) if isinstance(n, Integral) else f"{n:g}" for n in numbers)
 
 
 def printable(text: str) -> str:

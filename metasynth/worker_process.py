@@ -35,14 +35,19 @@ def start(
 ) -> "BaseProcess | Fresh":
     """A process that calls ``prepare`` once and then answers the requests that come through ``its`` pipe.
 
-    Args:
-        its: the worker's side of the pipe; closed here.
-        copies: the other sides of all pipes there are, which a fork copies and closes: they would else stay open when
-            this process ends.
-        prepare: called once.
-        function: makes an answer of a request.
-        forked: whether it is a fork of this process or a fresh one.
-
+    Parameters
+    ----------
+    its : Connection
+        The worker's side of the pipe; closed here.
+    copies : list of Connection
+        The other sides of all pipes there are, which a fork copies and closes: they would else stay open when this
+        process ends.
+    prepare : Prepare
+        Called once.
+    function : Function
+        Makes an answer of a request.
+    forked : bool
+        Whether it is a fork of this process or a fresh one.
     """
     parent = os.getpid(), threading.current_thread() is threading.main_thread()
     with its, held(), safe_path():

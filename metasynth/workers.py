@@ -41,20 +41,30 @@ def in_order(
 ) -> Iterator[Any]:
     """``function`` of every request, in their order, made ahead by worker processes.
 
-    Args:
-        function: called in the workers.
-        requests: small.
-        workers: how many, at least 1.
-        ahead: requests of each worker that are done or being done before they are asked for, at least 1.
-        prepare: called in every worker once.
-        method: "fork", or "spawn" for fresh processes, to which ``prepare`` and ``function`` are sent; by default
-            a fork where that is this Python's way, else a fresh process.
+    Parameters
+    ----------
+    function : callable
+        Called in the workers.
+    requests : iterable of Any
+        Small.
+    workers : int
+        How many, at least 1.
+    ahead : int
+        Requests of each worker that are done or being done before they are asked for, at least 1.
+    prepare : callable
+        Called in every worker once.
+    method : Method or None
+        "fork", or "spawn" for fresh processes, to which ``prepare`` and ``function`` are sent; by default a fork where
+        that is this Python's way, else a fresh process.
 
-    Raises:
-        WorkerEnded: a worker was killed.
-        WorkerFailed: the function raised.
-        Interrupted: this process was asked to end, see `metasynth.interrupts`.
-
+    Raises
+    ------
+    WorkerEnded
+        A worker was killed.
+    WorkerFailed
+        The function raised.
+    Interrupted
+        This process was asked to end, see `metasynth.interrupts`.
     """
     left = iter(requests)
     with _crew(function, workers, prepare, method) as crew:
@@ -109,7 +119,15 @@ class _Worker:
             self.connection.send(request)
 
     def answer(self) -> Any:
-        """The answer to the earliest request that has none."""
+        """The answer to the earliest request that has none.
+
+        Raises
+        ------
+        WorkerEnded
+            The worker was killed.
+        WorkerFailed
+            The function raised.
+        """
         while not self.connection.poll(_LOOK_S):
             check()
         try:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tiny_noise import arguments, make_cache, start
+from support.tiny_noise import arguments, make_cache, start
 
 from metasynth.cli.main import main
 from metasynth.running.integrity.json_files import with_digest

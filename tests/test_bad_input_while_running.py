@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from metasynth.experiments.recovery import study as recovery_study
-from tiny_noise import arguments, make_cache, results
+from support.tiny_noise import arguments, make_cache, results
 
 from metasynth.cli.main import main
 from metasynth.running.checkpoint import load_checkpoint

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from tiny_study import Stop, tiny_experiment
+from support.tiny_study import Stop, tiny_experiment
 
 from metasynth import __version__
 from metasynth.cli.main import main
@@ -17,7 +17,7 @@ TRIED = f"you tried to allocate {2**41} bytes. Error code 12 (Cannot allocate me
 
 
 class Point:
-    value = "tiny_study:EXPERIMENT"
+    value = "support.tiny_study:EXPERIMENT"
 
     def __init__(self, experiment):
         self.experiment = experiment
@@ -183,7 +183,8 @@ def test_failures_are_one_line_and_exit_code_1(cli, stop, error, message):
 
 
 def test_a_broken_experiment_is_exit_code_1(cli):
-    message = "Error: experiment 'broken' (tiny_study:EXPERIMENT) cannot be loaded: ImportError: no module named x"
+    broken = "experiment 'broken' (support.tiny_study:EXPERIMENT)"
+    message = f"Error: {broken} cannot be loaded: ImportError: no module named x"
     failed(cli("run", "broken"), 1, message)
 
 

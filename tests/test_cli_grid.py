@@ -8,11 +8,11 @@ import shlex
 import signal
 import threading
 
-import grid_study
 import pytest
 from click.testing import CliRunner
-from processes import alive, wait_for
-from tiny_noise import arguments, make_cache, start
+from support import grid_study
+from support.processes import alive, wait_for
+from support.tiny_noise import arguments, make_cache, start
 
 from metasynth.cli.main import main
 from metasynth.errors import RunError

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from head_phantom import head_image, head_labels, save
-from tiny_model import save_random
+from support.head_phantom import head_image, head_labels, save
+from support.tiny_model import save_random
 
 from metasynth.cli.main import main
 from metasynth.data.cache import Cache

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from head_phantom import as_muse, head_image, head_labels, save
-from tiny_model import CLASSES, save_random
+from support.head_phantom import as_muse, head_image, head_labels, save
+from support.tiny_model import CLASSES, save_random
 
 from metasynth.cli.main import main
 from metasynth.predict import evaluate

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from head_phantom import as_muse, head_image, head_labels, save
+from support.head_phantom import as_muse, head_image, head_labels, save
 
 from metasynth.cli.main import main
 from metasynth.data.cache import Cache

@@ -12,8 +12,8 @@ import pytest
 import torch
 from metasynth.data_prep.parts import _is_part, _save, load_part
 from metasynth.data_prep.prepare import Prepared
-from tiny_model import CLASSES, describe
-from tiny_noise import session
+from support.tiny_model import CLASSES, describe
+from support.tiny_noise import session
 
 from metasynth.errors import DataError, RunError
 from metasynth.files import DamagedFileError, is_leftover, read_zip, remove_leftovers, seal, write_atomically

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from head_phantom import head_image, head_labels, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from odd_volumes import odd_files
-from tiny_model import save_random
+from support.head_phantom import head_image, head_labels, save
+from support.odd_volumes import odd_files
+from support.tiny_model import save_random
 
 from metasynth import sizes
 from metasynth.cli.main import main

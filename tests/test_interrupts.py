@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from processes import alive, program, wait_for
+from support.processes import alive, program, wait_for
 
 from metasynth import interrupts
 from metasynth.interrupts import SIGNALS, Interrupted, check, exit_status, watched

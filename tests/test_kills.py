@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels, save
 from killing import Commands
-from tiny_model import save_random
-from tiny_noise import arguments, make_cache
+from support.head_phantom import head_image, head_labels, save
+from support.tiny_model import save_random
+from support.tiny_noise import arguments, make_cache
 
 SHAPE = (14, 18, 16)
 TIMED = re.compile(

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from processes import program
-from tiny_noise import arguments, make_cache, start
+from support.processes import program
+from support.tiny_noise import arguments, make_cache, start
 
 from metasynth.lines import tell
 from metasynth.running.progress import Progress

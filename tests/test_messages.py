@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_study import tiny_experiment
+from support.tiny_study import tiny_experiment
 
 from metasynth.cli import messages
 from metasynth.cli.main import main

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from data.caches import make
-from head_phantom import head_image, head_labels, save
-from tiny_model import save_random
+from support.caches import make
+from support.head_phantom import head_image, head_labels, save
+from support.tiny_model import save_random
 
 from metasynth.cli.main import main
 from metasynth.errors import UsageError

@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from processes import alive, descendants, wait_for
-from tiny_noise import arguments, make_cache, results, start
+from support.processes import alive, descendants, wait_for
+from support.tiny_noise import arguments, make_cache, results, start
 
 from metasynth.cli.main import main
 from metasynth.training import streams

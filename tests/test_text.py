@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from metasynth.errors import DataError, UsageError
 from metasynth.text import (
     RepeatedKeyError,
+    by,
     expanded,
     parse_json,
     printable,
@@ -124,6 +126,22 @@ def test_a_user_that_is_not_there(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert expanded("~/a") == Path("/home/me/a")
     assert expanded("~nobody-of-that-name/a") == Path("~nobody-of-that-name/a")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((3, 4, 5), "3 x 4 x 5"),
+        ((1.0, 0.5), "1 x 0.5"),
+        (np.array([0.25, 2.0]), "0.25 x 2"),
+        (np.array([7, 9]), "7 x 9"),
+        ((12345678, 10**400), f"12345678 x {10**400}"),
+        ((1e-9,), "1e-09"),
+        ((), ""),
+    ],
+)
+def test_sizes_in_messages(numbers, text):
+    assert by(numbers) == text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from processes import alive, descendants, program, wait_for
+from support.processes import alive, descendants, program, wait_for
 
 from metasynth.workers import WorkerEnded, WorkerFailed, as_done, in_order
 

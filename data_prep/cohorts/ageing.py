@@ -37,10 +37,12 @@ _SMOOTHING_MM = 1.5
 class AgeingModel:
     """How much older brains differ from the template, drawn uniformly for every subject.
 
-    Attributes:
-        ventricles: Volume of the ventricles over that without ageing.
-        thinning: Fraction of the cortex's thickness that is lost to fluid; the deformation takes some 1 to 2 % more.
-
+    Attributes
+    ----------
+    ventricles : tuple (float, float)
+        Volume of the ventricles over that without ageing.
+    thinning : tuple (float, float)
+        Fraction of the cortex's thickness that is lost to fluid; the deformation takes some 1 to 2 % more.
     """
 
     ventricles: tuple[float, float] = (1.6, 2.4)
@@ -51,10 +53,12 @@ class AgeingModel:
 class Ageing:
     """What becomes of one brain.
 
-    Attributes:
-        growth_mm: How far the walls of the ventricles move, along the velocity.
-        fluid_gain: What the share of the fluid outside the ventricles is multiplied by.
-
+    Attributes
+    ----------
+    growth_mm : float
+        How far the walls of the ventricles move, along the velocity.
+    fluid_gain : float
+        What the share of the fluid outside the ventricles is multiplied by.
     """
 
     growth_mm: float = 0.0
@@ -65,12 +69,16 @@ class Ageing:
 class AgeingTables:
     """The velocity, and what growth and gain do to the template.
 
-    Attributes:
-        velocity: (3, X, Y, Z) float32, in voxels of 1 mm, on the template's grid.
-        growths_mm: Growths at which the volume of the ventricles is known.
-        ventricles: That volume over the one without growth.
-        thinning: Fraction of the cortex that is lost at each of the gains that are tried.
-
+    Attributes
+    ----------
+    velocity : numpy.ndarray
+        (3, X, Y, Z) float32, in voxels of 1 mm, on the template's grid.
+    growths_mm : numpy.ndarray
+        Growths at which the volume of the ventricles is known.
+    ventricles : numpy.ndarray
+        That volume over the one without growth.
+    thinning : numpy.ndarray
+        Fraction of the cortex that is lost at each of the gains that are tried.
     """
 
     velocity: FloatArray

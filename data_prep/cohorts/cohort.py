@@ -78,8 +78,6 @@ def cache_folder() -> Path:
         return expanded(chosen)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "metasynth"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "metasynth" / "Cache"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "metasynth"
 
@@ -100,15 +98,21 @@ def ensure_cohort(
 
     Two processes may make the same cohort at once: each writes its own temporary file and renames it.
 
-    Args:
-        spec: The cohort.
-        folder: Where caches are kept; the user's cache folder by default. Made where absent.
-        progress: Called with (subjects done, subjects in all) while the cohort is made.
-        notice: Called with a line of text when a damaged cache is rebuilt; by default a warning of the package's log.
+    Parameters
+    ----------
+    spec : Cohort
+        The cohort.
+    folder : Path or None
+        Where caches are kept; the user's cache folder by default. Made where absent.
+    progress : callable or None
+        Called with (subjects done, subjects in all) while the cohort is made.
+    notice : callable or None
+        Called with a line of text when a damaged cache is rebuilt; by default a warning of the package's log.
 
-    Raises:
-        DataError: The folder or the file cannot be written.
-
+    Raises
+    ------
+    DataError
+        The folder or the file cannot be written.
     """
     folder = cache_folder() if folder is None else Path(folder)
     path = folder / spec.file_name

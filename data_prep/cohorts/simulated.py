@@ -56,14 +56,19 @@ _AGEING, _PERSON, _NOISE = 1, 2, 3
 class SimulatedSpec:
     """A set of simulated images.
 
-    Attributes:
-        cohort: Name, size and seed; people of another seed are other people.
-        contrast: One of CONTRASTS.
-        group: One of GROUP_SEEDS: "young" or "older".
+    Attributes
+    ----------
+    cohort : CohortSpec
+        Name, size and seed; people of another seed are other people.
+    contrast : str
+        One of CONTRASTS.
+    group : str
+        One of GROUP_SEEDS: "young" or "older".
 
-    Raises:
-        UsageError: A value is not allowed.
-
+    Raises
+    ------
+    UsageError
+        A value is not allowed.
     """
 
     cohort: CohortSpec
@@ -110,11 +115,14 @@ class SimulatedSpec:
 class Anatomy:
     """What lies in the slices of one person.
 
-    Attributes:
-        tissues: (n, T, H, W) float32, fraction of each pixel of the brain that each of TISSUES takes; 0 elsewhere.
-        classes: (n, K, H, W) float32, likewise for CLASS_NAMES; all background elsewhere.
-        planes: (n,) coronal planes, mm.
-
+    Attributes
+    ----------
+    tissues : numpy.ndarray
+        (n, T, H, W) float32, fraction of each pixel of the brain that each of TISSUES takes; 0 elsewhere.
+    classes : numpy.ndarray
+        (n, K, H, W) float32, likewise for CLASS_NAMES; all background elsewhere.
+    planes : numpy.ndarray
+        (n,) coronal planes, mm.
     """
 
     tissues: FloatArray
@@ -129,10 +137,12 @@ def build_simulated(spec: SimulatedSpec, path: Path, progress: Callable[[int, in
     taken to 0 and 1. Labels (N, H, W): the class with the largest fraction of the pixel. Rows and columns as
     those of the template's cohorts.
 
-    Raises:
-        DataError: The file cannot be written.
-        RunError: A deformation folds.
-
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    RunError
+        A deformation folds.
     """
     cohort = spec.cohort
     template = load_template()
@@ -174,9 +184,10 @@ def _described(spec: SimulatedSpec) -> str:
 def draw_person_anatomy(spec: SimulatedSpec, subject: int) -> Anatomy:
     """Draw one person and find what every pixel of the slices holds, from parts of pixels of at most 1 mm.
 
-    Raises:
-        RunError: The deformation folds.
-
+    Raises
+    ------
+    RunError
+        The deformation folds.
     """
     cohort = spec.cohort
     template, maps = load_template(), load_tissue_maps()

@@ -53,13 +53,18 @@ SOURCE = (
 class Ellipsoid:
     """A solid ellipsoid on both sides of the midline.
 
-    Attributes:
-        centre: (|x|, y, z) in mm.
-        radii: Semi-axes in mm along the ellipsoid's own x, y and z.
-        yaw: Degrees; positive brings the posterior end outwards (rotation about z).
-        pitch: Degrees; positive brings the posterior end upwards (rotation about x).
-        max_white: Voxels whose white matter probability is above this are left out.
-
+    Attributes
+    ----------
+    centre : tuple (float, float, float)
+        (|x|, y, z) in mm.
+    radii : tuple (float, float, float)
+        Semi-axes in mm along the ellipsoid's own x, y and z.
+    yaw : float
+        Degrees; positive brings the posterior end outwards (rotation about z).
+    pitch : float
+        Degrees; positive brings the posterior end upwards (rotation about x).
+    max_white : float
+        Voxels whose white matter probability is above this are left out.
     """
 
     centre: tuple[float, float, float]
@@ -116,14 +121,20 @@ BRAIN_STEM = (
 class Template:
     """The labelled template.
 
-    Attributes:
-        t1: (X, Y, Z) float32 in [0, 1], 0 outside the brain.
-        labels: (X, Y, Z) uint8, indices into CLASS_NAMES.
-        grey: (X, Y, Z) float32, probability of grey matter.
-        white: (X, Y, Z) float32, probability of white matter.
-        origin: Coordinates in mm of voxel (0, 0, 0); voxels are 1 mm, axes x, y, z.
-        file_y: Coordinate in mm of coronal plane 0 of nilearn's file, of which these arrays are a part.
-
+    Attributes
+    ----------
+    t1 : numpy.ndarray
+        (X, Y, Z) float32 in [0, 1], 0 outside the brain.
+    labels : numpy.ndarray
+        (X, Y, Z) uint8, indices into CLASS_NAMES.
+    grey : numpy.ndarray
+        (X, Y, Z) float32, probability of grey matter.
+    white : numpy.ndarray
+        (X, Y, Z) float32, probability of white matter.
+    origin : tuple (float, float, float)
+        Coordinates in mm of voxel (0, 0, 0); voxels are 1 mm, axes x, y, z.
+    file_y : float
+        Coordinate in mm of coronal plane 0 of nilearn's file, of which these arrays are a part.
     """
 
     t1: FloatArray

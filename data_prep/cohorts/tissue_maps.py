@@ -47,10 +47,12 @@ _T1_FLUID, _T1_WHITE = 0.27, 0.87
 class Map:
     """A map of the template, cut to where it is not 0.
 
-    Attributes:
-        values: (X, Y, Z) float32.
-        start: Voxel of the template that is its first one.
-
+    Attributes
+    ----------
+    values : numpy.ndarray
+        (X, Y, Z) float32.
+    start : tuple (int, int, int)
+        Voxel of the template that is its first one.
     """
 
     values: FloatArray
@@ -79,13 +81,18 @@ class Map:
 class TissueMaps:
     """Maps of one template; all values are from 0 to 1.
 
-    Attributes:
-        brain: 1 in the brain.
-        solid: One map each of TISSUES[1:], the share of the voxel; the rest of the brain is fluid.
-        ventricular: Share of the fluid that is in the ventricles.
-        core: Share of the grey that counts as white matter.
-        outer: Share of grey and white that counts as background.
-
+    Attributes
+    ----------
+    brain : Map
+        1 in the brain.
+    solid : tuple of Map
+        One map each of TISSUES[1:], the share of the voxel; the rest of the brain is fluid.
+    ventricular : Map
+        Share of the fluid that is in the ventricles.
+    core : Map
+        Share of the grey that counts as white matter.
+    outer : Map
+        Share of grey and white that counts as background.
     """
 
     brain: Map
@@ -97,13 +104,17 @@ class TissueMaps:
     def mixture(self, points: FloatArray, fluid_gain: float | FloatArray = 1.0) -> tuple[FloatArray, FloatArray]:
         """Tissues and classes at points of the brain.
 
-        Args:
-            points: (3, P) voxels of the template; where outside the brain, fluid of the background.
-            fluid_gain: See `sharpened`; applied to the fluid outside the ventricles.
+        Parameters
+        ----------
+        points : numpy.ndarray
+            (3, P) voxels of the template; where outside the brain, fluid of the background.
+        fluid_gain : float or numpy.ndarray
+            See `sharpened`; applied to the fluid outside the ventricles.
 
-        Returns:
+        Returns
+        -------
+        tuple (numpy.ndarray, numpy.ndarray)
             Fractions of TISSUES (T, P) and of CLASS_NAMES (K, P), each summing to 1.
-
         """
         solid = np.stack([tissue.at(points) for tissue in self.solid])
         ventricular = self.ventricular.at(points)

@@ -22,15 +22,22 @@ FloatArray = NDArray[np.floating]
 class WarpModel:
     """How far and how smoothly subjects differ from the template.
 
-    Attributes:
-        components: (smoothing sigma in mm, standard deviation in mm of the velocity per axis), summed.
-        scale_sd: Standard deviation of the logarithm of the scaling along each axis.
-        rotation_sd: Standard deviation of the rotation about each axis, degrees.
-        shear_sd: Standard deviation of the shears.
-        shift_sd: Standard deviation of the translation along each axis, mm.
-        grid_mm: Spacing of the grid the flow is computed on.
-        squarings: Number of squarings, n.
-
+    Attributes
+    ----------
+    components : tuple of tuple (float, float)
+        (smoothing sigma in mm, standard deviation in mm of the velocity per axis), summed.
+    scale_sd : float
+        Standard deviation of the logarithm of the scaling along each axis.
+    rotation_sd : float
+        Standard deviation of the rotation about each axis, degrees.
+    shear_sd : float
+        Standard deviation of the shears.
+    shift_sd : float
+        Standard deviation of the translation along each axis, mm.
+    grid_mm : float
+        Spacing of the grid the flow is computed on.
+    squarings : int
+        Number of squarings, n.
     """
 
     components: tuple[tuple[float, float], ...] = ((32.0, 2.5), (16.0, 1.8), (8.0, 0.8))
@@ -46,14 +53,20 @@ class WarpModel:
 class Warp:
     """One deformation.
 
-    Attributes:
-        displacement: (3, X, Y, Z) mm, on a grid.
-        origin: Coordinates in mm of the grid's first point.
-        grid_mm: Spacing of the grid.
-        matrix: (3, 3), A.
-        centre: o, mm.
-        shift: t, mm.
-
+    Attributes
+    ----------
+    displacement : numpy.ndarray
+        (3, X, Y, Z) mm, on a grid.
+    origin : tuple (float, float, float)
+        Coordinates in mm of the grid's first point.
+    grid_mm : float
+        Spacing of the grid.
+    matrix : numpy.ndarray
+        (3, 3), A.
+    centre : numpy.ndarray
+        O, mm.
+    shift : numpy.ndarray
+        T, mm.
     """
 
     displacement: FloatArray
@@ -83,15 +96,21 @@ def draw_warp(
 ) -> Warp:
     """Draw the deformation of one subject.
 
-    Args:
-        rng: Source of all randomness.
-        low: Lowest coordinates in mm of the box to cover.
-        high: Highest coordinates in mm.
-        model: Magnitudes.
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of all randomness.
+    low : tuple (float, float, float)
+        Lowest coordinates in mm of the box to cover.
+    high : tuple (float, float, float)
+        Highest coordinates in mm.
+    model : WarpModel
+        Magnitudes.
 
-    Raises:
-        RunError: The deformation folds (a Jacobian determinant is not positive).
-
+    Raises
+    ------
+    RunError
+        The deformation folds (a Jacobian determinant is not positive).
     """
     first, last = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     shape = tuple(int(n) for n in np.ceil((last - first) / model.grid_mm) + 1)

@@ -37,17 +37,25 @@ MAPPING = (
 class CohortSpec:
     """What a cohort is made of; the same specification always gives the same cohort.
 
-    Attributes:
-        name: Name of the cohort, part of its file's name.
-        n_subjects: Number of deformations.
-        slices_per_subject: Coronal slices of each, evenly spaced from a random start; at most 44.
-        spacing_mm: In-plane distance between pixel centres.
-        shape: (H, W) in pixels; must cover 168 x 160 mm.
-        seed: Seed of all randomness.
+    Attributes
+    ----------
+    name : str
+        Name of the cohort, part of its file's name.
+    n_subjects : int
+        Number of deformations.
+    slices_per_subject : int
+        Coronal slices of each, evenly spaced from a random start; at most 44.
+    spacing_mm : float
+        In-plane distance between pixel centres.
+    shape : tuple (int, int)
+        (H, W) in pixels; must cover 168 x 160 mm.
+    seed : int
+        Seed of all randomness.
 
-    Raises:
-        UsageError: A value is not allowed.
-
+    Raises
+    ------
+    UsageError
+        A value is not allowed.
     """
 
     name: str
@@ -96,10 +104,12 @@ def build_cohort(spec: CohortSpec, path: Path, progress: Callable[[int, int], No
     pixel size and deformed with linear interpolation; the largest wins. Rows go from superior to inferior,
     columns from the subject's left to right.
 
-    Raises:
-        DataError: The file cannot be written.
-        RunError: A deformation folds.
-
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    RunError
+        A deformation folds.
     """
     template = load_template()
     volumes = _volumes(template, spec.spacing_mm)
@@ -146,9 +156,10 @@ def _volumes(template: Template, spacing_mm: float) -> list[FloatArray]:
 def draw_anatomy(spec: CohortSpec, subject: int, template: Template) -> tuple[Warp, FloatArray]:
     """Deformation and coronal planes (n,) in mm of one subject, whatever the number of subjects.
 
-    Raises:
-        RunError: The deformation folds.
-
+    Raises
+    ------
+    RunError
+        The deformation folds.
     """
     rng = np.random.default_rng([spec.seed, subject])
     x, y, z = (start + n - 1 for start, n in zip(template.origin, template.t1.shape, strict=True))
@@ -158,10 +169,12 @@ def draw_anatomy(spec: CohortSpec, subject: int, template: Template) -> tuple[Wa
 def pixel_axes(spec: CohortSpec, finer: int = 1) -> tuple[FloatArray, FloatArray]:
     """Coordinates in mm of rows (z, falling) and columns (x, growing), of every pixel or of its parts.
 
-    Args:
-        spec: The cohort.
-        finer: Parts of a pixel along each axis.
-
+    Parameters
+    ----------
+    spec : CohortSpec
+        The cohort.
+    finer : int
+        Parts of a pixel along each axis.
     """
     height, width = (n * finer for n in spec.shape)
     step = spec.spacing_mm / finer

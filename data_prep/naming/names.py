@@ -26,11 +26,14 @@ _BLOCK = 1 << 20
 class Named:
     """Files by name.
 
-    Attributes:
-        files: Those whose name is theirs alone.
-        doubles: {name: reason} of names that several files have.
-        notes: Files that were left out as others hold the same.
-
+    Attributes
+    ----------
+    files : dict of str to Path
+        Those whose name is theirs alone.
+    doubles : dict of str to str
+        {name: reason} of names that several files have.
+    notes : list of str
+        Files that were left out as others hold the same.
     """
 
     files: dict[str, Path]

@@ -38,11 +38,14 @@ class Rivals:
 class Matches:
     """Names and their partners.
 
-    Attributes:
-        pairs: {name: partner}.
-        unclear: Names that were not paired since more than one pair is possible.
-        only: Whether the one pair rests on nothing but that there is no other.
-
+    Attributes
+    ----------
+    pairs : dict
+        {name: partner}.
+    unclear : dict
+        Names that were not paired since more than one pair is possible.
+    only : bool
+        Whether the one pair rests on nothing but that there is no other.
     """
 
     pairs: dict[Any, Any] = field(default_factory=dict)

@@ -28,15 +28,20 @@ _LONG = ".long."
 def by_person(sources: Sources, pattern: str | None = None, links: Sequence[tuple[str, str]] = ()) -> Sources:
     """The scans with the people they are of, and a note on how their names were read.
 
-    Args:
-        sources: The scans; people that they have already stay, unless a pattern is given.
-        pattern: A regular expression that is looked for in every name: its first group, or all of what it finds, is the
-            person. None goes by the names as above.
-        links: (timepoint, base) of names that are known to be of one person.
+    Parameters
+    ----------
+    sources : Sources
+        The scans; people that they have already stay, unless a pattern is given.
+    pattern : str or None
+        A regular expression that is looked for in every name: its first group, or all of what it finds, is the person.
+        None goes by the names as above.
+    links : sequence of tuple (str, str)
+        (timepoint, base) of names that are known to be of one person.
 
-    Raises:
-        UsageError: The pattern is no regular expression, or finds nothing in a name.
-
+    Raises
+    ------
+    UsageError
+        The pattern is no regular expression, or finds nothing in a name.
     """
     if pattern is not None:
         people = _by_pattern([scan.name for scan in sources.scans], pattern)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from metasynth.data_prep.volumes.files import require_file
 from metasynth.data_prep.volumes.resample import (
     Grid,
     count_along,
@@ -23,8 +22,9 @@ from metasynth.data_prep.volumes.volumes import Volume
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError, UsageError, install_hint
+from metasynth.files import require_file
 from metasynth.interrupts import Interrupted, check
-from metasynth.text import read_lines
+from metasynth.text import by, read_lines
 
 Align = Literal["none", "transforms", "rigid", "affine"]
 FIELD_MM = ((-98.0, 98.0), (-134.0, 98.0), (-72.0, 116.0))  # the field of the template, x, y and z
@@ -35,10 +35,16 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's axes grow to left, posterior, sup
 
 
 def atlas_grid(spacing_mm: tuple[float, float, float]) -> Grid:
-    """The grid of aligned volumes: the template's field at a spacing."""
+    """The grid of aligned volumes: the template's field at a spacing.
+
+    Raises
+    ------
+    UsageError
+        The spacing is larger than the field, or the grid has too many voxels.
+    """
     lengths = [high - low for low, high in FIELD_MM]
     if any(s > length for s, length in zip(spacing_mm, lengths, strict=True)):
-        given, field = (" x ".join(f"{n:g}" for n in numbers) for numbers in (spacing_mm, lengths))
+        given, field = (by(numbers) for numbers in (spacing_mm, lengths))
         raise UsageError(f"--spacing {given}: the template's field is {field} mm")
     shape = [math.floor(count_along(n, s) + 1e-6) + 1 for n, s in zip(lengths, spacing_mm, strict=True)]
     require_grid(shape, spacing_mm)
@@ -51,9 +57,10 @@ def atlas_grid(spacing_mm: tuple[float, float, float]) -> Grid:
 def read_transform(path: Path) -> NDArray[np.float64]:
     """(4, 4) transform of a MINC `.xfm` file, or of a text file with 3 or 4 rows of 4 numbers.
 
-    Raises:
-        DataError: The file cannot be read, holds other numbers, or the matrix is singular.
-
+    Raises
+    ------
+    DataError
+        The file cannot be read, holds other numbers, or the matrix is singular.
     """
     require_file(path, "a file with a transform")
     text = "\n".join(read_lines(path))
@@ -87,13 +94,17 @@ def register(moving: Volume, kind: Literal["rigid", "affine"]) -> NDArray[np.flo
     The centres of mass are put together, then a rigid and, if wanted, an affine transform is refined at 4 and 2 mm by
     gradient descent in regular steps. Seeded and on one thread, so that the same brain gives the same transform.
 
-    Args:
-        moving: (X, Y, Z) float32 intensities of the brain alone, 0 elsewhere.
-        kind: Whether the brain keeps its size and shape.
+    Parameters
+    ----------
+    moving : Volume
+        (X, Y, Z) float32 intensities of the brain alone, 0 elsewhere.
+    kind : {'rigid', 'affine'}
+        Whether the brain keeps its size and shape.
 
-    Raises:
-        DataError: The registration failed.
-
+    Raises
+    ------
+    DataError
+        The registration failed.
     """
     import SimpleITK as sitk
     from nilearn.datasets import load_mni152_template  # costs seconds to import

@@ -6,8 +6,6 @@ What its header claims is compared with its size and with the memory there is be
 
 import gzip
 import math
-import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +21,9 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError
+from metasynth.files import require_file
 from metasynth.sizes import readable
+from metasynth.text import by
 
 Unit = Literal["mm", "um", "m"]
 _UNITS: dict[int, Unit] = {1: "m", 2: "mm", 3: "um"}  # the lowest three bits of NIfTI's xyzt_units
@@ -32,27 +32,26 @@ _MOST_COMPRESSED = 1032  # bytes that one byte of deflate can stand for
 _HEADER = 540  # bytes of the longest header, NIfTI-2's
 _BEHIND = 1 << 16  # bytes that may follow the voxels
 _MGH_DATA = 284  # where they begin in an MGH file
-_OTHERS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 
 @dataclass(frozen=True)
 class Header:
     """What a file says about its volume.
 
-    Attributes:
-        path: The file that was named.
-        data_path: The file of the voxels; another one for a pair of .hdr and .img.
-        fields: nibabel's header: of NIfTI-1, of NIfTI-2, or of an MGH file.
-        shape: Lengths of all axes, none of them 0.
-        affine: (4, 4) from voxel indices to the file's unit.
-        unit: That unit; None where the file does not say.
-
+    Attributes
+    ----------
+    path : Path
+        The file that was named.
+    data_path : Path
+        The file of the voxels; another one for a pair of .hdr and .img.
+    fields : Any
+        nibabel's header: of NIfTI-1, of NIfTI-2, or of an MGH file.
+    shape : tuple of int
+        Lengths of all axes, none of them 0.
+    affine : numpy.ndarray
+        (4, 4) from voxel indices to the file's unit.
+    unit : Unit or None
+        That unit; None where the file does not say.
     """
 
     path: Path
@@ -77,9 +76,10 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of a NIfTI-1, NIfTI-2 or MGH file, plain or compressed, or of a pair of .hdr and .img.
 
-    Raises:
-        DataError: It cannot be read, or claims more voxels than the file can hold.
-
+    Raises
+    ------
+    DataError
+        It cannot be read, or claims more voxels than the file can hold.
     """
     with reading(path):
         header_path, data_path = _pair(path)
@@ -90,7 +90,7 @@ def read_header(path: Path) -> Header:
         fields = _fields(block, path, alone=header_path == data_path)
         shape = tuple(int(n) for n in fields.get_data_shape())
         if not shape or min(shape) < 1:
-            raise DataError(f"{path}: holds no voxels, its shape is {by(shape)}")
+            raise DataError(f"{path}: holds no voxels, its shape is {by(shape) or 'none'}")
         _require_room(data_path, fields, shape)
         if not isinstance(fields, nib.Nifti1Header):
             with _opened(path) as file:  # fields behind the voxels
@@ -105,9 +105,10 @@ def read_header(path: Path) -> Header:
 def read_voxels(header: Header) -> NDArray:
     """The numbers a file holds, scaled as its header says; all its axes.
 
-    Raises:
-        DataError: They cannot be read, or the memory cannot hold them.
-
+    Raises
+    ------
+    DataError
+        They cannot be read, or the memory cannot hold them.
     """
     with reading(header.path):
         dtype, voxels = header.fields.get_data_dtype(), math.prod(header.shape)
@@ -146,11 +147,6 @@ def reading(path: Path) -> Iterator[None]:
         imageglobals.logger.disabled = was_disabled
 
 
-def by(shape: tuple[int, ...]) -> str:
-    """(3, 4, 5) -> "3 x 4 x 5"."""
-    return " x ".join(map(str, shape)) or "none"
-
-
 def _pair(path: Path) -> tuple[Path, Path]:
     """Where header and voxels lie: two files for .hdr and .img (and .gz), else one."""
     stem, compressed = (path.name[:-3], path.name[-3:]) if path.name.lower().endswith(".gz") else (path.name, "")
@@ -160,29 +156,6 @@ def _pair(path: Path) -> tuple[Path, Path]:
     other = ".img" if ending == ".hdr" else ".hdr"
     partner = path.with_name(stem[:-4] + (other.upper() if stem[-4:].isupper() else other) + compressed)
     return (path, partner) if ending == ".hdr" else (partner, path)
-
-
-def require_file(path: Path, expected: str, behind: str = "") -> None:
-    """Refuse what opening would wait for or not find.
-
-    Args:
-        path: What is to be opened.
-        expected: What it should be, for messages.
-        behind: What is added to them.
-
-    Raises:
-        DataError: It is no file that can be looked at.
-
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the file is missing{behind}") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}{behind}") from error
-    if not stat.S_ISREG(mode):
-        kind = next((name for holds, name in _OTHERS if holds(mode)), "no file")
-        raise DataError(f"{path}: expected {expected}, got {kind}{behind}")
 
 
 def _is_compressed(path: Path) -> bool:

@@ -7,13 +7,17 @@ from metasynth.errors import DataError
 def require_memory(needed: int, what: str) -> None:
     """Refuse a subject that takes more memory than there is.
 
-    Args:
-        needed: Bytes.
-        what: The file and what is to be made of it, for the message.
+    Parameters
+    ----------
+    needed : int
+        Bytes.
+    what : str
+        The file and what is to be made of it, for the message.
 
-    Raises:
-        DataError: There is less.
-
+    Raises
+    ------
+    DataError
+        There is less.
     """
     free = sizes.available_memory()
     if needed > free:

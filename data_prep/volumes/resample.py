@@ -1,7 +1,7 @@
 """Putting images and classes on another grid: images are interpolated, classes are voted for, never blurred."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from metasynth.errors import DataError, UsageError
 from metasynth.sizes import require_memory
+from metasynth.text import by
 
 Interpolation = Literal["majority", "nearest"]
 BEYOND = 1e300
@@ -43,16 +44,21 @@ def count_along(length: float, spacing: float) -> float:
     return min(length / spacing, BEYOND)
 
 
+def roughly(numbers: Iterable[float]) -> str:
+    """The same as `metasynth.text.by` with some six digits of each, for sizes that may be of any length."""
+    return by(float(min(n, BEYOND)) for n in numbers)
+
+
 def require_grid(shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
     """UsageError if classes, with the share of the voxels that is voted on, cannot be held on a grid of that shape."""
-    require_memory(_BYTES * math.prod(shape), f"a grid of {_by(shape)} voxels", f"--spacing {_by(spacing_mm)}")
+    require_memory(_BYTES * math.prod(shape), f"a grid of {roughly(shape)} voxels", f"--spacing {roughly(spacing_mm)}")
 
 
 def require_field(volume: Volume, spacing_mm: Sequence[float]) -> None:
     """DataError where the volume's whole field is less than one voxel of that spacing."""
     field = volume.spacing * volume.data.shape
     if (np.asarray(spacing_mm) > field * (1 + SAME_SPACING)).any():
-        raise DataError(f"{volume.where}: --spacing {_by(spacing_mm)}: the whole field is {_by(field)} mm")
+        raise DataError(f"{volume.where}: --spacing {roughly(spacing_mm)}: the whole field is {roughly(field)} mm")
 
 
 def has_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> bool:
@@ -63,9 +69,10 @@ def has_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> bool:
 def grid_with_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) -> Grid:
     """The grid of that spacing which covers the volume's field, with its axes and its centre.
 
-    Raises:
-        DataError: The memory cannot hold it.
-
+    Raises
+    ------
+    DataError
+        The memory cannot hold it.
     """
     wanted = np.asarray(spacing_mm, dtype=float)
     field = volume.spacing * volume.data.shape
@@ -81,7 +88,9 @@ def grid_with_spacing(volume: Volume, spacing_mm: tuple[float, float, float]) ->
 def require_room(shape: tuple[int, ...], spacing_mm: Sequence[float], where: str) -> None:
     """`require_grid` for one file, whatever wants it there; others may be smaller, so it is a `DataError`."""
     try:
-        require_memory(_BYTES * math.prod(shape), f"a grid of {_by(shape)} voxels of {_by(spacing_mm)} mm", where)
+        require_memory(
+            _BYTES * math.prod(shape), f"a grid of {roughly(shape)} voxels of {roughly(spacing_mm)} mm", where
+        )
     except UsageError as error:
         raise DataError(str(error)) from error
 
@@ -178,7 +187,3 @@ def _shifted(matrix: NDArray[np.float64], box: tuple[slice, slice, slice]) -> ND
     shifted = matrix.copy()
     shifted[:3, 3] -= [part.start for part in box]
     return shifted
-
-
-def _by(numbers: Sequence[float] | NDArray[np.float64]) -> str:
-    return " x ".join(f"{min(n, BEYOND):g}" for n in numbers)

@@ -18,13 +18,17 @@ NAMED = 3  # scans that a note names
 def affine_in_mm(header: Header, unit: Unit | None) -> NDArray[np.float64]:
     """(4, 4) from a file's voxel indices to mm.
 
-    Args:
-        header: The file's.
-        unit: What its affine is in, whatever the header says; None takes what that says, mm where it says nothing.
+    Parameters
+    ----------
+    header : Header
+        The file's.
+    unit : Unit or None
+        What its affine is in, whatever the header says; None takes what that says, mm where it says nothing.
 
-    Raises:
-        DataError: No unit is given, and the voxels are not of the size that brain scans have.
-
+    Raises
+    ------
+    DataError
+        No unit is given, and the voxels are not of the size that brain scans have.
     """
     affine = header.affine.copy()
     with np.errstate(all="ignore"):

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from metasynth.data_prep.volumes.files import Header, Unit, by, read_header, read_voxels
+from metasynth.data_prep.volumes.files import Header, Unit, read_header, read_voxels
 from metasynth.data_prep.volumes.units import affine_in_mm, unit_scaled_from
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError
+from metasynth.text import by
 
 RIGHT_ANGLE = 0.01  # largest cosine between two axes that still count as orthogonal
 FARTHEST_MM = 1e6
 SAME_GRID = 0.05  # voxels by which two grids may differ at a corner
-SCALE_PERCENT = (1.0, 99.0)
 WHOLE, MOST_ROUNDED = 1e-3, 0.25  # how far a stored id may be off its whole number; with the step of scaled integers
 
 
@@ -22,12 +22,16 @@ WHOLE, MOST_ROUNDED = 1e-3, 0.25  # how far a stored id may be off its whole num
 class Volume:
     """A volume and where it lies.
 
-    Attributes:
-        data: (X, Y, Z) float32 intensities or int64 ids.
-        affine: (4, 4) from voxel indices to mm, x to the right, y anterior, z superior.
-        where: Its file, for messages.
-        scaled_from: The unit of its file's affine where that was another and only the header said so.
-
+    Attributes
+    ----------
+    data : NDArray
+        (X, Y, Z) float32 intensities or int64 ids.
+    affine : numpy.ndarray
+        (4, 4) from voxel indices to mm, x to the right, y anterior, z superior.
+    where : str
+        Its file, for messages.
+    scaled_from : Unit or None
+        The unit of its file's affine where that was another and only the header said so.
     """
 
     data: NDArray
@@ -44,13 +48,17 @@ class Volume:
 def read_image(path: Path, unit: Unit | None = None) -> Volume:
     """Intensities (X, Y, Z) float32; values that single precision cannot hold become infinite (see `scale`).
 
-    Args:
-        path: A NIfTI or MGH file.
-        unit: What its affine is in, whatever its header says.
+    Parameters
+    ----------
+    path : Path
+        A NIfTI or MGH file.
+    unit : Unit or None
+        What its affine is in, whatever its header says.
 
-    Raises:
-        DataError: The file cannot be read or is no volume, or its voxels need a unit to be said.
-
+    Raises
+    ------
+    DataError
+        The file cannot be read or is no volume, or its voxels need a unit to be said.
     """
     header = read_header(path)
     affine, data = affine_in_mm(header, unit), _volume(header)
@@ -66,15 +74,20 @@ def read_labels(path: Path, unit: Unit | None = None, *, empty: bool = False) ->
     They may be stored as integers, as floating-point numbers or as scaled integers. Numbers of the last two kinds are
     rounded if they are at most .001 off a whole number; scaled integers half of their step more, at most .25 in all.
 
-    Args:
-        path: A NIfTI or MGH file.
-        unit: What its affine is in, whatever its header says.
-        empty: All ids may be 0.
+    Parameters
+    ----------
+    path : Path
+        A NIfTI or MGH file.
+    unit : Unit or None
+        What its affine is in, whatever its header says.
+    empty : bool
+        All ids may be 0.
 
-    Raises:
-        DataError: The file cannot be read or is no volume, its voxels need a unit to be said, a value is negative, not
-            whole, beyond 32 bits or too large to be exact in the file's type, or all are 0.
-
+    Raises
+    ------
+    DataError
+        The file cannot be read or is no volume, its voxels need a unit to be said, a value is negative, not whole,
+        beyond 32 bits or too large to be exact in the file's type, or all are 0.
     """
     header = read_header(path)
     affine, ids = affine_in_mm(header, unit), _whole(_volume(header), header)
@@ -128,14 +141,15 @@ def _whole(data: NDArray, header: Header) -> NDArray:
 def check_affine(volume: Volume, allow_shear: bool = False) -> None:
     """Require voxels of a size and at a place, and axes at right angles unless a shear is dealt with later.
 
-    Raises:
-        DataError: An axis has size 0 or is not finite, the first voxel is farther away than a kilometre, or two axes
-            are not orthogonal.
-
+    Raises
+    ------
+    DataError
+        An axis has size 0 or is not finite, the first voxel is farther away than a kilometre, or two axes are not
+        orthogonal.
     """
     matrix, spacing = volume.affine[:3, :3], volume.spacing
     if not np.isfinite(volume.affine).all() or (spacing < 1e-6).any():
-        sizes = " x ".join(f"{s:g}" for s in spacing)
+        sizes = by(spacing)
         raise DataError(f"{volume.where}: voxels must have a size above 0 along every axis, got {sizes} mm")
     if np.abs(volume.affine[:3, 3]).max() > FARTHEST_MM:
         raise DataError(f"{volume.where}: its first voxel lies farther away than a kilometre: {_rows(volume.affine)}")
@@ -206,37 +220,6 @@ def _turned(volume: Volume, orientation: NDArray) -> Volume:
     data = nib.orientations.apply_orientation(volume.data, orientation)
     affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
     return replace(volume, data=data, affine=affine)
-
-
-def scale(
-    image: NDArray[np.float32], mask: NDArray[np.bool_], where: str, keep_outside: bool = False
-) -> NDArray[np.float32]:
-    """Intensities scaled linearly so that the mask's 1 and 99 % quantiles become 0 and 1, cut there.
-
-    Args:
-        image: (*S) any values; those that are not kept do not matter.
-        mask: (*S) the brain.
-        where: The file, for messages.
-        keep_outside: Scale what lies outside the mask in the same way, instead of setting it to 0.
-
-    Raises:
-        DataError: A value that is kept is not finite, or the quantiles are equal.
-
-    """
-    kept = np.ones_like(mask) if keep_outside else mask
-    wrong = ~np.isfinite(image) & kept
-    if wrong.any():
-        first = tuple(int(n) for n in np.argwhere(wrong)[0])
-        raise DataError(
-            f"{where}: {int(wrong.sum())} of {int(kept.sum())} voxels are NaN, infinite or beyond single precision, "
-            f"first at {first} (oriented to RAS)"
-        )
-    low, high = np.percentile(image[mask].astype(np.float64), SCALE_PERCENT)
-    if not high > low:
-        raise DataError(f"{where}: has no contrast, its 1 and 99 % quantiles are both {low:g}")
-    out = np.zeros(image.shape, dtype=np.float32)
-    out[kept] = np.clip((image[kept] - low) / (high - low), 0.0, 1.0)
-    return out
 
 
 def _rows(affine: NDArray[np.float64]) -> str:

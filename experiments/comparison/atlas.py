@@ -1,7 +1,7 @@
 """An atlas of the label maps for synthesis, fitted to every test image: the baseline that is not trained at all."""
 
 import numpy as np
-from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import Segment
 from torch import Tensor
 
@@ -13,14 +13,14 @@ PLANES = 8
 _GAUSSIANS = {"white matter": 2, "cortical grey": 2}
 
 
-def atlas_segmenter(labels: Tensor, cohorts: Cohorts) -> Segment:
+def atlas_segmenter(labels: Tensor, cohorts: RealImages) -> Segment:
     """What segments by a fit of the atlas, see `AtlasSegmenter`.
 
     Parameters
     ----------
     labels : Tensor (N, *S) int64
         The label maps for synthesis.
-    cohorts : Cohorts
+    cohorts : RealImages
         Whose maps they are, in that order.
     """
     return AtlasSegmenter(atlases_of(labels, cohorts.maps)).segment

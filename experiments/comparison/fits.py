@@ -10,46 +10,46 @@ from functools import partial
 
 import torch
 from metasynth.experiments.comparison.atlas import atlas_segmenter
-from metasynth.experiments.comparison.methods import LEARNED
+from metasynth.experiments.comparison.methods import BILEVEL_METHODS
 from metasynth.experiments.comparison.trial import Trial
-from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment
-from metasynth.experiments.real_images.fitted import BEST, LAST, ONLY, Fitted
-from metasynth.experiments.real_images.streams import fitted
+from metasynth.experiments.real_images.method_result import BEST, LAST, ONLY, MethodResult
+from metasynth.experiments.real_images.streams import cropped_or_padded
 from torch import Tensor
 
 from metasynth.augment.corruption import Corruptions
 from metasynth.training.selection import Weights
 from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
-from metasynth.training.stages import learned_values, learner, note_of
+from metasynth.training.stages import bilevel_trainer, note_of, tail_statistics
 from metasynth.training.trainers import Supervised
 
-Fit = Callable[[Trial], Fitted]
+Fit = Callable[[Trial], MethodResult]
 
 
-def _plain(trial: Trial, synthetic: Source, fraction: float = 0.0) -> Fitted:
+def _plain(trial: Trial, synthetic: Source, fraction: float = 0.0) -> MethodResult:
     segmenter = trial.new_segmenter()
     settings = trial.config.segmenter
     return trial.train(trial.data(synthetic, fraction), segmenter, Supervised(segmenter, settings), settings)
 
 
-def _naive(trial: Trial) -> Fitted:
+def _naive(trial: Trial) -> MethodResult:
     return _plain(trial, trial.baseline)
 
 
-def _clustered(trial: Trial) -> Fitted:
+def _clustered(trial: Trial) -> MethodResult:
     return _plain(trial, Corrupted(trial.clustered, Corruptions(())))
 
 
-def _mixed(trial: Trial) -> Fitted:
+def _mixed(trial: Trial) -> MethodResult:
     return _plain(trial, trial.baseline, trial.config.mixed.fraction)
 
 
-def _supervised(trial: Trial) -> Fitted:
+def _supervised(trial: Trial) -> MethodResult:
     return _plain(trial, trial.baseline, fraction=1.0)
 
 
-def _finetuned(trial: Trial) -> Fitted:
+def _finetuned(trial: Trial) -> MethodResult:
     """From the last weights of the naive segmenter, which no validation subject has a part in."""
     before, own = trial.done["naive"], trial.config.finetune
     segmenter = trial.new_segmenter()
@@ -60,7 +60,7 @@ def _finetuned(trial: Trial) -> Fitted:
     return replace(found, total_seconds=found.seconds + before.total_seconds)
 
 
-def _interpolated(trial: Trial) -> Fitted:
+def _interpolated(trial: Trial) -> MethodResult:
     """Weights between those of the naive and the finetuned segmenter (Wortsman et al., CVPR 2022, WiSE-FT)."""
     begin, end = trial.done["naive"], trial.done["finetuned"]
     checkpoints, validation, chosen = {}, {}, {}
@@ -74,7 +74,7 @@ def _interpolated(trial: Trial) -> Fitted:
         chosen[name] = max(values, key=values.__getitem__)
         checkpoints[name], validation[name] = between[chosen[name]], values[chosen[name]]
         trial.keep(name, checkpoints[name])
-    return Fitted(checkpoints, validation, 0, 0.0, end.total_seconds, found={"weight": chosen})
+    return MethodResult(checkpoints, validation, 0, 0.0, end.total_seconds, found={"weight": chosen})
 
 
 def interpolate(begin: Weights, end: Weights, weight: float) -> Weights:
@@ -87,11 +87,11 @@ def interpolate(begin: Weights, end: Weights, weight: float) -> Weights:
     }
 
 
-def _learned(trial: Trial, variant: str) -> Fitted:
+def _bilevel(trial: Trial, variant: str) -> MethodResult:
     """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
     config, segmenter = trial.config, trial.new_segmenter()
     augmenter = config.learned.build(variant, len(trial.cohorts.cache.shape), trial.context.seed)
-    trainer = learner(trial.context, segmenter, augmenter)
+    trainer = bilevel_trainer(trial.context, segmenter, augmenter)
     data = trial.data(
         Synthetic(trial.cohorts.generator, augmenter.draw),
         outer_batch_size=config.outer.batch_size,
@@ -99,11 +99,11 @@ def _learned(trial: Trial, variant: str) -> Fitted:
         reference=config.outer.reference,
     )
     found = trial.train(data, segmenter, trainer, config.segmenter, note=note_of(augmenter), check=trainer.check)
-    mean, sd = learned_values(trial.context, trial.name, augmenter)
+    mean, sd = tail_statistics(trial.context, trial.name, augmenter)
     return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd})
 
 
-def _optimised(trial: Trial) -> Fitted:
+def _optimised(trial: Trial) -> MethodResult:
     """From scratch, with the augmenter of the variant that is best on the validation subjects, as it ended."""
     variant = best_variant(trial.done)
     before = trial.done[variant]
@@ -113,13 +113,13 @@ def _optimised(trial: Trial) -> Fitted:
     return replace(found, total_seconds=found.seconds + before.total_seconds, found={"augmenter": variant})
 
 
-def best_variant(done: Mapping[str, Fitted], checkpoint: str = BEST) -> str:
+def best_variant(done: Mapping[str, MethodResult], checkpoint: str = BEST) -> str:
     """The variant of Learn2Synth with the largest Dice of the validation subjects."""
-    variants = [name for name in LEARNED if name in done]
+    variants = [name for name in BILEVEL_METHODS if name in done]
     return max(variants, key=lambda name: done[name].validation[checkpoint])
 
 
-def without_training(make: Callable[[Tensor, Cohorts], Segment]) -> Fit:
+def without_training(make: Callable[[Tensor, RealImages], Segment]) -> Fit:
     """A method that is no training, such as the fit of an atlas made from label maps.
 
     There is nothing to choose, so validation subjects are not segmented.
@@ -130,10 +130,10 @@ def without_training(make: Callable[[Tensor, Cohorts], Segment]) -> Fit:
         From the label maps for synthesis (N, *S) int64 and the cohorts, whose cache describes them, to a segmenter.
     """
 
-    def fit(trial: Trial) -> Fitted:
+    def fit(trial: Trial) -> MethodResult:
         maps = trial.cohorts.maps
-        labels = fitted(maps.read(range(len(maps))), trial.cohorts.cache.shape).labels
-        return Fitted({ONLY: make(labels, trial.cohorts)}, {}, 0, 0.0, 0.0)
+        labels = cropped_or_padded(maps.read(range(len(maps))), trial.cohorts.cache.shape).labels
+        return MethodResult({ONLY: make(labels, trial.cohorts)}, {}, 0, 0.0, 0.0)
 
     return fit
 
@@ -148,12 +148,12 @@ FITS: Mapping[str, Fit] = {
     "mixed": _mixed,
     "finetuned": _finetuned,
     "interpolated": _interpolated,
-    **{variant: partial(_learned, variant=variant) for variant in LEARNED},
+    **{variant: partial(_bilevel, variant=variant) for variant in BILEVEL_METHODS},
     "optimised": _optimised,
 }
 
 
-def _checkpoint(trained: Fitted, name: str) -> Checkpoint:
+def _checkpoint(trained: MethodResult, name: str) -> Checkpoint:
     checkpoint = trained.checkpoints[name]
     if not isinstance(checkpoint, Checkpoint):
         raise TypeError(f"{name}: expected a trained network, got {type(checkpoint).__name__}")

@@ -36,7 +36,7 @@ class Method:
     sized: bool = True
 
 
-LEARNED = ("parametric_fixed", "parametric_varying", "nonparametric_fixed", "nonparametric_varying")
+BILEVEL_METHODS = ("parametric_fixed", "parametric_varying", "nonparametric_fixed", "nonparametric_varying")
 """The variants of Learn2Synth: fields and noise or a network and noise, its sigma fixed or varying by image (Eq. 9)."""
 
 CHOSEN = Method("learn2synth", "Learn2Synth, chosen on validation", "augmenter")
@@ -73,5 +73,7 @@ def check_methods(names: Sequence[str]) -> None:
         missing = [needed for needed in METHODS[name].needs if needed not in names]
         if missing:
             raise UsageError(f"methods: {name} is made from {' and '.join(missing)}; list it too")
-    if "optimised" in names and not set(names) & set(LEARNED):
-        raise UsageError(f"methods: optimised trains with what a variant learned; list one of {', '.join(LEARNED)} too")
+    if "optimised" in names and not set(names) & set(BILEVEL_METHODS):
+        raise UsageError(
+            f"methods: optimised trains with what a variant learned; list one of {', '.join(BILEVEL_METHODS)} too"
+        )

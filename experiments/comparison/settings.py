@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from metasynth.experiments.comparison.methods import LEARNED, METHODS, check_methods
+from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS, check_methods
 from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
 
 from metasynth.augment.augmenter import Augmenter
@@ -72,11 +72,11 @@ class AugmenterSettings:
     network: tuple[int, ...] = (8, 16)
 
     def __post_init__(self) -> None:
-        for name in LEARNED:
+        for name in BILEVEL_METHODS:
             self.build(name, 2, 0)
 
     def build(self, name: str, ndim: int, seed: int) -> Augmenter[Any]:
-        """One of `LEARNED` at its start: fields (Eq. 7) or a network (Eqs 10-11), then noise of Eq. 8 or Eq. 9."""
+        """A bilevel method at its start: fields (Eq. 7) or a network (Eqs 10-11), then noise of Eq. 8 or Eq. 9."""
         noise = RandomAmplitudeNoise(self.start) if name.endswith("varying") else GaussianNoise(self.start)
         if name.startswith("parametric"):
             return Compose(BiasField((self.start_c,) * len(self.nodes), self.nodes, ndim=ndim), noise)
@@ -204,7 +204,7 @@ class ComparisonConfig:
             raise ValueError(f"interpolations must list at least one weight in [0, 1], got {self.interpolations}")
         if self.select_every < 1:
             raise ValueError(f"select_every must be at least 1, got {self.select_every}")
-        if not set(self.methods) & set(LEARNED):
+        if not set(self.methods) & set(BILEVEL_METHODS):
             return
         check_together(self.segmenter, self.outer)
         if not self.outer.outer_steps(self.segmenter.steps):

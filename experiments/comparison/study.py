@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from metasynth.experiments.comparison.fits import FITS, best_variant
-from metasynth.experiments.comparison.methods import CHOSEN, LEARNED, METHODS, Method
+from metasynth.experiments.comparison.methods import BILEVEL_METHODS, CHOSEN, METHODS, Method
 from metasynth.experiments.comparison.trial import Trial
-from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import score
 from metasynth.experiments.real_images.examples import Examples
-from metasynth.experiments.real_images.fitted import Fitted
+from metasynth.experiments.real_images.method_result import MethodResult
 from numpy.typing import NDArray
 
 from metasynth.running.study import StudyContext
@@ -21,7 +21,7 @@ from metasynth.running.study import StudyContext
 Row = dict[str, Any]
 
 
-def compare(context: StudyContext, cohorts: Cohorts) -> tuple[list[Row], dict[str, NDArray[Any]]]:
+def compare(context: StudyContext, cohorts: RealImages) -> tuple[list[Row], dict[str, NDArray[Any]]]:
     """Train the methods that the run's settings name and test them.
 
     Returns
@@ -51,12 +51,12 @@ def stage_name(method: str, subjects: int) -> str:
 
 def _fit_all(
     context: StudyContext,
-    cohorts: Cohorts,
+    cohorts: RealImages,
     methods: list[Method],
     size: int | None,
-    done: Mapping[str, Fitted],
+    done: Mapping[str, MethodResult],
     examples: Examples,
-) -> tuple[dict[str, Fitted], list[Row]]:
+) -> tuple[dict[str, MethodResult], list[Row]]:
     done, rows = dict(done), []
     for method in methods:
         subjects = size if size is not None else len(cohorts.train.subjects) if method.real == "training" else 0
@@ -69,7 +69,7 @@ def _fit_all(
     return done, rows
 
 
-def _rows(cohorts: Cohorts, method: str, subjects: int, fitted: Fitted) -> list[Row]:
+def _rows(cohorts: RealImages, method: str, subjects: int, fitted: MethodResult) -> list[Row]:
     return [
         {
             "method": method,
@@ -87,9 +87,9 @@ def _rows(cohorts: Cohorts, method: str, subjects: int, fitted: Fitted) -> list[
     ]
 
 
-def _chosen_rows(done: Mapping[str, Fitted], rows: list[Row]) -> list[Row]:
+def _chosen_rows(done: Mapping[str, MethodResult], rows: list[Row]) -> list[Row]:
     """The rows of the variant that is best on the validation subjects, under its own name; it costs them all."""
-    variants = [name for name in LEARNED if name in done]
+    variants = [name for name in BILEVEL_METHODS if name in done]
     if len(variants) < 2:
         return []
     total = round(sum(done[name].total_seconds for name in variants), 3)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from metasynth.experiments.comparison.settings import ComparisonConfig
-from metasynth.experiments.real_images.cohorts import Cohorts
+from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment, mean_dice
-from metasynth.experiments.real_images.fitted import BEST, LAST, Fitted
+from metasynth.experiments.real_images.method_result import BEST, LAST, MethodResult
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented
 from torch import nn
 
@@ -42,10 +42,10 @@ class Trial:
     """
 
     context: StudyContext
-    cohorts: Cohorts
+    cohorts: RealImages
     real: SliceDataset
     name: str
-    done: Mapping[str, Fitted]
+    done: Mapping[str, MethodResult]
 
     @property
     def config(self) -> ComparisonConfig:
@@ -94,7 +94,7 @@ class Trial:
         trainer: Trainer,
         settings: SegmenterSettings,
         **options: Any,
-    ) -> Fitted:
+    ) -> MethodResult:
         """Carry out the method's stage, with looks at the validation subjects; its segmenters are kept as models.
 
         ``options`` are those of `metasynth.training.loop.Stage`.
@@ -114,7 +114,7 @@ class Trial:
         for name, checkpoint in checkpoints.items():
             self.keep(name, checkpoint)
         values = {BEST: selecting.best_value, LAST: selecting.last_value}
-        return Fitted(checkpoints, values, settings.steps, seconds, seconds, selecting.peak_mib)
+        return MethodResult(checkpoints, values, settings.steps, seconds, seconds, selecting.peak_mib)
 
     def keep(self, name: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint among the run's models."""

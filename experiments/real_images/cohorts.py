@@ -1,6 +1,6 @@
 """The caches and subjects of a comparison on real images: who is learned from, chosen by and tested."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from metasynth.errors import DataError, ShapeError
 from metasynth.running.prepared import PreparedData
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.text import by
 from metasynth.training.kept_split import kept_split
 
 TESTS = "tests"
@@ -22,7 +23,7 @@ _SPACING_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Cohorts:
+class RealImages:
     """Subjects by what they are for; no test or validation subject is among those that are learned from.
 
     Attributes
@@ -144,14 +145,14 @@ def check_division(config: RealImageSettings, prepared: PreparedData, seed: int)
         return divide(config, cache, opened, split_of(config, cache, seed))
 
 
-def gather(context: StudyContext) -> Cohorts:
+def load_real_images(context: StudyContext) -> RealImages:
     """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
     cohorts, split = divided(context)
     context.folder.keep_split(split)
     return cohorts
 
 
-def divided(context: StudyContext) -> tuple[Cohorts, dict[str, Any]]:
+def divided(context: StudyContext) -> tuple[RealImages, dict[str, Any]]:
     """Open the caches of a run and divide their subjects; with who is for what, to be kept in split.json."""
     config: RealImageSettings = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
@@ -160,7 +161,7 @@ def divided(context: StudyContext) -> tuple[Cohorts, dict[str, Any]]:
     division = divide(config, cache, others, split)
     test_caches = {config.domain: cache, **{condition_of(name): other for name, other in others.items()}}
     train = SliceDataset(cache, split.train)
-    cohorts = Cohorts(
+    cohorts = RealImages(
         train=train,
         validation=SliceDataset(cache, split.val),
         tests={name: SliceDataset(test_caches[name], names) for name, names in division.tests.items()},
@@ -196,15 +197,11 @@ def _check_alike(cache: Cache, other: Cache, any_shape: bool) -> None:
     pairs = zip(its.spacing_mm, mine.spacing_mm, strict=True)
     if any(abs(a - b) > _SPACING_TOLERANCE * b for a, b in pairs):
         raise DataError(
-            f"{other.path}: expected voxels of {_by(mine.spacing_mm)} mm as in {cache.path}, got "
-            f"{_by(its.spacing_mm)} mm; prepare both with one --spacing"
+            f"{other.path}: expected voxels of {by(mine.spacing_mm)} mm as in {cache.path}, got "
+            f"{by(its.spacing_mm)} mm; prepare both with one --spacing"
         )
     if other.shape != cache.shape and not any_shape:
         raise DataError(
-            f"{other.path}: expected shape {_by(cache.shape)} as in {cache.path}, got {_by(other.shape)}; prepare both "
+            f"{other.path}: expected shape {by(cache.shape)} as in {cache.path}, got {by(other.shape)}; prepare both "
             "with one --size (label maps for synthesis can be cut and padded: --set fit_labels=true)"
         )
-
-
-def _by(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{n:g}" for n in numbers)

@@ -7,9 +7,9 @@ Arrays are named 'image/CONDITION', 'truth/CONDITION', 'segmentation/CONDITION/M
 from typing import Any, final
 
 import torch
-from metasynth.experiments.real_images.cohorts import Cohorts
-from metasynth.experiments.real_images.fitted import Fitted
-from metasynth.experiments.real_images.streams import fitted as fitted_maps
+from metasynth.experiments.real_images.cohorts import RealImages
+from metasynth.experiments.real_images.method_result import MethodResult
+from metasynth.experiments.real_images.streams import cropped_or_padded
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,16 +30,16 @@ class Examples:
         (H, W) arrays by name; of volumes the middle plane.
     """
 
-    def __init__(self, context: StudyContext, cohorts: Cohorts) -> None:
+    def __init__(self, context: StudyContext, cohorts: RealImages) -> None:
         self._seed, self._cohorts = context.seed, cohorts
-        self._items = {condition: fullest(test) for condition, test in cohorts.tests.items()}
-        self._map = fitted_maps(fullest(cohorts.maps), cohorts.cache.shape)
+        self._items = {condition: fullest_slices(test) for condition, test in cohorts.tests.items()}
+        self._map = cropped_or_padded(fullest_slices(cohorts.maps), cohorts.cache.shape)
         self.arrays: dict[str, NDArray[Any]] = {}
         for condition, item in self._items.items():
             self._add(f"image/{condition}", _images(item)[0, 0])
             self._add(f"truth/{condition}", item.labels[0])
 
-    def add(self, method: str, subjects: int, fitted: Fitted) -> None:
+    def add(self, method: str, subjects: int, fitted: MethodResult) -> None:
         """What the first checkpoint of a method makes of the test items, and a learned augmenter of a label map."""
         segments = next(iter(fitted.checkpoints.values()))
         for condition, item in self._items.items():
@@ -74,7 +74,7 @@ def shown_parts(augmenter: Augmenter[Any], images: Tensor, generator: torch.Gene
     return {"synthetic": images, **augmenter.shown(images, draws), "augmented": augmenter(images, draws)}
 
 
-def fullest(dataset: SliceDataset) -> Batch:
+def fullest_slices(dataset: SliceDataset) -> Batch:
     """The item with the most foreground, which shows most."""
     counts = [(dataset.read(items).labels > 0).flatten(1).sum(1) for items in torch.arange(len(dataset)).split(CHUNK)]
     return dataset.read(torch.cat(counts).argmax()[None])

@@ -82,7 +82,7 @@ class ComparisonData(Dataset[StepBatch]):
         n_real = self.real_in(step)
         parts = []
         if n_real < self.batch_size:
-            maps = fitted(self.maps.read(items[: self.batch_size - n_real]), self.real.cache.shape)
+            maps = cropped_or_padded(self.maps.read(items[: self.batch_size - n_real]), self.real.cache.shape)
             parts.append(self.synthetic(maps, generator_for(self.seed, "inner", step)))
         if n_real:
             chosen = draw_items(self.real, n_real, generator_for(self.seed, "direct subjects", step))
@@ -131,7 +131,7 @@ def _without(maps: SliceDataset, real: SliceDataset, chosen: Tensor) -> Tensor:
     return torch.tensor([name not in names for name in maps.subjects])
 
 
-def fitted(batch: Batch, shape: Sequence[int]) -> Batch:
+def cropped_or_padded(batch: Batch, shape: Sequence[int]) -> Batch:
     """The label maps of a batch, cut or padded with background about their centre to ``shape``; without images."""
     missing = [wanted - size for wanted, size in zip(shape, batch.labels.shape[1:], strict=True)]
     sides = [side for more in reversed(missing) for side in (more // 2, more - more // 2)]

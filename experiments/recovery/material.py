@@ -20,7 +20,7 @@ from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.kept_split import kept_split
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.stages import Material
+from metasynth.training.stages import StudyData
 
 
 def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
@@ -59,13 +59,13 @@ _GENERATORS: dict[str, type[BatchedGenerator] | type[CornucopiaGenerator]] = {
 }
 
 
-def gather(
+def load_study_data(
     context: StudyContext,
     synthesis: CornucopiaConfig,
     test_repeats: int,
     generator_name: GeneratorName = "batched",
     corruption: Corruption | None = None,
-) -> Material:
+) -> StudyData:
     """Open the run's cache, divide its subjects (60/20/20, kept in split.json) and make the test images.
 
     ``corruption`` is what all test images have whatever their noise.
@@ -75,11 +75,10 @@ def gather(
     # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
     generator = _GENERATORS[generator_name](cache.n_classes, synthesis.at_spacing(min(cache.info.spacing_mm)))
     held_out = SliceDataset(cache, split.test)
-    return Material(
+    return StudyData(
         train=SliceDataset(cache, split.train),
         test=make_test_set(held_out, generator, context.seed, test_repeats, corruption),
         generator=generator,
-        n_classes=cache.n_classes,
         ndim=len(cache.shape),
     )
 

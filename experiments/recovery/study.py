@@ -24,7 +24,7 @@ from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings, check_together
 from metasynth.training.sources import Augmented, Corrupted, Source
-from metasynth.training.stages import Learned, Material, learn, train_plain
+from metasynth.training.stages import BilevelResult, StudyData, train_bilevel, train_plain
 
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
 
@@ -109,7 +109,7 @@ class RecoveryConfig:
 
 
 @dataclass(frozen=True)
-class Case:
+class RecoveryCase:
     """One preset corruption and the augmenter that is to learn it.
 
     Attributes
@@ -132,12 +132,12 @@ class Case:
     real: Corruption
     augmenter: Augmenter
     truth: Mapping[str, Any]
-    found: Callable[[Learned], Mapping[str, Any]]
-    known: Callable[[Learned], Corruption] | None = None
+    found: Callable[[BilevelResult], Mapping[str, Any]]
+    known: Callable[[BilevelResult], Corruption] | None = None
 
 
 def recover(
-    context: StudyContext, material: Material, cases: Sequence[Case]
+    context: StudyContext, material: StudyData, cases: Sequence[RecoveryCase]
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
     """Learn each case, train its baselines, and test all segmenters on every level.
 
@@ -154,7 +154,7 @@ def recover(
     for case in cases:
         label = case.level.label
         real = Corrupted(material.generator, case.real)
-        found = learn(context, material, learning(label), case.augmenter, real)
+        found = train_bilevel(context, material, bilevel_stage(label), case.augmenter, real)
         case.augmenter.cpu().eval()
         known = case.known(found) if case.known else None
         learned: Source = Augmented(material.generator, case.augmenter)
@@ -183,7 +183,7 @@ def recover(
     return rows, examples
 
 
-def learning(label: str) -> str:
+def bilevel_stage(label: str) -> str:
     """Name of the stage that learns a case."""
     return f"sigma={label}/learn"
 
@@ -191,12 +191,12 @@ def learning(label: str) -> str:
 def _examples(
     context: StudyContext,
     test: TestSet,
-    case: Case,
+    case: RecoveryCase,
     known: Corruption | None,
     segmenters: Mapping[str, nn.Module],
 ) -> dict[str, NDArray[Any]]:
     """One test image three ways (Figure 2) and its segmentations, keyed by the level."""
-    item = test.fullest()
+    item = test.fullest_item()
     clean, real = test.clean[item : item + 1], test.noisy(case.level)[item : item + 1]
     draws = generator_for(context.seed, "example", case.level.label)
     if known is None:

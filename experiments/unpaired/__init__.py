@@ -13,7 +13,7 @@ from typing import Any
 from metasynth.data_prep.cohorts.cohort import SimulatedScans, embedded
 from metasynth.experiments.comparison.settings import SIZES
 from metasynth.experiments.unpaired.models import DiscriminatorSettings
-from metasynth.experiments.unpaired.people import check_people, check_seed, gather_people
+from metasynth.experiments.unpaired.people import check_people, check_seed, load_unpaired
 from metasynth.experiments.unpaired.report import CONTENTS, UnpairedReport
 from metasynth.experiments.unpaired.settings import OUTER, TITLES, UnpairedSettings
 from metasynth.experiments.unpaired.sizes import require_unpaired
@@ -82,7 +82,7 @@ def prepare(config: UnpairedConfig, data: Path | None, progress: Progress) -> Pr
 
 def run(context: StudyContext) -> dict[str, Any]:
     """Learn the generators, train a segmenter on each one's images, and test its last checkpoint."""
-    study = UnpairedStudy(context, gather_people(context))
+    study = UnpairedStudy(context, load_unpaired(context))
     study.fit()
     save_examples(context.folder, study.arrays)
     return {"rows": study.rows, "reference": {"published": PUBLISHED, "intensities": study.scans_intensities()}}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metasynth.experiments.real_images.cohorts import Cohorts, check_caches, check_division, divided
+from metasynth.experiments.real_images.cohorts import RealImages, check_caches, check_division, divided
 from metasynth.experiments.real_images.division import LABELS
 from metasynth.experiments.unpaired.models import VARIANTS, WITH_NETWORK
 from metasynth.experiments.unpaired.settings import UnpairedSettings
@@ -19,18 +19,18 @@ from metasynth.training.network_check import check_network
 
 
 @dataclass(frozen=True)
-class People:
+class UnpairedImages:
     """Subjects by what they are for.
 
     Attributes
     ----------
-    cohorts : Cohorts
+    cohorts : RealImages
         Who is tested, and the generators of synthetic images.
     maps, scans : SliceDataset
         Of different people, none of whom is tested.
     """
 
-    cohorts: Cohorts
+    cohorts: RealImages
     maps: SliceDataset
     scans: SliceDataset
 
@@ -76,7 +76,7 @@ def check_seed(settings: UnpairedSettings, prepared: PreparedData, seed: int) ->
     _maps(settings, division.train, division.maps, prepared.path, labels.path)
 
 
-def gather_people(context: StudyContext) -> People:
+def load_unpaired(context: StudyContext) -> UnpairedImages:
     """Open the caches of a run and divide their subjects; who is for what is kept in split.json."""
     settings: UnpairedSettings = context.config
     cohorts, split = divided(context)
@@ -84,7 +84,7 @@ def gather_people(context: StudyContext) -> People:
     count, left = _maps(settings, train, own.subjects, context.data, own.cache.path)
     scans, maps = SliceDataset(cohorts.cache, train[:count]), SliceDataset(own.cache, left)
     context.folder.keep_split({**split, "maps": _names(maps), "scans": _names(scans)})
-    return People(cohorts, maps, scans)
+    return UnpairedImages(cohorts, maps, scans)
 
 
 def _maps(

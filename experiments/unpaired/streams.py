@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from metasynth.experiments.real_images.streams import fitted
+from metasynth.experiments.real_images.streams import cropped_or_padded
 from torch.utils.data import Dataset
 
 from metasynth.augment.label_generator import LabelGenerator
@@ -54,7 +54,7 @@ class UnpairedData(Dataset[StepBatch]):
 
     def _example(self, size: int, draw: torch.Generator) -> Example:
         scans, _, _ = Real()(self.scans.read(draw_items(self.scans, size, draw)), draw)
-        maps = fitted(self.maps.read(draw_items(self.maps, size, draw)), self.scans.cache.shape)
+        maps = cropped_or_padded(self.maps.read(draw_items(self.maps, size, draw)), self.scans.cache.shape)
         images, labels = self.generator(maps.labels, draw)
         return Example(scans, labels, self.draw(images, draw))
 

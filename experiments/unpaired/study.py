@@ -9,10 +9,10 @@ from typing import Any, final
 
 from metasynth.experiments.real_images.evaluation import Checkpoint, score
 from metasynth.experiments.real_images.examples import Examples
-from metasynth.experiments.real_images.fitted import LAST, Fitted
-from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented, fitted
+from metasynth.experiments.real_images.method_result import LAST, MethodResult
+from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented, cropped_or_padded
 from metasynth.experiments.unpaired.models import VARIANTS
-from metasynth.experiments.unpaired.people import People
+from metasynth.experiments.unpaired.people import UnpairedImages
 from metasynth.experiments.unpaired.settings import SUPERVISED, TITLES, UnpairedSettings
 from metasynth.experiments.unpaired.streams import Generated, UnpairedData
 from metasynth.experiments.unpaired.training import Adversarial
@@ -54,7 +54,7 @@ class UnpairedStudy:
         'start/METHOD/I' and 'generated/METHOD/I' (H, W), the last two of the same label map and draws.
     """
 
-    def __init__(self, context: StudyContext, people: People) -> None:
+    def __init__(self, context: StudyContext, people: UnpairedImages) -> None:
         self._context, self._people = context, people
         self._settings: UnpairedSettings = context.config
         self._examples = Examples(context, people.cohorts)
@@ -131,7 +131,7 @@ class UnpairedStudy:
         seconds = run_stage(stage, Supervised(segmenter, settings), self._settings.pace, context)
         keep_segmenter(context, cache, method, segmenter)
         segments = Checkpoint(segmenter, weights_of(segmenter), context.device)
-        self._examples.add(method, 0, Fitted({LAST: segments}, {}, settings.steps, seconds, before + seconds))
+        self._examples.add(method, 0, MethodResult({LAST: segments}, {}, settings.steps, seconds, before + seconds))
         row = {
             "method": method,
             "subjects": len(people.scans.subjects) if method == SUPERVISED or found else 0,
@@ -147,7 +147,7 @@ class UnpairedStudy:
     def _sample(self, learned: nn.Module, count: int) -> tuple[Tensor, Tensor]:
         """Images of ``count`` label maps, as they are, with these; the same maps and draws at every call."""
         maps = self._people.maps
-        batch = fitted(maps.read(_spread(len(maps), count)), self._people.cohorts.cache.shape)
+        batch = cropped_or_padded(maps.read(_spread(len(maps), count)), self._people.cohorts.cache.shape)
         source = Generated(self._people.undeformed, learned)
         images, labels, _ = source(batch, generator_for(self._context.seed, "generated"))
         return images, labels

@@ -130,11 +130,6 @@ class NoiseLevel:
         return self.low == self.high
 
     @property
-    def mean(self) -> float:
-        """The expected sigma."""
-        return 0.5 * (self.low + self.high)
-
-    @property
     def label(self) -> str:
         """The level as tables write it: "0.05" or "U[0.025, 0.2]"."""
         return f"{self.low:g}" if self.is_fixed else f"U[{self.low:g}, {self.high:g}]"

@@ -86,11 +86,14 @@ def run_grid(
 ) -> RunError | None:
     """Carry out a grid in the folder ``out`` and report on what has finished; return what failed.
 
-    Raises:
-        UsageError: a setting, the folder or the device cannot be used; nothing was started.
-        RunError: no run has finished.
-        KeyboardInterrupt: the grid was interrupted; its runs have ended.
-
+    Raises
+    ------
+    UsageError
+        A setting, the folder or the device cannot be used; nothing was started.
+    RunError
+        No run has finished.
+    KeyboardInterrupt
+        The grid was interrupted; its runs have ended.
     """
     from metasynth.run import preset_settings
     from metasynth.running.device import configure_torch

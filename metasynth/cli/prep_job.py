@@ -10,7 +10,7 @@ from metasynth.sizes import cores, require_processes
 from metasynth.text import shortened, whole_number
 
 if TYPE_CHECKING:
-    from metasynth.data_prep.prepare import Options
+    from metasynth.data_prep.options import Options
     from metasynth.data_prep.sources import Sources
 
 
@@ -26,7 +26,7 @@ def implied(given: dict[str, Any], transforms: tuple[str, ...]) -> dict[str, Any
 def _options(given: dict[str, Any]) -> "Options":
     """Options of the preparation from those of a command."""
     from metasynth.data_prep.mappings import load_mapping
-    from metasynth.data_prep.prepare import Options
+    from metasynth.data_prep.options import Options
     from metasynth.data_prep.slicing import SliceChoice
     from metasynth.data_prep.volumes.align import require_simpleitk
 

@@ -40,26 +40,42 @@ class Cache:
 
     The file is opened once per process: a copy that was pickled or inherited by a fork opens its own handle.
 
-    Args:
-        path: The file.
-        check_values: Also read every label and image and check their values. The structure is always checked.
-        check_digest: With the values, check that they and the description have the digest that the file carries.
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    check_values : bool
+        Also read every label and image and check their values. The structure is always checked.
+    check_digest : bool
+        With the values, check that they and the description have the digest that the file carries.
 
-    Attributes:
-        path: The file.
-        info: What the file says about itself.
-        n: Number of slices or volumes, N.
-        shape: Spatial shape, S.
-        class_names: Names of the K classes.
-        subjects: Names of the subjects.
-        subject_index: (N,) int64, index into `subjects`.
-        slice_index: (N,) int64, index along the slicing axis.
-        has_images: Whether the cache holds images.
-        bytes_per_item: Size in memory of one label map and its image, as stored.
+    Attributes
+    ----------
+    path : str or Path
+        The file.
+    info : CacheInfo
+        What the file says about itself.
+    n : int
+        Number of slices or volumes, N.
+    shape : tuple of int
+        Spatial shape, S.
+    class_names : tuple of str
+        Names of the K classes.
+    subjects : tuple of str
+        Names of the subjects.
+    subject_index : numpy.ndarray
+        (N,) int64, index into `subjects`.
+    slice_index : numpy.ndarray
+        (N,) int64, index along the slicing axis.
+    has_images : bool
+        Whether the cache holds images.
+    bytes_per_item : int
+        Size in memory of one label map and its image, as stored.
 
-    Raises:
-        DataError: The file cannot be opened, is of another format, or its contents are not valid.
-
+    Raises
+    ------
+    DataError
+        The file cannot be opened, is of another format, or its contents are not valid.
     """
 
     def __init__(self, path: str | Path, *, check_values: bool = True, check_digest: bool = True) -> None:
@@ -109,17 +125,35 @@ class Cache:
         return len(self.class_names)
 
     def read_labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Labels (B, *S) int64 of the given items, in the given order."""
+        """Labels (B, *S) int64 of the given items, in the given order.
+
+        Raises
+        ------
+        DataError
+            An index is out of range, or the file cannot be read any more.
+        """
         return self._read("labels", indices).astype(np.int64)
 
     def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Images (B, *S) float32 in [0, 1] of the given items, in the given order."""
+        """Images (B, *S) float32 in [0, 1] of the given items, in the given order.
+
+        Raises
+        ------
+        DataError
+            The cache holds labels only, an index is out of range, or the file cannot be read any more.
+        """
         if not self.has_images:
             raise DataError(f"{self.path}: holds labels only; images were asked for")
         return self._read("images", indices).astype(np.float32)
 
     def read_stored(self, name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Items of dataset "labels" or "images" (B, *S) in the type they are stored in."""
+        """Items of dataset "labels" or "images" (B, *S) in the type they are stored in.
+
+        Raises
+        ------
+        DataError
+            An index is out of range, or the file cannot be read any more.
+        """
         return self._read(name, indices)
 
     def close(self) -> None:

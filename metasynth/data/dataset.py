@@ -17,11 +17,14 @@ IN_MEMORY_BYTES = 512 * 2**20
 class Batch:
     """Some items of a dataset.
 
-    Attributes:
-        labels: (B, *S) int64 class indices.
-        images: (B, 1, *S) float32 in [0, 1], or None from a label-only cache.
-        subject: (B,) int64, index into the dataset's `subjects`.
-
+    Attributes
+    ----------
+    labels : torch.Tensor
+        (B, *S) int64 class indices.
+    images : torch.Tensor or None
+        (B, 1, *S) float32 in [0, 1], or None from a label-only cache.
+    subject : torch.Tensor
+        (B,) int64, index into the dataset's `subjects`.
     """
 
     labels: Tensor
@@ -35,24 +38,31 @@ class Batch:
 
 
 class SliceDataset:
-    """The items of a cache that belong to the given subjects.
+    """The items of a cache that belong to the given subjects; kept in memory where they take less than 512 MB.
 
-    Args:
-        cache: The cache to read from.
-        subjects: Names of the subjects, in the order their indices shall have.
-        in_memory: Keep the items in memory; by default when they take less than 512 MB.
+    Parameters
+    ----------
+    cache : Cache
+        The cache to read from.
+    subjects : sequence of str
+        Names of the subjects, in the order their indices shall have.
 
-    Attributes:
-        subjects: The names.
-        subject_index: (len,) int64, index of every item into `subjects`.
-        slice_index: (len,) int64, where every item lay along its volume's slicing axis.
+    Attributes
+    ----------
+    subjects : sequence of str
+        The names.
+    subject_index : torch.Tensor
+        (len,) int64, index of every item into `subjects`.
+    slice_index : torch.Tensor
+        (len,) int64, where every item lay along its volume's slicing axis.
 
-    Raises:
-        DataError: No subject is given, one is given twice, or one is not in the cache.
-
+    Raises
+    ------
+    DataError
+        No subject is given, one is given twice, or one is not in the cache.
     """
 
-    def __init__(self, cache: Cache, subjects: Sequence[str], in_memory: bool | None = None) -> None:
+    def __init__(self, cache: Cache, subjects: Sequence[str]) -> None:
         if not subjects:
             raise DataError(f"{cache.path}: a dataset needs at least one subject, got none")
         if len(set(subjects)) != len(subjects):
@@ -69,8 +79,7 @@ class SliceDataset:
         self._rows = np.flatnonzero(own >= 0)
         self.subject_index = torch.from_numpy(own[self._rows])
         self.slice_index = torch.from_numpy(cache.slice_index[self._rows].astype(np.int64))
-        if in_memory is None:
-            in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
+        in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
         self._labels = cache.read_stored("labels", self._rows) if in_memory else None
         self._images = cache.read_stored("images", self._rows) if in_memory and cache.has_images else None
 
@@ -85,12 +94,15 @@ class SliceDataset:
     def read(self, indices: Tensor | Sequence[int]) -> Batch:
         """The items at the given positions, 0 to len - 1, in the given order.
 
-        Args:
-            indices: (B,) positions; one may occur more than once.
+        Parameters
+        ----------
+        indices : torch.Tensor or sequence of int
+            (B,) positions; one may occur more than once.
 
-        Raises:
-            DataError: A position is out of range.
-
+        Raises
+        ------
+        DataError
+            A position is out of range.
         """
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         outside = wanted[(wanted < 0) | (wanted >= len(self))]
@@ -117,18 +129,26 @@ def draw_disjoint(dataset: SliceDataset, n_a: int, n_b: int, generator: torch.Ge
     The subjects are permuted and halved anew in every call (an odd one goes to the first group), then items
     are drawn evenly within each half: without repetition until all of its items are used, then again.
 
-    Args:
-        dataset: Where to draw from.
-        n_a: Size of the first group, at least 1.
-        n_b: Size of the second group, at least 1.
-        generator: Source of all randomness (CPU).
+    Parameters
+    ----------
+    dataset : SliceDataset
+        Where to draw from.
+    n_a : int
+        Size of the first group, at least 1.
+    n_b : int
+        Size of the second group, at least 1.
+    generator : torch.Generator
+        Source of all randomness (CPU).
 
-    Returns:
+    Returns
+    -------
+    tuple (torch.Tensor, torch.Tensor)
         Positions (n_a,) and (n_b,) int64 for `SliceDataset.read`.
 
-    Raises:
-        DataError: The dataset has fewer than 2 subjects, or a size is below 1.
-
+    Raises
+    ------
+    DataError
+        The dataset has fewer than 2 subjects, or a size is below 1.
     """
     n_subjects = len(dataset.subjects)
     if n_subjects < 2:
@@ -143,18 +163,26 @@ def draw_disjoint(dataset: SliceDataset, n_a: int, n_b: int, generator: torch.Ge
 def draw_items(dataset: SliceDataset, n: int, generator: torch.Generator, subjects: Tensor | None = None) -> Tensor:
     """Draw items evenly: without repetition until all are used, then again.
 
-    Args:
-        dataset: Where to draw from.
-        n: How many, at least 1.
-        generator: Source of all randomness (CPU).
-        subjects: (len(dataset.subjects),) bool, whose items are drawn; by default everyone's.
+    Parameters
+    ----------
+    dataset : SliceDataset
+        Where to draw from.
+    n : int
+        How many, at least 1.
+    generator : torch.Generator
+        Source of all randomness (CPU).
+    subjects : torch.Tensor or None
+        (len(dataset.subjects),) bool, whose items are drawn; by default everyone's.
 
-    Returns:
+    Returns
+    -------
+    torch.Tensor
         Positions (n,) int64 for `SliceDataset.read`.
 
-    Raises:
-        DataError: None of the subjects may be drawn from.
-
+    Raises
+    ------
+    DataError
+        None of the subjects may be drawn from.
     """
     pool = torch.arange(len(dataset))
     if subjects is not None:

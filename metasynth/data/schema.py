@@ -8,7 +8,7 @@ depend on compression.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from metasynth.errors import DataError, UsageError
 from metasynth.files import first_line
 from metasynth.outputs import Kind
 from metasynth.sizes import require_memory
+from metasynth.text import by
 
 FORMAT = "metasynth-cache"
 VERSION = 1
@@ -34,16 +35,24 @@ _DATASETS = ("labels", "subject", "subjects", "slice")
 class CacheInfo:
     """What a cache says about its arrays.
 
-    Attributes:
-        class_names: Name of class 0, 1, ..., K-1; class 0 is the background.
-        mapping: How the classes were made from the source's labels.
-        spacing_mm: Distance in mm between voxel centres along each axis of S.
-        axis: Slicing axis ("coronal", "axial", "sagittal"), or "volume".
-        orientation: For each axis of S the direction in which its index grows, one letter each of RLAPSI.
-        source: Where the data come from, with the notices and citations they ask for.
-        created_by: The program that wrote the file.
-        digest: SHA-256 of the content in hexadecimal; `write_cache` fills it in.
-
+    Attributes
+    ----------
+    class_names : tuple of str
+        Name of class 0, 1, ..., K-1; class 0 is the background.
+    mapping : str
+        How the classes were made from the source's labels.
+    spacing_mm : tuple of float
+        Distance in mm between voxel centres along each axis of S.
+    axis : str
+        Slicing axis ("coronal", "axial", "sagittal"), or "volume".
+    orientation : str
+        For each axis of S the direction in which its index grows, one letter each of RLAPSI.
+    source : str
+        Where the data come from, with the notices and citations they ask for.
+    created_by : str
+        The program that wrote the file.
+    digest : str
+        SHA-256 of the content in hexadecimal; `write_cache` fills it in.
     """
 
     class_names: tuple[str, ...]
@@ -99,7 +108,13 @@ def open_readonly(path: Path) -> h5py.File:
 
 
 def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
-    """Read the attributes and find the datasets of an open file; their values are not checked here."""
+    """Read the attributes and find the datasets of an open file; their values are not checked here.
+
+    Raises
+    ------
+    DataError
+        The file is of another format or version, or an attribute or dataset is missing or of another type.
+    """
     found = as_text(file.attrs.get("format"))
     if found != FORMAT:
         came = f"format {found!r}" if found is not None else "no attribute 'format'"
@@ -176,22 +191,18 @@ def _check_stored(dataset: h5py.Dataset, where: str, name: str) -> None:
     if dataset.shape is None:
         raise DataError(f"{where}: dataset '{name}' has no shape")
     at_once = dataset.shape[1:] if name in STORED_TYPES else dataset.shape
-    what = f"dataset '{name}' claims {'a slice' if name in STORED_TYPES else 'an array'} of {_by(at_once)}, which"
+    what = f"dataset '{name}' claims {'a slice' if name in STORED_TYPES else 'an array'} of {by(at_once) or 1}, which"
     try:
         require_memory(math.prod(at_once) * dataset.dtype.itemsize, what, where)
     except UsageError as error:
         raise DataError(str(error)) from error
     if dataset.size and not dataset.id.get_storage_size():
-        raise DataError(f"{where}: dataset '{name}' claims {_by(dataset.shape)} values and holds none")
+        raise DataError(f"{where}: dataset '{name}' claims {by(dataset.shape) or 1} values and holds none")
     if dataset.chunks is not None:
         claimed = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         held = dataset.id.get_num_chunks()
         if held < claimed:
             raise DataError(f"{where}: dataset '{name}' is incomplete: holds {held} of its {claimed} chunks")
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "1"
 
 
 def _attribute(file: h5py.File, where: str, name: str) -> Any:

@@ -14,15 +14,21 @@ PARTS = ("train", "val", "test")
 class Split:
     """Names of the subjects of each part; no subject is in two, and none of the parts is empty.
 
-    Attributes:
-        train: Subjects to learn from.
-        val: Subjects to choose by.
-        test: Subjects to report on.
-        seed: The seed that made the division.
+    Attributes
+    ----------
+    train : tuple of str
+        Subjects to learn from.
+    val : tuple of str
+        Subjects to choose by.
+    test : tuple of str
+        Subjects to report on.
+    seed : int
+        The seed that made the division.
 
-    Raises:
-        DataError: A part is empty, or a subject is listed twice.
-
+    Raises
+    ------
+    DataError
+        A part is empty, or a subject is listed twice.
     """
 
     train: tuple[str, ...]
@@ -66,15 +72,19 @@ def make_split(subjects: Sequence[str], seed: int, fractions: tuple[float, float
     The subjects are ordered by the SHA-256 of seed and name, which no library version changes. Validation and
     test receive their fraction rounded half up, at least one subject each; training receives the rest.
 
-    Args:
-        subjects: Names, all different.
-        seed: Any integer.
-        fractions: Shares of train, val and test: positive, adding to 1.
+    Parameters
+    ----------
+    subjects : sequence of str
+        Names, all different.
+    seed : int
+        Any integer.
+    fractions : tuple (float, float, float)
+        Shares of train, val and test: positive, adding to 1.
 
-    Raises:
-        DataError: Fewer than 3 subjects, or too few for the fractions; a name given twice; fractions that do
-            not add to 1.
-
+    Raises
+    ------
+    DataError
+        Fewer than 3 subjects, or too few for the fractions; a name given twice; fractions that do not add to 1.
     """
     if len(fractions) != 3 or not all(f > 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(f"fractions must be three positive numbers that add to 1, got {tuple(fractions)}")
@@ -103,16 +113,23 @@ def rotated_split(subjects: Sequence[str], seed: int, n_val: int, n_test: int, r
     `n_val` that follow for validation and the rest, as they follow, for training: the first few of them are a training
     set as random as all of them.
 
-    Args:
-        subjects: Names, all different.
-        seed: Any integer.
-        n_val: Validation subjects, at least 1.
-        n_test: Test subjects, at least 1.
-        rotation: Which of the groups of `n_test` whole ones to test, from 0.
+    Parameters
+    ----------
+    subjects : sequence of str
+        Names, all different.
+    seed : int
+        Any integer.
+    n_val : int
+        Validation subjects, at least 1.
+    n_test : int
+        Test subjects, at least 1.
+    rotation : int
+        Which of the groups of `n_test` whole ones to test, from 0.
 
-    Raises:
-        DataError: Too few subjects for these numbers, or for this rotation; a name given twice.
-
+    Raises
+    ------
+    DataError
+        Too few subjects for these numbers, or for this rotation; a name given twice.
     """
     n = len(subjects)
     _check_different(subjects)

@@ -37,13 +37,18 @@ class ArrayLike(Protocol):
 class Contents:
     """The arrays of a cache.
 
-    Attributes:
-        labels: (N, *S) class indices.
-        images: (N, *S) intensities in [0, 1], or None in a label-only cache.
-        subject: (N,) index into `subjects`.
-        subjects: Names of the subjects.
-        slice_index: (N,) position along the slicing axis.
-
+    Attributes
+    ----------
+    labels : ArrayLike
+        (N, *S) class indices.
+    images : ArrayLike or None
+        (N, *S) intensities in [0, 1], or None in a label-only cache.
+    subject : ArrayLike
+        (N,) index into `subjects`.
+    subjects : tuple of str
+        Names of the subjects.
+    slice_index : ArrayLike
+        (N,) position along the slicing axis.
     """
 
     labels: ArrayLike
@@ -54,7 +59,15 @@ class Contents:
 
 
 def blocks(array: ArrayLike, where: str, name: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first index, block) over the first axis, each block at most `BLOCK_BYTES` or one slice."""
+    """Yield (first index, block) over the first axis, each block at most `BLOCK_BYTES` or one slice.
+
+    Raises
+    ------
+    DataError
+        A block cannot be read.
+    Interrupted
+        The process was asked to end.
+    """
     per_slice = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
     step = max(1, BLOCK_BYTES // per_slice)
     for start in range(0, array.shape[0], step):
@@ -70,7 +83,13 @@ def blocks(array: ArrayLike, where: str, name: str) -> Iterator[tuple[int, np.nd
 
 
 def check_names(where: str, class_names: Sequence[str], subjects: Sequence[str]) -> None:
-    """Require at least two classes and one subject, and no name that is empty, unprintable or given twice."""
+    """Require at least two classes and one subject, and no name that is empty, unprintable or given twice.
+
+    Raises
+    ------
+    DataError
+        They are not so.
+    """
     if len(class_names) < 2:
         raise DataError(f"{where}: class_names must hold at least 2 names, got {len(class_names)}")
     if len(subjects) == 0:
@@ -86,7 +105,13 @@ def check_names(where: str, class_names: Sequence[str], subjects: Sequence[str])
 
 
 def check_structure(where: str, contents: Contents, spacing_mm: Sequence[float]) -> None:
-    """Require agreeing shapes, allowed types and a spacing per spatial axis; reads the (N,) arrays only."""
+    """Require agreeing shapes, allowed types and a spacing per spatial axis; reads the (N,) arrays only.
+
+    Raises
+    ------
+    DataError
+        They are not so.
+    """
     labels, images = contents.labels, contents.images
     if len(labels.shape) not in (3, 4):
         raise DataError(f"{where}: labels must be (N, H, W) or (N, D, H, W), got shape {tuple(labels.shape)}")

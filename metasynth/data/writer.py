@@ -31,22 +31,33 @@ def write_cache(
 ) -> str:
     """Check the arrays and write them as a cache; a file already at `path` is replaced as a whole.
 
-    Args:
-        path: The file to make; its folder must exist.
-        labels: (N, *S) integers in 0..K-1, kept as uint8 where K allows it, else int16.
-        subject: (N,) index into `subjects`.
-        subjects: Names of the subjects, each of which must have a slice.
-        slice_index: (N,) index along the slicing axis.
-        info: The description; its digest is computed here.
-        images: (N, *S) floats in [0, 1]; float16 is kept, anything else becomes float32.
+    Parameters
+    ----------
+    path : str or Path
+        The file to make; its folder must exist.
+    labels : numpy.ndarray
+        (N, *S) integers in 0..K-1, kept as uint8 where K allows it, else int16.
+    subject : numpy.ndarray or sequence of int
+        (N,) index into `subjects`.
+    subjects : sequence of str
+        Names of the subjects, each of which must have a slice.
+    slice_index : numpy.ndarray or sequence of int
+        (N,) index along the slicing axis.
+    info : CacheInfo
+        The description; its digest is computed here.
+    images : numpy.ndarray or None
+        (N, *S) floats in [0, 1]; float16 is kept, anything else becomes float32.
 
-    Returns:
+    Returns
+    -------
+    str
         The digest written in the file.
 
-    Raises:
-        DataError: The arrays are not a valid cache, or the file cannot be written (disk full, folder not
-            writable). No temporary file is then left and an existing file at `path` is untouched.
-
+    Raises
+    ------
+    DataError
+        The arrays are not a valid cache, or the file cannot be written (disk full, folder not writable). No temporary
+        file is then left and an existing file at `path` is untouched.
     """
     path = Path(path)
     where = str(path)

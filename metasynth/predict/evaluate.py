@@ -15,59 +15,24 @@ from metasynth.data_prep.volumes.files import Unit
 from metasynth.data_prep.volumes.volumes import Volume, check_affine, grid_difference, matched, read_labels
 from metasynth.errors import DataError, UsageError
 from metasynth.interrupts import check
+from metasynth.predict.classes import Classes
 from metasynth.predict.files import voxel_volume_ml
 from metasynth.predict.record import recorded_classes
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
-from metasynth.text import shortened, shown, whole_number
 
 Record = dict[str, Any]
 COLUMNS = ("subject", "class", "dice", "hd95_mm", "volume_ml", "reference_ml", "volume_error_percent")
-MOST = 2**31  # above every id
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Which classes are scored, and how a reference's ids become them.
-
-    Attributes:
-        names: By index, background first; None takes the labels themselves for names.
-        chosen: The indices that are scored; None: all above 0, or without names all above 0 that occur.
-        mapping: Applied to references; None where they have the classes already.
-        unknown: What happens to a reference's ids that the mapping does not name.
-
-    """
-
-    names: tuple[str, ...] | None = None
-    chosen: tuple[int, ...] | None = None
-    mapping: LabelMapping | None = None
-    unknown: Unknown = "error"
-
-    def choose(self, text: str) -> "Classes":
-        """The same with the classes of a text only: names or numbers with commas between them.
-
-        Raises:
-            UsageError: One of them is no class.
-
-        """
-        chosen = []
-        for part in (part.strip() for part in text.split(",")):
-            if self.names is not None and part in self.names:
-                chosen.append(self.names.index(part))
-            elif (k := whole_number(part)) is not None and 0 <= k < (len(self.names) if self.names else MOST):
-                chosen.append(k)
-            else:
-                there = "numbers" if self.names is None else f"numbers or names of {', '.join(self.names)}"
-                raise UsageError(f"--classes {shortened(text)}: expected {there}, got {shown(part)}")
-        return Classes(self.names, tuple(dict.fromkeys(chosen)), self.mapping, self.unknown)
 
 
 def classes_of(predictions: str, mapping: LabelMapping | None, unknown: Unknown) -> Classes:
     """The classes of label maps: those their folder names, else those of the references' mapping, else unnamed.
 
-    Raises:
-        UsageError: The folder and the mapping have other classes.
-        DataError: The label maps are of several models.
-
+    Raises
+    ------
+    UsageError
+        The folder and the mapping have other classes.
+    DataError
+        The label maps are of several models.
     """
     names = None if mapping is None else mapping.class_names
     path = Path(predictions)
@@ -83,12 +48,15 @@ def classes_of(predictions: str, mapping: LabelMapping | None, unknown: Unknown)
 def find_pairs(predictions: str, references: str) -> tuple[list[Scan], list[Path], list[tuple[str, str]]]:
     """Label maps (`image`) with the references (`labels`) whose names belong to theirs.
 
-    Returns:
+    Returns
+    -------
+    tuple (list of Scan, list of Path, list of tuple (str, str))
         The pairs; the files without a partner; and (name, reason) of names that may belong to several.
 
-    Raises:
-        UsageError: One of the two gives no file, or there is no pair.
-
+    Raises
+    ------
+    UsageError
+        One of the two gives no file, or there is no pair.
     """
     found = find_files([predictions], "PREDICTIONS"), find_files([references], "REFERENCES")
     pairs = pair(*found, label="reference", image="prediction")
@@ -103,11 +71,14 @@ def find_pairs(predictions: str, references: str) -> tuple[list[Scan], list[Path
 class Evaluation:
     """What became of the pairs.
 
-    Attributes:
-        records: See `score`.
-        failed: (name, reason).
-        scaled: (name, unit) of those whose affines were in another unit than mm, as only their headers said.
-
+    Attributes
+    ----------
+    records : list of Record
+        See `score`.
+    failed : list of tuple (str, str)
+        (name, reason).
+    scaled : list of tuple (str, Unit)
+        (name, unit) of those whose affines were in another unit than mm, as only their headers said.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -120,12 +91,16 @@ def score_all(
 ) -> Evaluation:
     """Score every pair; one that cannot be is named, the others go on.
 
-    Args:
-        scans: As `find_pairs` gives them.
-        classes: What is scored.
-        unit: What the affines of all files are in; None takes what their headers say.
-        progress: Called after every pair.
-
+    Parameters
+    ----------
+    scans : sequence of Scan
+        As `find_pairs` gives them.
+    classes : Classes
+        What is scored.
+    unit : Unit or None
+        What the affines of all files are in; None takes what their headers say.
+    progress : callable or None
+        Called after every pair.
     """
     found = Evaluation()
     for scan in scans:
@@ -146,13 +121,16 @@ def score_all(
 def score(scan: Scan, classes: Classes, unit: Unit | None = None) -> list[Record]:
     """Dice, 95 % surface distance and volumes of one label map, a record a class.
 
-    Returns:
+    Returns
+    -------
+    list of Record
         `subject`, `class`, `dice`, `hd95_mm` (see `metasynth.segment.metrics`), `volume_ml`, `reference_ml` and
         `volume_error_percent`, which is signed and None where the reference has no voxel of the class.
 
-    Raises:
-        DataError: A file cannot be read, the grids differ, or a label is none of the classes.
-
+    Raises
+    ------
+    DataError
+        A file cannot be read, the grids differ, or a label is none of the classes.
     """
     return _score(scan.name, *_read(scan, unit), classes)
 

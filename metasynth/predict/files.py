@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from metasynth.data_prep.volumes.files import Header, read_header, reading, require_file
+from metasynth.data_prep.volumes.files import Header, read_header, reading
 from metasynth.data_prep.volumes.volumes import Volume
 from metasynth.errors import DataError
-from metasynth.files import write_atomically
+from metasynth.files import require_file, write_atomically
 from metasynth.outputs import SOFTWARE
 
 _FAST = 4  # of gzip's levels 1 to 9; label maps are small anyway
@@ -27,15 +27,21 @@ def output_suffix(scan: Path) -> str:
 def write_like(path: Path, data: NDArray, scan: Path) -> None:
     """Write (X, Y, Z) labels or (X, Y, Z, K) posteriors in the geometry of a scan: its affine, codes and units.
 
-    Args:
-        path: The file, ending as `output_suffix` says.
-        data: uint8, int16 or float32; X, Y, Z are those of the scan.
-        scan: A file that could be read; axes of length 1 that it has beyond three are kept for labels.
+    Parameters
+    ----------
+    path : Path
+        The file, ending as `output_suffix` says.
+    data : NDArray
+        uint8, int16 or float32; X, Y, Z are those of the scan.
+    scan : Path
+        A file that could be read; axes of length 1 that it has beyond three are kept for labels.
 
-    Raises:
-        DataError: The scan cannot be read any more, or its header cannot be written.
-        RunError: The file cannot be written.
-
+    Raises
+    ------
+    DataError
+        The scan cannot be read any more, or its header cannot be written.
+    RunError
+        The file cannot be written.
     """
     source = read_header(scan)
     with reading(scan):
@@ -78,9 +84,10 @@ def is_label_map(path: Path) -> bool:
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal.
 
-    Raises:
-        DataError: It cannot be read.
-
+    Raises
+    ------
+    DataError
+        It cannot be read.
     """
     require_file(path, "a NIfTI or MGH file")
     try:

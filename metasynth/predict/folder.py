@@ -37,13 +37,18 @@ _LOG = logging.getLogger(__name__)
 class Outcome:
     """What became of the scans, by name.
 
-    Attributes:
-        done: Segmented now.
-        skipped: Those that were there already.
-        old: Those of them of which it is not known which scan and mask they were made of.
-        failed: (name, reason).
-        scaled: (name, unit) of those whose affines were in another unit than mm, as only their headers said.
-
+    Attributes
+    ----------
+    done : list of str
+        Segmented now.
+    skipped : list of str
+        Those that were there already.
+    old : list of str
+        Those of them of which it is not known which scan and mask they were made of.
+    failed : list of tuple (str, str)
+        (name, reason).
+    scaled : list of tuple (str, Unit)
+        (name, unit) of those whose affines were in another unit than mm, as only their headers said.
     """
 
     done: list[str] = field(default_factory=list)
@@ -59,9 +64,10 @@ def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
     A scan without a mask is kept; one that several masks may belong to, or whose name several files have, is left out.
     One scan and one mask belong together whatever their names.
 
-    Raises:
-        UsageError: Something given does not exist or holds no file, or no mask has the name of a scan.
-
+    Raises
+    ------
+    UsageError
+        Something given does not exist or holds no file, or no mask has the name of a scan.
     """
     named = name_files(find_files(inputs, "INPUT"))
     scans = [Scan(name, None, path) for name, path in sorted(named.files.items())]
@@ -84,19 +90,28 @@ def predict_all(
 ) -> Outcome:
     """Segment every scan that is not done, and write the table of volumes.
 
-    Args:
-        model: Whose network is on the job's device.
-        digest: SHA-256 of the model's file, kept in the folder: label maps of two models do not mix.
-        sources: The scans; what was left out counts as failed.
-        job: What to make.
-        progress: Called after every scan.
+    Parameters
+    ----------
+    model : TrainedModel
+        Whose network is on the job's device.
+    digest : str
+        SHA-256 of the model's file, kept in the folder: label maps of two models do not mix.
+    sources : Sources
+        The scans; what was left out counts as failed.
+    job : Job
+        What to make.
+    progress : callable or None
+        Called after every scan.
 
-    Raises:
-        UsageError: The folder holds label maps of another model, mask or scan, files of others, or the scans
-            themselves; nothing was begun.
-        DataError: The model needs images of another kind.
-        RunError: A file cannot be written.
-
+    Raises
+    ------
+    UsageError
+        The folder holds label maps of another model, mask or scan, files of others, or the scans themselves; nothing
+        was begun.
+    DataError
+        The model needs images of another kind.
+    RunError
+        A file cannot be written.
     """
     check_usable(model)
     record = FolderRecord(job.out, model.description, digest)
@@ -132,9 +147,10 @@ def _write_volumes(
 ) -> list[tuple[str, str]]:
     """Write the volume in mL of every class but background in the label maps of scans, counted in voxels.
 
-    Returns:
+    Returns
+    -------
+    list of tuple (str, str)
         (name, reason) of the label maps that cannot be read.
-
     """
     assert job.volumes is not None
     records: list[dict[str, Any]] = []

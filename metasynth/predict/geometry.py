@@ -22,9 +22,10 @@ def stack_orientation(orientation: str) -> str:
 
     Slices are stacked to the right, to the front or upwards.
 
-    Raises:
-        DataError: They are not letters of RLAPSI, of one body axis each.
-
+    Raises
+    ------
+    DataError
+        They are not letters of RLAPSI, of one body axis each.
     """
     axes = [next((pair for pair in _PAIRS if letter in pair), "") for letter in orientation]
     if len(axes) not in (2, 3) or not all(axes) or len(set(axes)) != len(axes):
@@ -58,10 +59,12 @@ def _turn(affine: NDArray[np.float64], orientation: str) -> NDArray[np.float64]:
 class Window:
     """A part of a stack, which may reach beyond it.
 
-    Attributes:
-        start: Index in the stack of its first voxel, per axis; may be negative.
-        shape: Its lengths.
-
+    Attributes
+    ----------
+    start : tuple of int
+        Index in the stack of its first voxel, per axis; may be negative.
+    shape : tuple of int
+        Its lengths.
     """
 
     start: tuple[int, ...]
@@ -71,11 +74,14 @@ class Window:
     def about(cls, content: NDArray[np.bool_], least: Sequence[int], divisors: Sequence[int]) -> "Window":
         """The window with the middle of the content's box in its middle, as the items of a cache are cut.
 
-        Args:
-            content: (D, H, W), not empty.
-            least: Smallest length per axis; it is longer where the box is.
-            divisors: What each length is rounded up to a multiple of.
-
+        Parameters
+        ----------
+        content : numpy.ndarray
+            (D, H, W), not empty.
+        least : sequence of int
+            Smallest length per axis; it is longer where the box is.
+        divisors : sequence of int
+            What each length is rounded up to a multiple of.
         """
         start, shape = [], []
         for axis, (n, divisor) in enumerate(zip(least, divisors, strict=True)):

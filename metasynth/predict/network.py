@@ -36,12 +36,16 @@ def volume_posteriors(
     A stack no larger than the window goes through whole. Of a larger one windows that overlap by half are averaged with
     the weights of a Gaussian about their middle.
 
-    Args:
-        network: Takes images (1, 1, *window).
-        stack: At least as large as the window along every axis.
-        window: Its shape, that of the training images.
-        device: Where the network is.
-
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes images (1, 1, *window).
+    stack : numpy.ndarray
+        At least as large as the window along every axis.
+    window : sequence of int
+        Its shape, that of the training images.
+    device : str
+        Where the network is.
     """
     return _in_windows(network, torch.from_numpy(stack)[None, None], window, device)[0].numpy()
 

@@ -19,16 +19,24 @@ SCORES = "scores.csv"
 class Job:
     """What to make of every scan.
 
-    Attributes:
-        out: The folder.
-        posteriors: Keep the posteriors of all classes.
-        qc: Draw a picture of each scan and note how certain the labels are.
-        overwrite: Make again what is there.
-        device: Where the network runs.
-        volumes: A table of the classes' volumes to write, or None.
-        read: Files that are read beside the scans: the model.
-        unit: What the affines of all files are in; None takes what their headers say.
-
+    Attributes
+    ----------
+    out : Path
+        The folder.
+    posteriors : bool
+        Keep the posteriors of all classes.
+    qc : bool
+        Draw a picture of each scan and note how certain the labels are.
+    overwrite : bool
+        Make again what is there.
+    device : str
+        Where the network runs.
+    volumes : Path or None
+        A table of the classes' volumes to write, or None.
+    read : sequence of Path
+        Files that are read beside the scans: the model.
+    unit : Unit or None
+        What the affines of all files are in; None takes what their headers say.
     """
 
     out: Path
@@ -57,9 +65,10 @@ class Job:
 def plan(record: FolderRecord, sources: Sources, job: Job, class_names: Sequence[str]) -> set[str]:
     """Names of the scans that are done, once nothing that will be written is in the way of anything.
 
-    Raises:
-        UsageError: Something is.
-
+    Raises
+    ------
+    UsageError
+        Something is.
     """
     for scan in sources.scans:
         for path in scan.files:
@@ -95,9 +104,10 @@ def plan(record: FolderRecord, sources: Sources, job: Job, class_names: Sequence
 def missing(record: FolderRecord, scan: Scan, job: Job) -> dict[Path, str | None]:
     """The files to be made of a scan, each with how the one that is there differs.
 
-    Raises:
-        DataError: The scan cannot be read.
-
+    Raises
+    ------
+    DataError
+        The scan cannot be read.
     """
     files = job.files(scan)
     if job.overwrite or not any(path.is_file() for path in files):

@@ -32,15 +32,21 @@ def write_picture(path: Path, image: Volume, labels: NDArray[np.integer], class_
 
     The numbers are indices along the axis, oriented to right, anterior and superior. The subject's left is on the left.
 
-    Args:
-        path: The PNG to write.
-        image: The scan.
-        labels: (X, Y, Z) on its voxels.
-        class_names: K names, background first.
+    Parameters
+    ----------
+    path : Path
+        The PNG to write.
+    image : Volume
+        The scan.
+    labels : numpy.ndarray
+        (X, Y, Z) on its voxels.
+    class_names : sequence of str
+        K names, background first.
 
-    Raises:
-        RunError: The picture cannot be written.
-
+    Raises
+    ------
+    RunError
+        The picture cannot be written.
     """
     scan, classes = to_ras(image), to_ras(Volume(labels, image.affine, image.where))
     names = list(class_names[1:])

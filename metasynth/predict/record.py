@@ -33,14 +33,19 @@ model alone is known."""
 class FolderRecord:
     """The record of one folder, for a command that fills it with one model's label maps.
 
-    Args:
-        folder: The folder; it need not exist.
-        description: Of the model.
-        digest: Of the model's file.
+    Parameters
+    ----------
+    folder : Path
+        The folder; it need not exist.
+    description : ModelDescription
+        Of the model.
+    digest : str
+        Of the model's file.
 
-    Raises:
-        UsageError: The record cannot be read.
-
+    Raises
+    ------
+    UsageError
+        The record cannot be read.
     """
 
     def __init__(self, folder: Path, description: ModelDescription, digest: str) -> None:
@@ -110,9 +115,10 @@ class FolderRecord:
 
         Further entries are written too, and those that are None removed.
 
-        Raises:
-            RunError: Another command has taken the folder for another model, or the record cannot be written.
-
+        Raises
+        ------
+        RunError
+            Another command has taken the folder for another model, or the record cannot be written.
         """
         content = self._read()
         if content.get("sha256") != self.digest:
@@ -166,9 +172,10 @@ class FolderRecord:
 def origin_of(digest: str, scan: Scan) -> Origin:
     """What the files of a scan are made from, by a model of a digest.
 
-    Raises:
-        DataError: The scan or its mask cannot be read.
-
+    Raises
+    ------
+    DataError
+        The scan or its mask cannot be read.
     """
     assert scan.image is not None
     mask = None if scan.mask is None else digest_of(scan.mask)
@@ -178,10 +185,10 @@ def origin_of(digest: str, scan: Scan) -> Origin:
 def recorded_classes(folder: Path) -> tuple[str, ...] | None:
     """Names of the classes of a folder's label maps; None where this program did not make them.
 
-    Raises:
-        DataError: They are of several models, as where one was to replace another's and was stopped; or the record was
-            changed.
-
+    Raises
+    ------
+    DataError
+        They are of several models, as where one was to replace another's and was stopped; or the record was changed.
     """
     try:
         content = parse_json((folder / RECORD).read_bytes())

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
-from metasynth.data_prep.volumes.files import by
+from metasynth.data_prep.scaling import SCALE_PERCENT, scale
 from metasynth.data_prep.volumes.memory import require_memory
 from metasynth.data_prep.volumes.resample import (
     Grid,
@@ -19,11 +19,12 @@ from metasynth.data_prep.volumes.resample import (
     resample_mask,
     to_source,
 )
-from metasynth.data_prep.volumes.volumes import SCALE_PERCENT, Volume, check_affine, matched, scale
+from metasynth.data_prep.volumes.volumes import Volume, check_affine, matched
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors
 from metasynth.segment.model_description import ModelDescription, TrainedModel
+from metasynth.text import by
 
 _BEYOND = "beyond the 3.4e38 that single precision holds"
 
@@ -32,11 +33,14 @@ _BEYOND = "beyond the 3.4e38 that single precision holds"
 class Segmentation:
     """What was found in a scan.
 
-    Attributes:
-        labels: (X, Y, Z) uint8, or int16 for more than 256 classes.
-        certainty: (X, Y, Z) float32, the posterior of the label.
-        posteriors: (X, Y, Z, K) float32, or None where they were not asked for.
-
+    Attributes
+    ----------
+    labels : numpy.ndarray
+        (X, Y, Z) uint8, or int16 for more than 256 classes.
+    certainty : numpy.ndarray
+        (X, Y, Z) float32, the posterior of the label.
+    posteriors : numpy.ndarray or None
+        (X, Y, Z, K) float32, or None where they were not asked for.
     """
 
     labels: NDArray[np.integer]
@@ -48,12 +52,16 @@ class Segmentation:
 class Stack:
     """A scan as the network is given it.
 
-    Attributes:
-        data: (D, H, W) float32 in [0, 1], of the training images' spacing; 0 is background.
-        brain: (D, H, W) bool, where it shows brain, holes included: dark fluid may have been scaled to 0.
-        grid: Where its voxels lie.
-        own: The scan's own voxels, turned in the same way.
-
+    Attributes
+    ----------
+    data : numpy.ndarray
+        (D, H, W) float32 in [0, 1], of the training images' spacing; 0 is background.
+    brain : numpy.ndarray
+        (D, H, W) bool, where it shows brain, holes included: dark fluid may have been scaled to 0.
+    grid : Grid
+        Where its voxels lie.
+    own : Grid
+        The scan's own voxels, turned in the same way.
     """
 
     data: NDArray[np.float32]
@@ -65,9 +73,10 @@ class Stack:
 def check_usable(model: TrainedModel) -> None:
     """Require a model whose preprocessing is done here.
 
-    Raises:
-        DataError: It needs images of another kind.
-
+    Raises
+    ------
+    DataError
+        It needs images of another kind.
     """
     description = model.description
     stack_orientation(description.orientation)
@@ -90,16 +99,23 @@ def segment(
     Posteriors, not labels, are brought back to the scan's voxels. Where the image is background for as far as a window
     of the training images' size reaches, the label is 0; with a network for brains alone, wherever there is none.
 
-    Args:
-        model: Whose network is on `device`.
-        image: Any grid and orientation.
-        mask: The brain, above 0, on any grid; without it all of the image but its background is taken for it.
-        device: "cpu", "cuda", ...
-        keep_posteriors: Return them too.
+    Parameters
+    ----------
+    model : TrainedModel
+        Whose network is on `device`.
+    image : Volume
+        Any grid and orientation.
+    mask : Volume or None
+        The brain, above 0, on any grid; without it all of the image but its background is taken for it.
+    device : str
+        "cpu", "cuda", ...
+    keep_posteriors : bool
+        Return them too.
 
-    Raises:
-        DataError: The scan cannot be used.
-
+    Raises
+    ------
+    DataError
+        The scan cannot be used.
     """
     description = model.description
     stack = make_stack(image, mask, description)
@@ -127,10 +143,10 @@ def segment(
 def make_stack(image: Volume, mask: Volume | None, description: ModelDescription) -> Stack:
     """Turn, scale, strip and resample a scan as `metasynth prep` does for training.
 
-    Raises:
-        DataError: The image has no contrast, values that are not finite, or voxels of no size; no voxel of the mask
-            lies in it.
-
+    Raises
+    ------
+    DataError
+        The image has no contrast, values that are not finite, or voxels of no size; no voxel of the mask lies in it.
     """
     check_affine(image, allow_shear=True)
     orientation = stack_orientation(description.orientation)

@@ -23,10 +23,12 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]], columns: Seque
 def encoded(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> bytes:
     """A table of records that share their keys: numbers to six digits, None and NaN empty, no cell a formula.
 
-    Args:
-        records: A row each.
-        columns: The heading; by default the first record's keys.
-
+    Parameters
+    ----------
+    records : sequence of mapping
+        A row each.
+    columns : sequence of str or None
+        The heading; by default the first record's keys.
     """
     text = io.StringIO()
     keys = columns or (list(records[0]) if records else [])
@@ -39,9 +41,10 @@ def encoded(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
 def read_table(path: Path) -> list[dict[str, str]]:
     """The records of a table as text, which another program may have saved; none if there is no such file.
 
-    Raises:
-        DataError: The file cannot be read.
-
+    Raises
+    ------
+    DataError
+        The file cannot be read.
     """
     if not path.exists():
         return []

@@ -21,12 +21,16 @@ Labels = NDArray[np.integer]
 class Series:
     """A learned parameter against outer steps.
 
-    Attributes:
-        label: what it is, for the legend.
-        steps: (T,) outer steps, rising.
-        values: (T,) values after those steps.
-        truth: the value that should be found, or None if there is none.
-
+    Attributes
+    ----------
+    label : str
+        What it is, for the legend.
+    steps : sequence of float
+        (T,) outer steps, rising.
+    values : sequence of float
+        (T,) values after those steps.
+    truth : float or None
+        The value that should be found, or None if there is none.
     """
 
     label: str
@@ -43,14 +47,19 @@ class Series:
 def trajectory(series: Sequence[Series], *, ylabel: str = "σ", tail: float = 0.1) -> Figure:
     """Learned parameters against outer steps: the truth dashed, the mean over the last part as a thick line.
 
-    Args:
-        series: one line each.
-        ylabel: the parameter, with its unit.
-        tail: the fraction of steps that is averaged; the result a study reports.
+    Parameters
+    ----------
+    series : sequence of Series
+        One line each.
+    ylabel : str
+        The parameter, with its unit.
+    tail : float
+        The fraction of steps that is averaged; the result a study reports.
 
-    Raises:
-        ValueError: there is no series.
-
+    Raises
+    ------
+    ValueError
+        There is no series.
     """
     if not series:
         raise ValueError("series: expected at least one, got none")
@@ -78,12 +87,16 @@ def trajectory(series: Sequence[Series], *, ylabel: str = "σ", tail: float = 0.
 class Triplet:
     """One row of the paper's Figure 2.
 
-    Attributes:
-        label: the setting, shown at the left.
-        noise_free: (H, W) synthetic image before the augmenter.
-        learned: (H, W) the same image after the learned augmenter.
-        real: (H, W) a real image.
-
+    Attributes
+    ----------
+    label : str
+        The setting, shown at the left.
+    noise_free : Image
+        (H, W) synthetic image before the augmenter.
+    learned : Image
+        (H, W) the same image after the learned augmenter.
+    real : Image
+        (H, W) a real image.
     """
 
     label: str
@@ -97,9 +110,10 @@ def image_triplet(
 ) -> Figure:
     """The paper's Figure 2: noise-free, learned and real images side by side, those of a row on one grey scale.
 
-    Raises:
-        ValueError: there is no row.
-
+    Raises
+    ------
+    ValueError
+        There is no row.
     """
     if not rows:
         raise ValueError("rows: expected at least one, got none")
@@ -128,16 +142,23 @@ def segmentation_overlay(
 ) -> Figure:
     """The image, and the image under each label map; class 0 stays clear.
 
-    Args:
-        image: (H, W).
-        maps: title -> (H, W) class indices, such as the truth and predictions.
-        class_names: (K,) names; the first is the background.
-        colors: of the classes from 1 on.
-        alpha: opacity of the classes.
+    Parameters
+    ----------
+    image : Image
+        (H, W).
+    maps : mapping of str to numpy.ndarray
+        Title -> (H, W) class indices, such as the truth and predictions.
+    class_names : sequence of str
+        (K,) names; the first is the background.
+    colors : sequence of str
+        Of the classes from 1 on.
+    alpha : float
+        Opacity of the classes.
 
-    Raises:
-        ValueError: a label map has another shape than the image, or there are fewer colours than classes.
-
+    Raises
+    ------
+    ValueError
+        A label map has another shape than the image, or there are fewer colours than classes.
     """
     if len(colors) < len(class_names) - 1:
         raise ValueError(f"colors: expected at least {len(class_names) - 1} for the classes, got {len(colors)}")
@@ -165,11 +186,14 @@ def segmentation_overlay(
 class DiceGroup:
     """Dice of one method under one test condition.
 
-    Attributes:
-        method: a colour in the figure.
-        condition: a place on its x axis.
-        values: (n,) one value a subject; NaN where a class is absent.
-
+    Attributes
+    ----------
+    method : str
+        A colour in the figure.
+    condition : str
+        A place on its x axis.
+    values : sequence of float
+        (n,) one value a subject; NaN where a class is absent.
     """
 
     method: str
@@ -180,9 +204,10 @@ class DiceGroup:
 def dice_by_condition(groups: Sequence[DiceGroup], *, xlabel: str = "test condition") -> Figure:
     """Every subject's Dice as a point and their mean as a bar, by condition and method.
 
-    Raises:
-        ValueError: there is no group.
-
+    Raises
+    ------
+    ValueError
+        There is no group.
     """
     if not groups:
         raise ValueError("groups: expected at least one, got none")

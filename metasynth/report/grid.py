@@ -43,7 +43,7 @@ class GridResults(Protocol):
 
 
 @dataclass(frozen=True)
-class Case:
+class GridCase:
     """What is repeated over seeds: one row of the results under one combination of settings."""
 
     settings: tuple[tuple[str, Any], ...]
@@ -80,14 +80,14 @@ def summarise(grid: GridResults, title: str) -> ReportContent:
     return ReportContent(title, summary, [_table(key, cases) for key, cases in values.items()], figures)
 
 
-def _values(grid: GridResults) -> dict[str, dict[Case, list[float]]]:
+def _values(grid: GridResults) -> dict[str, dict[GridCase, list[float]]]:
     """Dotted name -> case -> its number in each run."""
-    runs: dict[Case, int] = {}
-    values: dict[str, dict[Case, list[float]]] = {}
+    runs: dict[GridCase, int] = {}
+    values: dict[str, dict[GridCase, list[float]]] = {}
     for point, folder in grid.finished:
         rows = folder.results["rows"]
         for row, name in zip(rows, _row_names(rows), strict=True):
-            case = Case(tuple(point.values.items()), name)
+            case = GridCase(tuple(point.values.items()), name)
             runs[case] = runs.get(case, 0) + 1
             for key, value in flatten(row).items():
                 if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -106,7 +106,7 @@ def _row_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{text} (row {number})".lstrip() for number, text in enumerate(texts, start=1)]
 
 
-def _table(key: str, cases: Mapping[Case, Sequence[float]]) -> Table:
+def _table(key: str, cases: Mapping[GridCase, Sequence[float]]) -> Table:
     records = []
     for case, values in cases.items():
         found = interval(values)
@@ -119,7 +119,7 @@ def _table(key: str, cases: Mapping[Case, Sequence[float]]) -> Table:
     return Table(f"{key}, over seeds. {INTERVALS}", tuple(headings.values()), rows)
 
 
-def _strips(key: str, cases: Mapping[Case, Sequence[float]]) -> Figure:
+def _strips(key: str, cases: Mapping[GridCase, Sequence[float]]) -> Figure:
     with style():
         longest = max(len(line) for case in cases for line in case.label.split("\n"))
         upright = len(cases) * longest > 75

@@ -50,12 +50,16 @@ class ReportFigure:
 class ReportContent:
     """What a study has to say about a finished run, or a grid of runs.
 
-    Attributes:
-        title: the question or the finding.
-        summary: paragraphs of plain text: what was done, what came out, what it does not show.
-        tables: for people; ``table.csv`` holds every row of the results whatever they show.
-        figures: in order.
-
+    Attributes
+    ----------
+    title : str
+        The question or the finding.
+    summary : sequence of str
+        Paragraphs of plain text: what was done, what came out, what it does not show.
+    tables : sequence of Table
+        For people; ``table.csv`` holds every row of the results whatever they show.
+    figures : sequence of ReportFigure
+        In order.
     """
 
     title: str
@@ -67,11 +71,14 @@ class ReportContent:
 def write_report(folder: Reported, content: ReportContent) -> Path:
     """Write table.csv, table.md, figures/*.png and report.html, each atomically; return the page's place.
 
-    Raises:
-        UsageError: the run has not finished.
-        DataError: the name of a figure leads out of the folder.
-        RunError: a file could not be written.
-
+    Raises
+    ------
+    UsageError
+        The run has not finished.
+    DataError
+        The name of a figure leads out of the folder.
+    RunError
+        A file could not be written.
     """
     results = folder.results
     for figure in content.figures:

@@ -19,11 +19,14 @@ ABSENT = "–"
 class Table:
     """A table with a caption.
 
-    Attributes:
-        caption: one sentence that says what the rows are.
-        columns: headings.
-        rows: one value a column; numbers, text, or None where there is none.
-
+    Attributes
+    ----------
+    caption : str
+        One sentence that says what the rows are.
+    columns : tuple of str
+        Headings.
+    rows : tuple of tuple of Any
+        One value a column; numbers, text, or None where there is none.
     """
 
     caption: str
@@ -41,11 +44,14 @@ class Table:
     ) -> Self:
         """A table of records, nested ones under dotted keys.
 
-        Args:
-            caption: one sentence.
-            records: one a row; a key that a record lacks is None there.
-            columns: key -> heading of the columns wanted, in order; all by default, in order of appearance.
-
+        Parameters
+        ----------
+        caption : str
+            One sentence.
+        records : sequence of mapping
+            One a row; a key that a record lacks is None there.
+        columns : mapping of str to str or None
+            Key -> heading of the columns wanted, in order; all by default, in order of appearance.
         """
         flat = [flatten(record) for record in records]
         keys = columns or {key: key for record in flat for key in record}

@@ -20,9 +20,10 @@ _LOG = logging.getLogger(__name__)
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
     """Write ``state`` (tensors, numbers, text, None, and dicts, lists and tuples of them) atomically, and sealed.
 
-    Raises:
-        RunError: the file could not be written; an earlier checkpoint of that name stays as it was.
-
+    Raises
+    ------
+    RunError
+        The file could not be written; an earlier checkpoint of that name stays as it was.
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
@@ -36,9 +37,10 @@ def load_checkpoint(path: Path | str, *, sealed: bool = False) -> dict[str, Any]
     Only tensors and plain containers are accepted, so that no code of the file runs. Checkpoints from before there
     were seals (see `metasynth.files`) are read unless ``sealed`` asks for one.
 
-    Raises:
-        RunError: the file is missing, damaged, or holds something else.
-
+    Raises
+    ------
+    RunError
+        The file is missing, damaged, or holds something else.
     """
     path = Path(path)
     try:

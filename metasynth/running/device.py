@@ -14,9 +14,10 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
 
     Without ``threads`` torch gets half of the cores that the process may use.
 
-    Raises:
-        UsageError: there is no such device, or ``threads`` is below 1 or far above the cores.
-
+    Raises
+    ------
+    UsageError
+        There is no such device, or ``threads`` is below 1 or far above the cores.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,10 +45,11 @@ def keep_freed_memory() -> bool:
     gives anew it clears first. On two cores this takes a fifth off the time of a hypergradient
     (`benchmarks/hypergradients.py`). It holds for the process; kept blocks that no longer fit raise its peak somewhat.
 
-    Returns:
+    Returns
+    -------
+    bool
         Whether it could be done: only with glibc, and not where the environment sets ``MALLOC_...`` or
         ``GLIBC_TUNABLES``.
-
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

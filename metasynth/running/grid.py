@@ -27,10 +27,12 @@ C = TypeVar("C")
 class GridRun:
     """One run of a grid.
 
-    Attributes:
-        seed: of every random draw.
-        settings: the settings that the grid varies, as texts.
-
+    Attributes
+    ----------
+    seed : int
+        Of every random draw.
+    settings : mapping of str to str
+        The settings that the grid varies, as texts.
     """
 
     seed: int
@@ -53,15 +55,22 @@ class GridRun:
 class Grid:
     """What a grid consists of.
 
-    Attributes:
-        experiment, preset: names.
-        seeds: of the runs.
-        vary: setting -> its values, as texts; every combination is run with every seed.
-        overrides: further settings, 'KEY=VALUE', which all runs share.
-        data: the cache that the user named, or None.
-        device, threads: of every run; as in ``--device`` and ``--threads``.
-        digest: of the data that the first run reads; empty as long as it is not known.
-
+    Attributes
+    ----------
+    experiment, preset : str
+        Names.
+    seeds : tuple of int
+        Of the runs.
+    vary : mapping of str to tuple of str
+        Setting -> its values, as texts; every combination is run with every seed.
+    overrides : tuple of str
+        Further settings, 'KEY=VALUE', which all runs share.
+    data : Path or None
+        The cache that the user named, or None.
+    device, threads : str, int
+        Of every run; as in ``--device`` and ``--threads``.
+    digest : str
+        Of the data that the first run reads; empty as long as it is not known.
     """
 
     experiment: str
@@ -91,10 +100,11 @@ class Grid:
     def configurations(self, start: C) -> list[C]:
         """The settings of every combination, from those of the preset.
 
-        Raises:
-            UsageError: a setting is unknown or refused, two combinations are the same, or their folders cannot
-                have names of their own.
-
+        Raises
+        ------
+        UsageError
+            A setting is unknown or refused, two combinations are the same, or their folders cannot have names of their
+            own.
         """
         self._check_names()
         configs = [apply_overrides(start, self.overrides_of(settings)) for settings in self.combinations]
@@ -163,9 +173,10 @@ def require_runs(first: int, seeds: int, vary: Mapping[str, Sequence[str]]) -> N
 def parse_vary(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Setting -> values of each 'KEY=V1,V2,...'; where values have commas themselves, ';' stands between them.
 
-    Raises:
-        UsageError: an option has no '=' or an empty value, or a setting is named twice.
-
+    Raises
+    ------
+    UsageError
+        An option has no '=' or an empty value, or a setting is named twice.
     """
     vary: dict[str, tuple[str, ...]] = {}
     for option in options:

@@ -25,10 +25,12 @@ Json = dict[str, Any]
 class GridFolder:
     """A grid on disk. Made by ``create`` or ``resume`` (writers, one at a time) or ``open`` (reader).
 
-    Attributes:
-        path: the folder.
-        grid: what it consists of, as read from ``grid.json``.
-
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    grid : Grid
+        What it consists of, as read from ``grid.json``.
     """
 
     def __init__(self, path: Path, grid: Grid, lock: FolderLock | None = None) -> None:
@@ -38,10 +40,12 @@ class GridFolder:
     def create(cls, path: Path, grid: Grid) -> Self:
         """Begin a grid in a folder that is absent or empty.
 
-        Raises:
-            UsageError: the folder holds anything, or cannot be made or written.
-            RunError: another process is writing it.
-
+        Raises
+        ------
+        UsageError
+            The folder holds anything, or cannot be made or written.
+        RunError
+            Another process is writing it.
         """
         refuse_grid(path)
         lock = claim(path)
@@ -59,10 +63,12 @@ class GridFolder:
 
         A folder that a grid had claimed and not yet begun is begun.
 
-        Raises:
-            UsageError: the folder holds no grid, or another one (each difference is named, old -> new).
-            RunError: another process is writing it.
-
+        Raises
+        ------
+        UsageError
+            The folder holds no grid, or another one (each difference is named, old -> new).
+        RunError
+            Another process is writing it.
         """
         if is_claimed_only(path):
             return cls.create(path, grid)
@@ -126,10 +132,12 @@ class GridFolder:
         Every row has its ``seed`` and the varied settings first; a value of its own by the name of one of these
         stands.
 
-        Raises:
-            UsageError: no run has finished.
-            DataError: the results of one cannot be read, or were changed since it wrote them.
-
+        Raises
+        ------
+        UsageError
+            No run has finished.
+        DataError
+            The results of one cannot be read, or were changed since it wrote them.
         """
         finished = self.finished
         if not finished:

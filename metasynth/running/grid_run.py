@@ -31,10 +31,12 @@ def carry_out(folder: GridFolder, jobs: int, progress: Progress) -> dict[str, st
 
     Returns the names of those that failed, with what went wrong; one that fails does not stop the others.
 
-    Raises:
-        Interrupted: the process was asked to end; the runs have been interrupted and have ended.
-        RunError: a process could not be started.
-
+    Raises
+    ------
+    Interrupted
+        The process was asked to end; the runs have been interrupted and have ended.
+    RunError
+        A process could not be started.
     """
     waiting = [run for run in folder.grid.runs if not folder.done(run)]
     total = len(folder.grid.runs)

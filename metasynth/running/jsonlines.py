@@ -131,9 +131,10 @@ class JsonLines:
 def read_lines(path: Path, until: int | None = None) -> list[dict[str, Any]]:
     """Every complete line, of the first bytes alone with ``until``; a last line without its end is left out.
 
-    Raises:
-        DataError: the file cannot be read, or a complete line is not a JSON object; the line is named.
-
+    Raises
+    ------
+    DataError
+        The file cannot be read, or a complete line is not a JSON object; the line is named.
     """
     return _read(path, until)[0]
 

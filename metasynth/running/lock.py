@@ -21,10 +21,12 @@ LOCK_NAME = ".lock"
 class FolderLock:
     """The lock, held from construction until ``release`` or the end of the process.
 
-    Raises:
-        RunError: another process holds it.
-        UsageError: the folder cannot be written.
-
+    Raises
+    ------
+    RunError
+        Another process holds it.
+    UsageError
+        The folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,9 +98,10 @@ def claim(path: Path) -> FolderLock:
 def holdings(path: Path) -> set[str]:
     """Names of the files in the folder, but for those of a run that was killed before it began.
 
-    Raises:
-        UsageError: it cannot be read, or a file is in its place.
-
+    Raises
+    ------
+    UsageError
+        It cannot be read, or a file is in its place.
     """
     if not path.is_dir():
         there = next(place for place in (path, *path.parents) if os.path.lexists(place))

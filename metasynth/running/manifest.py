@@ -42,10 +42,12 @@ def make_manifest(experiment: str, preset: str, seed: int, config: Json, data: J
 def read_manifest(run: Path) -> Json:
     """The manifest of a run's folder, checked.
 
-    Raises:
-        UsageError: the folder holds no run, or one of another format.
-        DataError: the manifest is damaged, or was changed since it was written.
-
+    Raises
+    ------
+    UsageError
+        The folder holds no run, or one of another format.
+    DataError
+        The manifest is damaged, or was changed since it was written.
     """
     path = run / CONFIG
     if not path.is_file():

@@ -24,10 +24,12 @@ class Progress:
     Bars are drawn where standard error is a terminal. Lines are messages of the logger ``metasynth.progress``, which
     the command line writes to standard error, so that standard output holds results only.
 
-    Args:
-        quiet: lines even on a terminal.
-        stream: where to write bars and lines instead.
-
+    Parameters
+    ----------
+    quiet : bool
+        Lines even on a terminal.
+    stream : TextIO or None
+        Where to write bars and lines instead.
     """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -104,9 +106,10 @@ class Task:
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """``count`` more units are done; ``note`` is shown beside them ('sigma .12') until the next.
 
-        Raises:
-            Interrupted: the process was asked to end, which it may between two units.
-
+        Raises
+        ------
+        Interrupted
+            The process was asked to end, which it may between two units.
         """
         self._done += count
         self._note = self._note if note is None else note

@@ -24,10 +24,12 @@ from metasynth.running.manifest import CONFIG, FORMAT, differing, flatten, norma
 class RunFolder:
     """One run on disk. Made by ``create`` or ``resume`` (writers, one at a time) or ``open`` (reader).
 
-    Attributes:
-        path: the folder.
-        manifest: ``{"format", "experiment", "preset", "seed", "config", "data", "digest"}``, as in ``config.json``.
-
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    manifest : Json
+        ``{"format", "experiment", "preset", "seed", "config", "data", "digest"}``, as in ``config.json``.
     """
 
     def __init__(self, path: Path, manifest: Json, lock: FolderLock | None, records: int | None = None) -> None:
@@ -43,10 +45,12 @@ class RunFolder:
     def create(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
         """Start a run in a folder that is absent or empty, and write its manifest and environment.
 
-        Raises:
-            UsageError: the folder holds a run or other files, is a file, or cannot be made or written.
-            RunError: another process is writing it, or a file could not be written.
-
+        Raises
+        ------
+        UsageError
+            The folder holds a run or other files, is a file, or cannot be made or written.
+        RunError
+            Another process is writing it, or a file could not be written.
         """
         path = Path(path)
         refuse_taken(path)
@@ -71,11 +75,14 @@ class RunFolder:
         Everything that it goes on from is checked before anything is written; that it was resumed is recorded with the
         first that it writes. A folder that a run had claimed and not yet begun is begun.
 
-        Raises:
-            UsageError: the folder holds no run, or one with other settings (each is named, old -> new).
-            DataError: a file of the run is damaged, or was changed since it was written.
-            RunError: so is a checkpoint, another process is writing the run, or a file could not be written.
-
+        Raises
+        ------
+        UsageError
+            The folder holds no run, or one with other settings (each is named, old -> new).
+        DataError
+            A file of the run is damaged, or was changed since it was written.
+        RunError
+            So is a checkpoint, another process is writing the run, or a file could not be written.
         """
         path = Path(path)
         if is_claimed_only(path):

@@ -19,9 +19,10 @@ def derive_seed(seed: int, *path: str | int) -> int:
 
     Text and numbers are distinct: ``derive_seed(0, "1") != derive_seed(0, 1)``.
 
-    Raises:
-        TypeError: the seed is not an integer, or a part of the path is neither text nor an integer.
-
+    Raises
+    ------
+    TypeError
+        The seed is not an integer, or a part of the path is neither text nor an integer.
     """
     parts = [part if isinstance(part, str) else operator.index(part) for part in path]
     text = json.dumps([operator.index(seed), *parts], separators=(",", ":"))

@@ -25,13 +25,17 @@ GROUP = "metasynth.experiments"
 def built_in(path: Path, data: Path | None) -> PreparedData:
     """For the ``prepare`` of a study that needs no cache.
 
-    Args:
-        path: the file that its data are in, or the module that draws them.
-        data: what the user named.
+    Parameters
+    ----------
+    path : Path
+        The file that its data are in, or the module that draws them.
+    data : Path or None
+        What the user named.
 
-    Raises:
-        UsageError: the user named a cache.
-
+    Raises
+    ------
+    UsageError
+        The user named a cache.
     """
     if data is not None:
         raise UsageError(f"--data {data}: this experiment has its own data; leave --data out")
@@ -42,18 +46,28 @@ def built_in(path: Path, data: Path | None) -> PreparedData:
 class StudyContext:
     """Everything a run is given.
 
-    Attributes:
-        config: the settings, a frozen dataclass of the experiment.
-        preset: the name of the preset they started from.
-        seed: the seed of every random draw.
-        device: 'cpu', 'cuda' or 'cuda:N'.
-        threads: CPU threads of torch.
-        folder: where records go; open for writing.
-        data: the cache.
-        resume: whether the folder may hold checkpoints and metrics of an earlier session.
-        progress: where to say how far the work is.
-        others: the further caches, as in ``PreparedData``.
-
+    Attributes
+    ----------
+    config : Any
+        The settings, a frozen dataclass of the experiment.
+    preset : str
+        The name of the preset they started from.
+    seed : int
+        The seed of every random draw.
+    device : str
+        'cpu', 'cuda' or 'cuda:N'.
+    threads : int
+        CPU threads of torch.
+    folder : RunFolder
+        Where records go; open for writing.
+    data : Path
+        The cache.
+    resume : bool
+        Whether the folder may hold checkpoints and metrics of an earlier session.
+    progress : Progress
+        Where to say how far the work is.
+    others : mapping of str to Path
+        The further caches, as in ``PreparedData``.
     """
 
     config: Any
@@ -72,19 +86,28 @@ class StudyContext:
 class Experiment:
     """A study: its question and how it is answered.
 
-    Attributes:
-        name: as in ``metasynth run NAME``.
-        question: one line.
-        presets: settings by the name of the preset; all of one frozen dataclass.
-        prepare: (config, cache named by the user or None, progress) -> the cache to use; called before the
-            folder is made.
-        run: does the work and returns ``{"rows": [{...}], "reference": {...}}``.
-        report: reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
-        grid_report: the same of a grid of runs; without it, every number of the rows is summarised over seeds.
-        contents: what the reports read of a run's files beyond what all runs have, by the files' names.
-        check_sizes: (config, what ``prepare`` gave, folder); raises a UsageError if the machine cannot hold the run.
-        check: (config, what ``prepare`` gave, seed) -> raises, before the folder is made, if that seed will not do.
-
+    Attributes
+    ----------
+    name : str
+        As in ``metasynth run NAME``.
+    question : str
+        One line.
+    presets : mapping
+        Settings by the name of the preset; all of one frozen dataclass.
+    prepare : callable
+        (config, cache named by the user or None, progress) -> the cache to use; called before the folder is made.
+    run : callable
+        Does the work and returns ``{"rows": [{...}], "reference": {...}}``.
+    report : callable
+        Reads a finished folder and returns a ``metasynth.report.html.ReportContent``.
+    grid_report : callable or None
+        The same of a grid of runs; without it, every number of the rows is summarised over seeds.
+    contents : mapping of str to Schema
+        What the reports read of a run's files beyond what all runs have, by the files' names.
+    check_sizes : callable
+        (config, what ``prepare`` gave, folder); raises a UsageError if the machine cannot hold the run.
+    check : callable or None
+        (config, what ``prepare`` gave, seed) -> raises, before the folder is made, if that seed will not do.
     """
 
     name: str
@@ -107,10 +130,12 @@ def discover_experiments() -> dict[str, EntryPoint]:
 def load_experiment(name: str) -> Experiment:
     """Import an experiment.
 
-    Raises:
-        UsageError: no experiment has that name (the nearest and the list are given).
-        RunError: its module cannot be imported, or gives something else than an ``Experiment``.
-
+    Raises
+    ------
+    UsageError
+        No experiment has that name (the nearest and the list are given).
+    RunError
+        Its module cannot be imported, or gives something else than an ``Experiment``.
     """
     found = discover_experiments()
     if name not in found:

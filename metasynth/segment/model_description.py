@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from metasynth.text import by
+
 
 @dataclass(frozen=True)
 class ModelDescription:
@@ -67,7 +69,7 @@ class ModelDescription:
         kind = "volumes" if self.axis == "volume" else f"{self.axis} slices"
         low, high = self.percentiles
         return (
-            f"{kind} of {_by(self.shape)} voxels of {_by(self.spacing_mm)} mm (orientation {self.orientation}), "
+            f"{kind} of {by(self.shape)} voxels of {by(self.spacing_mm)} mm (orientation {self.orientation}), "
             f"{'the brain alone' if self.brain_only else 'the whole head'}, the brain's {low:g} and {high:g} % "
             "quantiles scaled to 0 and 1"
         )
@@ -105,7 +107,3 @@ class TrainedModel:
         """What the number of voxels along each axis has to be a multiple of, if that is known."""
         stride: Any = getattr(self.network, "stride", None)
         return (stride,) * self.ndim if isinstance(stride, int) else stride
-
-
-def _by(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{n:g}" for n in numbers)

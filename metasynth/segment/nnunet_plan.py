@@ -6,6 +6,7 @@ from math import prod
 from typing import final
 
 from metasynth.errors import ShapeError, UsageError
+from metasynth.text import by
 
 LEAST_EDGE = 4  # voxels of a feature map along every axis that is halved
 ISOTROPIC = 2.0  # spacings that differ by less are alike
@@ -64,8 +65,8 @@ class NnunetPlan:
         if any(n % divisor for n, divisor in zip(shape, self.divisors, strict=True)):
             nearest = [-(-n // divisor) * divisor for n, divisor in zip(shape, self.divisors, strict=True)]
             raise ShapeError(
-                f"images of {_by(shape)} cannot go through nnU-Net's {len(self.strides)} levels; expected sizes "
-                f"divisible by {_by(self.divisors)}, such as {_by(nearest)}"
+                f"images of {by(shape)} cannot go through nnU-Net's {len(self.strides)} levels; expected sizes "
+                f"divisible by {by(self.divisors)}, such as {by(nearest)}"
             )
 
 
@@ -123,7 +124,7 @@ def plan_nnunet(
     kernels.append([3] * len(sizes))
     if len(strides) == 1:
         raise ShapeError(
-            f"images of {_by(shape)} are too small for nnU-Net, which halves them at least once; expected "
+            f"images of {by(shape)} are too small for nnU-Net, which halves them at least once; expected "
             f"{2 * LEAST_EDGE} voxels along two axes of like spacing, or {3 * LEAST_EDGE} along one"
         )
     return NnunetPlan(
@@ -140,7 +141,3 @@ def _halved(sizes: Sequence[int], spacings: Sequence[float]) -> list[int]:
     finest = min((spacings[axis] for axis in large), default=0.0)
     fine = [axis for axis in large if spacings[axis] < ISOTROPIC * finest]
     return [] if len(fine) == 1 and sizes[fine[0]] < 3 * LEAST_EDGE else fine
-
-
-def _by(numbers: Sequence[int]) -> str:
-    return " x ".join(map(str, numbers))

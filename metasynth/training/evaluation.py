@@ -52,7 +52,7 @@ class TestSet:
         sigma = level.draw(len(self.images), draw)
         return add_noise(self.images, sigma, standard_normal(self.images, draw))
 
-    def fullest(self) -> int:
+    def fullest_item(self) -> int:
         """Index of the item with the most foreground, which shows most."""
         return int((self.labels > 0).flatten(1).sum(1).argmax())
 

@@ -17,6 +17,7 @@ from metasynth.data.cache import Cache
 from metasynth.errors import MetasynthError, PackageError, UsageError
 from metasynth.sizes import available_memory, convolutions, require_disk, require_memory, require_processes
 from metasynth.synthesis.config import CornucopiaConfig
+from metasynth.text import by
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
@@ -71,7 +72,7 @@ class Items:
     @property
     def by(self) -> str:
         """'64 x 64'."""
-        return " x ".join(map(str, self.shape))
+        return by(self.shape)
 
     def fewest(self, subjects: int) -> int:
         """Items that so many subjects have at least."""

@@ -47,7 +47,7 @@ class TrainingSettings(Protocol):
 
 
 @dataclass(frozen=True)
-class Material:
+class StudyData:
     """A cache divided into subjects to learn from and to test on, with a generator of images.
 
     Attributes
@@ -55,18 +55,18 @@ class Material:
     train : SliceDataset
     test : TestSet
     generator : SeededGenerator
-    n_classes, ndim : int
+    ndim : int
+        Number of spatial axes.
     """
 
     train: SliceDataset
     test: TestSet
     generator: SeededGenerator
-    n_classes: int
     ndim: int
 
 
 @dataclass(frozen=True)
-class Learned:
+class BilevelResult:
     """What Learn2Synth gave.
 
     Attributes
@@ -83,13 +83,13 @@ class Learned:
     seconds: float
 
 
-def learn(
+def train_bilevel(
     context: StudyContext,
-    material: Material,
+    material: StudyData,
     name: str,
     augmenter: Augmenter,
     real: Source,
-) -> Learned:
+) -> BilevelResult:
     """Learn2Synth (paper section 3.1): train a segmenter on augmented synthetic images, the augmenter on real ones.
 
     The segmenter is kept in the run's models.
@@ -107,16 +107,16 @@ def learn(
     """
     settings: TrainingSettings = context.config
     segmenter = segmenter_for(context, material.train.cache)
-    trainer = learner(context, segmenter, augmenter)
+    trainer = bilevel_trainer(context, segmenter, augmenter)
     data = _data(context, material, Synthetic(material.generator, augmenter.draw), real)
     stage = Stage(name, settings.segmenter.steps, data, note_of(augmenter), trainer.check)
     seconds = run_stage(stage, trainer, settings.pace, context)
     keep_segmenter(context, material.train.cache, name, segmenter)
-    mean, sd = learned_values(context, name, augmenter)
-    return Learned(segmenter, mean, sd, seconds)
+    mean, sd = tail_statistics(context, name, augmenter)
+    return BilevelResult(segmenter, mean, sd, seconds)
 
 
-def train_plain(context: StudyContext, material: Material, name: str, source: Source) -> tuple[nn.Module, float]:
+def train_plain(context: StudyContext, material: StudyData, name: str, source: Source) -> tuple[nn.Module, float]:
     """A plain segmenter on the images of ``source``, kept in the run's models, and the seconds its training took."""
     settings: TrainingSettings = context.config
     segmenter = segmenter_for(context, material.train.cache)
@@ -133,7 +133,7 @@ def segmenter_for(context: StudyContext, cache: Cache) -> nn.Module:
     return settings.build(cache.n_classes, len(shape), generator, shape, cache.info.spacing_mm).to(context.device)
 
 
-def learner(context: StudyContext, segmenter: nn.Module, augmenter: Augmenter) -> Bilevel:
+def bilevel_trainer(context: StudyContext, segmenter: nn.Module, augmenter: Augmenter) -> Bilevel:
     """What trains both: the segmenter as the inner problem, the augmenter, moved to the run's device, as the outer."""
     settings: TrainingSettings = context.config
     inner, outer = settings.segmenter, settings.outer
@@ -166,7 +166,9 @@ def note_of(augmenter: Augmenter) -> Callable[[dict[str, Any]], str]:
     return note
 
 
-def learned_values(context: StudyContext, name: str, augmenter: Augmenter) -> tuple[dict[str, float], dict[str, float]]:
+def tail_statistics(
+    context: StudyContext, name: str, augmenter: Augmenter
+) -> tuple[dict[str, float], dict[str, float]]:
     """Mean and standard deviation of each observed parameter over the last tenth of a stage's outer steps."""
     records = context.folder.read_metrics()
     tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in augmenter.observed()}
@@ -189,7 +191,7 @@ def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn
     save_model(model_path(context.folder.path, name), segmenter, description)
 
 
-def _data(context: StudyContext, material: Material, inner: Source, outer: Source | None) -> StepData:
+def _data(context: StudyContext, material: StudyData, inner: Source, outer: Source | None) -> StepData:
     settings: TrainingSettings = context.config
     return StepData(
         dataset=material.train,

@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 import torch
 from click.testing import CliRunner
-from head_phantom import as_muse, head_image, head_labels, save
-from tiny_comparison import real_cache
-from tiny_model import save_random
-from tiny_noise import arguments, make_cache
+from support.head_phantom import as_muse, head_image, head_labels, save
+from support.tiny_comparison import real_cache
+from support.tiny_model import save_random
+from support.tiny_noise import arguments, make_cache
 
 from metasynth.cli.main import main
 from metasynth.running.grid import Grid

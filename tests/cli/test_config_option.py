@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from metasynth.experiments.comparison.settings import ComparisonConfig
-from tiny_study import Tiny, tiny_experiment
+from support.tiny_study import Tiny, tiny_experiment
 
 from metasynth.cli.grid import GridRequest
 from metasynth.cli.main import main

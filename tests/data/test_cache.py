@@ -6,9 +6,9 @@ import pickle
 import h5py
 import numpy as np
 import pytest
-from data.caches import INFO, arrays, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.caches import INFO, arrays, make
 
 from metasynth.data import validation
 from metasynth.data.cache import Cache, CacheInfo, verify_digest, write_cache

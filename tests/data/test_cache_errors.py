@@ -6,9 +6,9 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from data.caches import arrays, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.caches import arrays, make
 
 from metasynth.data import validation
 from metasynth.data.cache import Cache, verify_digest, write_cache

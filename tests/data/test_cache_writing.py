@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from data.caches import INFO, arrays, make
+from support.caches import INFO, arrays, make
 
 from metasynth.data.cache import write_cache
 from metasynth.errors import DataError

@@ -3,9 +3,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from data.caches import arrays, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.caches import arrays, make
 
 from metasynth.data import dataset as dataset_module
 from metasynth.data.cache import Cache, write_cache
@@ -32,8 +32,10 @@ def uneven(tmp_path_factory):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_items_are_those_of_the_subjects(cache, in_memory):
-    dataset = SliceDataset(cache, ["s3", "s1"], in_memory=in_memory)
+def test_items_are_those_of_the_subjects(cache, in_memory, monkeypatch):
+    if not in_memory:
+        monkeypatch.setattr(dataset_module, "IN_MEMORY_BYTES", 0)
+    dataset = SliceDataset(cache, ["s3", "s1"])
     assert dataset.in_memory is in_memory
     assert len(dataset) == 6
     assert dataset.subject_index.tolist() == [1, 1, 1, 0, 0, 0]
@@ -58,10 +60,11 @@ def test_float16_images_and_volumes(tmp_path):
     assert batch.images.dtype == torch.float32
 
 
-def test_label_only_cache_gives_no_images(tmp_path):
+def test_label_only_cache_gives_no_images(tmp_path, monkeypatch):
     with Cache(make(tmp_path / "c.h5", images=False)) as cache:
-        for in_memory in (True, False):
-            batch = SliceDataset(cache, cache.subjects, in_memory).read([0])
+        for most in (dataset_module.IN_MEMORY_BYTES, 0):
+            monkeypatch.setattr(dataset_module, "IN_MEMORY_BYTES", most)
+            batch = SliceDataset(cache, cache.subjects).read([0])
             assert batch.images is None
             assert batch.to("cpu").images is None
 
@@ -79,8 +82,9 @@ def test_reading_does_not_alias_what_is_kept(cache):
     assert dataset.read([0]).images.max() <= 1
 
 
-def test_a_pickled_dataset_reads_the_same(cache):
-    dataset = SliceDataset(cache, ["s0", "s2"], in_memory=False)
+def test_a_pickled_dataset_reads_the_same(cache, monkeypatch):
+    monkeypatch.setattr(dataset_module, "IN_MEMORY_BYTES", 0)
+    dataset = SliceDataset(cache, ["s0", "s2"])
     copy = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy.read([5, 2]).images, dataset.read([5, 2]).images)
     copy.cache.close()

@@ -7,8 +7,8 @@ import sys
 from collections import Counter
 
 import pytest
-from data.caches import make
-from processes import TESTS
+from support.caches import make
+from support.processes import TESTS
 
 SECONDS = 600  # of one program, which takes ten on a machine of its own
 NOTICED = {"refused", "same"}

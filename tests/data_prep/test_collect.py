@@ -3,16 +3,17 @@ import json
 import os
 from pathlib import Path
 
-import dying
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels, save
 from metasynth.data_prep import parts
 from metasynth.data_prep.collect import Job, make_cache
 from metasynth.data_prep.mappings import MAPPINGS
-from metasynth.data_prep.prepare import Options, prepare
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.slicing import Frame, SliceChoice
 from metasynth.data_prep.sources import Scan, Sources
+from support import dying
+from support.head_phantom import head_image, head_labels, save
 
 from metasynth.data.cache import Cache
 from metasynth.errors import DataError, RunError, UsageError

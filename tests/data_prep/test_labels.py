@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from head_phantom import as_muse, head_labels
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -8,6 +7,7 @@ from metasynth.data_prep import label_tables as tables
 from metasynth.data_prep.cohorts.template import CLASS_NAMES
 from metasynth.data_prep.labels import LabelMapping
 from metasynth.data_prep.mappings import MAPPINGS, load_mapping
+from support.head_phantom import as_muse, head_labels
 
 from metasynth.errors import DataError, UsageError
 

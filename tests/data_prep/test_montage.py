@@ -2,9 +2,9 @@ import h5py
 import matplotlib.image
 import numpy as np
 import pytest
-from data.caches import arrays, make
 from matplotlib.colors import to_rgba
 from metasynth.data_prep.montage import COLOURS, colours, describe, write_montage
+from support.caches import arrays, make
 
 from metasynth.data.cache import write_cache
 from metasynth.errors import DataError

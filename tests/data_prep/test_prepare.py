@@ -4,14 +4,15 @@ from itertools import permutations, product
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import as_muse, head_image, head_labels, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metasynth.data_prep.mappings import MAPPINGS
-from metasynth.data_prep.prepare import Options, prepare
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.slicing import SliceChoice, planes
 from metasynth.data_prep.sources import Scan
 from metasynth.data_prep.volumes.align import atlas_grid
+from support.head_phantom import as_muse, head_image, head_labels, save
 
 from metasynth.errors import DataError
 

@@ -9,7 +9,7 @@ import pytest
 from metasynth.data_prep import label_tables as tables
 from metasynth.data_prep.collect import Job, make_cache
 from metasynth.data_prep.mappings import MAPPINGS
-from metasynth.data_prep.prepare import Options
+from metasynth.data_prep.options import Options
 from metasynth.data_prep.slicing import Frame, SliceChoice
 from metasynth.data_prep.sources import find_files, label_scans, pair
 

@@ -6,8 +6,8 @@ import pytest
 from metasynth.data_prep.cohorts import cohort
 from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.cross_contrast import EXPERIMENT, FLASH, PRESETS, CrossContrastConfig
-from tiny_comparison import carry_out, real_cache, rename, results
-from tiny_noise import make_cache
+from support.tiny_comparison import carry_out, real_cache, rename, results
+from support.tiny_noise import make_cache
 
 from metasynth.errors import UsageError
 from metasynth.running.settings.config import from_dict, to_dict

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.inu import EXPERIMENT, PRESETS, InuConfig
-from tiny_noise import arguments, make_cache
+from support.tiny_noise import arguments, make_cache
 
 from metasynth.augment.bias_field import KnownBias
 from metasynth.cli.main import main

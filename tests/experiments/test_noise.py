@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_noise import CLASSES, SETTINGS, STEPS, WARMUP, arguments, make_cache, results
+from support.tiny_noise import CLASSES, SETTINGS, STEPS, WARMUP, arguments, make_cache, results
 
 from metasynth.cli.main import main
 from metasynth.data.cache import Cache

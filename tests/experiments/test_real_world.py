@@ -8,12 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from metasynth.data_prep.cohorts.cohort import COHORTS
-from metasynth.experiments.comparison.methods import LEARNED, METHODS
+from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS
 from metasynth.experiments.comparison.study import stage_name
 from metasynth.experiments.noise import EXPERIMENT as NOISE
 from metasynth.experiments.real_world import EXPERIMENT, PRESETS, RealWorldConfig
-from tiny_comparison import CLASSES, FINETUNE, SETTINGS, STEPS, carry_out, real_cache, rename, results
-from tiny_noise import make_cache
+from support.tiny_comparison import CLASSES, FINETUNE, SETTINGS, STEPS, carry_out, real_cache, rename, results
+from support.tiny_noise import make_cache
 
 from metasynth.cli.main import main
 from metasynth.errors import UsageError
@@ -89,17 +89,19 @@ def test_costs_add_up(run):
     assert all(row["wall_s"] > 0 for name, row in rows.items() if name != "interpolated")
     both = rows["naive"]["wall_s"] + rows["finetuned"]["wall_s"]
     assert rows["finetuned"]["total_s"] == pytest.approx(both, abs=0.002)
-    assert rows["learn2synth"]["total_s"] == pytest.approx(sum(rows[name]["wall_s"] for name in LEARNED), abs=0.005)
+    assert rows["learn2synth"]["total_s"] == pytest.approx(
+        sum(rows[name]["wall_s"] for name in BILEVEL_METHODS), abs=0.005
+    )
 
 
 def test_the_chosen_variant_is_the_best_on_validation(run):
     rows = results(run)
     for checkpoint in ("best", "last"):
-        variants = {r["method"]: r for r in rows if r["method"] in LEARNED and r["checkpoint"] == checkpoint}
+        variants = {r["method"]: r for r in rows if r["method"] in BILEVEL_METHODS and r["checkpoint"] == checkpoint}
         (chosen,) = (r for r in rows if r["method"] == "learn2synth" and r["checkpoint"] == checkpoint)
         assert chosen["validation"] == max(row["validation"] for row in variants.values())
         assert chosen["dice"] == variants[chosen["variant"]]["dice"]
-    assert next(row for row in rows if row["method"] == "optimised")["augmenter"] in LEARNED
+    assert next(row for row in rows if row["method"] == "optimised")["augmenter"] in BILEVEL_METHODS
 
 
 def test_the_best_checkpoint_is_the_best_look_at_the_validation_subjects(run):
@@ -115,7 +117,7 @@ def test_the_best_checkpoint_is_the_best_look_at_the_validation_subjects(run):
 
 def test_learned_parameters_moved(run):
     for row in results(run):
-        if row["method"] in LEARNED:
+        if row["method"] in BILEVEL_METHODS:
             assert row["learned"]["sigma"] != pytest.approx(0.1, abs=1e-4)
             assert ("c_low" in row["learned"]) == row["method"].startswith("parametric")
 

@@ -10,8 +10,8 @@ from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.unpaired import EXPERIMENT, PRESETS, UnpairedConfig
 from metasynth.experiments.unpaired.models import VARIANTS
 from metasynth.experiments.unpaired.settings import TITLES, PeopleSettings
-from tiny_comparison import CLASSES, real_cache, rename, results
-from tiny_noise import make_cache
+from support.tiny_comparison import CLASSES, real_cache, rename, results
+from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.run import execute

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from head_phantom import head_image, head_labels, save
 from metasynth.data_prep.volumes.volumes import Volume
-from tiny_model import CLASSES, LEVELS, NearestLevel, describe
-from tiny_noise import arguments, make_cache
+from support.head_phantom import head_image, head_labels, save
+from support.tiny_model import CLASSES, LEVELS, NearestLevel, describe
+from support.tiny_noise import arguments, make_cache
 
 from metasynth.cli.main import main
 from metasynth.predict.network import slice_posteriors

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from head_phantom import as_muse, head_labels, save
 from metasynth.data_prep.mappings import MAPPINGS, load_mapping
+from support.head_phantom import as_muse, head_labels, save
 
 from metasynth.errors import DataError, UsageError
 from metasynth.predict.evaluate import Classes, classes_of, find_pairs, score

@@ -3,8 +3,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import head_labels, save
 from metasynth.data_prep.volumes.volumes import read_labels
+from support.head_phantom import head_labels, save
 
 from metasynth.errors import DataError, RunError
 from metasynth.predict.files import output_suffix, voxel_volume_ml, write_like

@@ -2,12 +2,12 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from head_phantom import head_labels
 from hypothesis import given
 from hypothesis import strategies as st
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box, planes
 from metasynth.data_prep.volumes.resample import Grid, resample_image
 from metasynth.data_prep.volumes.volumes import Volume
+from support.head_phantom import head_labels
 
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back

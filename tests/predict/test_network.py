@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_model import CLASSES, NearestLevel, random_unet
+from support.tiny_model import CLASSES, NearestLevel, random_unet
 
 from metasynth.predict import network as subject
 from metasynth.predict.network import slice_posteriors, volume_posteriors

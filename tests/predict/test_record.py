@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from head_phantom import head_image, head_labels, save
 from metasynth.data_prep.sources import Scan, Sources
-from tiny_model import describe, random_model, save_random
+from support.head_phantom import head_image, head_labels, save
+from support.tiny_model import describe, random_model, save_random
 
 from metasynth.cli.main import main
 from metasynth.errors import DataError, RunError, UsageError

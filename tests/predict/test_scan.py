@@ -3,15 +3,16 @@ import dataclasses
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metasynth.data_prep.mappings import MAPPINGS
-from metasynth.data_prep.prepare import Options, prepare
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.slicing import SliceChoice
 from metasynth.data_prep.sources import Scan
 from metasynth.data_prep.volumes.volumes import Volume, read_image, read_labels
-from tiny_model import CLASSES, LEVELS, describe, level_model, random_model
+from support.head_phantom import head_image, head_labels, save
+from support.tiny_model import CLASSES, LEVELS, describe, level_model, random_model
 
 from metasynth import sizes
 from metasynth.errors import DataError

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from many_runs import dice, make_grid
 from metasynth.experiments import noise, real_world, unpaired
+from support.many_runs import dice, make_grid
+from support.tiny_noise import arguments, make_cache
 from test_bad_input import content
-from tiny_noise import arguments, make_cache
 
 from metasynth.cli.main import main
 from metasynth.errors import DataError

@@ -1,5 +1,5 @@
 import pytest
-from many_runs import make_grid
+from support.many_runs import make_grid
 
 from metasynth.report.grid import summarise
 from metasynth.report.html import write_report

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from data.caches import arrays
 from matplotlib.text import Text
 from metasynth.data_prep.montage import write_montage
 from metasynth.data_prep.volumes.volumes import Volume
 from metasynth.experiments.real_images.figures import dice_figure, segmentation_figures
 from metasynth.experiments.real_images.tables import Naming
 from metasynth.experiments.recovery.grid_figures import Course, Recovered, courses_figure, recovered_figure
+from support.caches import arrays
 
 from metasynth.data.cache import write_cache
 from metasynth.predict.qc import write_picture

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_study import Tiny
+from support.tiny_study import Tiny
 
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.running.grid import Grid, GridRun, parse_vary, require_runs, value_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_noise import arguments, make_cache, results
+from support.tiny_noise import arguments, make_cache, results
 
 from metasynth.cli.main import main
 from metasynth.running.checkpoint import load_checkpoint, save_checkpoint

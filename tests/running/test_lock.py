@@ -10,7 +10,7 @@ import sys
 import textwrap
 
 import pytest
-from tiny_noise import MANIFEST
+from support.tiny_noise import MANIFEST
 
 from metasynth.errors import RunError, UsageError
 from metasynth.running.integrity import claim_file

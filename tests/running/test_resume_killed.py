@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_noise import arguments, make_cache, results, start
+from support.tiny_noise import arguments, make_cache, results, start
 
 from metasynth.cli.main import main
 

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_study import Stop, Tiny, tiny_experiment
+from support.tiny_study import Stop, Tiny, tiny_experiment
 
 from metasynth.cli.main import main
 from metasynth.errors import RunError, UsageError

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from tiny_model import CLASSES, describe
+from support.tiny_model import CLASSES, describe
 from torch import Tensor, nn
 
 from metasynth.errors import DataError, PackageError, ShapeError, UsageError

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 import torch
-from tiny_model import describe, random_unet
+from support.tiny_model import describe, random_unet
 from torch import nn
 
 from metasynth.errors import DataError, RunError, UsageError

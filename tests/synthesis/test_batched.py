@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthesis.label_maps import batch, patchwork, seeded, shells
+from support.label_maps import batch, patchwork, seeded, shells
 from torch import Tensor
 
 from metasynth.errors import DataError, RunError, UsageError

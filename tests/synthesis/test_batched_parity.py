@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from support.label_maps import patchwork, seeded
 from synthesis.image_statistics import Statistics, differences, largest, statistics_of, table
-from synthesis.label_maps import patchwork, seeded
 
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER, CornucopiaConfig

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthesis.label_maps import batch, seeded
+from support.label_maps import batch, seeded
 from torch import Tensor
 
 from metasynth.errors import DataError

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from processes import program
-from tiny_noise import CLASSES, make_cache
+from support.processes import program
+from support.tiny_noise import CLASSES, make_cache
 
 from metasynth.augment import bias_field
 from metasynth.augment.bias_field import KnownBias
@@ -111,7 +111,7 @@ def test_dice_by_condition(test):
 
 def test_the_fullest_item_and_its_middle_plane(test):
     counts = (test.labels > 0).sum((1, 2))
-    assert counts[test.fullest()] == counts.max()
+    assert counts[test.fullest_item()] == counts.max()
     volume = torch.arange(24).reshape(4, 2, 3)
     assert torch.equal(middle_plane(volume), volume[2])
     assert torch.equal(middle_plane(volume[0]), volume[0])

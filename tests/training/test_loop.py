@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tiny_noise import make_cache, session
+from support.tiny_noise import make_cache, session
 
 from metasynth.bilevel.solver import NonFiniteError
 from metasynth.data.cache import Cache

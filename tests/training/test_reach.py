@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from metasynth.experiments import hyper_cleaning, ridge
-from tiny_noise import arguments, make_cache
+from support.tiny_noise import arguments, make_cache
 from torch import nn
 
 from metasynth.augment.bias_field import BiasField

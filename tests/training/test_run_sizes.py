@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from metasynth.experiments import inu, noise
-from tiny_noise import make_cache
+from support.tiny_noise import make_cache
 
 from metasynth import sizes
 from metasynth.errors import UsageError

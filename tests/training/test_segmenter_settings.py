@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from metasynth.experiments.recovery.material import check_cache
-from tiny_noise import make_cache
+from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.running.settings.config import apply_overrides, from_dict, to_dict

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_noise import make_cache
+from support.tiny_noise import make_cache
 
 from metasynth.augment.noise import NoiseLevel
 from metasynth.data.cache import Cache

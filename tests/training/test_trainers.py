@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from bilevel.identical import assert_identical
-from tiny_noise import session
+from support.tiny_noise import session
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 

@@ -47,10 +47,12 @@ def check_resumable(run: Path, manifest: Json) -> int | None:
 
     Returns how many bytes of the records its checkpoints know, None if there is no checkpoint.
 
-    Raises:
-        DataError: environment, split or records are damaged, or were changed since they were written.
-        RunError: a checkpoint is, or belongs to another run or stage.
-
+    Raises
+    ------
+    DataError
+        Environment, split or records are damaged, or were changed since they were written.
+    RunError
+        A checkpoint is, or belongs to another run or stage.
     """
     sealed = is_sealed(manifest)
     if (run / ENVIRONMENT).is_file():

@@ -22,10 +22,12 @@ class ClaimFile:
     It holds host, number and start of that process. One that was killed leaves its file; on the same host it is taken
     over.
 
-    Raises:
-        RunError: another process has made the file; one that may have ended on another host is named with the file.
-        OSError: the file cannot be made.
-
+    Raises
+    ------
+    RunError
+        Another process has made the file; one that may have ended on another host is named with the file.
+    OSError
+        The file cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:

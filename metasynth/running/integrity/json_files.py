@@ -43,14 +43,19 @@ def without_digest(value: Any) -> Any:
 def check_digest(path: Path, value: Any, *, required: bool) -> Json:
     """The object of a file without its digest.
 
-    Args:
-        path: the file.
-        value: what it holds.
-        required: refuse an object without a digest, as files had none once.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    value : Any
+        What it holds.
+    required : bool
+        Refuse an object without a digest, as files had none once.
 
-    Raises:
-        DataError: it is no object, or not the one that was written.
-
+    Raises
+    ------
+    DataError
+        It is no object, or not the one that was written.
     """
     if not isinstance(value, dict):
         raise DataError(f"{path}: expected a JSON object, got {type(value).__name__}")

@@ -57,9 +57,10 @@ def check_manifest(folder: RunFolder) -> None:
 def check_files(folder: RunFolder, contents: Mapping[str, Schema]) -> None:
     """Require that a finished run's files are whole, of one run, and have what its report reads.
 
-    Raises:
-        DataError: one is missing, damaged, of another run, or has an entry that is wrong; file and entry are named.
-
+    Raises
+    ------
+    DataError
+        One is missing, damaged, of another run, or has an entry that is wrong; file and entry are named.
     """
     check_manifest(folder)
     results, manifest = folder.results, folder.manifest

@@ -16,13 +16,17 @@ LONGEST_S = 366 * 86400.0
 def read_environment(path: Path, *, sealed: bool) -> Json:
     """The content of a run's ``environment.json``.
 
-    Args:
-        path: the file.
-        sealed: refuse one that does not carry its digest.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sealed : bool
+        Refuse one that does not carry its digest.
 
-    Raises:
-        DataError: it is damaged, or was changed since it was written.
-
+    Raises
+    ------
+    DataError
+        It is damaged, or was changed since it was written.
     """
     environment = read_sealed(path, required=sealed)
     sessions = environment.get("resumed")

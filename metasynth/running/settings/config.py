@@ -41,9 +41,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """Build ``cls`` from what ``to_dict`` gave; every key must be there and none besides.
 
-    Raises:
-        UsageError: a key is unknown or missing, a value is of another type, or the class refuses the values.
-
+    Raises
+    ------
+    UsageError
+        A key is unknown or missing, a value is of another type, or the class refuses the values.
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"{where or 'config'}: expected an object of settings, got {values!r}")
@@ -87,10 +88,11 @@ class FileOverride(str):
 def apply_overrides(config: C, overrides: Sequence[str]) -> C:
     """A new configuration with each ``a.b=value`` applied; a later one wins over an earlier one.
 
-    Raises:
-        UsageError: an override has no '=', names no setting (the nearest is suggested), has a value of
-            another type, or gives values that the configuration refuses.
-
+    Raises
+    ------
+    UsageError
+        An override has no '=', names no setting (the nearest is suggested), has a value of another type, or gives
+        values that the configuration refuses.
     """
     tree: Tree = {}
     origins: dict[str, str] = {}

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from head_phantom import head_labels, save
 from hypothesis import given
 from hypothesis import strategies as st
 from metasynth.data_prep.collect import Job, make_cache
 from metasynth.data_prep.layouts import bids_scans, freesurfer_scans
 from metasynth.data_prep.mappings import MAPPINGS
 from metasynth.data_prep.naming.people import by_person
-from metasynth.data_prep.prepare import Options
+from metasynth.data_prep.options import Options
 from metasynth.data_prep.slicing import Frame, SliceChoice
 from metasynth.data_prep.sources import Scan, Sources
+from support.head_phantom import head_labels, save
 
 from metasynth.data.cache import Cache
 from metasynth.data.splits import PARTS, make_split

@@ -8,11 +8,11 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels, save
 from metasynth.data_prep.volumes import files as volume_files
 from metasynth.data_prep.volumes import volumes
 from metasynth.data_prep.volumes.files import read_header, read_voxels
 from metasynth.data_prep.volumes.volumes import read_image, read_labels
+from support.head_phantom import head_image, head_labels, save
 
 from metasynth import sizes
 from metasynth.errors import DataError

@@ -2,7 +2,6 @@ import re
 
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -19,6 +18,7 @@ from metasynth.data_prep.volumes.resample import (
     to_source,
 )
 from metasynth.data_prep.volumes.volumes import Volume
+from support.head_phantom import head_image, head_labels
 
 from metasynth import sizes
 from metasynth.errors import DataError, UsageError

@@ -3,12 +3,13 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels
 from metasynth.data_prep.mappings import MAPPINGS
-from metasynth.data_prep.prepare import Options, prepare
+from metasynth.data_prep.options import Options
+from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.sources import Scan
 from metasynth.data_prep.volumes.units import scaled_note
 from metasynth.data_prep.volumes.volumes import read_image, read_labels
+from support.head_phantom import head_image, head_labels
 
 from metasynth.errors import DataError
 

@@ -1,7 +1,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from head_phantom import head_image, head_labels, save
+from metasynth.data_prep.scaling import scale
 from metasynth.data_prep.volumes.volumes import (
     Volume,
     check_affine,
@@ -9,9 +9,9 @@ from metasynth.data_prep.volumes.volumes import (
     read_image,
     read_labels,
     require_same_grid,
-    scale,
     to_ras,
 )
+from support.head_phantom import head_image, head_labels, save
 
 from metasynth.errors import DataError
 

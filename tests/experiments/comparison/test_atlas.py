@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from metasynth.experiments.comparison.atlas import PLANES, atlases_of
-from tiny_noise import make_cache
+from support.tiny_noise import make_cache
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from metasynth.experiments.comparison.fits import FITS, interpolate, without_training
 from metasynth.experiments.comparison.methods import METHODS, TITLES, Method, check_methods
 from metasynth.experiments.real_world import EXPERIMENT
-from tiny_comparison import carry_out, real_cache, results
+from support.tiny_comparison import carry_out, real_cache, results
 
 from metasynth.running.manifest import differing
 from metasynth.segment.unet import UNet

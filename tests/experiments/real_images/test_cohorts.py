@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from metasynth.experiments.comparison.caches import check_comparison
 from metasynth.experiments.comparison.fits import FITS
 from metasynth.experiments.comparison.settings import AugmenterSettings, ComparisonConfig, TestCache
-from metasynth.experiments.real_images.cohorts import check_caches, check_division, gather
+from metasynth.experiments.real_images.cohorts import check_caches, check_division, load_real_images
 from metasynth.experiments.real_images.settings import SubjectSettings
 from metasynth.experiments.real_world import EXPERIMENT
-from tiny_comparison import carry_out, real_cache, rename, sign
-from tiny_noise import make_cache
+from support.tiny_comparison import carry_out, real_cache, rename, sign
+from support.tiny_noise import make_cache
 
 from metasynth.data.cache import Cache
 from metasynth.data.splits import rotated_split
@@ -57,7 +57,7 @@ def cohorts_of(run, config, caches, seed=0, resume=False):
         others = {name: path for name, path in caches.items() if name != "data"}
         progress = Progress(quiet=True, stream=io.StringIO())
         context = StudyContext(config, "quick", seed, "cpu", 1, folder, caches["data"], resume, progress, others)
-        return gather(context), folder.read_json("split.json")
+        return load_real_images(context), folder.read_json("split.json")
 
 
 @settings(max_examples=30)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented, draw_subjects, fitted
-from tiny_comparison import real_cache, rename
-from tiny_noise import make_cache
+from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented, cropped_or_padded, draw_subjects
+from support.tiny_comparison import real_cache, rename
+from support.tiny_noise import make_cache
 
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.noise import GaussianNoise
@@ -99,11 +99,11 @@ def test_label_maps_of_another_shape_are_cut_and_padded_about_their_centre(data,
     inner = data[0].inner
     assert inner.labels.shape == (8, 16, 16)
     labels = torch.arange(12 * 20).reshape(1, 12, 20)
-    moved = fitted(Batch(labels, None, torch.zeros(1)), (16, 16)).labels
+    moved = cropped_or_padded(Batch(labels, None, torch.zeros(1)), (16, 16)).labels
     assert torch.equal(moved[:, 2:14], labels[:, :, 2:18])
     assert not moved[:, :2].any()
     assert not moved[:, 14:].any()
-    odd = fitted(Batch(labels, None, torch.zeros(1)), (9, 20)).labels
+    odd = cropped_or_padded(Batch(labels, None, torch.zeros(1)), (9, 20)).labels
     assert torch.equal(odd, labels[:, 2:11])
 
 

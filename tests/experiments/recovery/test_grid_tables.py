@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from many_runs import dice, make_grid
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.grid_tables import (
     SIGMA,
@@ -10,6 +9,7 @@ from metasynth.experiments.recovery.grid_tables import (
     recovery_table,
 )
 from scipy import stats
+from support.many_runs import dice, make_grid
 
 from metasynth.augment.noise import NoiseLevel
 from metasynth.report.html import write_report

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from metasynth.experiments.recovery.material import check_cache, gather
-from tiny_noise import make_cache, session
+from metasynth.experiments.recovery.material import check_cache, load_study_data
+from support.tiny_noise import make_cache, session
 
 from metasynth.data.splits import make_split
 from metasynth.errors import DataError
@@ -52,14 +52,14 @@ def test_a_cache_that_cannot(tmp_path, options, levels, message):
 def test_the_material_is_divided_by_subject_and_the_division_is_kept(tmp_path):
     cache = make_cache(tmp_path / "c.h5", subjects=10)
     with session(tmp_path / "run", data=cache) as context:
-        material = gather(context, SYNTHESIS, test_repeats=2)
+        material = load_study_data(context, SYNTHESIS, test_repeats=2)
         kept = context.folder.read_json("split.json")
     split = make_split([f"s{i}" for i in range(10)], 0)
     assert material.train.subjects == split.train
     assert material.test.subjects == split.test
     assert kept == split.to_dict()
     assert json.loads((tmp_path / "run" / "split.json").read_text()) == with_digest(split.to_dict())
-    assert (material.n_classes, material.ndim) == (3, 2)
+    assert (material.train.cache.n_classes, material.ndim) == (3, 2)
     assert len(material.test.images) == 2 * 2 * len(split.test)
     assert material.generator.config == SYNTHESIS.at_spacing(3.0)
 
@@ -67,12 +67,12 @@ def test_the_material_is_divided_by_subject_and_the_division_is_kept(tmp_path):
 def test_a_resumed_run_keeps_its_division(tmp_path):
     cache = make_cache(tmp_path / "c.h5", subjects=10)
     with session(tmp_path / "run", data=cache) as context:
-        first = gather(context, SYNTHESIS, 1)
+        first = load_study_data(context, SYNTHESIS, 1)
         other = make_split([f"s{i}" for i in range(10)], 5)
         assert other.train != first.train.subjects
         context.folder.write_json("split.json", other.to_dict())
     with session(tmp_path / "run", resume=True, data=cache) as context:
-        again = gather(context, SYNTHESIS, 1)
+        again = load_study_data(context, SYNTHESIS, 1)
     assert again.train.subjects == other.train
     assert again.test.subjects == other.test
 
@@ -80,7 +80,7 @@ def test_a_resumed_run_keeps_its_division(tmp_path):
 def test_blurs_follow_the_finest_spacing(tmp_path):
     cache = make_cache(tmp_path / "c.h5", shape=(16, 16, 16), subjects=5, per_subject=1)
     with session(tmp_path / "run", data=cache) as context:
-        material = gather(context, SYNTHESIS, 1)
+        material = load_study_data(context, SYNTHESIS, 1)
     assert material.ndim == 3
     assert material.generator.config.gmm_fwhm == pytest.approx(SYNTHESIS.gmm_fwhm / 3)
 
@@ -141,6 +141,6 @@ def test_examples_with_a_changed_byte_are_refused_or_unharmed(tmp_path_factory, 
 @pytest.mark.parametrize(("name", "kind"), [("batched", BatchedGenerator), ("cornucopia", CornucopiaGenerator)])
 def test_either_generator_can_be_chosen(tmp_path, name, kind):
     with session(tmp_path / "run", data=make_cache(tmp_path / "c.h5")) as context:
-        material = gather(context, SYNTHESIS, 1, name)
+        material = load_study_data(context, SYNTHESIS, 1, name)
         assert type(material.generator) is kind
         assert material.test.images.std() > 0

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, map_coordinates
-from segment.atlas_phantom import N_CLASSES, SPACING, atlas, people
+from support.atlas_phantom import N_CLASSES, SPACING, atlas, people
 
 from metasynth.segment.atlas.segmenter import Atlas, plane_atlases
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from segment.atlas_phantom import MEANS, SPACING, atlas, brain, dice, image, labels
+from support.atlas_phantom import MEANS, SPACING, atlas, brain, dice, image, labels
 
 from metasynth.segment.atlas.segmenter import Atlas, AtlasSegmenter, AtlasSettings, Level, Stiffness, brain_mask, fit
 

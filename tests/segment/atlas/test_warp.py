@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment.atlas_phantom import atlas, brain
+from support.atlas_phantom import atlas, brain
 
 from metasynth.segment.atlas.registration import register
 from metasynth.segment.atlas.segmenter import Stiffness

@@ -12,7 +12,7 @@ BEST, LAST, ONLY = "best", "last", "only"
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class MethodResult:
     """What a method gave.
 
     Attributes

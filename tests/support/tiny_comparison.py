@@ -7,7 +7,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from tiny_noise import CLASSES, make_cache
+from support.tiny_noise import CLASSES, make_cache
 
 from metasynth.data.cache import Cache, write_cache
 from metasynth.data.schema import read_contents

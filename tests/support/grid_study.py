@@ -4,10 +4,10 @@ import os
 import time
 from pathlib import Path
 
-from tiny_study import tiny_experiment
+from support.tiny_study import tiny_experiment
 
 HOLD = "METASYNTH_TEST_HOLD"
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 class Hold:
@@ -27,9 +27,9 @@ EXPERIMENT = tiny_experiment(Hold())  # type: ignore[arg-type]
 
 
 def install(folder: Path) -> Path:
-    """Make the study known, as 'tiny', to processes with the folder and this one in PYTHONPATH."""
+    """Make the study known, as 'tiny', to processes with the folder and that of the tests in PYTHONPATH."""
     info = folder / "grid_study-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: grid-study\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[metasynth.experiments]\ntiny = grid_study:EXPERIMENT\n")
+    (info / "entry_points.txt").write_text("[metasynth.experiments]\ntiny = support.grid_study:EXPERIMENT\n")
     return folder
