@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from killing import Commands
 from support.head_phantom import head_image, head_labels, save
+from support.killing import Commands
 from support.tiny_model import save_random
 from support.tiny_noise import arguments, make_cache
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import problems
 import torch
-from problems import MakeOptimiser
+from support import problems
+from support.problems import MakeOptimiser
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 

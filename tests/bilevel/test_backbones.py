@@ -21,8 +21,8 @@ from bilevel.segmentation import (
     central_difference,
     seeded,
 )
-from own_segmenter import DilatedAttention
-from problems import native_step
+from support.own_segmenter import DilatedAttention
+from support.problems import native_step
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
+from support.problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
 from torch import Tensor
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient

@@ -10,7 +10,6 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-import problems
 import pytest
 import torch
 from bilevel import segmentation
@@ -25,7 +24,8 @@ from bilevel.segmentation import (
     seeded,
     segmenter,
 )
-from problems import OPTIMISERS, Array, ClosedForm
+from support import problems
+from support.problems import OPTIMISERS, Array, ClosedForm
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient

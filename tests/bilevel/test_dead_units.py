@@ -16,7 +16,7 @@ from bilevel.segmentation import (
     trained,
     with_dead_units,
 )
-from problems import STRATEGIES
+from support.problems import STRATEGIES
 from torch import nn
 
 from metasynth.augment.noise import GaussianNoise

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from bilevel.segmentation import PROBLEM, Batch, Residual, batch, seeded
-from problems import STRATEGIES as EXACT
+from support.problems import STRATEGIES as EXACT
 from torch import Tensor
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from problems import MakeOptimiser
+from support.problems import MakeOptimiser
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient

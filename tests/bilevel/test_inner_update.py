@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from problems import STRATEGIES, ClosedForm
+from support.problems import STRATEGIES, ClosedForm
 from torch import Tensor, nn
 
 from metasynth.bilevel.checks.preflight import preflight

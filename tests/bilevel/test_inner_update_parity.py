@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 from bilevel.identical import assert_identical
-from problems import AROUND, OPTIMISERS, ClosedForm
+from support.problems import AROUND, OPTIMISERS, ClosedForm
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 

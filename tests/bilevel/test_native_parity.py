@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bilevel.segmentation import PROBLEM, Batch, batch, native_step, segmenter
-from problems import MakeOptimiser
+from support.problems import MakeOptimiser
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise

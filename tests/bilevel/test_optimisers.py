@@ -9,7 +9,7 @@ import higher
 import pytest
 import torch
 from higher.optim import DifferentiableOptimizer
-from problems import STRATEGIES, ClosedForm
+from support.problems import STRATEGIES, ClosedForm
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import hypergradient

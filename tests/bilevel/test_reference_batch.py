@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bilevel.segmentation import PROBLEM, Batch, batch, segmenter
-from problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
+from support.problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bilevel.identical import assert_identical
 from bilevel.segmentation import PROBLEM, Residual, batch, segmenter
-from problems import ClosedForm
+from support.problems import ClosedForm
 from torch import Tensor
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy

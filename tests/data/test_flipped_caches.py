@@ -18,7 +18,7 @@ def outcomes(folder, cache, bits):
     """(bit, what became of a training's reading, of an inspection's) of every bit, read by a program of its own."""
     asked, log = folder / "bits.json", folder / "log"
     asked.write_text(json.dumps(bits))
-    program = [sys.executable, str(TESTS / "flipping.py"), str(cache), str(log), str(asked)]
+    program = [sys.executable, str(TESTS / "support" / "flipping.py"), str(cache), str(log), str(asked)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=SECONDS, check=False)
     lines = log.read_text().splitlines() if log.exists() else []
     assert done.returncode == 0, f"ended by {done.returncode} at {lines[-1:]}: {done.stderr[-2000:]}"

@@ -2,8 +2,7 @@
 
 from itertools import pairwise, product
 
-import tiny_comparison
-import tiny_noise
+from support import tiny_comparison, tiny_noise
 
 TINY_NOISE = tiny_noise.SETTINGS | {"segmenter.steps": "4", "outer.warmup": "2"}
 TINY_REAL = tiny_comparison.SETTINGS | {

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner
 from docs.small import LABELS, OTHER, REAL, small_run
-from head_phantom import as_muse, head_image, head_labels, save
+from support.head_phantom import as_muse, head_image, head_labels, save
 
 from metasynth.cli.main import main
 

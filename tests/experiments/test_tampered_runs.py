@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from support.tampering import STUDIES, carry_out, content, outcome, stopped, tamperings
 from support.tiny_comparison import real_cache
-from tampering import STUDIES, carry_out, content, outcome, stopped, tamperings
 
 from metasynth.cli.main import main
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy_updates import Array, Rates, clip, numpy_update
+from support.numpy_updates import Array, Rates, clip, numpy_update
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy

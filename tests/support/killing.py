@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 IN_CHILDREN = TESTS / "in_children"
 VARIABLE = "METASYNTH_TEST_KILL"  # COUNTER:NUMBER:WHEN
 CHANGES = ("replace", "rename", "unlink", "rmdir", "mkdir")
@@ -41,7 +41,7 @@ class Commands:
         paths = os.pathsep.join(map(str, [IN_CHILDREN, TESTS, *filter(None, [os.environ.get("PYTHONPATH")])]))
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         environment["METASYNTH_CACHE"] = str(folder / "out" / "kept")
-        command = [sys.executable, str(TESTS / "killing.py")]
+        command = [sys.executable, str(Path(__file__))]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True, cwd=folder)
 
