@@ -25,11 +25,9 @@ from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 from metasynth.experiments.comparison.atlas import atlases_of
 from torch import Tensor
 
-from metasynth.data.cache import Cache
-from metasynth.data.dataset import SliceDataset
-from metasynth.data.splits import make_split
-from metasynth.segment.atlas.segmenter import Atlas, AtlasFit, AtlasSegmenter, AtlasSettings, brain_mask, fit
-from metasynth.segment.metrics import DiceAccumulator
+from metasynth.data import Cache, SliceDataset, make_split
+from metasynth.segment import Atlas, AtlasSegmenter, DiceAccumulator
+from metasynth.segment.atlas.segmenter import AtlasFit, AtlasSettings, brain_mask, fit
 
 KINDS = ("rigid", "affine", "deformable")
 

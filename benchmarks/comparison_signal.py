@@ -19,21 +19,13 @@ from typing import get_args, get_type_hints
 import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
-from metasynth.augment.bias_field import BiasField
-from metasynth.augment.compose import Compose
-from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.data.cache import Cache
-from metasynth.data.dataset import SliceDataset
-from metasynth.data.splits import make_split
+from metasynth.augment import BiasField, Compose, GaussianNoise
+from metasynth.bilevel import BilevelProblem, FunctionalModel, Mixed, hypergradient
+from metasynth.data import Cache, SliceDataset, make_split
 from metasynth.running.device import keep_freed_memory
 from metasynth.running.seeding import generator_for
-from metasynth.segment.metrics import DiceAccumulator
-from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.synthesis.config import PAPER
+from metasynth.segment import DiceAccumulator
+from metasynth.synthesis import PAPER, BatchedGenerator
 from metasynth.training.evaluation import segment
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Real, Synthetic

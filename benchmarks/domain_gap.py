@@ -22,12 +22,11 @@ from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 from metasynth.experiments.real_images.settings import BASELINE
 from torch import Tensor
 
-from metasynth.data.cache import Cache
-from metasynth.data.dataset import SliceDataset
+from metasynth.data import Cache, SliceDataset
 from metasynth.running.device import keep_freed_memory
 from metasynth.running.seeding import generator_for
-from metasynth.segment.metrics import DiceAccumulator
-from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.segment import DiceAccumulator
+from metasynth.synthesis import BatchedGenerator
 from metasynth.training.evaluation import segment
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Synthetic

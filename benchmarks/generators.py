@@ -16,11 +16,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from metasynth.data.cache import Cache
-from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.synthesis.config import PAPER, CornucopiaConfig
-from metasynth.synthesis.cornucopia import CornucopiaGenerator
-from metasynth.synthesis.generator import SeededGenerator
+from metasynth.data import Cache
+from metasynth.synthesis import PAPER, BatchedGenerator, CornucopiaConfig, CornucopiaGenerator, SeededGenerator
 
 FULL = CornucopiaConfig(order=3, bias=7, resolution=8, snr=10)
 """Cornucopia's own defaults: every step."""

@@ -17,20 +17,21 @@ from pathlib import Path
 import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
-from metasynth.augment.noise import GaussianNoise, NoiseLevel
-from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
-from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.parts import InParts
-from metasynth.data.cache import Cache
-from metasynth.data.dataset import SliceDataset
+from metasynth.augment import GaussianNoise, NoiseLevel
+from metasynth.bilevel import (
+    BilevelProblem,
+    BilevelSolver,
+    FiniteDifference,
+    Forward,
+    FunctionalModel,
+    HypergradientStrategy,
+    InParts,
+    Mixed,
+    hypergradient,
+)
+from metasynth.data import Cache, SliceDataset
 from metasynth.running.seeding import generator_for
-from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.synthesis.config import PAPER
+from metasynth.synthesis import PAPER, BatchedGenerator
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Example, Synthetic
 from metasynth.training.streams import StepData, stream

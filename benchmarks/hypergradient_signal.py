@@ -19,18 +19,12 @@ from typing import Any, get_args, get_type_hints
 import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
-from metasynth.augment.noise import GaussianNoise, NoiseLevel
-from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
-from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.data.cache import Cache
-from metasynth.data.dataset import SliceDataset
+from metasynth.augment import GaussianNoise, NoiseLevel
+from metasynth.bilevel import BilevelProblem, BilevelSolver, FunctionalModel, Mixed, OuterStep, hypergradient
+from metasynth.bilevel.outer_step import Accumulator, CotangentMean
+from metasynth.data import Cache, SliceDataset
 from metasynth.running.seeding import generator_for
-from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.synthesis.config import PAPER
+from metasynth.synthesis import PAPER, BatchedGenerator
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Synthetic
 from metasynth.training.streams import StepData, stream

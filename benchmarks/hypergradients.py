@@ -24,21 +24,22 @@ import higher
 import torch
 from torch import Tensor, nn
 
-from metasynth.augment.noise import GaussianNoise
+from metasynth.augment import GaussianNoise
+from metasynth.bilevel import (
+    BilevelProblem,
+    BilevelSolver,
+    ConjugateGradient,
+    FiniteDifference,
+    Forward,
+    HypergradientStrategy,
+    Implicit,
+    InParts,
+    Mixed,
+    Unrolled,
+)
 from metasynth.bilevel.batches import take_samples
-from metasynth.bilevel.hypergradient import HypergradientStrategy
-from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
-from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.running.device import keep_freed_memory
-from metasynth.segment.losses import soft_dice_loss
-from metasynth.segment.unet import UNet
+from metasynth.segment import UNet, soft_dice_loss
 
 CLASSES = 5
 LAST = ", channels-last"

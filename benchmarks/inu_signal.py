@@ -25,22 +25,13 @@ from typing import get_args, get_type_hints
 import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
-from metasynth.augment.bias_field import BiasField, KnownBias
-from metasynth.augment.compose import Compose
-from metasynth.augment.corruption import Corruptions
-from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.augment import BiasField, Compose, Corruptions, GaussianNoise, KnownBias, NoiseLevel
+from metasynth.bilevel import BilevelProblem, BilevelSolver, FunctionalModel, Mixed, hypergradient
 from metasynth.bilevel.derivatives import Gradients
-from metasynth.bilevel.hypergradient import hypergradient
-from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.data.cache import Cache
-from metasynth.data.dataset import SliceDataset, draw_disjoint
+from metasynth.data import Cache, SliceDataset, draw_disjoint
 from metasynth.running.device import keep_freed_memory
 from metasynth.running.seeding import generator_for
-from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.synthesis.config import PAPER
+from metasynth.synthesis import PAPER, BatchedGenerator
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Example, Synthetic
 from metasynth.training.streams import StepBatch, StepData, stream

@@ -20,10 +20,9 @@ from unittest import mock
 import numpy as np
 import torch
 
-from metasynth.data.cache import Cache, CacheInfo, write_cache
-from metasynth.data.dataset import IN_MEMORY_BYTES, SliceDataset
-from metasynth.segment.losses import soft_dice_loss
-from metasynth.segment.unet import UNet
+from metasynth.data import Cache, CacheInfo, SliceDataset, write_cache
+from metasynth.data.dataset import IN_MEMORY_BYTES
+from metasynth.segment import UNet, soft_dice_loss
 from metasynth.training.sources import Real
 from metasynth.training.streams import StepData, stream
 

@@ -22,16 +22,11 @@ import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 from metasynth.experiments.recovery.study import SIZES
 
-from metasynth.augment.bias_field import KnownBias
-from metasynth.augment.corruption import Corruption, Corruptions
-from metasynth.augment.noise import NoiseLevel
-from metasynth.data.cache import Cache
-from metasynth.data.dataset import SliceDataset
-from metasynth.data.splits import make_split
+from metasynth.augment import Corruption, Corruptions, KnownBias, NoiseLevel
+from metasynth.data import Cache, SliceDataset, make_split
 from metasynth.running.device import keep_freed_memory
 from metasynth.running.seeding import generator_for
-from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.synthesis.config import PAPER
+from metasynth.synthesis import PAPER, BatchedGenerator
 from metasynth.training.evaluation import TestSet, evaluate, make_test_set
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted

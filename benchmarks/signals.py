@@ -28,7 +28,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from metasynth.data.cache import CacheInfo, write_cache
+from metasynth.data import CacheInfo, write_cache
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 TARGETS = ("main", "worker", "group")
