@@ -72,11 +72,17 @@ def normal(value: Mapping[str, Any]) -> Json:
 
 
 def differing(old: Json, new: Json) -> list[str]:
-    """Each setting that differs, as 'key: old -> new', but for the pace; of data the digests count, not the places."""
+    """Each setting that differs, as 'key: old -> new', but for the pace; of data the digests count, not the places.
+
+    Data that a module draws follow from the seed: the digest of its text, which the manifest has in their place, tells
+    versions of the program apart, and these may go on with a run.
+    """
     before, after = flatten(without_digest(old)), flatten(without_digest(new))
     others = {**old.get("data", {}).get("others", {}), **new.get("data", {}).get("others", {})}
     places = {"data.path", "data.given", "format"}
     places |= {f"data.others.{name}.path" for name in others} | {f"config.{name.partition('.')[0]}" for name in others}
+    if str(before.get("data.path")).endswith(".py"):
+        places.add("data.digest")
     for place in places:
         before.pop(place, None)
         after.pop(place, None)

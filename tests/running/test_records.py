@@ -127,6 +127,18 @@ def test_resume_allows_data_that_moved(out):
         assert folder.manifest == MANIFEST
 
 
+def test_resume_allows_another_version_of_a_module_that_draws_the_data(out):
+    def drawn(module, digest):
+        return make_manifest("ridge", "quick", 0, {"steps": 5}, {"path": module, "digest": digest, "given": False})
+
+    RunFolder.create(out, drawn("a/ridge.py", "d")).close()
+    RunFolder.resume(out, drawn("b/ridge.py", "e")).close()
+    other = out.with_name("other")
+    RunFolder.create(other, drawn("digits.csv.gz", "d")).close()
+    with pytest.raises(UsageError, match=r"data\.digest: 'd' -> 'e'"):
+        RunFolder.resume(other, drawn("digits.csv.gz", "e"))
+
+
 def test_resume_records_where_and_how_long(out):
     with RunFolder.create(out, MANIFEST, {"device": "cpu", "threads": 1}) as folder:
         folder.append({"step": 0})
