@@ -5,7 +5,6 @@ in the cache. The cache comes to its place last: where it is, the report and the
 """
 
 import json
-import logging
 import math
 import os
 from collections import Counter
@@ -27,10 +26,11 @@ from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
+from metasynth.lines import logger
 from metasynth.sizes import require_memory
 from metasynth.text import by
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 SAME_SPACING = 1e-3
 

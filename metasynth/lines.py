@@ -1,5 +1,6 @@
 """Lines for people, who may have stopped reading: a closed pipe or a terminal that is gone ends no work."""
 
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -11,6 +12,28 @@ def tell(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stderr
     if stream is not None:  # closed from the start
         print(text, file=Unread(stream), flush=True)
+
+
+def logger(name: str) -> logging.Logger:
+    r"""The logger of that name, whose messages every handler can write, whatever names of files are in them.
+
+    Bytes of a name that are not UTF-8 are lone surrogates in Python, which no file or pipe of text takes. They are
+    written as standard error writes them: as ``\udcXX``.
+    """
+    made = logging.getLogger(name)
+    made.addFilter(_ENCODABLE)
+    return made
+
+
+class _Encodable(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if not text.isascii():
+            record.msg, record.args = text.encode(errors="backslashreplace").decode(), None
+        return True
+
+
+_ENCODABLE = _Encodable()  # one, which a logger takes once
 
 
 class Unread:

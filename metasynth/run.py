@@ -1,6 +1,5 @@
 """Carry an experiment out, from settings to results, and write its report."""
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import UsageError
+from metasynth.lines import logger
 from metasynth.running.device import configure_torch
 from metasynth.running.environment import describe_environment
 from metasynth.running.integrity.run_files import check_files
@@ -20,7 +20,7 @@ from metasynth.running.settings.config import apply_overrides, field_types, from
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.training.stopping import files_that_fit, stopped_in_one_line
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 
 @dataclass(frozen=True)

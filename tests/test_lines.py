@@ -1,6 +1,7 @@
 """Lines that nobody reads any more: what writes them goes on, or ends quietly."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from support.processes import program
 from support.tiny_noise import arguments, make_cache, start
 
-from metasynth.lines import tell
+from metasynth.lines import logger, tell
 from metasynth.running.progress import Progress
 
 
@@ -18,6 +19,16 @@ def closed_pipe():
     reader, writer = os.pipe()
     os.close(reader)
     return os.fdopen(writer, "w")
+
+
+def test_messages_with_any_name_of_a_file_can_be_written_by_any_handler(caplog):
+    name = os.fsdecode(b"caf\xe9 \xcf\x83.nii")
+    for _ in range(2):  # asked for twice, it escapes once
+        log = logger("metasynth.tests.names")
+    with caplog.at_level(logging.INFO, log.name):
+        log.info("%s: %d slices", name, 3)
+        log.info("100 %% of %s", "σ")
+    assert caplog.messages == ["caf\\udce9 σ.nii: 3 slices", "100 % of σ"]
 
 
 def test_a_line_is_written_and_flushed():

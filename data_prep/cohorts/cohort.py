@@ -3,7 +3,6 @@
 A cohort is made once, kept in the user's cache folder and checked by its digest afterwards.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from metasynth.data_prep.cohorts.warped import CohortSpec, build_cohort
 
 from metasynth.data.cache import verify_digest
 from metasynth.errors import DataError
+from metasynth.lines import logger
 from metasynth.text import expanded
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 __all__ = [
     "COHORTS",

@@ -1,6 +1,5 @@
 """Reading the HDF5 cache of labelled slices or volumes; `schema` describes the format, `writer` makes one."""
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +28,9 @@ from metasynth.data.validation import (
 from metasynth.data.writer import write_cache
 from metasynth.errors import DataError
 from metasynth.files import first_line
+from metasynth.lines import logger
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 __all__ = ["FORMAT", "VERSION", "Cache", "CacheInfo", "verify_digest", "write_cache"]
 

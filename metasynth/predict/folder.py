@@ -5,7 +5,6 @@ The folder holds a label map a scan, called as the scan; `posteriors/` and `qc/`
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from metasynth.data_prep.volumes.volumes import read_image, read_labels
 from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
 from metasynth.interrupts import check
+from metasynth.lines import logger
 from metasynth.outputs import csv_cell
 from metasynth.predict.files import voxel_volume_ml, write_like
 from metasynth.predict.plan import SCORES, Job, image_of, measured, missing, plan, scored
@@ -30,7 +30,7 @@ from metasynth.predict.scan import check_usable, segment
 from metasynth.predict.tables import encoded, read_table, write_table
 from metasynth.segment.model_description import TrainedModel
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Checkpoints: atomic files of tensors and plain containers, and the random states of the process."""
 
 import io
-import logging
 import pickle
 import random
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ import torch
 
 from metasynth.errors import RunError
 from metasynth.files import first_line, read_zip, seal, write_atomically
+from metasynth.lines import logger
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 from metasynth.children import safe_environment
 from metasynth.errors import RunError
 from metasynth.interrupts import Interrupted, watched
+from metasynth.lines import logger
 from metasynth.running.grid import GridRun
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.progress import Progress
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 0.05
 PATIENCE_S = 20.0  # of a run that was asked to end: a step, and its data makers

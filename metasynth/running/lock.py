@@ -5,13 +5,13 @@ it says whose it is, and of a process of this host that has ended it is taken ov
 """
 
 import fcntl
-import logging
 import os
 import weakref
 from pathlib import Path
 
 from metasynth.errors import RunError, UsageError
 from metasynth.files import is_leftover
+from metasynth.lines import logger
 from metasynth.running.integrity.claim_file import CLAIM_NAME, ClaimFile
 from metasynth.running.manifest import CONFIG
 
@@ -60,7 +60,7 @@ class FolderLock:
                 raise
             reason = error.strerror or error
             line = f"{path}: the file system cannot lock it ({reason}); {CLAIM_NAME} beside it is used instead"
-            logging.getLogger(__name__).warning("%s", line)
+            logger(__name__).warning("%s", line)
 
     def release(self) -> None:
         """Let others write the folder; releasing twice does nothing."""

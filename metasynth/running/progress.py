@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from metasynth.interrupts import check
-from metasynth.lines import Unread, tell
+from metasynth.lines import Unread, logger, tell
 
 SECONDS_BETWEEN_LINES = 10.0
-LOGGER = logging.getLogger("metasynth.progress")
+LOGGER = logger("metasynth.progress")
 
 
 class Progress:

@@ -5,7 +5,6 @@ the run's folder. A stage that is resumed continues from its latest checkpoint a
 have given uninterrupted; a stage that was finished is only loaded.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -18,6 +17,7 @@ from torch.utils.data import Dataset
 from metasynth.errors import RunError
 from metasynth.files import first_line
 from metasynth.interrupts import check
+from metasynth.lines import logger
 from metasynth.running.checkpoint import (
     capture_random_states,
     load_checkpoint,
@@ -31,7 +31,7 @@ from metasynth.training.stopping import stopped_in_one_line
 from metasynth.training.streams import StepBatch, stream
 from metasynth.training.trainers import Trainer
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 
 @dataclass(frozen=True)

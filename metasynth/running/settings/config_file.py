@@ -4,7 +4,6 @@ What a file gives comes between the preset and ``--set``, and is taken as so man
 """
 
 import json
-import logging
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError, UsageError
+from metasynth.lines import logger
 from metasynth.running.manifest import FORMAT, UNSEALED
 from metasynth.running.settings.config import FileOverride, hint_of
 from metasynth.running.settings.values import from_json, is_plain_dataclass, parse, to_text, told
 from metasynth.schema import TEXT, entries, expect, json_value, mapping
 from metasynth.text import read_lines
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 _RUN = entries({"experiment": TEXT, "config": mapping(json_value)})
 _NOTHING = object()
