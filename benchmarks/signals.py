@@ -6,7 +6,8 @@ not ended after 30 seconds (hangs; a command may outlast a signal to a worker, a
 processes that are there 5 seconds after the command has ended (left over), tracebacks, and results that are not byte
 for byte those of the undisturbed command.
 
-    python benchmarks/signals.py [--trials 20] [--size 64] [--batch 16] [--steps 60] [--seed 0] [--json FILE]
+    python benchmarks/signals.py [--trials 20] [--size 64] [--batch 16] [--steps 60] [--seed 0]
+        [--signals INT,TERM,HUP,KILL] [--json FILE]
 
 Linux only: processes are found in /proc.
 """
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +32,6 @@ import numpy as np
 
 from metasynth.data import CacheInfo, write_cache
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 TARGETS = ("main", "worker", "group")
 HANG_S, LEFT_S = 30.0, 5.0
 MAPPING = "id,class\n0,background\n1,a\n2,b\n"
@@ -149,12 +150,14 @@ def finish(command: Command, out: Path, log: Path) -> bool:
     return command.start(out, log).wait(600) == 0
 
 
-def trial(command: Command, out: Path, row: Row, whole_s: float, draw: random.Random) -> None:
+def trial(
+    command: Command, out: Path, row: Row, whole_s: float, draw: random.Random, numbers: Sequence[signal.Signals]
+) -> None:
     """One interrupted command; it is started again, undisturbed."""
     out.mkdir()
     log = out.with_suffix(".log")
     process = command.start(out, log)
-    number, target = draw.choice(SIGNALS), draw.choice(TARGETS)
+    number, target = draw.choice(numbers), draw.choice(TARGETS)
     try:
         process.wait(draw.uniform(0.3, 1.0) * whole_s)
     except subprocess.TimeoutExpired:
@@ -206,11 +209,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signals", default="INT,TERM,HUP,KILL", help="which are sent, with commas between them")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
-    draw = random.Random(options.seed)
-    # Begun by nohup, this process ignores hangups, and so would the commands; a handler is not inherited.
-    signal.signal(signal.SIGHUP, lambda *_: None)
+    draw, numbers = random.Random(options.seed), [signal.Signals[f"SIG{name}"] for name in options.signals.split(",")]
+    # Begun by nohup or in the background, this process ignores hangups or interrupts, and so would the commands.
+    signal.signal(signal.SIGHUP, lambda *_: None)  # handlers are not inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, options.size)
@@ -226,7 +231,7 @@ def main() -> None:
         for number in range(options.trials):
             key = list(every)[number % len(every)]
             out = folder / f"{key}-{number}"
-            trial(every[key], out, rows[key], seconds[key], draw)
+            trial(every[key], out, rows[key], seconds[key], draw, numbers)
             if not finish(every[key], out, out.with_suffix(".log")):
                 rows[key].failed += 1
                 print(out.with_suffix(".log").read_text(), file=sys.stderr)
