@@ -76,7 +76,7 @@ def test_an_entry_point_adds_it(monkeypatch):
     declared(monkeypatch, "support.own_augmenter:AUGMENTER")
     assert names("noise") == ("fixed", "random_amplitude", "range", "brightness")
     assert entry_of("brightness") is AUGMENTER
-    with pytest.raises(UsageError, match="^augmenter 'brightness': the name is taken$"):
+    with pytest.raises(UsageError, match=r"^augmenter 'brightness': the name is taken$"):
         register(AUGMENTER)
 
 
@@ -107,7 +107,7 @@ def test_names_that_are_taken_unknown_or_none():
         with pytest.raises(UsageError) as refused:
             act()
         assert str(refused.value) == line
-    with pytest.raises(UsageError, match="^unknown augmenter 'blur': expected one of fixed, random_amplitude, "):
+    with pytest.raises(UsageError, match=r"^unknown augmenter 'blur': expected one of fixed, random_amplitude, "):
         entry_of("blur")
 
 
