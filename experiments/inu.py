@@ -6,48 +6,50 @@ ones ("nonparametric", Eqs 9-11). The baselines are those of the noise study.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from metasynth.data_prep.cohorts.cohort import embedded
+from metasynth.experiments.recovery.augmenters import (
+    case_of,
+    check_augmenter,
+    learned_text,
+    learned_values,
+    start_of,
+    told,
+)
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.grid_tables import SIGMA, exponents
 from metasynth.experiments.recovery.material import check_cache, load_study_data
 from metasynth.experiments.recovery.sizes import require_recovery
-from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryCase, RecoveryConfig, bilevel_stage, recover
+from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.tables import (
     CONTENTS,
     class_table,
     dice_figure,
     dice_table,
-    error_of,
     exponent_figures,
     exponent_table,
     image_figure,
     segmentation_figure,
-    sigma_figure,
-    sigma_table,
 )
 
-from metasynth.augment.bias_field import BiasField, KnownBias
-from metasynth.augment.compose import Compose, nonparametric
-from metasynth.augment.corruption import Corruption, Corruptions
-from metasynth.augment.noise import GaussianNoise, NoiseLevel
-from metasynth.augment.residual import residual_unet
-from metasynth.data.cache import Cache
+from metasynth.augment.bias_field import KnownBias
+from metasynth.augment.corruption import Corruptions
+from metasynth.augment.noise import NoiseLevel
+from metasynth.augment.table import entry_of, names
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_AND_INU
 from metasynth.running.examples import load_examples, save_examples
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, RunFolder
-from metasynth.running.seeding import generator_for
+from metasynth.running.settings.values import OneOf
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
 from metasynth.training.courses import course_of
-from metasynth.training.network_check import check_network
 from metasynth.training.settings import MATCHED
-from metasynth.training.stages import BilevelResult
 
 FIELDS = ("c_low", "c_mid", "c_high")
 
@@ -64,7 +66,7 @@ class InuConfig(RecoveryConfig):
         Nodes per axis of the fields' grids.
     start_c : float
         Where each learned exponent starts, in (0, 1).
-    augmenter : {'parametric', 'nonparametric'}
+    augmenter : {'parametric', 'nonparametric'} or one from outside the package
         Fields and noise (Eqs 7-8), or a network on the image and a channel of noise, then noise of random amplitude
         (Eqs 9-11).
     network : tuple of int
@@ -74,7 +76,7 @@ class InuConfig(RecoveryConfig):
     c: tuple[float, float, float] = (0.5, 0.5, 0.5)
     nodes: tuple[int, int, int] = (2, 4, 8)
     start_c: float = 0.1
-    augmenter: Literal["parametric", "nonparametric"] = "parametric"
+    augmenter: Annotated[str, OneOf(partial(names, "inu"))] = "parametric"
     network: tuple[int, ...] = (8, 16, 16, 16, 16)
 
     def __post_init__(self) -> None:
@@ -132,9 +134,7 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     if data is None:
         data = embedded(config.cohort, progress.counter)
     prepared = check_cache(data, config.segmenter)
-    if config.augmenter == "nonparametric":
-        with Cache(data, check_values=False) as cache:
-            check_network(cache, config.network, "network")
+    check_augmenter(config.augmenter, prepared, "network", **_values(config))
     return prepared
 
 
@@ -142,37 +142,24 @@ def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset, train its baselines, and test the three segmenters on every level of noise."""
     config: InuConfig = context.config
     material = load_study_data(context, config.synthesis, config.test_repeats, config.generator, config.bias)
-    cases = [_case(config, level, material.ndim, context.seed) for level in config.sigma]
+    cases = [
+        case_of(
+            config.augmenter,
+            start_of(material.ndim, context.seed, **_values(config)),
+            level,
+            Corruptions((config.bias, level)),
+            {"sigma_true": level.to_json(), "c_true": list(config.c)},
+        )
+        for level in config.sigma
+    ]
     rows, examples = recover(context, material, cases)
     save_examples(context.folder, examples)
     return {"rows": rows, "reference": NOISE_AND_INU}
 
 
-def _case(config: InuConfig, level: NoiseLevel, ndim: int, seed: int) -> RecoveryCase:
-    truth = {"sigma_true": level.to_json(), "c_true": list(config.c), "augmenter": config.augmenter}
-    real = Corruptions((config.bias, level))
-    if config.augmenter == "nonparametric":
-        network = residual_unet(ndim=ndim, widths=config.network, generator=generator_for(seed, "augmenter"))
-        return RecoveryCase(level, real, nonparametric(network, config.start), truth, _sigma)
-
-    def known(found: BilevelResult) -> Corruption:
-        sigma = found.mean["sigma"]
-        return Corruptions((KnownBias(tuple(_exponents(found.mean)), config.nodes), NoiseLevel(sigma, sigma)))
-
-    augmenter = Compose(BiasField((config.start_c,) * 3, config.nodes, ndim=ndim), GaussianNoise(config.start))
-    return RecoveryCase(level, real, augmenter, truth, _found, known)
-
-
-def _exponents(values: dict[str, float]) -> list[float]:
-    return [values[name] for name in FIELDS]
-
-
-def _sigma(found: BilevelResult) -> dict[str, Any]:
-    return {"sigma_learned": found.mean["sigma"], "sigma_sd": found.sd["sigma"]}
-
-
-def _found(found: BilevelResult) -> dict[str, Any]:
-    return {**_sigma(found), "c_learned": _exponents(found.mean), "c_sd": _exponents(found.sd)}
+def _values(config: InuConfig) -> dict[str, Any]:
+    """Where its augmenter starts."""
+    return {"sigma": config.start, "exponent": config.start_c, "nodes": config.nodes, "network": config.network}
 
 
 def report(folder: RunFolder) -> ReportContent:
@@ -181,12 +168,11 @@ def report(folder: RunFolder) -> ReportContent:
     learned = [row for row in rows if row["model"] == "L"]
     labels = [_label(row["sigma_true"]) for row in learned]
     records, shown = folder.read_metrics(), load_examples(folder)
-    courses = {name: course_of(folder, records, bilevel_stage(name), "sigma") for name in labels}
     class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
     published = dict(zip(NOISE_AND_INU["levels"], NOISE_AND_INU["table_3"], strict=True))
-    tables = [sigma_table(learned, _label, published), dice_table(rows, _label), class_table(rows, _label)]
-    figures = [sigma_figure(courses, learned, _label, config["start"])]
-    if config["augmenter"] == "parametric":
+    table, figures = learned_values(folder, learned, _label, published)
+    tables = [table, dice_table(rows, _label), class_table(rows, _label)]
+    if "c_learned" in learned[0]:
         tables.insert(1, exponent_table(learned, _label, FIELDS))
         exponents = {
             label: {name: course_of(folder, records, bilevel_stage(label), name) for name in FIELDS} for label in labels
@@ -208,23 +194,12 @@ def _label(value: Any) -> str:
 def _summary(learned: list[dict[str, Any]], config: dict[str, Any]) -> list[str]:
     found = []
     for row in learned:
-        text = f"Preset sigma {_label(row['sigma_true'])}: learned {row['sigma_learned']:.4f}"
-        text += "" if error_of(row) is None else f", an error of {error_of(row):.4f}"
+        text = f"Preset sigma {_label(row['sigma_true'])}: {learned_text(row)}"
         if "c_learned" in row:
             pairs = zip(row["c_true"], row["c_learned"], strict=True)
             text += "; exponents " + ", ".join(f"{found_c:.2f} for {true:g}" for true, found_c in pairs)
         found.append(text + ".")
-    if config["augmenter"] == "parametric":
-        what = (
-            f"The images were multiplied by fields with learned exponents, which started at {config['start_c']:g}, and "
-            f"had noise added whose sigma started at {config['start']:g}"
-        )
-    else:
-        what = (
-            "The images were changed by a network on the image and a channel of noise, which began as weak random "
-            f"fields, and had noise of random amplitude added, whose sigma started at {config['start']:g} (it stands "
-            "for what the network leaves to be added, and is not to be compared with the preset)"
-        )
+    what = "The images were " + told(config["augmenter"], sigma=config["start"], exponent=config["start_c"])
     return [
         f"A segmenter was trained on synthetic images for {config['segmenter']['steps']} steps. {what}. All of it was "
         "moved by hypergradients of the segmenter's loss on real images only; the segmenter itself never saw these.",
@@ -243,7 +218,7 @@ EXPERIMENT = Experiment(
     run=run,
     report=report,
     check_sizes=lambda config, prepared, out: require_recovery(
-        config, prepared, out, config.nodes, config.network if config.augmenter == "nonparametric" else ()
+        config, prepared, out, config.nodes, config.network if entry_of(config.augmenter).network else ()
     ),
     grid_report=RecoveryGridReport(
         "The noise and intensity non-uniformity of the real images, learned in many runs",

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from metasynth.experiments.comparison.methods import variants_among
 from metasynth.experiments.comparison.settings import ComparisonConfig
 from metasynth.experiments.real_images.cohorts import check_caches
 
+from metasynth.augment.table import entry_of
 from metasynth.data.cache import Cache
 from metasynth.running.prepared import PreparedData
 from metasynth.training.network_check import check_network
@@ -19,12 +21,12 @@ def check_comparison(
     Raises
     ------
     DataError
-        As there; if images cannot be halved as often as the network of a nonparametric method does.
+        As there; if images cannot be halved as often as the network of an augmenter does.
     UsageError
         If the segmenter's network cannot be made.
     """
     prepared = check_caches(config, data, labels, tests, seed=None)
-    if any(name.startswith("nonparametric") for name in config.methods):
+    if any(entry_of(name).network for name in variants_among(config.methods)):
         with Cache(data, check_values=False) as cache:  # checked before
             check_network(cache, config.learned.network, "learned.network")
     return prepared

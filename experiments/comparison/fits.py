@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 from metasynth.experiments.comparison.atlas import atlas_segmenter
-from metasynth.experiments.comparison.methods import BILEVEL_METHODS
+from metasynth.experiments.comparison.methods import BILEVEL_METHODS, variants_among
 from metasynth.experiments.comparison.trial import Trial
 from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment
@@ -115,8 +115,7 @@ def _optimised(trial: Trial) -> MethodResult:
 
 def best_variant(done: Mapping[str, MethodResult], checkpoint: str = BEST) -> str:
     """The variant of Learn2Synth with the largest Dice of the validation subjects."""
-    variants = [name for name in BILEVEL_METHODS if name in done]
-    return max(variants, key=lambda name: done[name].validation[checkpoint])
+    return max(variants_among(done), key=lambda name: done[name].validation[checkpoint])
 
 
 def without_training(make: Callable[[Tensor, RealImages], Segment]) -> Fit:
@@ -151,6 +150,11 @@ FITS: Mapping[str, Fit] = {
     **{variant: partial(_bilevel, variant=variant) for variant in BILEVEL_METHODS},
     "optimised": _optimised,
 }
+
+
+def fit_of(name: str) -> Fit:
+    """That of a method: one of `FITS`, or Learn2Synth with an augmenter from outside the package."""
+    return FITS[name] if name in FITS else partial(_bilevel, variant=name)
 
 
 def _checkpoint(trained: MethodResult, name: str) -> Checkpoint:

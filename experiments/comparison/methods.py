@@ -3,10 +3,11 @@
 How each is trained is in `metasynth.experiments.comparison.fits`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from metasynth.augment.table import built_in, entry_of, known_entry, own_names
 from metasynth.errors import UsageError
 from metasynth.running.settings.config import nearest
 
@@ -36,11 +37,16 @@ class Method:
     sized: bool = True
 
 
-BILEVEL_METHODS = ("parametric_fixed", "parametric_varying", "nonparametric_fixed", "nonparametric_varying")
+BILEVEL_METHODS = built_in("comparison")
 """The variants of Learn2Synth: fields and noise or a network and noise, its sigma fixed or varying by image (Eq. 9)."""
 
 CHOSEN = Method("learn2synth", "Learn2Synth, chosen on validation", "augmenter")
 """The variant that is best on the validation subjects; a row of its own, no training."""
+
+
+def _of_augmenter(name: str) -> Method:
+    return Method(name, f"Learn2Synth, {entry_of(name).title}", "augmenter")
+
 
 _METHODS = (
     Method("supervised_all", "Supervised U-Net, all training subjects", "training", sized=False),
@@ -51,29 +57,76 @@ _METHODS = (
     Method("mixed", "Mixed SynthSeg", "training"),
     Method("finetuned", "Finetuned SynthSeg", "training", needs=("naive",)),
     Method("interpolated", "Interpolated weights", "training", needs=("naive", "finetuned")),
-    Method("parametric_fixed", "Learn2Synth, parametric, fixed σ", "augmenter"),
-    Method("parametric_varying", "Learn2Synth, parametric, varying σ", "augmenter"),
-    Method("nonparametric_fixed", "Learn2Synth, nonparametric, fixed σ", "augmenter"),
-    Method("nonparametric_varying", "Learn2Synth, nonparametric, varying σ", "augmenter"),
+    *map(_of_augmenter, BILEVEL_METHODS),
     Method("optimised", "Optimised: learned augmentation, frozen", "augmenter"),
 )
 # In the order in which they are trained and shown: what a method needs comes before it.
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
-TITLES: Mapping[str, str] = {method.name: method.title for method in (*_METHODS, CHOSEN)}
+
+
+class _Titles(Mapping[str, str]):
+    """Those of `METHODS` and of `CHOSEN`; one from outside the package has its title when it is asked for."""
+
+    def __init__(self) -> None:
+        self._own = {method.name: method.title for method in (*_METHODS, CHOSEN)}
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._own and known_entry(name) is not None:
+            return _of_augmenter(name).title
+        return self._own[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+TITLES: Mapping[str, str] = _Titles()
+
+
+def method_of(name: str) -> Method:
+    """The method of that name: one of `METHODS`, or Learn2Synth with an augmenter from outside the package.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) when there is none.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if name in own_names():
+        return _of_augmenter(name)
+    raise UsageError(f"methods: unknown method {name!r}: {nearest(name, (*METHODS, *own_names()))}")
+
+
+def variants_among(names: Iterable[str]) -> list[str]:
+    """Those that are Learn2Synth, with ours first."""
+    found = list(names)
+    return [name for name in (*BILEVEL_METHODS, *_added()) if name in found]
+
+
+def in_order(names: Sequence[str]) -> list[Method]:
+    """The methods in the order of their training: what a method needs, and all that is learned, comes before it."""
+    every = [name for name in METHODS if name != "optimised"] + _added() + ["optimised"]
+    return [method_of(name) for name in every if name in names]
+
+
+def _added() -> list[str]:
+    return [name for name in own_names() if name not in METHODS]
 
 
 def check_methods(names: Sequence[str]) -> None:
     """Raise UsageError unless every method is known, listed once, and has what it needs listed too."""
     for name in names:
-        if name not in METHODS:
-            raise UsageError(f"methods: unknown method {name!r}: {nearest(name, METHODS)}")
+        method_of(name)
     if not names or len(set(names)) != len(names):
         raise UsageError(f"methods: must list at least one method, each once, got {list(names)}")
     for name in names:
-        missing = [needed for needed in METHODS[name].needs if needed not in names]
+        missing = [needed for needed in method_of(name).needs if needed not in names]
         if missing:
             raise UsageError(f"methods: {name} is made from {' and '.join(missing)}; list it too")
-    if "optimised" in names and not set(names) & set(BILEVEL_METHODS):
+    if "optimised" in names and not variants_among(names):
         raise UsageError(
             f"methods: optimised trains with what a variant learned; list one of {', '.join(BILEVEL_METHODS)} too"
         )

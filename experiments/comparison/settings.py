@@ -4,15 +4,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS, check_methods
+from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS, check_methods, variants_among
 from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
 
 from metasynth.augment.augmenter import Augmenter
-from metasynth.augment.bias_field import BiasField
-from metasynth.augment.compose import Compose
-from metasynth.augment.noise import GaussianNoise
-from metasynth.augment.residual import ResidualNetwork, residual_unet
-from metasynth.augment.varying_noise import RandomAmplitudeNoise
+from metasynth.augment.table import Start, entry_of
 from metasynth.running.seeding import generator_for
 from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
@@ -76,12 +72,10 @@ class AugmenterSettings:
             self.build(name, 2, 0)
 
     def build(self, name: str, ndim: int, seed: int) -> Augmenter[Any]:
-        """A bilevel method at its start: fields (Eq. 7) or a network (Eqs 10-11), then noise of Eq. 8 or Eq. 9."""
-        noise = RandomAmplitudeNoise(self.start) if name.endswith("varying") else GaussianNoise(self.start)
-        if name.startswith("parametric"):
-            return Compose(BiasField((self.start_c,) * len(self.nodes), self.nodes, ndim=ndim), noise)
-        network = residual_unet(ndim=ndim, widths=self.network, generator=generator_for(seed, "augmenter"))
-        return Compose(ResidualNetwork(network), noise)
+        """The augmenter of a bilevel method at its start."""
+        return entry_of(name).made(
+            Start(ndim, generator_for(seed, "augmenter"), self.start, self.start_c, self.nodes, self.network)
+        )
 
 
 @dataclass(frozen=True)
@@ -204,8 +198,11 @@ class ComparisonConfig:
             raise ValueError(f"interpolations must list at least one weight in [0, 1], got {self.interpolations}")
         if self.select_every < 1:
             raise ValueError(f"select_every must be at least 1, got {self.select_every}")
-        if not set(self.methods) & set(BILEVEL_METHODS):
+        variants = variants_among(self.methods)
+        if not variants:
             return
+        for name in variants:
+            self.learned.build(name, 2, 0)
         check_together(self.segmenter, self.outer)
         if not self.outer.outer_steps(self.segmenter.steps):
             raise ValueError(

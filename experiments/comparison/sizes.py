@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from metasynth.experiments.comparison.methods import BILEVEL_METHODS
+from metasynth.experiments.comparison.methods import variants_among
 from metasynth.experiments.comparison.settings import ComparisonConfig
 
 from metasynth.running.prepared import PreparedData
@@ -14,7 +14,7 @@ def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Pa
     """`require_run` of a comparison on real images, with its augmenters and its clusters."""
     items, batch = Items.of(prepared.path), config.segmenter.batch_size
     require_run(config, items, out, baseline=config.baseline)
-    if set(config.methods) & set(BILEVEL_METHODS):
+    if variants_among(config.methods):
         require_nodes(config.learned.nodes, items, batch, "learned.nodes")
         require_network(config.learned.network, items, batch, "learned.network")
     if "clustered" in config.methods:

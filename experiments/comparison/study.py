@@ -7,8 +7,8 @@ A row is one checkpoint of one method: the best by the validation subjects, and 
 from collections.abc import Mapping
 from typing import Any
 
-from metasynth.experiments.comparison.fits import FITS, best_variant
-from metasynth.experiments.comparison.methods import BILEVEL_METHODS, CHOSEN, METHODS, Method
+from metasynth.experiments.comparison.fits import best_variant, fit_of
+from metasynth.experiments.comparison.methods import CHOSEN, METHODS, Method, in_order, variants_among
 from metasynth.experiments.comparison.trial import Trial
 from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import score
@@ -34,7 +34,7 @@ def compare(context: StudyContext, cohorts: RealImages) -> tuple[list[Row], dict
     examples : dict
         Images for the report, see `metasynth.experiments.real_images.examples`.
     """
-    wanted = [method for method in METHODS.values() if method.name in context.config.methods]
+    wanted = in_order(context.config.methods)
     examples = Examples(context, cohorts)
     alone, rows = _fit_all(context, cohorts, [method for method in wanted if not method.sized], None, {}, examples)
     sized = [method for method in wanted if method.sized]
@@ -46,7 +46,8 @@ def compare(context: StudyContext, cohorts: RealImages) -> tuple[list[Row], dict
 
 def stage_name(method: str, subjects: int) -> str:
     """Name of a method's stage in records, checkpoints and models."""
-    return f"n={subjects}/{method}" if METHODS[method].sized else method
+    # An augmenter from outside may be missing where a report is made again; it learns from real subjects.
+    return f"n={subjects}/{method}" if method not in METHODS or METHODS[method].sized else method
 
 
 def _fit_all(
@@ -63,7 +64,7 @@ def _fit_all(
         # What sees no real subject leaves out the label maps of the same people as what learns from the fewest.
         real = cohorts.real(subjects or min(cohorts.sizes))
         trial = Trial(context, cohorts, real, stage_name(method.name, subjects), done)
-        done[method.name] = FITS[method.name](trial)
+        done[method.name] = fit_of(method.name)(trial)
         rows += _rows(cohorts, method.name, subjects, done[method.name])
         examples.add(method.name, subjects, done[method.name])
     return done, rows
@@ -89,7 +90,7 @@ def _rows(cohorts: RealImages, method: str, subjects: int, fitted: MethodResult)
 
 def _chosen_rows(done: Mapping[str, MethodResult], rows: list[Row]) -> list[Row]:
     """The rows of the variant that is best on the validation subjects, under its own name; it costs them all."""
-    variants = [name for name in BILEVEL_METHODS if name in done]
+    variants = variants_among(done)
     if len(variants) < 2:
         return []
     total = round(sum(done[name].total_seconds for name in variants), 3)

@@ -123,7 +123,7 @@ class RecoveryCase:
     truth : mapping
         What rows say of the preset, such as ``sigma_true``.
     found : callable
-        What rows say of what was learned, such as ``sigma_learned`` and ``sigma_sd``.
+        What rows say of what was learned, such as ``sigma_learned`` and ``sigma_sd``, if it has a sigma.
     known : callable or None
         The corruption with the learned values, which O trains with; None: O trains with the augmenter as it ended.
     """
@@ -164,7 +164,7 @@ def recover(
         if config.baselines:
             naive, seconds = train_plain(context, material, f"sigma={label}/naive", real)
             optimised, more_seconds = train_plain(context, material, f"sigma={label}/optimised", learned)
-            sigma = case.found(found)["sigma_learned"]
+            sigma = case.found(found).get("sigma_learned")
             trained = {"N": (naive, case.level.to_json(), seconds), **trained, "O": (optimised, sigma, more_seconds)}
         for model, (segmenter, sigma_train, seconds) in trained.items():
             rows.append(

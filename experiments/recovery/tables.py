@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from metasynth.augment.table import known_entry
 from metasynth.report.figures import (
     DiceGroup,
     Series,
@@ -24,9 +25,6 @@ from metasynth.report.tables import Table
 from metasynth.running.records import METRICS, RESULTS
 from metasynth.schema import NUMBER, TEXT, Problem, either, entries, listing, mapping, maybe, one_of, scalar
 
-COMPARABLE = ("fixed", "parametric")
-"""Augmenters whose sigma means what the preset's means."""
-
 MODELS = {"N": "naive", "L": "Learn2Synth", "O": "optimised"}
 
 LEVEL = either(listing(NUMBER, length=2), NUMBER)
@@ -38,6 +36,7 @@ _TESTED = entries(
     {"augmenter": TEXT, "c_true": listing(NUMBER)},
 )
 _LEARNED = entries({"sigma_learned": LEVEL, "sigma_sd": LEVEL})
+_VALUES = entries({name: mapping(NUMBER, least=1) for name in ("learned", "learned_sd")})
 _EXPONENTS = entries({name: listing(NUMBER) for name in ("c_true", "c_learned", "c_sd")})
 
 
@@ -45,7 +44,8 @@ def _row(value: Any) -> Problem | None:
     """What is wrong with a row."""
     learned = isinstance(value, Mapping) and value.get("model") == "L"
     exponents = isinstance(value, Mapping) and "c_learned" in value
-    return _TESTED(value) or (_LEARNED(value) if learned else None) or (_EXPONENTS(value) if exponents else None)
+    of_model = _VALUES if isinstance(value, Mapping) and "learned" in value else _LEARNED
+    return _TESTED(value) or (of_model(value) if learned else None) or (_EXPONENTS(value) if exponents else None)
 
 
 def _rows(value: Any) -> Problem | None:
@@ -101,8 +101,9 @@ def error_of(row: Row) -> float | None:
 
 
 def is_comparable(row: Row) -> bool:
-    """Whether what was learned means what the preset means."""
-    return row.get("augmenter", COMPARABLE[0]) in COMPARABLE
+    """Whether what was learned means what the preset means; rows that name no augmenter are older than the choice."""
+    entry = known_entry(row.get("augmenter", "fixed"))
+    return entry is not None and entry.comparable
 
 
 def _truth(row: Row) -> float | None:
@@ -207,6 +208,32 @@ def sigma_figure(
         steps, values = courses[name]
         series.append(Series(f"σ {name}", [0, *steps], [start, *values], _truth(row)))
     return ReportFigure("sigma", "Sigma against outer steps; the truth is the dashed line.", trajectory(series))
+
+
+def values_table(learned: Sequence[Row], label: Label) -> Table:
+    """All observed values of an augmenter that has no sigma, one row a setting and value."""
+    records = [
+        {"noise": label(row["sigma_true"]), "value": name, "learned": found, "sd": row["learned_sd"][name]}
+        for row in learned
+        for name, found in row["learned"].items()
+    ]
+    headings = {"noise": "preset σ", "value": "value", "learned": "learned", "sd": "sd over the tail"}
+    return Table.from_records("What was learned, in the augmenter's own units.", records, headings)
+
+
+def values_figures(courses: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]]) -> list[ReportFigure]:
+    """Each value against outer steps; ``courses`` by its name and the label of the setting."""
+    return [
+        ReportFigure(
+            f"learned-{value}",
+            f"{value} against outer steps.",
+            trajectory(
+                [Series(f"σ {name}", list(steps), list(found)) for name, (steps, found) in of_value.items()],
+                ylabel=value,
+            ),
+        )
+        for value, of_value in courses.items()
+    ]
 
 
 def image_figure(examples: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> ReportFigure:

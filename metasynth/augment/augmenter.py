@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
+
+from metasynth.errors import UsageError
 
 Draws = Tensor | tuple["Draws", ...]
 """The randomness of one application: tensors with the batch as first axis, nested in tuples at will."""
@@ -70,6 +72,28 @@ def joined_groups(groups: Iterable[dict[Rate, list[nn.Parameter]]]) -> dict[Rate
         for rate, parameters in group.items():
             joined.setdefault(rate, {}).update((id(p), p) for p in parameters)
     return {rate: list(parameters.values()) for rate, parameters in joined.items()}
+
+
+class Grouped(Protocol):
+    """What says which of its parameters travel at which rate: an `Augmenter` or a `LabelGenerator`."""
+
+    def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
+        """All parameters by the rate that suits them, each once."""
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """All parameters by name."""
+
+
+def check_groups(augmenter: Grouped, name: str) -> None:
+    """Raise UsageError, which begins with ``name``, unless each parameter is in one group of a known rate."""
+    groups = augmenter.parameter_groups()
+    unknown = [rate for rate in groups if rate not in get_args(Rate)]
+    if unknown:
+        raise UsageError(f"{name}: parameter_groups: expected the rates {', '.join(get_args(Rate))}, got {unknown[0]}")
+    grouped = [id(parameter) for group in groups.values() for parameter in group]
+    for own, parameter in augmenter.named_parameters():
+        if (count := grouped.count(id(parameter))) != 1:
+            raise UsageError(f"{name}: parameter_groups: expected parameter {own} in one group, got it in {count}")
 
 
 def check_draws(draws: Draws, expected: tuple[Any, ...]) -> None:

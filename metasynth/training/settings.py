@@ -1,12 +1,11 @@
 """Settings that studies share: the segmenter's training and the outer level."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
-from torch import nn
 
-from metasynth.augment.augmenter import Rate
+from metasynth.augment.augmenter import Grouped, Rate, check_groups
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
@@ -22,13 +21,6 @@ _STRATEGIES: dict[str, ProductStrategy] = {
     "forward": Forward(),
     "finite_difference": FiniteDifference(),
 }
-
-
-class Grouped(Protocol):
-    """What says which of its parameters travel at which rate: an `Augmenter` or a `LabelGenerator`."""
-
-    def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
-        """All parameters by the rate that suits them, each once."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +114,14 @@ class OuterSettings:
         return InParts(strategy, self.samples or None, self.chunk or None)
 
     def optimizer(self, augmenter: Grouped) -> torch.optim.Adam:
-        """Adam on the augmenter's parameters, values before weights, each group at its rate."""
+        """Adam on the augmenter's parameters, values before weights, each group at its rate.
+
+        Raises
+        ------
+        UsageError
+            (a ValueError) when a parameter is in no group, or a group of an unknown rate.
+        """
+        check_groups(augmenter, type(augmenter).__name__)
         rates: dict[Rate, float] = {"values": self.lr, "weights": self.network_lr}
         found = augmenter.parameter_groups()
         groups = [{"params": found[rate], "lr": lr} for rate, lr in rates.items() if found.get(rate)]

@@ -123,7 +123,7 @@ def hint_of(config: Any, key: str) -> Any:
 
 def field_types(cls: type) -> dict[str, Any]:
     """Name and resolved annotation of every field that the constructor takes."""
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
 
 

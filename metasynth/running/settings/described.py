@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from metasynth.running.settings.config import field_types
-from metasynth.running.settings.values import CHOICES, describe, is_plain_dataclass, to_json, to_text
+from metasynth.running.settings.values import CHOICES, choices_of, describe, is_plain_dataclass, to_json, to_text
 
 SECTIONS = ("Attributes", "Parameters")
 
@@ -106,10 +106,10 @@ def _noted_choices(cls: type, name: str) -> tuple[str, ...]:
 
 
 def _literals(hint: Any) -> tuple[str, ...]:
-    """The choices of a ``Literal``, or of a list of one."""
+    """The choices of a ``Literal`` or a `OneOf`, or of a list of one."""
     if get_origin(hint) is tuple:
         hint = get_args(hint)[0]
-    return tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()
+    return tuple(map(str, choices_of(hint)))
 
 
 def _of_choices(hint: Any, choices: tuple[str, ...]) -> str:

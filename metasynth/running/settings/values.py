@@ -5,8 +5,9 @@ import json
 import math
 import sys
 import types
-from collections.abc import Callable
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from metasynth.errors import UsageError
 from metasynth.text import shown
@@ -29,6 +30,21 @@ _BOOLEANS = {
 }
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """``Annotated[str, OneOf(names)]``: a ``Literal`` whose choices are known when they are asked for."""
+
+    names: Callable[[], Sequence[str]]
+
+
+def choices_of(hint: Any) -> tuple[Any, ...]:
+    """What a ``Literal`` or a `OneOf` allows; of anything else nothing."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    noted = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return tuple(choice for note in noted if isinstance(note, OneOf) for choice in note.names())
+
+
 def is_plain_dataclass(cls: Any) -> bool:
     """Whether ``cls`` is a dataclass that is written field by field (it has no ``parse`` of its own)."""
     return isinstance(cls, type) and dataclasses.is_dataclass(cls) and not hasattr(cls, "parse")
@@ -39,8 +55,8 @@ def describe(hint: Any, separated: str = "comma-separated ") -> str:
     origin, args = get_origin(hint), get_args(hint)
     if _is_union(hint):
         return " or ".join(describe(arg, separated) for arg in args)
-    if origin is Literal:
-        return "one of " + ", ".join(str(arg) for arg in args)
+    if choices := choices_of(hint):
+        return "one of " + ", ".join(map(str, choices))
     if origin is tuple and args[-1] is Ellipsis:
         return f"a {separated}list, each {describe(args[0], separated)}"
     if origin is tuple:
@@ -122,8 +138,8 @@ def _parse(hint: Any, text: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if _is_union(hint):
         return _first(args, lambda arg: _parse(arg, text))
-    if origin is Literal:
-        return _choose({str(choice): choice for choice in args}, text)
+    if choices := choices_of(hint):
+        return _choose({str(choice): choice for choice in choices}, text)
     if origin is tuple:
         parts = [part.strip() for part in text.split(",")] if text else []
         return tuple(_parse(kind, part) for kind, part in zip(_element_types(args, parts), parts, strict=True))
@@ -148,8 +164,8 @@ def _decode(hint: Any, value: Any) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if _is_union(hint):
         return _first(args, lambda arg: _decode(arg, value))
-    if origin is Literal:
-        if any(value == choice and type(value) is type(choice) for choice in args):
+    if choices := choices_of(hint):
+        if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
         raise _Refused
     if origin is tuple:
