@@ -26,8 +26,9 @@ from metasynth.experiments.recovery.tables import (
     segmentation_figure,
 )
 
+from metasynth.augment.entry import Start
 from metasynth.augment.noise import NoiseLevel
-from metasynth.augment.table import Start, entry_of, names
+from metasynth.augment.table import entry_of, names
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_ONLY
 from metasynth.running.examples import load_examples, save_examples

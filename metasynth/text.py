@@ -115,7 +115,7 @@ def without_comment(line: str) -> str:
 
 def whole_number(text: str) -> int | None:
     """The whole number that a text is, in the digits 0 to 9 with or without a sign, below 10^18; None if it is none."""
-    return int(text) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) else None
+    return int(text.strip()) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) else None
 
 
 def shown(text: str) -> str:

@@ -7,7 +7,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from metasynth.cli import prep as cli_prep
+from metasynth.cli import prep_job
 from metasynth.cli.main import main
 from metasynth.errors import DataError
 from metasynth.sizes import cores
@@ -36,7 +36,7 @@ def test_subjects_are_prepared_on_half_of_them(tmp_path, monkeypatch):
         seen.append(job.processes)
         raise DataError("seen")
 
-    monkeypatch.setattr(cli_prep, "cores", lambda: 6)
+    monkeypatch.setattr(prep_job, "cores", lambda: 6)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(collect, "make_cache", noted)
     (tmp_path / "s.nii.gz").write_bytes(b"")

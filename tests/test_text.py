@@ -105,7 +105,7 @@ def test_whole_numbers(text, number):
 
 @given(st.text())
 def test_any_text_is_a_number_or_none(text):
-    assert whole_number(text) in (None, *([int(text)] if text.strip().lstrip("+-").isdecimal() else []))
+    assert whole_number(text) in (None, *([int(text.strip())] if text.strip().lstrip("+-").isdecimal() else []))
     assert printable(text.encode(errors="surrogateescape").decode(errors="surrogateescape")).isprintable()
 
 

@@ -8,7 +8,8 @@ from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS, c
 from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
 
 from metasynth.augment.augmenter import Augmenter
-from metasynth.augment.table import Start, entry_of
+from metasynth.augment.entry import Start
+from metasynth.augment.table import entry_of
 from metasynth.running.seeding import generator_for
 from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig

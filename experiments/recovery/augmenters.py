@@ -16,8 +16,9 @@ from metasynth.experiments.recovery.tables import (
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.corruption import Corruption
+from metasynth.augment.entry import AugmenterEntry, Start
 from metasynth.augment.noise import NoiseLevel
-from metasynth.augment.table import AugmenterEntry, Start, entry_of, known_entry
+from metasynth.augment.table import entry_of, known_entry
 from metasynth.data.cache import Cache
 from metasynth.report.html import ReportFigure
 from metasynth.report.tables import Table

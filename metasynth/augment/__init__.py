@@ -11,13 +11,16 @@ from metasynth.augment.class_intensity import ClassIntensities
 from metasynth.augment.compose import Compose, nonparametric
 from metasynth.augment.corruption import Corruption, Corruptions
 from metasynth.augment.discriminator import Discriminator
+from metasynth.augment.entry import AugmenterEntry, Start
 from metasynth.augment.label_generator import LabelGenerator
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.augment.residual import ResidualNetwork, residual_unet
+from metasynth.augment.table import register
 from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
 
 __all__ = [
     "Augmenter",
+    "AugmenterEntry",
     "BiasField",
     "Bijection",
     "ClassIntensities",
@@ -35,6 +38,8 @@ __all__ = [
     "ResidualNetwork",
     "Sigmoid",
     "Softplus",
+    "Start",
     "nonparametric",
+    "register",
     "residual_unet",
 ]

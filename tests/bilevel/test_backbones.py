@@ -245,7 +245,7 @@ def single(given: Batch) -> Any:
 
 def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).resolve().parents[2] / "docs" / "backbones.md"
+    page = Path(__file__).resolve().parents[2] / "docs" / "guides" / "own-network.md"
     found = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     exec(compile(found[1], str(page), "exec"), {"__name__": "example"})

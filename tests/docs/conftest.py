@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from docs.stock import fill
 
+from metasynth.augment import table
+
 
 @pytest.fixture(scope="session")
 def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -18,7 +20,8 @@ def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stocked(_stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the stock as the working folder."""
+    """A copy of the stock as the working folder; what a program registers is gone after it."""
+    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
     folder = tmp_path / "work"
     shutil.copytree(_stock, folder)
     monkeypatch.chdir(folder)

@@ -13,7 +13,8 @@ from support.tiny_comparison import carry_out, real_cache, results
 from support.tiny_noise import SETTINGS, make_cache
 
 from metasynth.augment import table
-from metasynth.augment.table import AugmenterEntry, entry_of, names, register
+from metasynth.augment.entry import AugmenterEntry
+from metasynth.augment.table import entry_of, names, register
 from metasynth.errors import RunError, UsageError
 from metasynth.run import execute
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.augment.augmenter import Augmenter
-from metasynth.augment.table import AugmenterEntry, Start
+from metasynth.augment.entry import AugmenterEntry, Start
 
 
 class Brightness(Augmenter[Tensor]):

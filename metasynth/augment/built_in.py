@@ -1,0 +1,120 @@
+"""The augmenters of this package, a line of the table each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from metasynth.augment.augmenter import Augmenter
+from metasynth.augment.bias_field import BiasField, KnownBias
+from metasynth.augment.compose import Compose, nonparametric
+from metasynth.augment.corruption import Corruption, Corruptions
+from metasynth.augment.entry import AugmenterEntry, Start
+from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.augment.residual import ResidualNetwork, residual_unet
+from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
+
+
+def _noise(start: Start) -> Augmenter[Any]:
+    return GaussianNoise(start.sigma)
+
+
+def _random_amplitude(start: Start) -> Augmenter[Any]:
+    return RandomAmplitudeNoise(start.sigma)
+
+
+def _range(start: Start) -> Augmenter[Any]:
+    return NoiseRange(0.1 * start.sigma, start.sigma)
+
+
+def _field(start: Start) -> BiasField:
+    return BiasField((start.exponent,) * len(start.nodes), start.nodes, ndim=start.ndim)
+
+
+def _network(start: Start) -> torch.nn.Module:
+    return residual_unet(ndim=start.ndim, widths=start.network, generator=start.generator)
+
+
+def _parametric(start: Start) -> Augmenter[Any]:
+    """Fields (Eq. 7), then noise of Eq. 8."""
+    return Compose(_field(start), _noise(start))
+
+
+def _nonparametric(start: Start) -> Augmenter[Any]:
+    """A network (Eqs 10-11), then noise of Eq. 9."""
+    return nonparametric(_network(start), start.sigma)
+
+
+def _known_sigma(values: Mapping[str, float], start: Start) -> NoiseLevel:
+    return NoiseLevel(values["sigma"], values["sigma"])
+
+
+def _known_range(values: Mapping[str, float], start: Start) -> NoiseLevel:
+    return NoiseLevel(values["sigma_low"], values["sigma_high"])
+
+
+_EXPONENTS = ("c_low", "c_mid", "c_high")
+
+
+def _known_fields(values: Mapping[str, float], start: Start) -> Corruption:
+    return Corruptions((KnownBias(tuple(values[c] for c in _EXPONENTS), start.nodes), _known_sigma(values, start)))
+
+
+_SIGMA = ("sigma",)
+_FIELDS_TOLD = (
+    "multiplied by fields with learned exponents, which started at {exponent:g}, and had noise added whose sigma "
+    "started at {sigma:g}"
+)
+_NETWORK_TOLD = (
+    "changed by a network on the image and a channel of noise, which began as weak random fields, and had noise of "
+    "random amplitude added, whose sigma started at {sigma:g} (it stands for what the network leaves to be added, and "
+    "is not to be compared with the preset)"
+)
+ENTRIES = (
+    AugmenterEntry("fixed", "Noise", _noise, sigma=_SIGMA, comparable=True, known=_known_sigma, studies=("noise",)),
+    AugmenterEntry(
+        "random_amplitude", "Noise of random amplitude", _random_amplitude, sigma=_SIGMA, studies=("noise",)
+    ),
+    AugmenterEntry(
+        "range", "Noise of a range", _range, sigma=("sigma_low", "sigma_high"), known=_known_range, studies=("noise",)
+    ),
+    AugmenterEntry(
+        "parametric",
+        "Fields and noise",
+        _parametric,
+        fields=True,
+        sigma=_SIGMA,
+        exponents=_EXPONENTS,
+        comparable=True,
+        known=_known_fields,
+        told=_FIELDS_TOLD,
+        studies=("inu",),
+    ),
+    AugmenterEntry(
+        "nonparametric",
+        "Network and noise",
+        _nonparametric,
+        network=True,
+        sigma=_SIGMA,
+        told=_NETWORK_TOLD,
+        studies=("inu",),
+    ),
+    AugmenterEntry("parametric_fixed", "parametric, fixed σ", _parametric, fields=True, studies=("comparison",)),
+    AugmenterEntry(
+        "parametric_varying",
+        "parametric, varying σ",
+        lambda start: Compose(_field(start), _random_amplitude(start)),
+        fields=True,
+        studies=("comparison",),
+    ),
+    AugmenterEntry(
+        "nonparametric_fixed",
+        "nonparametric, fixed σ",
+        lambda start: Compose(ResidualNetwork(_network(start)), _noise(start)),
+        network=True,
+        studies=("comparison",),
+    ),
+    AugmenterEntry(
+        "nonparametric_varying", "nonparametric, varying σ", _nonparametric, network=True, studies=("comparison",)
+    ),
+)

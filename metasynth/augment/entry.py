@@ -1,0 +1,114 @@
+"""What studies know of an augmenter: what it is called, how it is made, and what it asks of images and reports."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from metasynth.augment.augmenter import Augmenter, check_groups
+from metasynth.augment.corruption import Corruption
+from metasynth.errors import MetasynthError, RunError, UsageError
+
+Study = Literal["noise", "inu", "comparison"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an augmenter starts; each takes what it needs.
+
+    Attributes
+    ----------
+    ndim : int
+        Spatial axes of the images, 2 or 3.
+    generator : torch.Generator
+        Source of initial weights.
+    sigma : float
+        Of the noise, in units of intensity.
+    exponent : float
+        Of each field, in (0, 1).
+    nodes : tuple of int
+        Nodes per axis of the fields' grids.
+    network : tuple of int
+        Channels of each level of a network.
+    """
+
+    ndim: int
+    generator: torch.Generator
+    sigma: float = 0.1
+    exponent: float = 0.3
+    nodes: tuple[int, ...] = (2, 4, 8)
+    network: tuple[int, ...] = (8, 16)
+
+
+Build = Callable[[Start], Augmenter[Any]]
+Known = Callable[[Mapping[str, float], Start], Corruption]
+
+
+@dataclass(frozen=True)
+class AugmenterEntry:
+    """A line of the table.
+
+    Attributes
+    ----------
+    name : str
+        In settings, stages and rows: letters, digits, '_' and '-'.
+    title : str
+        In tables and figures.
+    build : callable
+        The augmenter at its start.
+    fields, network : bool
+        Whether it takes ``Start.nodes`` and ``Start.network``, so that images and memory have to fit them.
+    sigma : tuple of str
+        Which of the observed values are the noise that it adds: sigma, or the two ends of its range. Empty: none, and
+        recovery studies show all observed values as they are.
+    exponents : tuple of str
+        Which of them are exponents of the fields of the study of non-uniformity.
+    comparable : bool
+        Whether its sigma means what a preset's sigma means.
+    known : callable or None
+        (observed values, start) -> the corruption that has them, for training with what was learned. None: that is
+        done with the augmenter as it ended.
+    told : str
+        What is done to the images, in the past tense, for reports; ``{sigma:g}`` and ``{exponent:g}`` stand for starts.
+    studies : tuple of str
+        Of one of this package, the studies that offer it. One from outside is offered by all.
+    """
+
+    name: str
+    title: str
+    build: Build
+    fields: bool = False
+    network: bool = False
+    sigma: tuple[str, ...] = ()
+    exponents: tuple[str, ...] = ()
+    comparable: bool = False
+    known: Known | None = None
+    told: str = ""
+    studies: tuple[Study, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise UsageError(f"name of an augmenter: expected letters, digits, '_' and '-', got {self.name!r}")
+
+    def made(self, start: Start) -> Augmenter[Any]:
+        """The augmenter at its start, checked.
+
+        Raises
+        ------
+        UsageError
+            (a ValueError) when a start is out of range, or its parameter groups are not all of its parameters.
+        RunError
+            When it cannot be made.
+        """
+        try:
+            augmenter = self.build(start)
+        except (MetasynthError, ValueError):
+            raise
+        except Exception as error:
+            raise RunError(f"augmenter {self.name!r} cannot be made: {type(error).__name__}: {error}") from error
+        if not isinstance(augmenter, Augmenter):
+            raise RunError(f"augmenter {self.name!r} cannot be made: got a {type(augmenter).__name__}, no Augmenter")
+        check_groups(augmenter, f"augmenter {self.name!r}")
+        return augmenter
