@@ -1,5 +1,7 @@
 import errno
+import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -43,3 +45,17 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextMa
             yield
 
     return full
+
+
+# Begun in the background, where a shell has interrupts ignored, the suite could not test them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def levels_of_loggers():
+    """Programs of the docs and commands set them; each test begins as if there had been none."""
+    loggers = [logging.getLogger(name) for name in ("metasynth", "metasynth.progress")]
+    before = [each.level for each in loggers]
+    yield
+    for each, level in zip(loggers, before, strict=True):
+        each.setLevel(level)
