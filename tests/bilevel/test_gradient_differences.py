@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from bilevel.preflight_cases import IMAGES, check, network, outer_loss, outer_parameters, refuse
+from support.cubes import Cube, DetachedCube
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
@@ -17,28 +18,7 @@ from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.unrolled import Unrolled
 
 
-class Right(torch.autograd.Function):
-    """x³ with a backward that can be differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return 3 * ctx.saved_tensors[0] ** 2 * g
-
-
-class Detached(Right):
-    """The same, but for x² being a constant."""
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return 3 * ctx.saved_tensors[0].detach() ** 2 * g
-
-
-class ByNumpy(Right):
+class ByNumpy(Cube):
     """The same by numpy, which knows no graph."""
 
     @staticmethod
@@ -74,14 +54,14 @@ DTYPES = [torch.float64, torch.float32]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("operation", [Right.apply, hooked(lambda g: None), hooked(lambda g: 1 * g)])
+@pytest.mark.parametrize("operation", [Cube.apply, hooked(lambda g: None), hooked(lambda g: 1 * g)])
 def test_right_ones_are_taken(operation: Any, strategy: HypergradientStrategy, dtype: torch.dtype) -> None:
     check(**case_of(operation, dtype), strategy=strategy)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("strategy", DOUBLE_BACKWARD)
-@pytest.mark.parametrize("function", [Detached, ByNumpy])
+@pytest.mark.parametrize("function", [DetachedCube, ByNumpy])
 def test_functions_that_forget_a_dependence(function: Any, strategy: HypergradientStrategy, dtype: torch.dtype) -> None:
     said = refuse("inner_loss has a wrong second derivative", **case_of(function.apply, dtype), strategy=strategy)
     assert re.fullmatch(
@@ -93,7 +73,7 @@ def test_functions_that_forget_a_dependence(function: Any, strategy: Hypergradie
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("function", [Detached, ByNumpy])
+@pytest.mark.parametrize("function", [DetachedCube, ByNumpy])
 def test_differences_of_first_derivatives_take_them(function: Any, dtype: torch.dtype) -> None:
     check(**case_of(function.apply, dtype), strategy=FiniteDifference())
 

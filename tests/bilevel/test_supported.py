@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from bilevel.native_training import by_training_again, outer_parameters
+from support.cubes import Cube, DetachedCube
 from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
 from torch.nn import functional
@@ -129,27 +130,6 @@ class Checkpointed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return checkpoint(self.model, x, use_reentrant=self.use_reentrant)
-
-
-class Cube(torch.autograd.Function):
-    """x³ with a backward that can be differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return 3 * ctx.saved_tensors[0] ** 2 * g
-
-
-class DetachedCube(Cube):
-    """The same, but for x² being a constant in the backward."""
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return 3 * ctx.saved_tensors[0].detach() ** 2 * g
 
 
 def with_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> Tensor:

@@ -121,7 +121,10 @@ def test_a_run_killed_many_times(tmp_path, cache, whole, repeat):
             time.sleep(moments.uniform(0.0, 5.0))
             if process.poll() is None:
                 kill(process)
-            continue  # it may have come to the end
+            else:  # it has come to the end, which is to be a good one
+                _, errors = process.communicate()
+                assert process.returncode == 0, errors
+            continue
         kill_at(run, cache, lines(run) + moments.randint(1, 7), workers=2)
     finish(run, cache, workers=2)
     assert same(run, whole)
