@@ -22,6 +22,7 @@ from metasynth.bilevel.patched.outer_state import (
     tensors_of,
 )
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.update.inner_update import InnerUpdate
@@ -169,17 +170,8 @@ class BilevelSolver:
         self._agree()
         self.preflight(inner_batches[0], outer_batch)
         with self._unmoved_by_errors({}) as (_, outers):
-            result, taken = hypergradient(
-                self.problem,
-                self._functional,
-                self.update,
-                self.outer,
-                inner_batches,
-                outer_batch,
-                self.strategy,
-                reference_batch,
-                self._cotangents.add,
-            )
+            inputs = StepInputs(self.problem, self._functional, self.update, self.outer, inner_batches)
+            result, taken = hypergradient(inputs, outer_batch, self.strategy, reference_batch, self._cotangents.add)
             norm = require_finite_step(result, taken.parameters, self.inner_steps)
             self.update.processes.average_buffers(self.outer, outers)
             gradients = self._accumulator.add(result.gradients)

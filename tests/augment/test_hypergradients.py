@@ -16,11 +16,13 @@ from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 RATE = 0.5
 OTHERS: dict[str, HypergradientStrategy] = {
@@ -67,7 +69,9 @@ def computed(augmenter: Augmenter[Any], strategy: HypergradientStrategy) -> tupl
     model = segmenter()
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
     batches, target = [example(augmenter, 0)], example(augmenter, 99)
-    found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimiser, augmenter, batches, target, strategy)
+    found, _ = hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(optimiser), augmenter, batches), target, strategy
+    )
     gradients = [found.gradients[name] for name, _ in augmenter.named_parameters()]
     return torch.cat([g.flatten() for g in gradients if g is not None]), found.diagnostics.get("error", 0.0)
 
@@ -133,7 +137,9 @@ def test_the_amplitude_of_a_random_change_has_no_mean_hypergradient_at_zero() ->
         batch, target, model = example(change, 0), example(change, 99), segmenter()
         batch = batch._replace(draws=sign * batch.draws)
         optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
-        found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimiser, change, [batch], target, Mixed())
+        found, _ = hypergradient(
+            StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(optimiser), change, [batch]), target, Mixed()
+        )
         gradient = found.gradients["network.amplitude"]
         assert gradient is not None
         return gradient.item()

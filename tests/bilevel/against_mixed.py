@@ -10,9 +10,11 @@ from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Loss
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 TARGET = batch(99)
 REPLAYING: dict[str, HypergradientStrategy] = {
@@ -34,7 +36,11 @@ def mixed_and(
     found = []
     for chosen in (Mixed(), strategy):
         torch.manual_seed(3)
-        found.append(hypergradient(problem, FunctionalModel(model), inner, outer, [batch(0)], TARGET, chosen)[0])
+        found.append(
+            hypergradient(
+                StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), outer, [batch(0)]), TARGET, chosen
+            )[0]
+        )
     return found[0], found[1]
 
 

@@ -15,6 +15,7 @@ from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
@@ -22,6 +23,7 @@ from metasynth.bilevel.strategies.linear_solve import Neumann
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 N = 7
 POLICIES: tuple[BufferPolicy, ...] = ("commit", "freeze", "batch")
@@ -199,7 +201,7 @@ def test_hypergradient(strategy: str, policy: BufferPolicy) -> None:
     truth = (4 * narrow - wide) / 3
     batches = [batch(k) for k in range(chosen.inner_steps)]
     functional = FunctionalModel(model, policy)
-    result, _ = hypergradient(PROBLEM, functional, inner, theta, batches, batch(90), chosen)
+    result, _ = hypergradient(StepInputs(PROBLEM, functional, InnerUpdate(inner), theta, batches), batch(90), chosen)
     tolerance = 1e-5 if strategy == "finite-difference" else 1e-7
     assert result.gradients["outer"].item() == pytest.approx(truth, rel=tolerance)
     assert result.outer_loss.item() == pytest.approx(after(0.0), rel=1e-12)

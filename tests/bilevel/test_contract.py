@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
@@ -73,7 +74,7 @@ class TestClosedForm:
     ) -> tuple[Array, Hypergradient, InnerStep]:
         batches = [CASE.inner_batch(k) for k in range(strategy.inner_steps)]
         result, step = hypergradient(
-            CASE.problem(), FunctionalModel(model), update, outer, batches, CASE.outer_batch(), strategy
+            StepInputs(CASE.problem(), FunctionalModel(model), update, outer, batches), CASE.outer_batch(), strategy
         )
         return torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy(), result, step
 
@@ -253,7 +254,9 @@ class TestOptimum:
             outer = torch.tensor(self.RIDGE, dtype=torch.float64, requires_grad=True)
             given = (torch.tensor(x), torch.tensor(y))
             result, _ = hypergradient(
-                problem, FunctionalModel(model), update, outer, [given], torch.tensor(target), Implicit(solver)
+                StepInputs(problem, FunctionalModel(model), update, outer, [given]),
+                torch.tensor(target),
+                Implicit(solver),
             )
             assert result.diagnostics["converged"] == 1.0
             assert result.diagnostics["residual"] <= tolerance

@@ -23,6 +23,8 @@ from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 BOUND = 1e-6
 """Relative error allowed."""
@@ -86,5 +88,7 @@ def test_zero_gradient_that_depends_on_the_outer_parameter(
     theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
     problem = BilevelProblem(lambda m, o, b: o * m.weight.sum(), lambda m, o, b: m.weight.sum())
     inner = make(model.parameters(), lr=0.1, eps=0.5)
-    result, _ = hypergradient(problem, FunctionalModel(model), inner, theta, [None], None, STRATEGIES[strategy])
+    result, _ = hypergradient(
+        StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), theta, [None]), None, STRATEGIES[strategy]
+    )
     assert result.gradients["outer"].item() == pytest.approx(-0.1 / 0.5, rel=1e-12)

@@ -10,10 +10,12 @@ from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.linear_solve import Neumann
 from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.unet import Norm, UNet
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
@@ -31,7 +33,9 @@ def at(model: UNet, strategy: HypergradientStrategy) -> Hypergradient:
     outer = Residual()
     inner = torch.optim.SGD(model.parameters(), lr=0.3)
     batches = [batch(k) for k in range(strategy.inner_steps)]
-    return hypergradient(PROBLEM, FunctionalModel(model), inner, outer, batches, batch(9), strategy)[0]
+    return hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(inner), outer, batches), batch(9), strategy
+    )[0]
 
 
 def flat(result: Hypergradient) -> Tensor:
@@ -111,7 +115,9 @@ def test_autocast_rounds_passes_and_keeps_the_rest_in_single_precision(strategy:
             problem.inner_value(model, outer, single(batch(20 + k))).backward()
             optimizer.step()
         given = [single(batch(k)) for k in range(chosen.inner_steps)]
-        result, step = hypergradient(problem, FunctionalModel(model), optimizer, outer, given, single(batch(9)), chosen)
+        result, step = hypergradient(
+            StepInputs(problem, FunctionalModel(model), InnerUpdate(optimizer), outer, given), single(batch(9)), chosen
+        )
         assert all(g.dtype == torch.float32 for g in result.gradients.values())
         assert all(p.dtype == torch.float32 for p in step.parameters)
         assert all(
@@ -134,7 +140,11 @@ def test_autocast_reaches_the_convolutions() -> None:
     problem = BilevelProblem(loss, loss, autocast=torch.bfloat16)
     model, outer = unet().float(), Residual().float()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    hypergradient(problem, FunctionalModel(model), optimizer, outer, [single(batch(0))], single(batch(1)), Mixed())
+    hypergradient(
+        StepInputs(problem, FunctionalModel(model), InnerUpdate(optimizer), outer, [single(batch(0))]),
+        single(batch(1)),
+        Mixed(),
+    )
     assert seen == [torch.bfloat16] * 2
 
 

@@ -12,6 +12,7 @@ from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
@@ -19,6 +20,7 @@ from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "mixed": Mixed(),
@@ -106,7 +108,9 @@ def test_hypergradient(strategy: str, optimiser: str) -> None:
     indices = list(range(chosen.inner_steps))
     model, inner = native(optimiser, 5, [], outer)
     result, _ = hypergradient(
-        PROBLEM, FunctionalModel(model), inner, outer, [batch(k) for k in indices], batch(50), chosen
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(inner), outer, [batch(k) for k in indices]),
+        batch(50),
+        chosen,
     )
 
     def after(name: str, shift: float) -> float:
@@ -126,7 +130,7 @@ def test_implicit_hypergradient() -> None:
     model, inner = native("nesterov", 5, [], outer)
     chosen = STRATEGIES["implicit"]
     result, taken = hypergradient(
-        PROBLEM, FunctionalModel(model), inner, outer, [batch(0), batch(1)], batch(50), chosen
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(inner), outer, [batch(0), batch(1)]), batch(50), chosen
     )
 
     at, _ = native("nesterov", 5, [0, 1], outer)

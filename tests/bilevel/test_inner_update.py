@@ -15,6 +15,7 @@ from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate, clipped
@@ -60,7 +61,7 @@ def test_what_enters_the_update_alone_has_its_direct_part(strategy: str) -> None
     update = InnerUpdate(groups(model), hyperparameters=rates)
     preflight(BOWL, model, update, outer, None, None)
     chosen = STRATEGIES[strategy]
-    result, step = hypergradient(BOWL, FunctionalModel(model), update, outer, [None], None, chosen)
+    result, step = hypergradient(StepInputs(BOWL, FunctionalModel(model), update, outer, [None]), None, chosen)
     near, far = model.near.detach() * 0.8, model.far.detach() * 0.4
     assert torch.allclose(step.parameters[0], near, rtol=1e-15)
     assert torch.allclose(step.parameters[1], far, rtol=1e-14)
@@ -75,7 +76,7 @@ def test_over_steps_it_is_the_derivative_of_a_power() -> None:
         update = InnerUpdate(
             torch.optim.SGD([model.near], lr=1.0), hyperparameters=lambda outer, group: {"lr": outer.sum()}
         )
-        result, _ = hypergradient(BOWL, FunctionalModel(model), update, outer, [None] * 4, None, strategy)
+        result, _ = hypergradient(StepInputs(BOWL, FunctionalModel(model), update, outer, [None] * 4), None, strategy)
         expected = -followed * 0.8**7 * model.near.detach().square().sum().item()
         assert result.gradients["outer"].item() == pytest.approx(expected, rel=1e-13)
 
@@ -190,7 +191,7 @@ def test_learned_rates_are_refused_at_an_optimum() -> None:
     model, outer = Pair(), theta(1.0)
     update = InnerUpdate(groups(model), hyperparameters=lambda outer, group: {"lr": outer.sum()})
     with pytest.raises(ValueError, match=r"Implicit differentiates an inner optimum, which .* do not enter"):
-        hypergradient(BOWL, FunctionalModel(model), update, outer, [None], None, Implicit())
+        hypergradient(StepInputs(BOWL, FunctionalModel(model), update, outer, [None]), None, Implicit())
 
 
 def test_clipping_is_that_of_torch() -> None:

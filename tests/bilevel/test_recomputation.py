@@ -26,6 +26,7 @@ from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.recomputation import REENTRANT
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
@@ -33,6 +34,7 @@ from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.backbones import monai_network
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
@@ -153,7 +155,9 @@ def found(
     torch.manual_seed(2)
     batches = [images(10 + k) for k in range(chosen.inner_steps)]
     problem = BilevelProblem(inner_loss, loss)
-    result, _ = hypergradient(problem, FunctionalModel(model), optimizer, outer, batches, images(20), chosen)
+    result, _ = hypergradient(
+        StepInputs(problem, FunctionalModel(model), InnerUpdate(optimizer), outer, batches), images(20), chosen
+    )
     return torch.stack([g for g in result.gradients.values() if g is not None])
 
 
@@ -230,7 +234,9 @@ def test_a_network_of_monai_with_checkpointing(strategy: str) -> None:
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         batches = [noise(seed) for seed in range(chosen.inner_steps)]
         result, _ = hypergradient(
-            segmentation.PROBLEM, FunctionalModel(model), optimizer, outer, batches, noise(9), chosen
+            StepInputs(segmentation.PROBLEM, FunctionalModel(model), InnerUpdate(optimizer), outer, batches),
+            noise(9),
+            chosen,
         )
         results.append(torch.cat([g.flatten() for g in result.gradients.values() if g is not None]))
     assert results[0].norm() > 1e-4

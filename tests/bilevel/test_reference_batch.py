@@ -14,6 +14,8 @@ from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 CASE = ClosedForm()
 REFERENCE = CASE.inner_batch(77)
@@ -57,11 +59,7 @@ def test_corrected_hypergradient_is_that_of_the_difference(strategy: str, optimi
         wide, narrow = ((along(s) - along(-s)) / (2 * s) for s in (step, step / 2))
         truth.append((4 * narrow - wide) / 3)
     result, taken = hypergradient(
-        CASE.problem(),
-        FunctionalModel(model),
-        inner,
-        outer,
-        batches,
+        StepInputs(CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, batches),
         CASE.outer_batch(),
         chosen,
         reference_batch=REFERENCE,
@@ -92,9 +90,11 @@ def test_no_hypergradient_where_the_domains_agree(strategy: str, norm: str | Non
     inner = torch.optim.Adam(model.parameters(), lr=1e-2)
     batches = [batch(k) for k in range(chosen.inner_steps)]
     functional = FunctionalModel(model)
-    plain, _ = hypergradient(problem, functional, inner, outer, batches, batch(9), chosen)
+    plain, _ = hypergradient(StepInputs(problem, functional, InnerUpdate(inner), outer, batches), batch(9), chosen)
     assert plain.gradients["raw_sigma"].abs() > 0
-    corrected, _ = hypergradient(problem, functional, inner, outer, batches, batch(9), chosen, batch(9))
+    corrected, _ = hypergradient(
+        StepInputs(problem, functional, InnerUpdate(inner), outer, batches), batch(9), chosen, batch(9)
+    )
     assert corrected.gradients["raw_sigma"].item() == 0.0
     assert corrected.reference_loss.item() == corrected.outer_loss.item()
 
@@ -115,11 +115,13 @@ def test_direct_dependence_is_kept(strategy: str) -> None:
     inner = torch.optim.SGD(model.parameters(), lr=0.1)
     given = torch.ones(3, 2, dtype=torch.float64)
     result, _ = hypergradient(
-        BilevelProblem(inner_loss, with_direct_term),
-        FunctionalModel(model),
-        inner,
-        outer,
-        [given] * chosen.inner_steps,
+        StepInputs(
+            BilevelProblem(inner_loss, with_direct_term),
+            FunctionalModel(model),
+            InnerUpdate(inner),
+            outer,
+            [given] * chosen.inner_steps,
+        ),
         given,
         chosen,
         reference_batch=given,
@@ -146,11 +148,9 @@ def test_both_passes_start_from_the_same_buffers() -> None:
     model, outer = segmenter(norm="batch"), GaussianNoise(0.2).double()
     inner = torch.optim.Adam(model.parameters(), lr=1e-2)
     result, _ = hypergradient(
-        BilevelProblem(inner_loss, same_domain),
-        FunctionalModel(model),
-        inner,
-        outer,
-        [batch(0)],
+        StepInputs(
+            BilevelProblem(inner_loss, same_domain), FunctionalModel(model), InnerUpdate(inner), outer, [batch(0)]
+        ),
         batch(9),
         STRATEGIES["mixed"],
         batch(9),

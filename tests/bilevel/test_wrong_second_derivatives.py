@@ -16,12 +16,14 @@ from torch.nn.utils import parametrizations
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 Operation = Callable[[Tensor], Tensor]
 
@@ -51,7 +53,9 @@ def by(strategy: HypergradientStrategy, model: nn.Module) -> Tensor:
     outer, optimizer = native_training.outer_parameters(), descent(model.parameters())
     batches = [IMAGES.double()] * strategy.inner_steps
     check(PROBLEM, model, optimizer, outer, strategy, batch=batches[0])
-    found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimizer, outer, batches, batches[0], strategy)
+    found, _ = hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(optimizer), outer, batches), batches[0], strategy
+    )
     return torch.stack([g for g in found.gradients.values() if g is not None])
 
 
