@@ -7,6 +7,7 @@ import pytest
 import torch
 from augment.augmenters import AUGMENTERS, seeded
 from bilevel import segmentation
+from support.strategies import taken
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -17,20 +18,11 @@ from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.step_inputs import StepInputs
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
 
 RATE = 0.5
-OTHERS: dict[str, HypergradientStrategy] = {
-    "forward": Forward(),
-    "unrolled": Unrolled(1),
-    "differences": FiniteDifference(estimate_error=True),
-    "parts": InParts(Mixed(), chunk=1),
-}
+OTHERS = taken("forward", "unrolled", "finite_difference-reporting", "in_parts-of-1")
 
 
 class Example(NamedTuple):

@@ -16,7 +16,7 @@ from bilevel.segmentation import (
     trained,
     with_dead_units,
 )
-from support.problems import STRATEGIES
+from support.strategies import EXACT
 from torch import nn
 
 from metasynth.augment.noise import GaussianNoise
@@ -51,7 +51,7 @@ def relative_error(value: float, truth: float) -> float:
 @pytest.mark.parametrize("optimiser", COLD)
 @pytest.mark.parametrize("strategy", CHOSEN)
 def test_learned_noise_from_cold_moments(strategy: str, optimiser: str) -> None:
-    model, outer, chosen = segmenter(), GaussianNoise(0.2).double(), STRATEGIES[strategy]
+    model, outer, chosen = segmenter(), GaussianNoise(0.2).double(), EXACT[strategy]
     inner = COLD[optimiser](model.parameters())
     batches = [batch(k) for k in range(chosen.inner_steps)]
     h = computed(model, inner, outer, batches, TARGET, chosen).gradients["raw_sigma"].item()
@@ -63,7 +63,7 @@ def test_learned_noise_from_cold_moments(strategy: str, optimiser: str) -> None:
 @pytest.mark.parametrize("optimiser", COLD)
 @pytest.mark.parametrize("strategy", CHOSEN)
 def test_dead_units(strategy: str, optimiser: str, warm: bool) -> None:
-    model, outer, chosen = with_dead_units(), GaussianNoise(0.2).double(), STRATEGIES[strategy]
+    model, outer, chosen = with_dead_units(), GaussianNoise(0.2).double(), EXACT[strategy]
     make = OPTIMISERS[optimiser] if warm else COLD[optimiser]
     inner = trained(model, make, outer, WARM_STEPS if warm else 0)
     if warm:
@@ -78,7 +78,7 @@ def test_dead_units(strategy: str, optimiser: str, warm: bool) -> None:
 
 
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
-@pytest.mark.parametrize("strategy", ["mixed", "unrolled-1"])
+@pytest.mark.parametrize("strategy", ["mixed", "unrolled"])
 def test_zero_gradient_that_depends_on_the_outer_parameter(
     strategy: str, make: Callable[..., torch.optim.Optimizer]
 ) -> None:
@@ -89,6 +89,6 @@ def test_zero_gradient_that_depends_on_the_outer_parameter(
     problem = BilevelProblem(lambda m, o, b: o * m.weight.sum(), lambda m, o, b: m.weight.sum())
     inner = make(model.parameters(), lr=0.1, eps=0.5)
     result, _ = hypergradient(
-        StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), theta, [None]), None, STRATEGIES[strategy]
+        StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), theta, [None]), None, EXACT[strategy]
     )
     assert result.gradients["outer"].item() == pytest.approx(-0.1 / 0.5, rel=1e-12)

@@ -18,6 +18,7 @@ from bilevel.segmentation import (
     trained,
     with_dead_units,
 )
+from support.strategies import STRATEGIES
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
@@ -37,10 +38,10 @@ def case(optimiser: str, dead: bool) -> tuple[nn.Module, torch.optim.Optimizer, 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["alive", "dead"])
 @pytest.mark.parametrize("optimiser", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "rmsprop-centred"])
-@pytest.mark.parametrize("strategy", [*REPLAYING, "differences-limited"])
+@pytest.mark.parametrize("strategy", [*REPLAYING, "finite_difference-limited"])
 def test_learned_noise(strategy: str, optimiser: str, dead: bool) -> None:
     model, inner, outer, truth = case(optimiser, dead)
-    chosen = REPLAYING.get(strategy, FiniteDifference(estimate_error=True, limit=3.0))
+    chosen = STRATEGIES[strategy]
     result = computed(model, inner, outer, [batch(0)], TARGET, chosen)
     error = abs(result.gradients["raw_sigma"].item() - truth)
     assert error < 1e-6 * abs(truth)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from bilevel.segmentation import Batch, Residual, batch, segmenter, trained
+from support.strategies import taken
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
@@ -22,11 +23,7 @@ from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.losses import soft_dice_loss
 
-STRATEGIES: dict[str, ProductStrategy] = {
-    "mixed": Mixed(),
-    "forward": Forward(),
-    "finite-difference": FiniteDifference(estimate_error=True),
-}
+STRATEGIES = taken("mixed", "forward", "finite_difference-reporting")
 
 
 def inner_loss(model: nn.Module, outer: nn.Module, given: Batch) -> Tensor:
@@ -74,7 +71,7 @@ def test_chunks_of_any_size_give_the_whole(strategy: str, chunk: int | None) -> 
 @pytest.mark.parametrize(
     ("strategy", "samples", "real"),
     [(Mixed(), 2, 4), (Forward(), 2, 4), (FiniteDifference(), 1, 4), (FiniteDifference(), 1, 1)],
-    ids=["mixed", "forward", "finite-difference", "economical"],
+    ids=["mixed", "forward", "finite_difference", "economical"],
 )
 def test_a_random_sub_batch_is_unbiased(strategy: ProductStrategy, samples: int, real: int) -> None:
     """The mean over 400 draws lies within three standard errors of the hypergradient of the whole batches.

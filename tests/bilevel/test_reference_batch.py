@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from bilevel.segmentation import PROBLEM, Batch, batch, segmenter
-from support.problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
+from support.problems import OPTIMISERS, Array, ClosedForm
+from support.strategies import EXACT
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
@@ -44,9 +45,9 @@ def gap_along(
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 def test_corrected_hypergradient_is_that_of_the_difference(strategy: str, optimiser: str) -> None:
-    model, outer, chosen = CASE.model(), CASE.outer(), STRATEGIES[strategy]
+    model, outer, chosen = CASE.model(), CASE.outer(), EXACT[strategy]
     inner = OPTIMISERS[optimiser](model.parameters())
     batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
 
@@ -75,7 +76,7 @@ def test_corrected_hypergradient_is_that_of_the_difference(strategy: str, optimi
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 def test_no_hypergradient_where_the_domains_agree(strategy: str, norm: str | None) -> None:
     """Outer loss and inner loss on the same batch: their difference is exactly zero, converged or not."""
 
@@ -86,7 +87,7 @@ def test_no_hypergradient_where_the_domains_agree(strategy: str, norm: str | Non
         return PROBLEM.inner_loss(model, lambda images, draws: noisy, given)
 
     problem = BilevelProblem(PROBLEM.inner_loss, same_domain)
-    model, outer, chosen = segmenter(norm=norm), GaussianNoise(0.2).double(), STRATEGIES[strategy]
+    model, outer, chosen = segmenter(norm=norm), GaussianNoise(0.2).double(), EXACT[strategy]
     inner = torch.optim.Adam(model.parameters(), lr=1e-2)
     batches = [batch(k) for k in range(chosen.inner_steps)]
     functional = FunctionalModel(model)
@@ -99,7 +100,7 @@ def test_no_hypergradient_where_the_domains_agree(strategy: str, norm: str | Non
     assert corrected.reference_loss.item() == corrected.outer_loss.item()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 def test_direct_dependence_is_kept(strategy: str) -> None:
     """L_outer = L_inner(φ, θ fixed; reference) + 3 θ has the hypergradient 3, all of it direct."""
 
@@ -110,7 +111,7 @@ def test_direct_dependence_is_kept(strategy: str) -> None:
         return (model(given) - outer).square().mean()
 
     torch.manual_seed(0)
-    model, outer, chosen = nn.Linear(2, 1).double(), torch.tensor(0.5).double(), STRATEGIES[strategy]
+    model, outer, chosen = nn.Linear(2, 1).double(), torch.tensor(0.5).double(), EXACT[strategy]
     outer.requires_grad_()
     inner = torch.optim.SGD(model.parameters(), lr=0.1)
     given = torch.ones(3, 2, dtype=torch.float64)
@@ -152,7 +153,7 @@ def test_both_passes_start_from_the_same_buffers() -> None:
             BilevelProblem(inner_loss, same_domain), FunctionalModel(model), InnerUpdate(inner), outer, [batch(0)]
         ),
         batch(9),
-        STRATEGIES["mixed"],
+        EXACT["mixed"],
         batch(9),
     )
     assert result.reference_loss.item() == result.outer_loss.item()
