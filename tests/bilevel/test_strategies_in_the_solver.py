@@ -1,4 +1,4 @@
-"""The further strategies in the solver: nothing is held from step to step, and steps are those of the optimiser."""
+"""Every strategy in the solver: nothing is held from step to step, and steps are those of the optimiser."""
 
 import gc
 
