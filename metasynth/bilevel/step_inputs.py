@@ -41,11 +41,13 @@ class StepInputs:
     batches: Sequence[Any]
 
     def __post_init__(self) -> None:
-        wanted = (("model", FunctionalModel, "a FunctionalModel"), ("update", InnerUpdate, "an InnerUpdate"))
-        for name, kind, said in wanted:
+        for name, kind, said in (
+            ("model", FunctionalModel, "a FunctionalModel, as FunctionalModel(model) makes it"),
+            ("update", InnerUpdate, "an InnerUpdate, as InnerUpdate(optimizer) makes it"),
+        ):
             value = getattr(self, name)
             if not isinstance(value, kind):
-                raise ValueError(f"{name} must be {said}, which can be made of yours, got {type(value).__name__}")
+                raise ValueError(f"{name} must be {said}, got {type(value).__name__}")
 
     @property
     def learned(self) -> dict[str, Tensor]:
@@ -53,7 +55,18 @@ class StepInputs:
         return named_outer_parameters(self.outer)
 
     def inner_loss(self, parameters: Sequence[Tensor], batch: Any) -> Tensor:
-        """L_inner(φ, θ) on a batch, a scalar with its graph; ``parameters`` is φ, one per ``model.model.parameters()``.
+        """L_inner(φ, θ) on a batch, with its graph.
+
+        Parameters
+        ----------
+        parameters : sequence of tensor
+            φ, one per parameter of ``model.model``, in their order and shapes.
+        batch : any
+            Handed to the inner loss.
+
+        Returns
+        -------
+        tensor ()
 
         Raises
         ------

@@ -1,5 +1,6 @@
 """What a strategy is handed: the one object, as it was given, by `hypergradient`, the solver and `preflight`."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -102,14 +103,14 @@ def test_learned_are_the_outer_parameters_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "made", "message"),
     [
-        ("model", CASE.model, "model must be a FunctionalModel, which can be made of yours, got Point"),
+        ("model", CASE.model, "model must be a FunctionalModel, as FunctionalModel(model) makes it, got Point"),
         (
             "update",
             lambda: OPTIMISERS["adam"](CASE.model().parameters()),
-            "update must be an InnerUpdate, which can be made of yours, got Adam",
+            "update must be an InnerUpdate, as InnerUpdate(optimizer) makes it, got Adam",
         ),
     ],
 )
 def test_what_is_not_wrapped_is_refused(name: str, made: Callable[[], object], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         inputs(**{name: made()})
