@@ -20,7 +20,7 @@ import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment import BiasField, Compose, GaussianNoise
-from metasynth.bilevel import BilevelProblem, FunctionalModel, Mixed, hypergradient
+from metasynth.bilevel import BilevelProblem, FunctionalModel, InnerUpdate, Mixed, StepInputs, hypergradient
 from metasynth.data import Cache, SliceDataset, make_split
 from metasynth.running.device import keep_freed_memory
 from metasynth.running.seeding import generator_for
@@ -77,7 +77,10 @@ def rows_of(options: argparse.Namespace, dataset: SliceDataset, test: SliceDatas
             optimizer.step()
             continue
         result, _ = hypergradient(
-            problem, model, optimizer, augmenter, [batch.inner], batch.outer, Mixed(), batch.reference
+            StepInputs(problem, model, InnerUpdate(optimizer), augmenter, [batch.inner]),
+            batch.outer,
+            Mixed(),
+            batch.reference,
         )
         draws.append(torch.cat([g.flatten() for g in result.gradients.values() if g is not None]).tolist())
     dice = _dice(segmenter, test)

@@ -25,8 +25,10 @@ from metasynth.bilevel import (
     Forward,
     FunctionalModel,
     HypergradientStrategy,
+    InnerUpdate,
     InParts,
     Mixed,
+    StepInputs,
     hypergradient,
 )
 from metasynth.data import Cache, SliceDataset
@@ -105,18 +107,22 @@ def main() -> None:
             its_optimizer = settings.optimizer(double)
             its_optimizer.load_state_dict(optimizer.state_dict())  # casts the moments
             result, _ = hypergradient(
-                problem,
-                FunctionalModel(double),
-                its_optimizer,
-                copy.deepcopy(augmenter).double(),
-                [widened(batch.inner)],
+                StepInputs(
+                    problem,
+                    FunctionalModel(double),
+                    InnerUpdate(its_optimizer),
+                    copy.deepcopy(augmenter).double(),
+                    [widened(batch.inner)],
+                ),
                 widened(batch.outer),
                 Mixed(),
             )
             exact.append(result.gradients["raw_sigma"].item())  # type: ignore[union-attr]
             for name, strategy in STRATEGIES.items():
                 result, _ = hypergradient(
-                    problem, FunctionalModel(segmenter), optimizer, augmenter, [batch.inner], batch.outer, strategy
+                    StepInputs(problem, FunctionalModel(segmenter), InnerUpdate(optimizer), augmenter, [batch.inner]),
+                    batch.outer,
+                    strategy,
                 )
                 value = result.gradients["raw_sigma"].item()  # type: ignore[union-attr]
                 found[name].append((value, result.diagnostics.get("error")))

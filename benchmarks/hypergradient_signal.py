@@ -20,7 +20,16 @@ import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment import GaussianNoise, NoiseLevel
-from metasynth.bilevel import BilevelProblem, BilevelSolver, FunctionalModel, Mixed, OuterStep, hypergradient
+from metasynth.bilevel import (
+    BilevelProblem,
+    BilevelSolver,
+    FunctionalModel,
+    InnerUpdate,
+    Mixed,
+    OuterStep,
+    StepInputs,
+    hypergradient,
+)
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean
 from metasynth.data import Cache, SliceDataset
 from metasynth.running.seeding import generator_for
@@ -86,7 +95,11 @@ def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: Sli
         for name, (corrected, combine) in variants.items():
             reference = batch.reference if corrected else None
             result, _ = hypergradient(
-                problem, model, optimizer, augmenter, [batch.inner], batch.outer, Mixed(), reference, combine
+                StepInputs(problem, model, InnerUpdate(optimizer), augmenter, [batch.inner]),
+                batch.outer,
+                Mixed(),
+                reference,
+                combine,
             )
             gradient = result.gradients["raw_sigma"]
             assert gradient is not None

@@ -26,7 +26,15 @@ import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment import BiasField, Compose, Corruptions, GaussianNoise, KnownBias, NoiseLevel
-from metasynth.bilevel import BilevelProblem, BilevelSolver, FunctionalModel, Mixed, hypergradient
+from metasynth.bilevel import (
+    BilevelProblem,
+    BilevelSolver,
+    FunctionalModel,
+    InnerUpdate,
+    Mixed,
+    StepInputs,
+    hypergradient,
+)
 from metasynth.bilevel.derivatives import Gradients
 from metasynth.data import Cache, SliceDataset, draw_disjoint
 from metasynth.running.device import keep_freed_memory
@@ -100,7 +108,11 @@ def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[tuple[s
             return own
 
         result, _ = hypergradient(
-            problem, model, optimizer, augmenter, [inner], outer, Mixed(), reference, combine=combine
+            StepInputs(problem, model, InnerUpdate(optimizer), augmenter, [inner]),
+            outer,
+            Mixed(),
+            reference,
+            combine=combine,
         )
         return torch.cat([g.flatten() for g in result.gradients.values() if g is not None]).tolist()
 

@@ -27,6 +27,26 @@ def test_every_target_is_one_of_the_makefile(target):
     assert f"make {target} " in makefile.partition("\nrun:")[0]  # and of its help
 
 
+@pytest.mark.parametrize("row", [line for line in TEXT.splitlines() if re.match(r"\| an? \w+ \| \d", line)])
+def test_as_many_files_are_counted_as_are_named(row):
+    files = row.split(" | ")[1]
+    assert int(files[0]) == len(files.split(", "))
+
+
+@pytest.mark.parametrize("name", ["forward", "finite_difference", "unrolled", "implicit"])
+def test_a_strategy_is_known_to_the_files_that_are_named_and_to_no_other(name):
+    """All but the one that the solver takes where none is given, and the one that takes another in parts."""
+    row = next(line for line in TEXT.splitlines() if line.startswith("| a strategy |"))
+    named = set(re.findall(r"`([^`]+)`", row.split(" | ")[1]))
+    own = f"metasynth/bilevel/strategies/{name}.py"
+    importing = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "metasynth").rglob("*.py")
+        if f"bilevel.strategies.{name} import" in path.read_text(encoding="utf-8")
+    }
+    assert {own} | importing == {path.replace("NAME", name) for path in named}
+
+
 def test_the_links_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)\)", TEXT)
     assert links

@@ -10,6 +10,7 @@ from metasynth.experiments.unpaired.models import (
     GeneratorSettings,
 )
 
+from metasynth.bilevel.strategies.table import in_studies
 from metasynth.errors import UsageError
 from metasynth.running.settings.config import nearest
 from metasynth.running.settings.values import CHOICES
@@ -122,10 +123,11 @@ class UnpairedSettings:
             )
         if not set(self.methods) & set(VARIANTS):
             return
-        if self.outer.strategy == "forward":
+        if self.outer.hypergradient_strategy().mode == "forward mode":
+            others = [name for name, strategy in in_studies().items() if strategy.mode != "forward mode"]
             raise ValueError(
-                "outer.strategy must be mixed or finite_difference (the discriminator's spectral norms have no "
-                "forward-mode derivative), got forward"
+                f"outer.strategy must be {' or '.join(others)} (the discriminator's spectral norms have no "
+                f"forward-mode derivative), got {self.outer.strategy}"
             )
         if not self.outer.outer_steps(self.discriminator.steps):
             raise ValueError(

@@ -12,6 +12,7 @@ from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Loss, Outer
 from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
@@ -45,6 +46,7 @@ __all__ = [
     "Outer",
     "OuterStep",
     "Processes",
+    "StepInputs",
     "StepReport",
     "Unrolled",
     "hypergradient",

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, sum_of
-from metasynth.bilevel.patched.functional import Buffers, FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.patched.functional import Buffers
+from metasynth.bilevel.step_inputs import StepInputs
 
 Pullback = Callable[[Sequence[Tensor | None]], Gradients]
 
@@ -81,20 +80,14 @@ class HypergradientStrategy(ABC):
         return True
 
     @abstractmethod
-    def inner_step(
-        self,
-        problem: BilevelProblem,
-        model: FunctionalModel,
-        update: InnerUpdate,
-        outer: Outer,
-        batches: Sequence[Any],
-    ) -> InnerStep:
-        """Take ``inner_steps`` inner steps from the model's present state, without committing them."""
+    def inner_step(self, inputs: StepInputs) -> InnerStep:
+        """Take ``inner_steps`` inner steps, a batch of the inputs each, without committing them."""
 
-    def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
+    def check(self, inputs: StepInputs) -> None:
         """Raise ValueError, in one line, where the strategy does not fit the problem; made once, by `preflight`.
 
-        ``model`` is refreshed and left with changed buffers; random states are the caller's to restore.
+        ``inputs`` has a single batch, whatever ``inner_steps``. Its model is left with changed buffers; random states
+        are the caller's to restore.
         """
         return None
 
@@ -124,26 +117,20 @@ class Hypergradient:
     diagnostics: dict[str, float] = field(default_factory=dict)
 
 
-def check_batches(strategy: HypergradientStrategy, inner_batches: Sequence[Any]) -> None:
+def check_batches(strategy: HypergradientStrategy, batches: Sequence[Any]) -> None:
     """Raise ValueError unless there are as many inner batches as the strategy takes steps."""
-    if len(inner_batches) != strategy.inner_steps:
-        raise ValueError(
-            f"inner_batches must hold {strategy.inner_steps} batches for {strategy}, got {len(inner_batches)}"
-        )
+    if len(batches) != strategy.inner_steps:
+        raise ValueError(f"inner_batches must hold {strategy.inner_steps} batches for {strategy}, got {len(batches)}")
 
 
 def hypergradient(
-    problem: BilevelProblem,
-    model: FunctionalModel,
-    optimizer: torch.optim.Optimizer | InnerUpdate,
-    outer: Outer,
-    inner_batches: Sequence[Any],
+    inputs: StepInputs,
     outer_batch: Any,
     strategy: HypergradientStrategy,
     reference_batch: Any = None,
     combine: Callable[[Gradients], Gradients] | None = None,
 ) -> tuple[Hypergradient, InnerStep]:
-    """Take an inner step (uncommitted) and differentiate the outer loss through it.
+    """Take the strategy's inner steps (uncommitted) from ``inputs`` and differentiate the outer loss through them.
 
     With a ``reference_batch`` (a fresh inner batch, independent of those of the step), v is corrected to
     v = ∂L_outer/∂φ* - ∂L_inner(φ*, θ; reference)/∂φ* with θ held fixed. While the inner model is still learning, both
@@ -151,10 +138,26 @@ def hypergradient(
     corrected hypergradient vanishes in the mean where the domains agree, converged or not. At an inner optimum the
     second term has mean zero and both forms coincide.
 
-    ``combine`` maps the (corrected) v to what is pulled back in its place, such as a running mean over calls.
-
     With several processes (`InnerUpdate.processes`) each gives its own part of every batch, and v, the gradients,
     losses, diagnostics and changes of buffers that come back are means over all of them.
+
+    Parameters
+    ----------
+    inputs : StepInputs
+        What the inner steps are taken from, with as many batches as the strategy takes steps.
+    outer_batch : any
+        Handed to the outer loss.
+    strategy : HypergradientStrategy
+        How the steps are taken and differentiated.
+    reference_batch : any, optional
+        Handed to the inner loss for the correction above; None: no correction.
+    combine : callable, optional
+        Maps the (corrected) v to what is pulled back in its place, such as a running mean over calls.
+
+    Returns
+    -------
+    tuple of Hypergradient and InnerStep
+        The hypergradient, and the steps, which `FunctionalModel.commit` and `InnerUpdate.commit` can make the model's.
 
     Raises
     ------
@@ -162,11 +165,10 @@ def hypergradient(
         If the number of inner batches is not the strategy's, or a loss depends on no learned parameter, or the
         hypergradient on no outer parameter.
     """
-    check_batches(strategy, inner_batches)
-    learned = named_outer_parameters(outer)
-    update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
-    processes = update.processes
-    step = strategy.inner_step(problem, model, update, outer, inner_batches)
+    check_batches(strategy, inputs.batches)
+    model, learned = inputs.model, inputs.learned
+    processes = inputs.update.processes
+    step = strategy.inner_step(inputs)
     before = dict(model.model.named_buffers(remove_duplicate=False))
     step = replace(step, buffers=processes.mean_of_changes(before, step.buffers))
 
@@ -175,7 +177,7 @@ def hypergradient(
         for p, own in zip(step.parameters, model.model.parameters(), strict=True)
     ]
     model.load_buffers(step.buffers)
-    outer_loss = problem.outer_value(model.bind(leaves), outer, outer_batch)
+    outer_loss = inputs.problem.outer_value(model.bind(leaves), inputs.outer, outer_batch)
     joint = gradient_of(outer_loss, [*leaves, *learned.values()])
     cotangents, direct = joint[: len(leaves)], joint[len(leaves) :]
 
@@ -183,7 +185,7 @@ def hypergradient(
     reached = {"outer_loss": _reached(outer_loss, joint)}
     if reference_batch is not None:
         model.load_buffers(step.buffers)
-        reference = problem.inner_value(model.bind(leaves), outer, reference_batch)
+        reference = inputs.inner_loss(leaves, reference_batch)
         correction = gradient_of(reference, leaves)
         reached["inner_loss of the reference batch"] = _reached(reference, correction)
         cotangents = [difference_of(v, r) for v, r in zip(cotangents, correction, strict=True)]

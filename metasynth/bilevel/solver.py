@@ -1,27 +1,22 @@
 """BilevelSolver: inner step, hypergradient, outer step, commit; for as long as a training lasts."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metasynth.bilevel.checks.finite import require_finite, require_finite_step
 from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.derivatives import gradient_of, total_norm
 from metasynth.bilevel.hypergradient import HypergradientStrategy, check_batches, hypergradient
-from metasynth.bilevel.outer_step import Accumulator, CotangentMean, OuterStep
-from metasynth.bilevel.patched.buffers import BufferPolicy, copies_of, plain_pass, restore
+from metasynth.bilevel.outer_step import OuterStep
+from metasynth.bilevel.patched.buffers import BufferPolicy, copies_of, plain_pass
 from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.patched.outer_state import (
-    load_outer_state,
-    outer_buffers,
-    outer_state,
-    restore_outer_buffers,
-    tensors_of,
-)
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.patched.outer_state import tensors_of
+from metasynth.bilevel.problem import BilevelProblem, Outer
+from metasynth.bilevel.solver_state import SolverState
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.update.inner_update import InnerUpdate
@@ -96,16 +91,23 @@ class BilevelSolver:
         self.outer_optimizer = outer_optimizer
         self.strategy = strategy or Mixed()
         self.outer_step = outer_step or OuterStep()
-        self.inner_steps = 0
-        self.outer_steps = 0
         self._functional = FunctionalModel(model, buffers)
-        self._accumulator = Accumulator(self.outer_step, list(named_outer_parameters(outer)))
-        self._cotangents = CotangentMean(self.outer_step.memory)
+        self._state = SolverState(model, self.optimizer, outer, outer_optimizer, self.outer_step)
         self._unchecked = check
         with self.update.processes.together():
             self.update.check(list(model.parameters()))
             check_outer(outer_optimizer, outer)
         self._share()
+
+    @property
+    def inner_steps(self) -> int:
+        """Inner steps committed so far."""
+        return self._state.inner_steps
+
+    @property
+    def outer_steps(self) -> int:
+        """Outer steps taken so far."""
+        return self._state.outer_steps
 
     @property
     def is_due(self) -> bool:
@@ -128,7 +130,7 @@ class BilevelSolver:
         parameters = list(self.model.parameters())
         self.update.check(parameters)
         self._agree()
-        with self._unmoved_by_errors(copies_of(self.model)) as (buffers, outers):
+        with self._state.unmoved_by_errors(copies_of(self.model)) as (buffers, outers):
             with plain_pass(self.model, self._functional.policy):
                 value = self.problem.inner_value(self.model, self.outer, batch)
                 own = gradient_of(value, parameters)
@@ -138,7 +140,7 @@ class BilevelSolver:
             self.update.step(parameters, gradients, self.outer)
         self.update.processes.average_buffers(self.model, buffers)
         self.update.processes.average_buffers(self.outer, outers)
-        self.inner_steps += 1
+        self._state.inner_steps += 1
         return StepReport(self.inner_steps, self.outer_steps, loss.item())
 
     def step(self, inner_batches: Sequence[Any], outer_batch: Any, reference_batch: Any = None) -> StepReport:
@@ -168,28 +170,21 @@ class BilevelSolver:
         require_held(self.outer_optimizer, self.outer)
         self._agree()
         self.preflight(inner_batches[0], outer_batch)
-        with self._unmoved_by_errors({}) as (_, outers):
+        with self._state.unmoved_by_errors({}) as (_, outers):
+            inputs = StepInputs(self.problem, self._functional, self.update, self.outer, inner_batches)
             result, taken = hypergradient(
-                self.problem,
-                self._functional,
-                self.update,
-                self.outer,
-                inner_batches,
-                outer_batch,
-                self.strategy,
-                reference_batch,
-                self._cotangents.add,
+                inputs, outer_batch, self.strategy, reference_batch, self._state.cotangents.add
             )
             norm = require_finite_step(result, taken.parameters, self.inner_steps)
             self.update.processes.average_buffers(self.outer, outers)
-            gradients = self._accumulator.add(result.gradients)
+            gradients = self._state.accumulator.add(result.gradients)
             if gradients is not None:
                 step_outer(self.outer_optimizer, self.outer, gradients, self.inner_steps + len(result.inner_losses))
         # Nothing below can fail, so that both levels have moved or neither.
         self._functional.commit(taken.parameters, taken.buffers)
         self.update.commit(taken.optimizer)
-        self.inner_steps += len(result.inner_losses)
-        self.outer_steps += gradients is not None
+        self._state.inner_steps += len(result.inner_losses)
+        self._state.outer_steps += gradients is not None
         return StepReport(
             inner_steps=self.inner_steps,
             outer_steps=self.outer_steps,
@@ -227,21 +222,6 @@ class BilevelSolver:
             )
         self._unchecked = False
 
-    @contextmanager
-    def _unmoved_by_errors(self, buffers: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Within it an error, or an interrupt, puts back what passes move; gives the buffers there were, of both."""
-        outers = outer_buffers(self.outer)
-        cotangents, accumulated = self._cotangents.state_dict(), self._accumulator.state_dict()
-        try:
-            yield buffers, outers
-        except BaseException:
-            if buffers:
-                restore(self.model, buffers)
-            restore_outer_buffers(self.outer, outers)
-            self._cotangents.load_state_dict(cotangents)
-            self._accumulator.load_state_dict(accumulated)
-            raise
-
     def _share(self) -> None:
         """Start all processes from the parameters and buffers of the first."""
         self._agreed = False
@@ -256,28 +236,12 @@ class BilevelSolver:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly: both levels' parameters and optimisers, counters, accumulators."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "outer": outer_state(self.outer),
-            "outer_optimizer": self.outer_optimizer.state_dict(),
-            "accumulator": self._accumulator.state_dict(),
-            "cotangents": self._cotangents.state_dict(),
-            "inner_steps": self.inner_steps,
-            "outer_steps": self.outer_steps,
-        }
+        return self._state.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; model, optimisers and outer must be built as they were.
 
         Of several processes each loads the same; the next step insists on it.
         """
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        load_outer_state(self.outer, state["outer"])
-        self.outer_optimizer.load_state_dict(state["outer_optimizer"])
-        self._accumulator.load_state_dict(state["accumulator"])
-        self._cotangents.load_state_dict(state["cotangents"])
-        self.inner_steps = int(state["inner_steps"])
-        self.outer_steps = int(state["outer_steps"])
+        self._state.load_state_dict(state)
         self._agreed = False

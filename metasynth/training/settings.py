@@ -1,26 +1,19 @@
 """Settings that studies share: the segmenter's training and the outer level."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
 import torch
 
 from metasynth.augment.augmenter import Grouped, Rate, check_groups
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.product import ProductStrategy
+from metasynth.bilevel.strategies.table import in_studies
+from metasynth.running.settings.values import OneOf
 from metasynth.training.reach import LARGEST_UNCONSTRAINED, require_rate
 from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least
 from metasynth.training.sources import ReferenceKind
-
-_STRATEGIES: dict[str, ProductStrategy] = {
-    "mixed": Mixed(),
-    "forward": Forward(),
-    "finite_difference": FiniteDifference(),
-}
 
 
 @dataclass(frozen=True)
@@ -54,8 +47,8 @@ class OuterSettings:
         Limit of a hypergradient's norm, above 1, in units of its running scale; see the same. 0: none.
     average : int
         Hypergradients that are averaged into one outer step.
-    strategy : {'mixed', 'forward', 'finite_difference'}
-        How the mixed second derivative is computed; see `metasynth.bilevel`.
+    strategy : str
+        How the mixed second derivative is computed; see `metasynth.bilevel.strategies.table`.
     samples : int
         Images of the batch, at random, that the second-order part is computed on; 0: all. See
         `metasynth.bilevel.strategies.parts.InParts`. For segmenters whose loss is a mean over images alone (see
@@ -81,7 +74,7 @@ class OuterSettings:
     average: int = PERSISTENT.average
     hold: int = 100
     settle: int = 20
-    strategy: Literal["mixed", "forward", "finite_difference"] = "mixed"
+    strategy: Annotated[str, OneOf(lambda: tuple(in_studies()))] = "mixed"
     samples: int = 0
     chunk: int = 0
 
@@ -94,6 +87,8 @@ class OuterSettings:
         )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+        if self.strategy not in in_studies():
+            raise ValueError(f"strategy must be one of {', '.join(in_studies())}, got {self.strategy!r}")
         self.step_options()
 
     def step_options(self) -> OuterStep:
@@ -108,7 +103,7 @@ class OuterSettings:
 
     def hypergradient_strategy(self) -> ProductStrategy:
         """The strategy, in parts where that is asked for."""
-        strategy = _STRATEGIES[self.strategy]
+        strategy = in_studies()[self.strategy]
         if self.samples == self.chunk == 0:
             return strategy
         return InParts(strategy, self.samples or None, self.chunk or None)
@@ -149,9 +144,9 @@ def check_together(segmenter: SegmenterSettings, outer: OuterSettings) -> None:
     ValueError
         Naming the two settings.
     """
-    if outer.strategy == "finite_difference" and segmenter.autocast != "none":
+    if outer.hypergradient_strategy().mode == "differences" and segmenter.autocast != "none":
         raise ValueError(
-            "outer.strategy = finite_difference needs segmenter.autocast = none, as it subtracts gradients that would "
+            f"outer.strategy = {outer.strategy} needs segmenter.autocast = none, as it subtracts gradients that would "
             f"be rounded too far, got {segmenter.autocast}"
         )
     parts = [name for name in ("samples", "chunk") if getattr(outer, name)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from augment.augmenters import AUGMENTERS, seeded
 from bilevel import segmentation
+from support.strategies import taken
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -16,19 +17,12 @@ from metasynth.bilevel.checks.preflight import preflight
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 RATE = 0.5
-OTHERS: dict[str, HypergradientStrategy] = {
-    "forward": Forward(),
-    "unrolled": Unrolled(1),
-    "differences": FiniteDifference(estimate_error=True),
-    "parts": InParts(Mixed(), chunk=1),
-}
+OTHERS = taken("forward", "unrolled", "finite_difference-reporting", "in_parts-of-1")
 
 
 class Example(NamedTuple):
@@ -67,7 +61,9 @@ def computed(augmenter: Augmenter[Any], strategy: HypergradientStrategy) -> tupl
     model = segmenter()
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
     batches, target = [example(augmenter, 0)], example(augmenter, 99)
-    found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimiser, augmenter, batches, target, strategy)
+    found, _ = hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(optimiser), augmenter, batches), target, strategy
+    )
     gradients = [found.gradients[name] for name, _ in augmenter.named_parameters()]
     return torch.cat([g.flatten() for g in gradients if g is not None]), found.diagnostics.get("error", 0.0)
 
@@ -133,7 +129,9 @@ def test_the_amplitude_of_a_random_change_has_no_mean_hypergradient_at_zero() ->
         batch, target, model = example(change, 0), example(change, 99), segmenter()
         batch = batch._replace(draws=sign * batch.draws)
         optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
-        found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimiser, change, [batch], target, Mixed())
+        found, _ = hypergradient(
+            StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(optimiser), change, [batch]), target, Mixed()
+        )
         gradient = found.gradients["network.amplitude"]
         assert gradient is not None
         return gradient.item()

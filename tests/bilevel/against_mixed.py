@@ -4,21 +4,19 @@ from collections.abc import Callable
 
 import torch
 from bilevel.segmentation import batch
+from support.strategies import taken
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Loss
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 TARGET = batch(99)
-REPLAYING: dict[str, HypergradientStrategy] = {
-    "forward": Forward(),
-    "differences": FiniteDifference(estimate_error=True),
-}
+REPLAYING = taken("forward", "finite_difference-reporting")
 
 
 def logits_loss(from_logits: Callable[[Tensor, Tensor], Tensor]) -> Loss:
@@ -34,7 +32,11 @@ def mixed_and(
     found = []
     for chosen in (Mixed(), strategy):
         torch.manual_seed(3)
-        found.append(hypergradient(problem, FunctionalModel(model), inner, outer, [batch(0)], TARGET, chosen)[0])
+        found.append(
+            hypergradient(
+                StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), outer, [batch(0)]), TARGET, chosen
+            )[0]
+        )
     return found[0], found[1]
 
 

@@ -19,6 +19,7 @@ from torch.nn.functional import max_pool2d
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.losses import soft_dice_loss
 from metasynth.segment.unet import Norm, UNet
@@ -138,8 +139,12 @@ def trained(model: nn.Module, make: MakeOptimiser, outer: nn.Module, steps: int)
     return optimiser
 
 
+def as_update(given: InnerUpdate | torch.optim.Optimizer) -> InnerUpdate:
+    return given if isinstance(given, InnerUpdate) else InnerUpdate(given)
+
+
 def native_step(model: nn.Module, update: InnerUpdate | torch.optim.Optimizer, outer: nn.Module, given: Batch) -> None:
-    update = update if isinstance(update, InnerUpdate) else InnerUpdate(update)
+    update = as_update(update)
     problems.native_step(update, model, lambda: inner_loss(model, outer, given), outer)
 
 
@@ -227,5 +232,5 @@ def computed(
     target: Batch,
     strategy: HypergradientStrategy,
 ) -> Hypergradient:
-    functional = FunctionalModel(model)
-    return hypergradient(PROBLEM, functional, update, outer, inner_batches, target, strategy)[0]
+    inputs = StepInputs(PROBLEM, FunctionalModel(model), as_update(update), outer, inner_batches)
+    return hypergradient(inputs, target, strategy)[0]

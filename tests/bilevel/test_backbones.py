@@ -29,6 +29,7 @@ from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
@@ -129,7 +130,9 @@ def computed(
     model, inner, outer = copy.deepcopy(warm(network, optimiser))
     if lr is not None:
         inner.param_groups[0]["lr"] = lr
-    return hypergradient(PROBLEM, FunctionalModel(model), inner, outer, given, TARGET, strategy)[0]
+    return hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(inner), outer, given), TARGET, strategy
+    )[0]
 
 
 def flat(result: Hypergradient) -> Tensor:

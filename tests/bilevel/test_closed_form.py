@@ -5,11 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from support.problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
+from support.problems import OPTIMISERS, Array, ClosedForm
+from support.strategies import EXACT
 from torch import Tensor
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.unrolled import Unrolled
@@ -40,7 +42,9 @@ def computed(
 ) -> tuple[Array, Hypergradient, InnerStep]:
     batches = [CASE.inner_batch(k) for k in range(strategy.inner_steps)]
     result, step = hypergradient(
-        CASE.problem(), FunctionalModel(model), inner, outer, batches, CASE.outer_batch(), strategy
+        StepInputs(CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, batches),
+        CASE.outer_batch(),
+        strategy,
     )
     return torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy(), result, step
 
@@ -95,7 +99,9 @@ def test_an_outer_loss_without_the_model_has_only_a_direct_part(strategy: Hyperg
     model, inner, outer = warmed("sgd", 0)
     problem = CASE.problem().__class__(CASE.problem().inner_loss, lambda m, o, b: 3 * o["shift"].sum())
     result, _ = hypergradient(
-        problem, FunctionalModel(model), inner, outer, [CASE.inner_batch(0)], CASE.outer_batch(), strategy
+        StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), outer, [CASE.inner_batch(0)]),
+        CASE.outer_batch(),
+        strategy,
     )
     assert result.gradients["shift"].tolist() == [3.0, 3.0]
     assert result.gradients["stiffness"] is None
@@ -115,7 +121,7 @@ def test_larger_steps_are_taken_where_only_rounding_is_in_the_way() -> None:
 def test_a_cotangent_of_zeros_gives_zeros() -> None:
     model, inner, outer = warmed("sgd", 0)
     step = FiniteDifference(estimate_error=True, limit=3.0).inner_step(
-        CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, [CASE.inner_batch(0)]
+        StepInputs(CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, [CASE.inner_batch(0)])
     )
     h = step.pullback([torch.zeros_like(p) for p in model.parameters()])
     assert [t.abs().max().item() for t in h] == [0.0, 0.0]
@@ -137,12 +143,16 @@ def test_options_out_of_range_are_refused(make: object, message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 def test_losses_reported_are_those_on_the_way(strategy: str) -> None:
-    model, outer, chosen = CASE.model(), CASE.outer(), STRATEGIES[strategy]
+    model, outer, chosen = CASE.model(), CASE.outer(), EXACT[strategy]
     inner = OPTIMISERS["adam"](model.parameters())
     batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
-    result, _ = hypergradient(CASE.problem(), FunctionalModel(model), inner, outer, batches, CASE.outer_batch(), chosen)
+    result, _ = hypergradient(
+        StepInputs(CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, batches),
+        CASE.outer_batch(),
+        chosen,
+    )
     problem = CASE.problem()
     expected = []
     for batch in batches:
@@ -163,11 +173,7 @@ def test_number_of_batches_is_the_strategys(given: int) -> None:
     batches = [CASE.inner_batch(k) for k in range(given)]
     with pytest.raises(ValueError, match=rf"inner_batches must hold 2 batches .*Unrolled.*got {given}"):
         hypergradient(
-            CASE.problem(),
-            FunctionalModel(model),
-            inner,
-            CASE.outer(),
-            batches,
+            StepInputs(CASE.problem(), FunctionalModel(model), InnerUpdate(inner), CASE.outer(), batches),
             CASE.outer_batch(),
-            STRATEGIES["unrolled-2"],
+            EXACT["unrolled-2"],
         )

@@ -26,30 +26,34 @@ from bilevel.segmentation import (
 )
 from support import problems
 from support.problems import OPTIMISERS, Array, ClosedForm
+from support.strategies import EACH, EXACT, taken
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Neumann
 from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.table import ENTRIES
 from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
 
-EXACT: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "forward": Forward(),
-    "unrolled-1": Unrolled(1),
-    "unrolled-2": Unrolled(2),
-    "unrolled-5": Unrolled(5),
-    "unrolled-3-last-2": Unrolled(3, last=2),
-}
+DIFFERENTIATED = EXACT | taken("unrolled-3-last-2")
+"""Exact for the steps that they differentiate."""
 CASE = ClosedForm()
 TARGET = batch(99)
+
+
+NEAR = ("finite_difference", "implicit")
+"""Those that are not exact, and have a test below of how far they may be off."""
+
+
+def test_every_strategy_of_the_table_is_held_to_the_contract() -> None:
+    """What is new in the table and not exact has to say here how far it may be off."""
+    assert {entry.name for entry in ENTRIES} == {name for name in DIFFERENTIATED if name in EACH} | {*NEAR}
 
 
 def cut(strategy: HypergradientStrategy) -> int:
@@ -73,7 +77,7 @@ class TestClosedForm:
     ) -> tuple[Array, Hypergradient, InnerStep]:
         batches = [CASE.inner_batch(k) for k in range(strategy.inner_steps)]
         result, step = hypergradient(
-            CASE.problem(), FunctionalModel(model), update, outer, batches, CASE.outer_batch(), strategy
+            StepInputs(CASE.problem(), FunctionalModel(model), update, outer, batches), CASE.outer_batch(), strategy
         )
         return torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy(), result, step
 
@@ -100,9 +104,9 @@ class TestClosedForm:
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
     @pytest.mark.parametrize("around", problems.AROUND)
     @pytest.mark.parametrize("optimiser", OPTIMISERS)
-    @pytest.mark.parametrize("strategy", [*EXACT, "in parts"])
+    @pytest.mark.parametrize("strategy", DIFFERENTIATED)
     def test_exact_strategies(self, strategy: str, optimiser: str, around: str, warm_steps: int) -> None:
-        chosen = EXACT.get(strategy) or InParts(Mixed())
+        chosen = DIFFERENTIATED[strategy]
         model, update, outer = self.start(optimiser, around, warm_steps)
         h, result, step = self.computed(model, update, outer, chosen)
         batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
@@ -185,9 +189,9 @@ class TestSegmenter:
 
     @pytest.mark.parametrize("around", ["plain", "clipped", "learned"])
     @pytest.mark.parametrize("optimiser", segmentation.OPTIMISERS)
-    @pytest.mark.parametrize("strategy", EXACT)
+    @pytest.mark.parametrize("strategy", DIFFERENTIATED)
     def test_exact_strategies(self, strategy: str, optimiser: str, around: str) -> None:
-        chosen = EXACT[strategy]
+        chosen = DIFFERENTIATED[strategy]
         batches, derivatives = self.differences(optimiser, around, cut(chosen), chosen.inner_steps)
         gradients = computed(*self.start(optimiser, around), batches, TARGET, chosen).gradients
         assert list(gradients) == [name for name, _ in Residual().named_parameters()]
@@ -253,7 +257,9 @@ class TestOptimum:
             outer = torch.tensor(self.RIDGE, dtype=torch.float64, requires_grad=True)
             given = (torch.tensor(x), torch.tensor(y))
             result, _ = hypergradient(
-                problem, FunctionalModel(model), update, outer, [given], torch.tensor(target), Implicit(solver)
+                StepInputs(problem, FunctionalModel(model), update, outer, [given]),
+                torch.tensor(target),
+                Implicit(solver),
             )
             assert result.diagnostics["converged"] == 1.0
             assert result.diagnostics["residual"] <= tolerance

@@ -1,10 +1,11 @@
-"""Adaptive optimisers where moments are zero: at their first step, and where gradients have always been zero."""
+"""Learned noise through adaptive optimisers: at their first step, later, and where gradients have always been zero."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
+from bilevel.against_mixed import REPLAYING
 from bilevel.segmentation import (
     OPTIMISERS,
     WARM_STEPS,
@@ -16,13 +17,17 @@ from bilevel.segmentation import (
     trained,
     with_dead_units,
 )
-from support.problems import STRATEGIES
+from support.strategies import EXACT, STRATEGIES
 from torch import nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
+from metasynth.bilevel.strategies.finite_difference import FiniteDifference
+from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 BOUND = 1e-6
 """Relative error allowed."""
@@ -49,7 +54,7 @@ def relative_error(value: float, truth: float) -> float:
 @pytest.mark.parametrize("optimiser", COLD)
 @pytest.mark.parametrize("strategy", CHOSEN)
 def test_learned_noise_from_cold_moments(strategy: str, optimiser: str) -> None:
-    model, outer, chosen = segmenter(), GaussianNoise(0.2).double(), STRATEGIES[strategy]
+    model, outer, chosen = segmenter(), GaussianNoise(0.2).double(), EXACT[strategy]
     inner = COLD[optimiser](model.parameters())
     batches = [batch(k) for k in range(chosen.inner_steps)]
     h = computed(model, inner, outer, batches, TARGET, chosen).gradients["raw_sigma"].item()
@@ -61,7 +66,7 @@ def test_learned_noise_from_cold_moments(strategy: str, optimiser: str) -> None:
 @pytest.mark.parametrize("optimiser", COLD)
 @pytest.mark.parametrize("strategy", CHOSEN)
 def test_dead_units(strategy: str, optimiser: str, warm: bool) -> None:
-    model, outer, chosen = with_dead_units(), GaussianNoise(0.2).double(), STRATEGIES[strategy]
+    model, outer, chosen = with_dead_units(), GaussianNoise(0.2).double(), EXACT[strategy]
     make = OPTIMISERS[optimiser] if warm else COLD[optimiser]
     inner = trained(model, make, outer, WARM_STEPS if warm else 0)
     if warm:
@@ -75,8 +80,40 @@ def test_dead_units(strategy: str, optimiser: str, warm: bool) -> None:
     assert relative_error(h, truth) < BOUND
 
 
+@cache
+def case(optimiser: str, dead: bool) -> tuple[nn.Module, torch.optim.Optimizer, nn.Module, float]:
+    """A trained model and the truth by central differences."""
+    model, outer = with_dead_units() if dead else segmenter(), GaussianNoise(0.2).double()
+    inner = trained(model, OPTIMISERS[optimiser], outer, WARM_STEPS)
+    one = [torch.tensor(1.0, dtype=torch.float64)]
+    return model, inner, outer, central_difference(along_direction(model, inner, outer, [batch(0)], TARGET, one))
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["alive", "dead"])
+@pytest.mark.parametrize("optimiser", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "rmsprop-centred"])
+@pytest.mark.parametrize("strategy", [*REPLAYING, "finite_difference-limited"])
+def test_learned_noise_from_warm_moments(strategy: str, optimiser: str, dead: bool) -> None:
+    model, inner, outer, truth = case(optimiser, dead)
+    chosen = STRATEGIES[strategy]
+    result = computed(model, inner, outer, [batch(0)], TARGET, chosen)
+    error = abs(result.gradients["raw_sigma"].item() - truth)
+    assert error < 1e-6 * abs(truth)
+    if strategy != "forward":
+        exact = computed(model, inner, outer, [batch(0)], TARGET, Mixed()).gradients["raw_sigma"].item()
+        assert abs(result.gradients["raw_sigma"].item() - exact) <= result.diagnostics["error"]
+        assert result.diagnostics["error"] < 1e-4 * abs(truth)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_excess_can_be_left_out(optimiser: str) -> None:
+    model, inner, outer, truth = case(optimiser, False)
+    dropped = FiniteDifference(limit=3.0, drop_excess=True)
+    h = computed(model, inner, outer, [batch(0)], TARGET, dropped).gradients["raw_sigma"].item()
+    assert abs(h - truth) > 1e-3 * abs(truth)
+
+
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
-@pytest.mark.parametrize("strategy", ["mixed", "unrolled-1"])
+@pytest.mark.parametrize("strategy", ["mixed", "unrolled"])
 def test_zero_gradient_that_depends_on_the_outer_parameter(
     strategy: str, make: Callable[..., torch.optim.Optimizer]
 ) -> None:
@@ -86,5 +123,7 @@ def test_zero_gradient_that_depends_on_the_outer_parameter(
     theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
     problem = BilevelProblem(lambda m, o, b: o * m.weight.sum(), lambda m, o, b: m.weight.sum())
     inner = make(model.parameters(), lr=0.1, eps=0.5)
-    result, _ = hypergradient(problem, FunctionalModel(model), inner, theta, [None], None, STRATEGIES[strategy])
+    result, _ = hypergradient(
+        StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), theta, [None]), None, EXACT[strategy]
+    )
     assert result.gradients["outer"].item() == pytest.approx(-0.1 / 0.5, rel=1e-12)

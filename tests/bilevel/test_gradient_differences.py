@@ -8,14 +8,12 @@ import pytest
 import torch
 from bilevel.preflight_cases import IMAGES, check, network, outer_loss, outer_parameters, refuse
 from support.cubes import Cube, DetachedCube
+from support.strategies import each
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.implicit import Implicit
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.unrolled import Unrolled
 
 
 class ByNumpy(Cube):
@@ -47,7 +45,7 @@ def case_of(operation: Callable[[Tensor], Tensor], dtype: torch.dtype) -> dict[s
     }
 
 
-DOUBLE_BACKWARD = [Mixed(), Unrolled(2), Implicit()]
+DOUBLE_BACKWARD = [one for one in each(without=("in_parts",)).values() if one.mode == "double backward"]
 STRATEGIES = [*DOUBLE_BACKWARD, FiniteDifference()]
 DTYPES = [torch.float64, torch.float32]
 

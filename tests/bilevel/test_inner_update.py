@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.problems import STRATEGIES, ClosedForm
+from support.problems import ClosedForm
+from support.strategies import EXACT
 from torch import Tensor, nn
 
 from metasynth.bilevel.checks.preflight import preflight
@@ -15,6 +16,7 @@ from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate, clipped
@@ -47,7 +49,7 @@ def theta(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("strategy", ["mixed", "forward", "unrolled-1"])
+@pytest.mark.parametrize("strategy", ["mixed", "forward", "unrolled"])
 def test_what_enters_the_update_alone_has_its_direct_part(strategy: str) -> None:
     """φ* = φ - a φ for one, φ - b (2 φ + c φ) for the other: h_a = -φ·φ*, and so on."""
 
@@ -59,8 +61,8 @@ def test_what_enters_the_update_alone_has_its_direct_part(strategy: str) -> None
     model, outer = Pair(), theta(0.2, 0.3, 0.0)
     update = InnerUpdate(groups(model), hyperparameters=rates)
     preflight(BOWL, model, update, outer, None, None)
-    chosen = STRATEGIES[strategy]
-    result, step = hypergradient(BOWL, FunctionalModel(model), update, outer, [None], None, chosen)
+    chosen = EXACT[strategy]
+    result, step = hypergradient(StepInputs(BOWL, FunctionalModel(model), update, outer, [None]), None, chosen)
     near, far = model.near.detach() * 0.8, model.far.detach() * 0.4
     assert torch.allclose(step.parameters[0], near, rtol=1e-15)
     assert torch.allclose(step.parameters[1], far, rtol=1e-14)
@@ -75,7 +77,7 @@ def test_over_steps_it_is_the_derivative_of_a_power() -> None:
         update = InnerUpdate(
             torch.optim.SGD([model.near], lr=1.0), hyperparameters=lambda outer, group: {"lr": outer.sum()}
         )
-        result, _ = hypergradient(BOWL, FunctionalModel(model), update, outer, [None] * 4, None, strategy)
+        result, _ = hypergradient(StepInputs(BOWL, FunctionalModel(model), update, outer, [None] * 4), None, strategy)
         expected = -followed * 0.8**7 * model.near.detach().square().sum().item()
         assert result.gradients["outer"].item() == pytest.approx(expected, rel=1e-13)
 
@@ -190,7 +192,7 @@ def test_learned_rates_are_refused_at_an_optimum() -> None:
     model, outer = Pair(), theta(1.0)
     update = InnerUpdate(groups(model), hyperparameters=lambda outer, group: {"lr": outer.sum()})
     with pytest.raises(ValueError, match=r"Implicit differentiates an inner optimum, which .* do not enter"):
-        hypergradient(BOWL, FunctionalModel(model), update, outer, [None], None, Implicit())
+        hypergradient(StepInputs(BOWL, FunctionalModel(model), update, outer, [None]), None, Implicit())
 
 
 def test_clipping_is_that_of_torch() -> None:

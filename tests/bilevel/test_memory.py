@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.strategies import EACH, taken
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
@@ -18,28 +19,11 @@ from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
-from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, Neumann
-from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.unrolled import Unrolled
 
 STATM = Path("/proc/self/statm")
 
-STRATEGIES: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "unrolled-1": Unrolled(1),
-    "unrolled-3": Unrolled(3),
-    "truncated": Unrolled(3, last=1),
-    "forward": Forward(),
-    "finite-difference": FiniteDifference(),
-    "implicit-cg": Implicit(ConjugateGradient(3, damping=1.0)),
-    "implicit-neumann": Implicit(Neumann(3), steps=2),
-    "in-parts": InParts(Mixed(), samples=3, chunk=2),
-    "in-parts-by-differences": InParts(FiniteDifference(), chunk=2),
-}
+STRATEGIES = EACH | taken("implicit-damped", "in_parts-of-samples", "in_parts-by-differences")
 
 # What needs more than its own process: none of the pytest run's memory is to be in the count.
 PROGRAM = """
@@ -98,7 +82,7 @@ def train(name: str) -> None:
 @pytest.mark.skipif(not STATM.exists(), reason="resident memory is read from /proc/self/statm")
 @pytest.mark.parametrize(
     "strategy",
-    [pytest.param(s, marks=() if s in ("mixed", "unrolled-1") else pytest.mark.slow) for s in STRATEGIES],
+    [pytest.param(s, marks=() if s in ("mixed", "unrolled") else pytest.mark.slow) for s in STRATEGIES],
 )
 def test_resident_memory_is_flat(strategy: str) -> None:
     """Within 1 % between steps 100 and 1,000, and not one tensor more, without the garbage collector's help."""

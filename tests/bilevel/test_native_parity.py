@@ -9,13 +9,11 @@ import pytest
 import torch
 from bilevel.segmentation import PROBLEM, Batch, batch, native_step, segmenter
 from support.problems import MakeOptimiser
+from support.strategies import STRATEGIES
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
-from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.segment.unet import UNet
 
 N = 12
@@ -37,12 +35,13 @@ ADAM = OPTIMISERS["adam"]
 Plan = list[tuple[str, int]]
 """Solver calls in order: ("step" or "inner_step", how many inner batches it takes)."""
 
-STRATEGIES: dict[str, tuple[HypergradientStrategy, Plan]] = {
-    "mixed": (Mixed(), [("step", 1)] * N),
-    "unrolled-2": (Unrolled(2), [("step", 2)] * (N // 2)),
-    "mixed and plain": (Mixed(), [("step", 1), ("inner_step", 1), ("inner_step", 1), ("step", 1)] * (N // 4)),
-    "plain": (Mixed(), [("inner_step", 1)] * N),
+PLANS: dict[str, tuple[str, Plan]] = {
+    "mixed": ("mixed", [("step", 1)] * N),
+    "unrolled-2": ("unrolled-2", [("step", 2)] * (N // 2)),
+    "mixed and plain": ("mixed", [("step", 1), ("inner_step", 1), ("inner_step", 1), ("step", 1)] * (N // 4)),
+    "plain": ("mixed", [("inner_step", 1)] * N),
 }
+"""A strategy's name, and how the solver is called."""
 
 
 class TiedNet(nn.Module):
@@ -79,8 +78,8 @@ def run(
     """N committed steps; ``between`` is told how many have been taken after each call."""
     outer = GaussianNoise(0.2).double()
     frozen = torch.optim.SGD(outer.parameters(), lr=0.0)
-    chosen, plan = STRATEGIES[strategy]
-    solver = BilevelSolver(PROBLEM, model, optimiser, outer, frozen, chosen)
+    name, plan = PLANS[strategy]
+    solver = BilevelSolver(PROBLEM, model, optimiser, outer, frozen, STRATEGIES[name])
     for call, takes in plan:
         batches = [batch(solver.inner_steps + k) for k in range(takes)]
         if call == "step":
@@ -141,12 +140,12 @@ def test_steps_are_native_steps(strategy: str, optimiser: str) -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["nesterov", "adamw"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", PLANS)
 def test_tied_weights_shared_norm_and_frozen_parameter(strategy: str, optimiser: str) -> None:
     compare(TiedNet, lambda model: OPTIMISERS[optimiser](model.parameters()), strategy)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", PLANS)
 def test_groups_of_their_own_rates(strategy: str) -> None:
     def groups(model: nn.Module) -> torch.optim.Optimizer:
         early, late = list(model.parameters())[:5], list(model.parameters())[5:]
@@ -155,7 +154,7 @@ def test_groups_of_their_own_rates(strategy: str) -> None:
     compare(unet, groups, strategy)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", PLANS)
 def test_optimiser_of_some_parameters(strategy: str) -> None:
     def some(model: nn.Module) -> torch.optim.Optimizer:
         return ADAM(list(model.parameters())[3:9])
@@ -191,7 +190,7 @@ def test_scheduler_on_the_inner_optimiser(strategy: str) -> None:
     assert_equal(model, optimiser, other, native)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", PLANS)
 def test_native_steps_can_follow(strategy: str) -> None:
     model, other = unet(), unet()
     optimiser, native = ADAM(model.parameters()), ADAM(other.parameters())
@@ -215,7 +214,7 @@ def test_real_examples_touch_nothing_but_the_outer_parameters(strategy: str) -> 
             ADAM(model.parameters()),
             outer,
             torch.optim.SGD(outer.parameters(), lr=0.0),
-            STRATEGIES[strategy][0],
+            STRATEGIES[strategy],
         )
         takes = solver.strategy.inner_steps
         for index in range(4):

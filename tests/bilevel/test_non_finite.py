@@ -9,6 +9,7 @@ import pytest
 import torch
 from bilevel.identical import assert_identical
 from bilevel.segmentation import PROBLEM, Batch, Residual, batch, segmenter
+from support.strategies import taken
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
@@ -20,7 +21,7 @@ from metasynth.bilevel.strategies.linear_solve import Neumann
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.unrolled import Unrolled
 
-STRATEGIES = {"mixed": Mixed(), "unrolled-3": Unrolled(3)}
+STRATEGIES = taken("mixed", "unrolled-3")
 
 
 def spoiled(given: Batch, value: float) -> Batch:

@@ -9,29 +9,16 @@ import pytest
 import torch
 from bilevel.identical import assert_identical
 from bilevel.segmentation import PROBLEM, Batch, Residual, batch, segmenter
+from support.strategies import EACH
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
-from metasynth.bilevel.strategies.linear_solve import Neumann
-from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.unrolled import Unrolled
 
-STRATEGIES: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "forward": Forward(),
-    "differences": FiniteDifference(),
-    "parts": InParts(Mixed(), chunk=1),
-    "unrolled": Unrolled(3),
-    "truncated": Unrolled(3, last=1),
-    "implicit": Implicit(Neumann(steps=2, scale=0.1), steps=3),
-}
+STRATEGIES = EACH
 INNER = (
     "inner_loss depends on no parameter that the inner Adam holds, so the step would move nothing; it may be detached, "
     "or evaluated under torch.no_grad"
@@ -117,7 +104,7 @@ def test_an_inner_loss_that_is_cut_after_the_checks(strategy: str, how: str) -> 
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
-@pytest.mark.parametrize("strategy", ["unrolled", "truncated", "implicit"])
+@pytest.mark.parametrize("strategy", ["unrolled-3", "unrolled-3-last-1", "implicit-neumann-3"])
 def test_any_of_several_inner_steps(strategy: str, position: int) -> None:
     solver, inner, _ = solver_of(STRATEGIES[strategy])
     solver.step(batches(solver, 0), batch(5))
@@ -146,7 +133,7 @@ def test_a_reference_that_is_cut(strategy: str) -> None:
     refuse(solver, lambda: solver.step(batches(solver, 10), batch(15), reference), message)
 
 
-@pytest.mark.parametrize("strategy", ["mixed", "forward", "differences", "unrolled", "implicit"])
+@pytest.mark.parametrize("strategy", ["mixed", "forward", "finite_difference", "unrolled-3", "implicit-neumann-3"])
 def test_outer_parameters_that_are_cut(strategy: str) -> None:
     """A loss that goes on training the model, but knows nothing of what shapes its images."""
     solver, inner, _ = solver_of(STRATEGIES[strategy])

@@ -12,8 +12,10 @@ from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 Data = tuple[Tensor, Tensor]
 
@@ -130,7 +132,7 @@ def test_any_module_as_inner_model(name: str, strategy: HypergradientStrategy) -
         wide, narrow = ((native(s)[0] - native(-s)[0]) / (2 * s) for s in (1e-3, 5e-4))
         truth = (4 * narrow - wide) / 3
         functional = FunctionalModel(model)
-        result, _ = hypergradient(problem, functional, inner, theta, batches, target, strategy)
+        result, _ = hypergradient(StepInputs(problem, functional, InnerUpdate(inner), theta, batches), target, strategy)
         assert result.gradients["outer"].sum().item() == pytest.approx(truth, rel=1e-7)
 
         _, expected = native(0.0)

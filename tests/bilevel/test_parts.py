@@ -3,6 +3,7 @@
 import pytest
 import torch
 from bilevel.segmentation import Batch, Residual, batch, segmenter, trained
+from support.strategies import taken
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
@@ -12,19 +13,17 @@ from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.product import ProductStrategy
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.losses import soft_dice_loss
 
-STRATEGIES: dict[str, ProductStrategy] = {
-    "mixed": Mixed(),
-    "forward": Forward(),
-    "finite-difference": FiniteDifference(estimate_error=True),
-}
+STRATEGIES = taken("mixed", "forward", "finite_difference-reporting")
 
 
 def inner_loss(model: nn.Module, outer: nn.Module, given: Batch) -> Tensor:
@@ -49,7 +48,9 @@ def of_samples(n: int, seed: int = 0) -> Batch:
 def at(strategy: HypergradientStrategy, given: Batch) -> Hypergradient:
     model, outer = segmenter(), Residual()
     inner = trained(model, lambda p: torch.optim.Adam(p, lr=3e-3), outer, 20)
-    return hypergradient(PROBLEM, FunctionalModel(model), inner, outer, [given], of_samples(2, 9), strategy)[0]
+    return hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(inner), outer, [given]), of_samples(2, 9), strategy
+    )[0]
 
 
 def flat(result: Hypergradient) -> Tensor:
@@ -70,7 +71,7 @@ def test_chunks_of_any_size_give_the_whole(strategy: str, chunk: int | None) -> 
 @pytest.mark.parametrize(
     ("strategy", "samples", "real"),
     [(Mixed(), 2, 4), (Forward(), 2, 4), (FiniteDifference(), 1, 4), (FiniteDifference(), 1, 1)],
-    ids=["mixed", "forward", "finite-difference", "economical"],
+    ids=["mixed", "forward", "finite_difference", "economical"],
 )
 def test_a_random_sub_batch_is_unbiased(strategy: ProductStrategy, samples: int, real: int) -> None:
     """The mean over 400 draws lies within three standard errors of the hypergradient of the whole batches.
@@ -81,12 +82,14 @@ def test_a_random_sub_batch_is_unbiased(strategy: ProductStrategy, samples: int,
     model, outer = segmenter(), Residual()
     inner = trained(model, lambda p: torch.optim.Adam(p, lr=3e-3), outer, 20)
     functional, draws = FunctionalModel(model), []
-    exact = flat(hypergradient(PROBLEM, functional, inner, outer, [given], target, Mixed())[0])
+    exact = flat(hypergradient(StepInputs(PROBLEM, functional, InnerUpdate(inner), outer, [given]), target, Mixed())[0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         for _ in range(400):
             part = take_samples(target, torch.randperm(4)[:real])
-            result, _ = hypergradient(PROBLEM, functional, inner, outer, [given], part, InParts(strategy, samples))
+            result, _ = hypergradient(
+                StepInputs(PROBLEM, functional, InnerUpdate(inner), outer, [given]), part, InParts(strategy, samples)
+            )
             draws.append(flat(result))
     along = torch.stack(draws) @ (exact / exact.norm())
     assert along.std() > 1e-3 * exact.norm()  # the draws differ

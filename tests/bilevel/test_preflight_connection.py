@@ -7,25 +7,18 @@ from typing import Any
 import pytest
 import torch
 from bilevel.preflight_cases import check, inner_loss, network, outer_loss, outer_parameters, refuse
+from support.strategies import each
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.problem import BilevelProblem, Loss
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
 
-STRATEGIES: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "unrolled-2": Unrolled(2),
-    "forward": Forward(),
-    "finite-difference": FiniteDifference(),
-    "implicit": Implicit(),
-}
+STRATEGIES = each(without=("in_parts",))  # batch statistics
 
 
 def with_shift(change: Callable[[Tensor], Any]) -> Loss:

@@ -15,9 +15,11 @@ from metasynth.bilevel.checks.second_derivative import refusal
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 
 def hooked(register: Callable[[nn.Module], Any]) -> nn.Module:
@@ -133,7 +135,9 @@ def test_fused_attention_is_differentiated_by_finite_differences_and_otherwise_a
         batch = IMAGES.double()
         preflight(passed_through(chosen), model, optimizer, outer, batch, batch, strategy)
         result, _ = hypergradient(
-            passed_through(chosen), FunctionalModel(model), optimizer, outer, [batch], batch, strategy
+            StepInputs(passed_through(chosen), FunctionalModel(model), InnerUpdate(optimizer), outer, [batch]),
+            batch,
+            strategy,
         )
         found.append(torch.stack(list(result.gradients.values())))
     assert found[0].norm() > 1e-3

@@ -11,6 +11,7 @@ import pytest
 import torch
 from bilevel import segmentation
 from bilevel.preflight_cases import check, refuse
+from support.strategies import each, taken
 from torch import Tensor, nn
 from torch.utils import checkpoint as torch_checkpoint
 from torch.utils.checkpoint import (
@@ -26,24 +27,16 @@ from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.recomputation import REENTRANT
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
-from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
 from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.backbones import monai_network
 
-STRATEGIES: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "unrolled-3": Unrolled(3),
-    "truncated": Unrolled(3, last=2),
-    "forward": Forward(),
-    "finite-difference": FiniteDifference(relative_step=1e-4),
-    "implicit": Implicit(ConjugateGradient(3, damping=1.0)),
-    "in-parts": InParts(Mixed(), chunk=2),
-}
+STRATEGIES = each(without=("finite_difference", "implicit", "in_parts")) | taken(
+    "unrolled-3-last-2", "finite_difference-wide", "implicit-damped", "in_parts-of-2"
+)
 
 Apply = Callable[[nn.Module, Tensor], Tensor]
 
@@ -153,14 +146,16 @@ def found(
     torch.manual_seed(2)
     batches = [images(10 + k) for k in range(chosen.inner_steps)]
     problem = BilevelProblem(inner_loss, loss)
-    result, _ = hypergradient(problem, FunctionalModel(model), optimizer, outer, batches, images(20), chosen)
+    result, _ = hypergradient(
+        StepInputs(problem, FunctionalModel(model), InnerUpdate(optimizer), outer, batches), images(20), chosen
+    )
     return torch.stack([g for g in result.gradients.values() if g is not None])
 
 
 def require_equal(strategy: str, style: str = "module", **options: Any) -> None:
     plain, recomputed = (found(styles[style], strategy, **options) for styles in (PLAIN, STYLES))
     assert plain.abs().min() > 1e-6
-    if strategy in ("forward", "finite-difference"):  # which make a second pass, after the outer one
+    if strategy in ("forward", "finite_difference-wide"):  # which make a second pass, after the outer one
         torch.testing.assert_close(plain, found(PLAIN[style], "mixed", **options), rtol=1e-4, atol=0)
     torch.testing.assert_close(recomputed, plain, rtol=1e-9, atol=1e-13)
 
@@ -177,14 +172,14 @@ def test_every_way_to_checkpoint(strategy: str, style: str) -> None:
     require_equal(strategy, style)
 
 
-@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "in-parts"])  # batch statistics
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "in_parts-of-2"])  # batch statistics
 @pytest.mark.parametrize("loss", [outer_loss, evaluated])
 def test_running_statistics_and_an_outer_loss_in_eval_mode(strategy: str, loss: Callable[..., Tensor]) -> None:
     """The mode that the outer loss sets is not that in which the inner pass is computed again."""
     require_equal(strategy, norm=True, loss=loss)
 
 
-@pytest.mark.parametrize("strategy", ["mixed", "unrolled-3", "forward", "finite-difference"])
+@pytest.mark.parametrize("strategy", ["mixed", "unrolled-3", "forward", "finite_difference-wide"])
 def test_dropout_and_an_outer_loss_in_eval_mode(strategy: str) -> None:
     require_equal(strategy, dropout=0.5, loss=evaluated)
 
@@ -196,7 +191,7 @@ def solver_of(model: nn.Module, strategy: HypergradientStrategy, rate: float = 0
     return BilevelSolver(BilevelProblem(inner_loss, outer_loss), model, optimizer, outer, outer_optimizer, strategy)
 
 
-@pytest.mark.parametrize("strategy", ["mixed", "unrolled-3", "finite-difference"])
+@pytest.mark.parametrize("strategy", ["mixed", "unrolled-3", "finite_difference-wide"])
 def test_a_training_is_that_of_the_model_without(strategy: str) -> None:
     """Weights, running statistics and outer parameters after both kinds of steps, to the last digits."""
     trained = []
@@ -230,7 +225,9 @@ def test_a_network_of_monai_with_checkpointing(strategy: str) -> None:
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         batches = [noise(seed) for seed in range(chosen.inner_steps)]
         result, _ = hypergradient(
-            segmentation.PROBLEM, FunctionalModel(model), optimizer, outer, batches, noise(9), chosen
+            StepInputs(segmentation.PROBLEM, FunctionalModel(model), InnerUpdate(optimizer), outer, batches),
+            noise(9),
+            chosen,
         )
         results.append(torch.cat([g.flatten() for g in result.gradients.values() if g is not None]))
     assert results[0].norm() > 1e-4

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 from bilevel.segmentation import PROBLEM, Batch, batch, segmenter
-from support.problems import OPTIMISERS, STRATEGIES, Array, ClosedForm
+from support.problems import OPTIMISERS, Array, ClosedForm
+from support.strategies import EXACT
 from torch import Tensor, nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 CASE = ClosedForm()
 REFERENCE = CASE.inner_batch(77)
@@ -42,9 +45,9 @@ def gap_along(
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 def test_corrected_hypergradient_is_that_of_the_difference(strategy: str, optimiser: str) -> None:
-    model, outer, chosen = CASE.model(), CASE.outer(), STRATEGIES[strategy]
+    model, outer, chosen = CASE.model(), CASE.outer(), EXACT[strategy]
     inner = OPTIMISERS[optimiser](model.parameters())
     batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
 
@@ -57,11 +60,7 @@ def test_corrected_hypergradient_is_that_of_the_difference(strategy: str, optimi
         wide, narrow = ((along(s) - along(-s)) / (2 * s) for s in (step, step / 2))
         truth.append((4 * narrow - wide) / 3)
     result, taken = hypergradient(
-        CASE.problem(),
-        FunctionalModel(model),
-        inner,
-        outer,
-        batches,
+        StepInputs(CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, batches),
         CASE.outer_batch(),
         chosen,
         reference_batch=REFERENCE,
@@ -77,7 +76,7 @@ def test_corrected_hypergradient_is_that_of_the_difference(strategy: str, optimi
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 def test_no_hypergradient_where_the_domains_agree(strategy: str, norm: str | None) -> None:
     """Outer loss and inner loss on the same batch: their difference is exactly zero, converged or not."""
 
@@ -88,18 +87,20 @@ def test_no_hypergradient_where_the_domains_agree(strategy: str, norm: str | Non
         return PROBLEM.inner_loss(model, lambda images, draws: noisy, given)
 
     problem = BilevelProblem(PROBLEM.inner_loss, same_domain)
-    model, outer, chosen = segmenter(norm=norm), GaussianNoise(0.2).double(), STRATEGIES[strategy]
+    model, outer, chosen = segmenter(norm=norm), GaussianNoise(0.2).double(), EXACT[strategy]
     inner = torch.optim.Adam(model.parameters(), lr=1e-2)
     batches = [batch(k) for k in range(chosen.inner_steps)]
     functional = FunctionalModel(model)
-    plain, _ = hypergradient(problem, functional, inner, outer, batches, batch(9), chosen)
+    plain, _ = hypergradient(StepInputs(problem, functional, InnerUpdate(inner), outer, batches), batch(9), chosen)
     assert plain.gradients["raw_sigma"].abs() > 0
-    corrected, _ = hypergradient(problem, functional, inner, outer, batches, batch(9), chosen, batch(9))
+    corrected, _ = hypergradient(
+        StepInputs(problem, functional, InnerUpdate(inner), outer, batches), batch(9), chosen, batch(9)
+    )
     assert corrected.gradients["raw_sigma"].item() == 0.0
     assert corrected.reference_loss.item() == corrected.outer_loss.item()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EXACT)
 def test_direct_dependence_is_kept(strategy: str) -> None:
     """L_outer = L_inner(φ, θ fixed; reference) + 3 θ has the hypergradient 3, all of it direct."""
 
@@ -110,16 +111,18 @@ def test_direct_dependence_is_kept(strategy: str) -> None:
         return (model(given) - outer).square().mean()
 
     torch.manual_seed(0)
-    model, outer, chosen = nn.Linear(2, 1).double(), torch.tensor(0.5).double(), STRATEGIES[strategy]
+    model, outer, chosen = nn.Linear(2, 1).double(), torch.tensor(0.5).double(), EXACT[strategy]
     outer.requires_grad_()
     inner = torch.optim.SGD(model.parameters(), lr=0.1)
     given = torch.ones(3, 2, dtype=torch.float64)
     result, _ = hypergradient(
-        BilevelProblem(inner_loss, with_direct_term),
-        FunctionalModel(model),
-        inner,
-        outer,
-        [given] * chosen.inner_steps,
+        StepInputs(
+            BilevelProblem(inner_loss, with_direct_term),
+            FunctionalModel(model),
+            InnerUpdate(inner),
+            outer,
+            [given] * chosen.inner_steps,
+        ),
         given,
         chosen,
         reference_batch=given,
@@ -146,13 +149,11 @@ def test_both_passes_start_from_the_same_buffers() -> None:
     model, outer = segmenter(norm="batch"), GaussianNoise(0.2).double()
     inner = torch.optim.Adam(model.parameters(), lr=1e-2)
     result, _ = hypergradient(
-        BilevelProblem(inner_loss, same_domain),
-        FunctionalModel(model),
-        inner,
-        outer,
-        [batch(0)],
+        StepInputs(
+            BilevelProblem(inner_loss, same_domain), FunctionalModel(model), InnerUpdate(inner), outer, [batch(0)]
+        ),
         batch(9),
-        STRATEGIES["mixed"],
+        EXACT["mixed"],
         batch(9),
     )
     assert result.reference_loss.item() == result.outer_loss.item()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from bilevel.native_training import by_training_again, outer_parameters
 from support.cubes import Cube, DetachedCube
+from support.strategies import taken
 from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
 from torch.nn import functional
@@ -19,20 +20,10 @@ from torch.utils.checkpoint import checkpoint
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.unrolled import Unrolled
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "supported.md"
-STRATEGIES: dict[str, HypergradientStrategy] = {
-    "Mixed": Mixed(),
-    "Unrolled": Unrolled(2),
-    "Implicit": Implicit(),
-    "Forward": Forward(),
-    "FiniteDifference": FiniteDifference(),
-}
+TAKEN = taken("mixed", "unrolled-2", "implicit", "forward", "finite_difference")
+STRATEGIES = {type(one).__name__: one for one in TAKEN.values()}
 KINDS = ("module", "model", "operation", "optimiser")
 
 pytestmark = [

@@ -9,6 +9,7 @@ import torch
 from bilevel import native_training
 from bilevel.native_training import by_training_again
 from bilevel.preflight_cases import IMAGES, check, inner_loss, outer_loss, refuse
+from support.strategies import EACH, EXACT, taken
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -16,18 +17,19 @@ from torch.nn.utils import parametrizations
 from metasynth.bilevel.hypergradient import HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 Operation = Callable[[Tensor], Tensor]
 
-ALL: tuple[HypergradientStrategy, ...] = (Mixed(), Forward(), FiniteDifference(), Unrolled(2), Unrolled(3))
-WITH_HESSIAN: tuple[HypergradientStrategy, ...] = (Unrolled(2), Unrolled(3, last=2), Implicit())
-WITHOUT_HESSIAN: tuple[HypergradientStrategy, ...] = (Mixed(), Unrolled(1), Unrolled(3, last=1), FiniteDifference())
+ALL = EXACT | taken("finite_difference")
+WITH_HESSIAN = {n: one for n, one in EACH.items() if one.needs_hessian} | taken("unrolled-3-last-2")
+WITHOUT_HESSIAN = {n: one for n, one in EACH.items() if not (one.needs_hessian or one.mode == "forward mode")}
 
 
 def constrained(*constrain: Callable[[nn.Module], nn.Module]) -> nn.Sequential:
@@ -51,7 +53,9 @@ def by(strategy: HypergradientStrategy, model: nn.Module) -> Tensor:
     outer, optimizer = native_training.outer_parameters(), descent(model.parameters())
     batches = [IMAGES.double()] * strategy.inner_steps
     check(PROBLEM, model, optimizer, outer, strategy, batch=batches[0])
-    found, _ = hypergradient(PROBLEM, FunctionalModel(model), optimizer, outer, batches, batches[0], strategy)
+    found, _ = hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(optimizer), outer, batches), batches[0], strategy
+    )
     return torch.stack([g for g in found.gradients.values() if g is not None])
 
 
@@ -68,7 +72,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
-@pytest.mark.parametrize("strategy", ALL, ids=str)
+@pytest.mark.parametrize("strategy", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("name", MODELS)
 def test_parametrisations_have_the_hypergradient_of_a_training(name: str, strategy: HypergradientStrategy) -> None:
     expected = by_training(MODELS[name], strategy.inner_steps)
@@ -84,7 +88,7 @@ def test_weight_norm_of_convolutions_is_what_the_model_computes() -> None:
         torch.testing.assert_close(patched.bind(patched.refresh())(images), model(images), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", WITH_HESSIAN, ids=str)
+@pytest.mark.parametrize("strategy", WITH_HESSIAN.values(), ids=WITH_HESSIAN)
 def test_spectral_norm_in_training_is_refused_where_the_hessian_is_taken(strategy: HypergradientStrategy) -> None:
     message = refuse("inner", model=constrained(parametrizations.spectral_norm).float(), strategy=strategy)
     assert message == (
@@ -94,7 +98,7 @@ def test_spectral_norm_in_training_is_refused_where_the_hessian_is_taken(strateg
     )
 
 
-@pytest.mark.parametrize("strategy", WITHOUT_HESSIAN, ids=str)
+@pytest.mark.parametrize("strategy", WITHOUT_HESSIAN.values(), ids=WITHOUT_HESSIAN)
 def test_spectral_norm_that_has_converged_is_right_in_a_single_step(strategy: HypergradientStrategy) -> None:
     make = partial(constrained, partial(parametrizations.spectral_norm, n_power_iterations=100))
     if strategy.inner_steps == 1:
@@ -204,7 +208,7 @@ def passed_through(operation: Operation) -> BilevelProblem:
 def test_operations_of_the_table_are_refused_in_their_mode_alone(name: str) -> None:
     operation, twice, forward = REFUSED[name]
     problem = passed_through(operation)
-    for strategy in (Mixed(), *WITH_HESSIAN):
+    for strategy in (Mixed(), *WITH_HESSIAN.values()):
         accept_or_refuse(problem, strategy, twice)
     if forward is not None:
         accept_or_refuse(problem, Forward(), forward)
@@ -241,14 +245,14 @@ def of_parameters(operation: Operation) -> BilevelProblem:
 
 @pytest.mark.parametrize("operation", [lambda w: torch.cdist(w, w + 1), normalised], ids=["missing", "wrong"])
 def test_an_operation_on_parameters_alone_matters_where_the_hessian_is_taken(operation: Operation) -> None:
-    for strategy in WITH_HESSIAN:
+    for strategy in WITH_HESSIAN.values():
         refuse("inner_loss cannot be differentiated twice: ", problem=of_parameters(operation), strategy=strategy)
     for strategy in (Mixed(), Unrolled(1), Unrolled(3, last=1)):
         check(of_parameters(operation), strategy=strategy)
 
 
 def test_a_gradient_that_is_none_matters_everywhere() -> None:
-    for strategy in (Mixed(), Forward(), FiniteDifference(), *WITH_HESSIAN):
+    for strategy in (Mixed(), Forward(), FiniteDifference(), *WITH_HESSIAN.values()):
         refuse("embedding with scale_grad_by_freq=True", problem=of_parameters(scaled_lookup), strategy=strategy)
 
 
@@ -256,7 +260,7 @@ def test_an_operation_on_outer_parameters_alone_is_differentiated_once() -> None
     def loss(model: nn.Module, outer: Any, given: Tensor) -> Tensor:
         return inner_loss(model, {**outer, "gain": torch.cdist(outer["gain"].expand(1, 1), torch.zeros(1, 1))}, given)
 
-    for strategy in (*WITH_HESSIAN, Mixed()):
+    for strategy in (*WITH_HESSIAN.values(), Mixed()):
         check(BilevelProblem(loss, outer_loss), strategy=strategy)
 
 
@@ -274,5 +278,5 @@ class Cdist(torch.autograd.Function):
 
 
 def test_a_function_of_the_users_own_is_not_taken_for_torchs() -> None:
-    for strategy in (Mixed(), *WITH_HESSIAN):
+    for strategy in (Mixed(), *WITH_HESSIAN.values()):
         check(passed_through(Cdist.apply), strategy=strategy)

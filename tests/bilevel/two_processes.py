@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from bilevel.segmentation import Batch, Residual, batch, learned_rates, segmenter
+from support.strategies import taken
 from torch import Tensor, nn
 
 from metasynth.bilevel.batches import take_samples
@@ -20,12 +21,7 @@ from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.step_report import StepReport
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
-from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
 from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.losses import soft_dice_loss
@@ -45,13 +41,7 @@ def outer_loss(model: nn.Module, outer: nn.Module, given: Batch) -> Tensor:
 
 PROBLEM = BilevelProblem(inner_loss, outer_loss)
 
-STRATEGIES: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "forward": Forward(),
-    "finite-difference": FiniteDifference(estimate_error=True),
-    "implicit": Implicit(ConjugateGradient(max_steps=30, tolerance=1e-6, damping=0.5), steps=2),
-    "in-parts": InParts(Mixed(), chunk=1),
-}
+STRATEGIES = taken("mixed", "forward", "finite_difference-reporting", "implicit-solved", "in_parts-of-1")
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, lr=0.3, momentum=0.9),
@@ -157,12 +147,7 @@ def trained_by_kind(strategy: HypergradientStrategy, processes: Processes, rank:
     return {"state": solver.state_dict()}
 
 
-BY_KIND: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "forward": Forward(),
-    "finite-difference": FiniteDifference(),
-    "implicit": Implicit(ConjugateGradient(max_steps=5, damping=1.0)),
-}
+BY_KIND = taken("mixed", "forward", "finite_difference", "implicit-damped")
 
 
 class Normalised(nn.Module):
@@ -243,12 +228,7 @@ def not_finite(strategy: HypergradientStrategy, processes: Processes, rank: int)
     return {"messages": messages, "states": states, "report": asdict(report), "state": solver.state_dict()}
 
 
-NOT_FINITE: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "forward": Forward(),
-    "finite-difference": FiniteDifference(limit=10.0),
-    "implicit": Implicit(ConjugateGradient(max_steps=3, damping=1.0)),
-}
+NOT_FINITE = taken("mixed", "forward", "finite_difference-limited", "implicit-damped")
 
 
 def means(processes: Processes, rank: int) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.run import execute
 from metasynth.running.seeding import generator_for
 
@@ -91,7 +93,7 @@ def meta_gradient(first_order: bool) -> dict[str, Tensor]:
     model = FunctionalModel(Offsets(start, 3))
     inner = torch.optim.SGD(model.model.parameters(), lr=0.02)
     problem = make_problem(first_order)
-    result, _ = hypergradient(problem, model, inner, start, [support] * 3, query, Unrolled(3))
+    result, _ = hypergradient(StepInputs(problem, model, InnerUpdate(inner), start, [support] * 3), query, Unrolled(3))
     return {name: g for name, g in result.gradients.items() if g is not None}
 
 

@@ -22,7 +22,9 @@ from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepBatch
 
@@ -74,11 +76,13 @@ def test_the_hypergradient_is_that_of_central_differences(variant, loss, synthet
 
     for optimizer_of in (sgd, adam):
         found, _ = hypergradient(
-            BilevelProblem(*losses),
-            FunctionalModel(discriminator),
-            optimizer_of(discriminator),
-            generator,
-            [batches[0]],
+            StepInputs(
+                BilevelProblem(*losses),
+                FunctionalModel(discriminator),
+                InnerUpdate(optimizer_of(discriminator)),
+                generator,
+                [batches[0]],
+            ),
             batches[1],
             Mixed(),
         )

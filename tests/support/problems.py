@@ -20,23 +20,11 @@ import torch
 from support.numpy_updates import Array, Rates, clip, numpy_update
 from torch import Tensor, nn
 
-from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.problem import BilevelProblem
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
 
 MakeOptimiser = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
-STRATEGIES: dict[str, HypergradientStrategy] = {
-    "mixed": Mixed(),
-    "unrolled-1": Unrolled(1),
-    "unrolled-2": Unrolled(2),
-    "unrolled-5": Unrolled(5),
-    "unrolled-3-of-3": Unrolled(3, last=3),
-    "forward": Forward(),
-}
 
 OPTIMISERS: dict[str, MakeOptimiser] = {
     "sgd": partial(torch.optim.SGD, lr=0.1),

@@ -9,51 +9,41 @@ from metasynth.bilevel.checks.graph_ends import meeting_points, why_disconnected
 from metasynth.bilevel.checks.second_derivative import refusal, refuse_once_differentiable
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.patched.buffers import copies_of, plain_pass, restore
-from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.replay import Replay
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.step_inputs import StepInputs
 
 
 class Case:
-    """A problem with its batches, evaluated any number of times from one and the same start."""
+    """A step's inputs, of a single batch, and an outer batch, evaluated any number of times from the same start."""
 
-    def __init__(
-        self,
-        problem: BilevelProblem,
-        functional: FunctionalModel,
-        update: InnerUpdate,
-        outer: Outer,
-        inner_batch: Any,
-        outer_batch: Any,
-    ) -> None:
-        self.problem, self.functional, self.update, self.outer = problem, functional, update, outer
-        self.inner_batch, self.outer_batch = inner_batch, outer_batch
-        self.parameters = functional.refresh()
-        self.learned = named_outer_parameters(outer)
-        self.replay = Replay(functional, outer, self.parameters)
-        held = {id(p) for group in update.optimizer.param_groups for p in group["params"]}
-        self.names = [name for name, _ in functional.model.named_parameters()]
-        self.is_held = [id(p) in held for p in functional.model.parameters()]
+    def __init__(self, inputs: StepInputs, outer_batch: Any) -> None:
+        self.inputs, self.outer_batch = inputs, outer_batch
+        self.model = inputs.model.model
+        self.parameters = inputs.model.refresh()
+        self.learned = inputs.learned
+        self.replay = Replay(inputs.model, inputs.outer, self.parameters)
+        held = {id(p) for group in inputs.update.optimizer.param_groups for p in group["params"]}
+        self.names = [name for name, _ in self.model.named_parameters()]
+        self.is_held = [id(p) in held for p in self.model.parameters()]
 
     def inner_loss(self, parameters: list[Tensor] | None = None) -> Tensor:
         """The inner loss of the patched model, at its own parameters unless others are given."""
         with self.replay.again():
-            bound = self.functional.bind(parameters or self.parameters)
-            return self.problem.inner_value(bound, self.outer, self.inner_batch)
+            return self.inputs.inner_loss(parameters or self.parameters, self.inputs.batches[0])
 
     def outer_loss(self) -> Tensor:
         """The outer loss of the patched model at the same parameters."""
+        inputs = self.inputs
         with self.replay.again():
-            return self.problem.outer_value(self.functional.bind(self.parameters), self.outer, self.outer_batch)
+            return inputs.problem.outer_value(inputs.model.bind(self.parameters), inputs.outer, self.outer_batch)
 
     def original(self) -> tuple[Tensor, Gradients]:
         """Loss and gradient of the model itself, whose buffers are put back."""
-        model = self.functional.model
+        inputs, model = self.inputs, self.model
         before = copies_of(model)
         try:
-            with self.replay.again(), plain_pass(model, self.functional.policy):
-                loss = self.problem.inner_value(model, self.outer, self.inner_batch)
+            with self.replay.again(), plain_pass(model, inputs.model.policy):
+                loss = inputs.problem.inner_value(model, inputs.outer, inputs.batches[0])
                 return loss.detach(), gradient_of(loss, list(model.parameters()))
         finally:
             restore(model, before)
@@ -102,7 +92,7 @@ def _require_training(case: Case, gradients: Gradients) -> None:
         why = why_disconnected("inner_loss", "its trainable parameters", case.inner_loss, trainable, _leaves(case))
         raise ValueError(f"the inner model cannot be trained: {why}")
     if not any(held and g is not None for held, g in zip(case.is_held, gradients, strict=True)):
-        kind = type(case.update.optimizer).__name__
+        kind = type(case.inputs.update.optimizer).__name__
         raise ValueError(f"the inner {kind} holds none of the parameters inner_loss depends on: {_some(present)}")
 
 
@@ -139,7 +129,9 @@ def _through_loss(case: Case, gradients: Gradients, learned: list[Tensor]) -> Gr
 
 def _through_update(case: Case, learned: list[Tensor]) -> Gradients:
     """Something for each outer parameter that a hyperparameter of the update depends on."""
-    given = [v for values in case.update.given(case.outer) for v in values.values() if isinstance(v, Tensor)]
+    given = [
+        v for values in case.inputs.update.given(case.inputs.outer) for v in values.values() if isinstance(v, Tensor)
+    ]
     return gradient_of(torch.stack([v.double() for v in given]).sum(), learned) if given else [None] * len(learned)
 
 
@@ -167,7 +159,7 @@ def _why(case: Case, theta: Tensor) -> str:
         where = f" (the graphs of both meet only in {_some(meet)})" if meet else ""
         inner = f"inner_loss depends on it, but its gradient in the model's parameters does not{where}"
     reasons = [inner, why_disconnected("outer_loss", "it", case.outer_loss, [theta], _leaves(case))]
-    if case.update.hyperparameters is not None:
+    if case.inputs.update.hyperparameters is not None:
         reasons.append("no hyperparameter of the update depends on it")
     return "; ".join(reasons)
 

@@ -82,7 +82,8 @@ class _Comparison:
         zeros = [torch.zeros_like(p) for p in self._start]
         self._inner = _directions(self._start, generator) if needs_hessian else zeros
         dtypes = [t.dtype for t in (*self._start, *self._kept)]
-        dtypes += [] if case.problem.autocast is None else [case.problem.autocast]
+        autocast = case.inputs.problem.autocast
+        dtypes += [] if autocast is None else [autocast]
         self._unit = max(torch.finfo(dtype).eps for dtype in dtypes)
 
     def made(self) -> tuple[float, float, float]:

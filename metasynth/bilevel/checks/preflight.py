@@ -19,6 +19,7 @@ from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.update.inner_update import InnerUpdate
 
 
@@ -57,7 +58,8 @@ def preflight(
     # Seeding seeds every device.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
-        case = Case(problem, FunctionalModel(model, buffers), update, outer, inner_batch, outer_batch)
+        inputs = StepInputs(problem, FunctionalModel(model, buffers), update, outer, [inner_batch])
+        case = Case(inputs, outer_batch)
         try:
             loss = case.inner_loss()
             refuse_flawed(loss, case.parameters, list(case.learned.values()), mode, needs_hessian)
@@ -75,8 +77,8 @@ def preflight(
             ) from error
         if strategy is not None:
             with case.replay.again():
-                strategy.check(problem, case.functional, outer, inner_batch)
-    case.functional.release()
+                strategy.check(inputs)
+    inputs.model.release()
 
 
 def _refuse_hooks(model: nn.Module) -> None:
@@ -111,7 +113,7 @@ _RECOMPUTES = (
 
 def _gradient_elsewhere(case: Case, loss: Tensor, create_graph: bool) -> Gradients:
     """The loss's gradient, taken when the model has been bound to other parameters: it must not notice."""
-    case.functional.bind([(0.5 * p.detach()).requires_grad_(p.requires_grad) for p in case.parameters])
+    case.inputs.model.bind([(0.5 * p.detach()).requires_grad_(p.requires_grad) for p in case.parameters])
     try:
         return gradient_of(loss, case.parameters, create_graph=create_graph)
     except CheckpointError as error:
@@ -130,12 +132,11 @@ def _compare_with_original(case: Case, patched_loss: Tensor, patched_gradients: 
             f"inner model: patched for differentiation it gives a loss of {patched_loss.item():.6g} where the model "
             f"itself gives {loss.item():.6g}; it probably keeps parameters outside of its registered ones"
         )
-    names = [name for name, _ in case.functional.model.named_parameters()]
     different = _different(case, gradients, patched_gradients)
     if any(different):
         if not any(_different(case, gradients, gradient_of(case.inner_loss(), case.parameters))):
             raise ValueError(_RECOMPUTES)
-        name = names[different.index(True)]
+        name = case.names[different.index(True)]
         raise ValueError(
             f"inner model: patched for differentiation it gives another gradient for {name} than the model itself; "
             "it probably keeps a second reference to parameters or submodules (such as a plain list), an overridden "
@@ -146,7 +147,8 @@ def _compare_with_original(case: Case, patched_loss: Tensor, patched_gradients: 
 def _different(case: Case, own: Gradients, patched: Gradients) -> list[bool]:
     # Gradients that vanish but for rounding (a bias before a normalisation) are compared with the largest. Kernels that
     # can be differentiated again round otherwise: under autocast by about a unit of the largest.
-    unit = 0.0 if case.problem.autocast is None else torch.finfo(case.problem.autocast).eps
+    autocast = case.inputs.problem.autocast
+    unit = 0.0 if autocast is None else torch.finfo(autocast).eps
     floor = max(1e-4, 2 * unit) * max((g.norm().item() for g in own if g is not None), default=0.0)
     return [not _agree(a, b, max(1e-2, 4 * unit), floor) for a, b in zip(own, patched, strict=True)]
 

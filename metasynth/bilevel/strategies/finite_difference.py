@@ -2,17 +2,15 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, norm_of, sum_of
-from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.kinks import Kinks
 from metasynth.bilevel.patched.replay import irreproducible
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.product import InnerPass, Point, ProductStrategy
 from metasynth.bilevel.update.updates import loss_and_gradient
 
@@ -100,11 +98,12 @@ class FiniteDifference(ProductStrategy):
         """First derivatives alone."""
         return "differences"
 
-    def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
+    def check(self, inputs: StepInputs) -> None:
         """Refuse a problem under autocast: nothing is left of a difference of gradients rounded that far."""
-        if problem.autocast is not None:
+        autocast = inputs.problem.autocast
+        if autocast is not None:
             raise ValueError(
-                f"FiniteDifference cannot be used with autocast={problem.autocast}: the gradients it subtracts are "
+                f"FiniteDifference cannot be used with autocast={autocast}: the gradients it subtracts are "
                 "rounded too far; use Mixed"
             )
 
@@ -112,7 +111,7 @@ class FiniteDifference(ProductStrategy):
         """Loss and gradient at φ, with the sides recorded."""
         kinks = Kinks()
         with kinks.recorded() if self.hold_kinks else nullcontext():
-            loss, gradients = loss_and_gradient(point.problem, point.model, point.outer, point.parameters, point.batch)
+            loss, gradients = loss_and_gradient(point.inputs, point.parameters, point.batch)
         known = replace(point, loss=loss, gradients=gradients)
         return InnerPass(loss, gradients, lambda direction: self._derivative(known, direction, kinks))
 
@@ -121,7 +120,7 @@ class FiniteDifference(ProductStrategy):
         kinks = Kinks()
         if self.hold_kinks:
             with torch.no_grad(), point.replay.again(), kinks.recorded():
-                point.problem.inner_value(point.model.bind(point.parameters), point.outer, point.batch)
+                point.inner_loss(point.parameters)
         return self._derivative(point, direction, kinks)
 
     def _derivative(self, point: Point, direction: Gradients, kinks: Kinks) -> Gradients:
@@ -171,7 +170,7 @@ class _Differences:
         self._kinks = kinks
         self._start = [p.detach() for p in point.parameters]
         self._size = norm_of(self._start) or 1.0
-        self.learned = list(named_outer_parameters(point.outer).values())
+        self.learned = point.learned
         self.diagnostics = {"rounding": 0.0}
         if options.estimate_error:
             self.diagnostics["error"] = 0.0
@@ -219,7 +218,7 @@ class _Differences:
         moved = [p if w is None else p.add(w, alpha=shift) for p, w in zip(self._start, direction, strict=True)]
         sides: AbstractContextManager[None] = self._kinks.held() if self._options.hold_kinks else nullcontext()
         with point.replay.again(), sides:
-            loss = point.problem.inner_value(point.model.bind(moved), point.outer, point.batch)
+            loss = point.inner_loss(moved)
             return loss.detach(), gradient_of(loss, self.learned)
 
     def _require_replayed(self, pair: _Pair, w: Gradients, step: float, length: float) -> None:

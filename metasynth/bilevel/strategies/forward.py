@@ -11,9 +11,8 @@ from torch.autograd import forward_ad
 from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.patched.elementary import ElementaryOperations
-from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.patched.replay import Replay, require_equal_losses
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.patched.replay import require_equal_losses
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.product import Point, ProductStrategy
 
 
@@ -52,19 +51,18 @@ class Forward(ProductStrategy):
         """Forward mode, then reverse."""
         return "forward mode"
 
-    def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
+    def check(self, inputs: StepInputs) -> None:
         """Take the derivative along the gradient once, so that an operation it cannot pass is named at the start."""
-        parameters = model.refresh()
-        first = self.inner_pass(Point(problem, model, outer, batch, parameters, Replay(model, outer, parameters)))
+        first = self.inner_pass(Point.of(inputs))
         first.product(first.gradients)
 
     def mixed_derivative(self, point: Point, direction: Gradients) -> Gradients:
         """See `ProductStrategy.mixed_derivative`."""
-        learned = list(named_outer_parameters(point.outer).values())
+        learned = point.learned
         with point.replay.again(), _in_one_line():
             with forward_ad.dual_level(), ElementaryOperations():
                 duals = _duals([p.detach() for p in point.parameters], direction)
-                loss = point.problem.inner_value(point.model.bind(duals), point.outer, point.batch)
+                loss = point.inner_loss(duals)
                 value, slope = forward_ad.unpack_dual(loss)
             if point.loss is not None:
                 require_equal_losses(point.loss, value, "Forward")

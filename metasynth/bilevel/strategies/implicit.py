@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, norm_of, pull
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
-from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.replay import Replay
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Vector
-from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.bilevel.update.updates import undifferentiated_steps
 
 
@@ -64,25 +61,19 @@ class Implicit(HypergradientStrategy):
         """K."""
         return self.steps
 
-    def inner_step(
-        self,
-        problem: BilevelProblem,
-        model: FunctionalModel,
-        update: InnerUpdate,
-        outer: Outer,
-        batches: Sequence[Any],
-    ) -> InnerStep:
+    def inner_step(self, inputs: StepInputs) -> InnerStep:
         """See `HypergradientStrategy.inner_step`; ValueError if the update has learned hyperparameters."""
+        model, update, batches = inputs.model, inputs.update, inputs.batches
         if update.hyperparameters is not None:
             raise ValueError(
                 "Implicit differentiates an inner optimum, which the update's hyperparameters do not enter; use "
                 "Unrolled or Mixed to learn them, or InnerUpdate(hyperparameters=None)"
             )
         twin = update.start(list(model.model.parameters()))
-        parameters, losses = undifferentiated_steps(problem, model, update, twin, model.refresh(), outer, batches[:-1])
-        replay = Replay(model, outer, parameters)
-        parameters, last = undifferentiated_steps(problem, model, update, twin, parameters, outer, batches[-1:])
-        learned = list(named_outer_parameters(outer).values())
+        parameters, losses = undifferentiated_steps(inputs, twin, model.refresh(), batches[:-1])
+        replay = Replay(model, inputs.outer, parameters)
+        parameters, last = undifferentiated_steps(inputs, twin, parameters, batches[-1:])
+        learned = list(inputs.learned.values())
         # The optimum is one in the parameters that the optimiser holds; any others are constants of the problem.
         held = {id(p) for group in update.optimizer.param_groups for p in group["params"]}
         is_moved = [id(p) in held for p in model.model.parameters()]
@@ -91,7 +82,7 @@ class Implicit(HypergradientStrategy):
         def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
             # The draws of the last step are used again, so that the random stream is that of K plain steps.
             with replay.again():
-                loss = problem.inner_value(model.bind(parameters), outer, batches[-1])
+                loss = inputs.inner_loss(parameters, batches[-1])
                 gradients = gradient_of(loss, parameters, create_graph=True)
             # Over all processes, so that each solves for the same parameters, whichever of them its own batch reaches.
             means = update.average([None if g is None else g.detach() for g in gradients])

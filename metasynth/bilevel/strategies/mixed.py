@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.patched.replay import require_equal_losses
-from metasynth.bilevel.problem import named_outer_parameters
 from metasynth.bilevel.strategies.product import InnerPass, Point, ProductStrategy
 
 
@@ -18,9 +17,9 @@ class Mixed(ProductStrategy):
 
     def inner_pass(self, point: Point) -> InnerPass:
         """Loss and gradient at φ, with the gradient's graph."""
-        loss = point.problem.inner_value(point.model.bind(point.parameters), point.outer, point.batch)
+        loss = point.inner_loss(point.parameters)
         gradients = gradient_of(loss, point.parameters, create_graph=True)
-        learned = list(named_outer_parameters(point.outer).values())
+        learned = point.learned
         return InnerPass(
             loss=loss.detach(),
             gradients=[None if g is None else g.detach() for g in gradients],

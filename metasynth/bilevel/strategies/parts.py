@@ -1,7 +1,6 @@
 """The second-order part on some samples of the batch, or on all of them a few at a time."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -9,8 +8,7 @@ from torch import Tensor
 from metasynth.bilevel.batches import batch_size, take_samples
 from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, difference_of, norm_of, sum_of
-from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.product import Point, ProductStrategy
 from metasynth.bilevel.update.updates import loss_and_gradient
@@ -72,14 +70,11 @@ class InParts(ProductStrategy):
         """See `ProductStrategy.mixed_derivative`."""
         chosen = self._chosen(batch_size(point.batch))
         whole = len(chosen) == batch_size(point.batch) and self._is_one_chunk(len(chosen))
-        found: Gradients = [None] * len(named_outer_parameters(point.outer))
+        found: Gradients = [None] * len(point.learned)
         for indices in chosen.split(self.chunk or len(chosen)):
             weight = len(indices) / len(chosen)
             part = Point(
-                point.problem,
-                point.model,
-                point.outer,
-                point.batch if whole else take_samples(point.batch, indices),
+                point.inputs if whole else _of_samples(point.inputs, indices),
                 point.parameters,
                 point.replay,
                 loss=point.loss if whole else None,
@@ -91,22 +86,23 @@ class InParts(ProductStrategy):
                 point.diagnostics[name] = point.diagnostics.get(name, 0.0) + weight * value
         return found
 
-    def check(self, problem: BilevelProblem, model: FunctionalModel, outer: Outer, batch: Any) -> None:
+    def check(self, inputs: StepInputs) -> None:
         """Insist that loss and gradient are means over samples, by taking the first sample from the others."""
-        self.strategy.check(problem, model, outer, batch)
+        self.strategy.check(inputs)
+        model, (batch,) = inputs.model, inputs.batches
         size = batch_size(batch)
         if size < 2:
             return
         indices = torch.arange(size)
-        value, gradients = loss_and_gradient(problem, model, outer, model.refresh(), batch)
+        value, gradients = loss_and_gradient(inputs, model.refresh(), batch)
         total, sums = torch.zeros_like(value), list[Tensor | None]([None] * len(gradients))
         for part in (indices[:1], indices[1:]):
-            loss, parts = loss_and_gradient(problem, model, outer, model.refresh(), take_samples(batch, part))
+            loss, parts = loss_and_gradient(inputs, model.refresh(), take_samples(batch, part))
             weight = len(part) / size
             total = total + weight * loss
             sums = [sum_of(a, None if b is None else weight * b) for a, b in zip(sums, parts, strict=True)]
         off = norm_of([difference_of(a, b) for a, b in zip(sums, gradients, strict=True)])
-        allowed = torch.finfo(problem.autocast or value.dtype).eps ** 0.5
+        allowed = torch.finfo(inputs.problem.autocast or value.dtype).eps ** 0.5
         if abs(value - total) > allowed * abs(value) or off > 10 * allowed * norm_of(gradients):
             raise ValueError(
                 f"InParts needs an inner_loss that is the mean over the samples of its batch: it gave {value:.6g} for "
@@ -121,3 +117,7 @@ class InParts(ProductStrategy):
 
     def _is_one_chunk(self, samples: int) -> bool:
         return self.chunk is None or self.chunk >= samples
+
+
+def _of_samples(inputs: StepInputs, indices: Tensor) -> StepInputs:
+    return replace(inputs, batches=[take_samples(inputs.batches[0], indices)])

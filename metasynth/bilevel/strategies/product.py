@@ -9,10 +9,8 @@ from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, sum_of
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
-from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.patched.replay import Replay
-from metasynth.bilevel.problem import BilevelProblem, Outer
-from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.update.updates import loss_and_gradient, update_of
 
 
@@ -41,8 +39,8 @@ class Point:
 
     Attributes
     ----------
-    problem, model, outer, batch :
-        The inner loss and what it is evaluated on.
+    inputs : StepInputs
+        With the one batch that the inner loss is evaluated on.
     parameters : list of tensor
         φ, leaves.
     replay : Replay
@@ -55,15 +53,32 @@ class Point:
         For what the strategy reports of its accuracy.
     """
 
-    problem: BilevelProblem
-    model: FunctionalModel
-    outer: Outer
-    batch: Any
+    inputs: StepInputs
     parameters: list[Tensor]
     replay: Replay
     loss: Tensor | None = None
     gradients: Gradients | None = None
     diagnostics: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, inputs: StepInputs) -> "Point":
+        """The model's present state, with its flags and buffers taken over."""
+        parameters = inputs.model.refresh()
+        return cls(inputs, parameters, Replay(inputs.model, inputs.outer, parameters))
+
+    @property
+    def batch(self) -> Any:
+        """What the inner loss is evaluated on."""
+        return self.inputs.batches[0]
+
+    @property
+    def learned(self) -> list[Tensor]:
+        """The learned outer parameters θ."""
+        return list(self.inputs.learned.values())
+
+    def inner_loss(self, parameters: Sequence[Tensor]) -> Tensor:
+        """L_inner on the batch, at φ or at other parameters."""
+        return self.inputs.inner_loss(parameters, self.batch)
 
 
 class ProductStrategy(HypergradientStrategy):
@@ -91,23 +106,16 @@ class ProductStrategy(HypergradientStrategy):
 
     def inner_pass(self, point: Point) -> InnerPass:
         """Loss and gradient at φ; here by an ordinary backward pass, of which no graph is kept."""
-        loss, gradients = loss_and_gradient(point.problem, point.model, point.outer, point.parameters, point.batch)
+        loss, gradients = loss_and_gradient(point.inputs, point.parameters, point.batch)
         known = replace(point, loss=loss, gradients=gradients)
         return InnerPass(loss, gradients, lambda direction: self.mixed_derivative(known, direction))
 
-    def inner_step(
-        self,
-        problem: BilevelProblem,
-        model: FunctionalModel,
-        update: InnerUpdate,
-        outer: Outer,
-        batches: Sequence[Any],
-    ) -> InnerStep:
+    def inner_step(self, inputs: StepInputs) -> InnerStep:
         """See `HypergradientStrategy.inner_step`."""
-        parameters = model.refresh()
-        point = Point(problem, model, outer, batches[0], parameters, Replay(model, outer, parameters))
+        model = inputs.model
+        point = Point.of(inputs)
         first = self.inner_pass(point)
-        taken = update_of(update, model, parameters, first.gradients, outer)
+        taken = update_of(inputs, point.parameters, first.gradients)
 
         def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
             direction, direct = taken.pull(cotangents)

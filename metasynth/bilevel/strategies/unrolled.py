@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
-from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.update.updates import undifferentiated_steps
 
 
@@ -55,15 +52,9 @@ class Unrolled(HypergradientStrategy):
         """Only if more than one step is differentiated."""
         return (self.steps if self.last is None else self.last) > 1
 
-    def inner_step(
-        self,
-        problem: BilevelProblem,
-        model: FunctionalModel,
-        update: InnerUpdate,
-        outer: Outer,
-        batches: Sequence[Any],
-    ) -> InnerStep:
+    def inner_step(self, inputs: StepInputs) -> InnerStep:
         """See `HypergradientStrategy.inner_step`; ValueError with more than one process."""
+        model, update = inputs.model, inputs.update
         if update.processes.count > 1:
             raise ValueError(
                 f"Unrolled cannot be used with {update.processes.count} processes, as it would differentiate through "
@@ -72,15 +63,13 @@ class Unrolled(HypergradientStrategy):
             )
         twin = update.start(list(model.model.parameters()))
         skipped = 0 if self.last is None else self.steps - self.last
-        parameters, losses = undifferentiated_steps(
-            problem, model, update, twin, model.refresh(), outer, batches[:skipped]
-        )
-        for batch in batches[skipped:]:
-            loss = problem.inner_value(model.bind(parameters), outer, batch)
+        parameters, losses = undifferentiated_steps(inputs, twin, model.refresh(), inputs.batches[:skipped])
+        for batch in inputs.batches[skipped:]:
+            loss = inputs.inner_loss(parameters, batch)
             gradients = gradient_of(loss, parameters, create_graph=True)
-            parameters = update.apply(twin, parameters, gradients, outer)
+            parameters = update.apply(twin, parameters, gradients, inputs.outer)
             losses.append(loss.detach())
-        learned = list(named_outer_parameters(outer).values())
+        learned = list(inputs.learned.values())
 
         def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
             return pull(parameters, cotangents, learned)

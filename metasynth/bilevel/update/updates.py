@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
-from metasynth.bilevel.patched.functional import FunctionalModel
-from metasynth.bilevel.problem import BilevelProblem, Outer, named_outer_parameters
-from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.step_inputs import StepInputs
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,7 @@ class Update:
         return found[: len(self.gradients)], found[len(self.gradients) :]
 
 
-def update_of(
-    update: InnerUpdate,
-    model: FunctionalModel,
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
-    outer: Outer,
-) -> Update:
+def update_of(inputs: StepInputs, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Update:
     """One update from φ (``parameters``) by g (``gradients``, averaged over processes here), each as a constant.
 
     Raises
@@ -54,41 +46,34 @@ def update_of(
     ValueError
         From `InnerUpdate.start` or `InnerUpdate.apply`.
     """
+    update = inputs.update
     averaged = update.average([None if g is None else g.detach() for g in gradients])
     leaves = [None if g is None else g.requires_grad_() for g in averaged]
-    twin = update.start(list(model.model.parameters()))
-    moved = update.apply(twin, [p.detach() for p in parameters], leaves, outer)
-    return Update(moved, leaves, list(named_outer_parameters(outer).values()), twin)
+    twin = update.start(list(inputs.model.model.parameters()))
+    moved = update.apply(twin, [p.detach() for p in parameters], leaves, inputs.outer)
+    return Update(moved, leaves, list(inputs.learned.values()), twin)
 
 
-def loss_and_gradient(
-    problem: BilevelProblem, model: FunctionalModel, outer: Outer, parameters: list[Tensor], batch: Any
-) -> tuple[Tensor, Gradients]:
+def loss_and_gradient(inputs: StepInputs, parameters: list[Tensor], batch: Any) -> tuple[Tensor, Gradients]:
     """The inner loss (detached) and its gradient at φ by an ordinary backward pass, of which no graph is kept."""
-    loss = problem.inner_value(model.bind(parameters), outer, batch)
+    loss = inputs.inner_loss(parameters, batch)
     return loss.detach(), gradient_of(loss, parameters)
 
 
 def undifferentiated_steps(
-    problem: BilevelProblem,
-    model: FunctionalModel,
-    update: InnerUpdate,
-    twin: Any,
-    parameters: list[Tensor],
-    outer: Outer,
-    batches: Sequence[Any],
+    inputs: StepInputs, twin: Any, parameters: list[Tensor], batches: Sequence[Any]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Take ordinary inner steps from φ: each costs a plain training step, and no graph outlives it.
 
-    ``twin`` is a differentiable optimiser, whose state moves on with the steps; ``parameters`` are leaves, as
-    `FunctionalModel.refresh` returns them. Returned are φ after the steps, leaves again, and one detached loss a
-    step.
+    ``batches`` are those of ``inputs`` or a part of them, one a step. ``twin`` is a differentiable optimiser, whose
+    state moves on with the steps; ``parameters`` are leaves, as `FunctionalModel.refresh` returns them. Returned are φ
+    after the steps, leaves again, and one detached loss a step.
     """
-    losses = []
+    update, losses = inputs.update, []
     for batch in batches:
-        loss, gradients = loss_and_gradient(problem, model, outer, parameters, batch)
+        loss, gradients = loss_and_gradient(inputs, parameters, batch)
         with torch.no_grad():
-            moved = update.apply(twin, [p.detach() for p in parameters], update.average(gradients), outer)
+            moved = update.apply(twin, [p.detach() for p in parameters], update.average(gradients), inputs.outer)
         parameters = [p.detach().requires_grad_(old.requires_grad) for p, old in zip(moved, parameters, strict=True)]
         losses.append(loss)
     return parameters, losses

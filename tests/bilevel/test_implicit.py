@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from metasynth.bilevel.hypergradient import Hypergradient, InnerStep, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Neumann
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 N, D = 20, 6
 RANDOM = np.random.default_rng(0)
@@ -58,7 +60,11 @@ def computed(
     inner = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=rate)
     batch = (torch.tensor(X), torch.tensor(Y))
     strategy = Implicit(solver, steps)
-    return hypergradient(PROBLEM, FunctionalModel(model), inner, outer, [batch] * steps, torch.tensor(TARGET), strategy)
+    return hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(inner), outer, [batch] * steps),
+        torch.tensor(TARGET),
+        strategy,
+    )
 
 
 @pytest.mark.parametrize(

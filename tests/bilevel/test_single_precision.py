@@ -11,9 +11,11 @@ from torch import nn
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.unet import UNet
 
 Trained = tuple[nn.Module, torch.optim.Optimizer, nn.Module]
@@ -53,7 +55,9 @@ def widened(given: Batch) -> Batch:
 
 def computed(at: Trained, given: Batch, target: Batch, strategy: HypergradientStrategy) -> Hypergradient:
     model, inner, outer = at
-    return hypergradient(PROBLEM, FunctionalModel(model), inner, outer, [given], target, strategy)[0]
+    return hypergradient(
+        StepInputs(PROBLEM, FunctionalModel(model), InnerUpdate(inner), outer, [given]), target, strategy
+    )[0]
 
 
 def errors(strategy: HypergradientStrategy) -> list[tuple[float, float]]:

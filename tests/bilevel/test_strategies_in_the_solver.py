@@ -1,28 +1,19 @@
-"""The further strategies in the solver: nothing is held from step to step, and steps are those of the optimiser."""
+"""Every strategy in the solver: nothing is held from step to step, and steps are those of the optimiser."""
 
 import gc
 
 import pytest
 import torch
 from bilevel.segmentation import PROBLEM, batch
+from support.strategies import each, taken
 from torch import nn
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.solver import BilevelSolver
-from metasynth.bilevel.strategies.finite_difference import FiniteDifference
-from metasynth.bilevel.strategies.forward import Forward
-from metasynth.bilevel.strategies.implicit import Implicit
-from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, Neumann
-from metasynth.bilevel.strategies.unrolled import Unrolled
 
-STRATEGIES: dict[str, HypergradientStrategy] = {
-    "forward": Forward(),
-    "differences": FiniteDifference(estimate_error=True, limit=3.0),
-    "truncated": Unrolled(3, last=1),
-    "cg": Implicit(ConjugateGradient(3, damping=1.0), steps=2),
-    "neumann": Implicit(Neumann(3, scale=0.1, damping=1.0)),
-}
+STRATEGIES = each(without=("in_parts",)) | taken("finite_difference-limited", "implicit-damped")
+"""Without what a Dice over the batch is not for."""
 
 
 def solver(strategy: HypergradientStrategy, rate: float = 0.1) -> BilevelSolver:

@@ -12,10 +12,12 @@ from metasynth.augment.noise import GaussianNoise
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.update.inner_update import InnerUpdate
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,7 @@ def test_buffers_and_random_state_move_once(strategy: HypergradientStrategy) -> 
     functional = FunctionalModel(model)
     torch.manual_seed(3)
     problem = BilevelProblem(counting, PROBLEM.outer_loss)
-    _, step = hypergradient(problem, functional, inner, outer, batches, TARGET, strategy)
+    _, step = hypergradient(StepInputs(problem, functional, InnerUpdate(inner), outer, batches), TARGET, strategy)
     state = torch.get_rng_state()
     functional.commit(step.parameters, step.buffers)
 
@@ -91,7 +93,9 @@ def test_another_number_of_units_is_refused() -> None:
 def computed_with(
     problem: BilevelProblem, model: nn.Module, inner: torch.optim.Optimizer, outer: nn.Module
 ) -> tuple[Hypergradient, InnerStep]:
-    return hypergradient(problem, FunctionalModel(model), inner, outer, [batch(0)], TARGET, FiniteDifference())
+    return hypergradient(
+        StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), outer, [batch(0)]), TARGET, FiniteDifference()
+    )
 
 
 class Doubling(torch.autograd.Function):
@@ -116,6 +120,8 @@ def test_operations_without_a_forward_derivative_are_named(operation: Callable[[
     outer, model = GaussianNoise(0.2).double(), segmenter()
     inner = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"cannot be differentiated by Forward .*Mixed or FiniteDifference.*"):
-        hypergradient(problem, FunctionalModel(model), inner, outer, [batch(0)], TARGET, Forward())
+        hypergradient(
+            StepInputs(problem, FunctionalModel(model), InnerUpdate(inner), outer, [batch(0)]), TARGET, Forward()
+        )
     result, _ = computed_with(problem, model, inner, outer)
     assert result.gradients["raw_sigma"].isfinite()
