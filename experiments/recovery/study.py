@@ -17,6 +17,7 @@ from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import NoiseLevel
 from metasynth.running.seeding import generator_for
+from metasynth.running.settings.bounds import require_at_least, require_distinct
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
@@ -87,13 +88,10 @@ class RecoveryConfig:
 
     def __post_init__(self) -> None:
         for name in ("sigma", "test"):
-            labels = [level.label for level in getattr(self, name)]
-            if not labels or len(set(labels)) != len(labels):
-                raise ValueError(f"{name} must list at least one noise level, each once, got {labels}")
+            require_distinct("at least one noise level", **{name: [level.label for level in getattr(self, name)]})
         if not 0 < self.start < float("inf"):
             raise ValueError(f"start must be a positive number, got {self.start}")
-        if self.test_repeats < 1:
-            raise ValueError(f"test_repeats must be at least 1, got {self.test_repeats}")
+        require_at_least(1, test_repeats=self.test_repeats)
         if self.outer.reference == "matched" and self.generator != "batched":
             raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
         check_together(self.segmenter, self.outer)

@@ -26,6 +26,7 @@ from metasynth.running.checkpoint import (
 )
 from metasynth.running.integrity.checks import FINAL, LATEST, check_stage
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.study import StudyContext
 from metasynth.training.stopping import stopped_in_one_line
 from metasynth.training.streams import StepBatch, stream
@@ -76,10 +77,8 @@ class Pace:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
-        if self.workers < 0:
-            raise ValueError(f"workers must be at least 0, got {self.workers}")
+        require_at_least(1, checkpoint_every=self.checkpoint_every)
+        require_at_least(0, workers=self.workers)
 
 
 def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext) -> float:

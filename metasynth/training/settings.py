@@ -12,8 +12,9 @@ from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.product import ProductStrategy
+from metasynth.running.settings.bounds import require_at_least
 from metasynth.training.reach import LARGEST_UNCONSTRAINED, require_rate
-from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import ReferenceKind
 
 _STRATEGIES: dict[str, ProductStrategy] = {

@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from metasynth.experiments.ridge import (
-    EXPERIMENT,
-    PRESETS,
-    RidgeConfig,
-    best_decay,
-    check,
-    draw,
-    held_out_loss,
-    ridge_loss,
-    solve,
-)
+from metasynth.experiments.ridge import EXPERIMENT, PRESETS
+from metasynth.experiments.ridge.problem import best_decay, check, draw, held_out_loss, ridge_loss, solve
+from metasynth.experiments.ridge.settings import RidgeConfig
 from torch import nn
 
 from metasynth.cli.main import main
