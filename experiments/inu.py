@@ -19,21 +19,14 @@ from metasynth.experiments.recovery.augmenters import (
     start_of,
     told,
 )
+from metasynth.experiments.recovery.figures import dice_figure, exponent_figures, image_figure, segmentation_figure
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.grid_tables import SIGMA, exponents
 from metasynth.experiments.recovery.material import check_cache, load_study_data
+from metasynth.experiments.recovery.rows import CONTENTS
 from metasynth.experiments.recovery.sizes import require_recovery
 from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
-from metasynth.experiments.recovery.tables import (
-    CONTENTS,
-    class_table,
-    dice_figure,
-    dice_table,
-    exponent_figures,
-    exponent_table,
-    image_figure,
-    segmentation_figure,
-)
+from metasynth.experiments.recovery.tables import class_table, dice_table, exponent_table
 
 from metasynth.augment.bias_field import KnownBias
 from metasynth.augment.corruption import Corruptions

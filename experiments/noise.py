@@ -13,18 +13,13 @@ from typing import Annotated, Any
 
 from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.augmenters import case_of, check_augmenter, learned_text, learned_values, start_of
+from metasynth.experiments.recovery.figures import dice_figure, image_figure, segmentation_figure
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.material import check_cache, load_study_data
+from metasynth.experiments.recovery.rows import CONTENTS
 from metasynth.experiments.recovery.sizes import require_recovery
 from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
-from metasynth.experiments.recovery.tables import (
-    CONTENTS,
-    class_table,
-    dice_figure,
-    dice_table,
-    image_figure,
-    segmentation_figure,
-)
+from metasynth.experiments.recovery.tables import class_table, dice_table
 
 from metasynth.augment.entry import Start
 from metasynth.augment.noise import NoiseLevel

@@ -136,7 +136,7 @@ def test_there_is_no_import_cycle(graph):
         ("metasynth.training.loop", "from metasynth.run import execute"),
         ("metasynth.training.loop", "from metasynth.data_prep import cohort"),
         ("metasynth.report.html", "from metasynth.training import stages"),
-        ("metasynth.report.html", "from metasynth.experiments.recovery.tables import Row"),
+        ("metasynth.report.html", "from metasynth.experiments.recovery.rows import Row"),
         ("metasynth.data_prep.cohorts.cohort", "from metasynth.running.progress import Progress"),
         ("metasynth.experiments.noise", "from metasynth.experiments import inu"),
         ("metasynth.experiments.noise", "from metasynth.experiments.unpaired.settings import TITLES"),
@@ -162,7 +162,7 @@ def test_a_wrong_import_is_found(name, source, graph):
         ("metasynth.run", "from metasynth.report.html import write_report"),
         ("metasynth.report.html", "from metasynth.running.records import RunFolder"),
         ("metasynth.experiments.noise", "from metasynth.data_prep.cohorts.cohort import COHORTS"),
-        ("metasynth.experiments.noise", "from metasynth.experiments.recovery.tables import Row"),
+        ("metasynth.experiments.noise", "from metasynth.experiments.recovery.rows import Row"),
         ("metasynth.experiments.unpaired.study", "from metasynth.experiments.unpaired.settings import TITLES"),
     ],
 )

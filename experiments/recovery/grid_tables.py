@@ -1,6 +1,6 @@
 """Tables of a recovery study over many runs.
 
-Rows are those of `metasynth.experiments.recovery.tables`, each with its ``seed`` and the settings that were varied.
+Rows are those of `metasynth.experiments.recovery.rows`, each with its ``seed`` and the settings that were varied.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from metasynth.experiments.recovery.grid_figures import Truth
-from metasynth.experiments.recovery.tables import MODELS, Label, Row, is_comparable
+from metasynth.experiments.recovery.rows import MODELS, Label, Row, is_comparable
 
 from metasynth.report.statistics import Comparison, Interval, holm, interval, paired
 from metasynth.report.tables import Table

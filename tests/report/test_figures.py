@@ -5,15 +5,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from metasynth.report.figures import (
-    DiceGroup,
-    Series,
-    Triplet,
-    dice_by_condition,
-    image_triplet,
-    segmentation_overlay,
-    trajectory,
-)
+from metasynth.report.figures import DiceGroup, Series, dice_by_condition, trajectory
+from metasynth.report.image_figures import Triplet, image_triplet, segmentation_overlay
 from metasynth.report.style import COLORS, color, png
 
 IMAGE = np.linspace(0, 1, 24).reshape(6, 4)

@@ -14,15 +14,8 @@ from support.caches import arrays
 
 from metasynth.data.cache import write_cache
 from metasynth.predict.qc import write_picture
-from metasynth.report.figures import (
-    DiceGroup,
-    Series,
-    Triplet,
-    dice_by_condition,
-    image_triplet,
-    segmentation_overlay,
-    trajectory,
-)
+from metasynth.report.figures import DiceGroup, Series, dice_by_condition, trajectory
+from metasynth.report.image_figures import Triplet, image_triplet, segmentation_overlay
 from metasynth.report.style import new_figure, png, style
 
 NAME = r"a$\bad{$b"
