@@ -1,7 +1,7 @@
 """The subjects' parts of a cache: prepared side by side and kept one by one, so that an interrupted run goes on.
 
 Each part lies in a work folder under a name that holds a hash of the subject's files (path, size, time of change,
-content) and of the options; a run that finds it, whole by its seal (see `metasynth.files`), does not make it again.
+content) and of the options; a run that finds it, whole by its seal (see `metasynth.sealed`), does not make it again.
 """
 
 import hashlib
@@ -24,8 +24,9 @@ from metasynth.data_prep.sources import Scan
 
 from metasynth.data.schema import is_cache
 from metasynth.errors import DataError, RunError, UsageError
-from metasynth.files import first_line, is_leftover, read_zip, seal, write_atomically
+from metasynth.files import first_line, is_leftover, write_atomically
 from metasynth.interrupts import check
+from metasynth.sealed import read_zip, seal
 from metasynth.workers import WorkerEnded, WorkerFailed, as_done
 
 WORK_SUFFIX = ".work"

@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "outputs": {"errors"},
     "schema": {"errors"},
+    "sealed": {"files"},
     "sizes": {"errors"},
     "text": {"errors"},
     "interrupts": set(),
@@ -43,8 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "": set(),
 }
 COMMON = {
-    *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sizes", "text"),
-    "workers",
+    *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sealed", "sizes"),
+    *("text", "workers"),
 }
 HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.update.optimizers"}
 IMAGE_PACKAGES = {"cornucopia", "nibabel", "nilearn", "h5py", "scipy", "matplotlib", "PIL", "skimage"}
