@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from metasynth.report.figures import DiceGroup, Series, dice_by_condition, trajectory
 from metasynth.report.html import ReportFigure
 from metasynth.report.image_figures import Triplet, image_triplet, segmentation_overlay
+from metasynth.running.examples import load_examples
+from metasynth.running.records import RunFolder
 
 
 def sigma_figure(
@@ -67,6 +69,17 @@ def values_figures(courses: Mapping[str, Mapping[str, tuple[Sequence[int], Seque
             ),
         )
         for value, of_value in courses.items()
+    ]
+
+
+def example_figures(folder: RunFolder, rows: Sequence[Row], labels: Sequence[str], label: Label) -> list[ReportFigure]:
+    """The images of a run, the segmentations of its first setting, and every subject's Dice there."""
+    shown = load_examples(folder)
+    class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
+    return [
+        image_figure(shown, labels),
+        segmentation_figure(shown, labels[0], class_names),
+        dice_figure(rows, label, labels[0]),
     ]
 
 

@@ -7,6 +7,7 @@ summary with ``mean``, ``per_class`` and ``per_subject``.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from metasynth.augment.noise import NoiseLevel
 from metasynth.augment.table import known_entry
 from metasynth.running.records import METRICS, RESULTS
 from metasynth.schema import NUMBER, TEXT, Problem, either, entries, listing, mapping, maybe, one_of, scalar
@@ -45,6 +46,11 @@ def _rows(value: Any) -> Problem | None:
 
 CONTENTS = {METRICS: listing(entries({"stage": TEXT}), least=1), RESULTS: entries({"rows": _rows})}
 """What is read of the files of a run; an ``Experiment.contents``."""
+
+
+def level_label(value: Any) -> str:
+    """The label of a ``sigma_true``: '0.1', or 'U[0.025, 0.2]' of a range."""
+    return NoiseLevel.from_json(value).label
 
 
 def error_of(row: Row) -> float | None:
