@@ -130,9 +130,7 @@ def dice_table_over_seeds(rows: Sequence[Row], label: Label, by: Sequence[str] =
     return _table(caption, headings, records)
 
 
-def comparison_table(
-    rows: Sequence[Row], label: Label, by: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = PAIRS
-) -> Table:
+def comparison_table(rows: Sequence[Row], label: Label, by: Sequence[str] = ()) -> Table:
     """Differences between segmenters on the noise of their own real images, paired by seed and test subject.
 
     Runs of one seed are averaged first. Presets whose own noise was not tested have no row.
@@ -142,7 +140,7 @@ def comparison_table(
         for preset, of_preset in grouped(alike, lambda row: label(row["sigma_true"])).items():
             models = grouped(of_preset, lambda row: row["model"])
             scores = {model: _by_subject(of_model, preset) for model, of_model in models.items()}
-            for one, other in pairs:
+            for one, other in PAIRS:
                 a, b = scores.get(one, {}), scores.get(other, {})
                 keys = [key for key in a if key in b]
                 if not keys:

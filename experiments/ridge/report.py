@@ -7,7 +7,7 @@ from metasynth.experiments.ridge.problem import GRID
 
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportContent, ReportFigure
-from metasynth.report.style import COLORS, new_figure, style
+from metasynth.report.style import color, new_figure, style
 from metasynth.report.tables import Table
 from metasynth.running.records import METRICS, RESULTS, RunFolder
 from metasynth.schema import COUNT, NUMBER, TEXT, entries, listing
@@ -59,10 +59,10 @@ def _curves(rows: list[dict[str, Any]], folder: RunFolder) -> Figure:
     with style():
         figure = new_figure(5.0, 3.2)
         axes = figure.add_subplot()
-        for problem, (color, curve) in enumerate(zip(COLORS, folder.read_json(CURVES), strict=False)):
+        for problem, curve in enumerate(folder.read_json(CURVES)):
             found = [row for row in rows if row["problem"] == problem]
-            axes.plot(GRID, curve, color=color, label=f"regression {problem}")
-            axes.plot([r["learned"] for r in found], [r["loss"] for r in found], "o", color=color, mfc="none")
+            axes.plot(GRID, curve, color=color(problem), label=f"regression {problem}")
+            axes.plot([r["learned"] for r in found], [r["loss"] for r in found], "o", color=color(problem), mfc="none")
         axes.set(xscale="log", xlabel="λ", ylabel="held-out mean squared error")
         axes.legend()
         return figure

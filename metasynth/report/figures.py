@@ -10,6 +10,8 @@ from matplotlib.patches import Patch
 
 from metasynth.report.style import FAINT, INK, color, new_figure, style
 
+TAIL = 0.1  # of the outer steps: over these a study's result is the mean
+
 
 @dataclass(frozen=True)
 class Series:
@@ -38,7 +40,7 @@ class Series:
             raise ValueError(f"series {self.label!r}: expected as many values as steps, at least one; got {got}")
 
 
-def trajectory(series: Sequence[Series], *, ylabel: str = "σ", tail: float = 0.1) -> Figure:
+def trajectory(series: Sequence[Series], *, ylabel: str = "σ") -> Figure:
     """Learned parameters against outer steps: the truth dashed, the mean over the last part as a thick line.
 
     Parameters
@@ -47,8 +49,6 @@ def trajectory(series: Sequence[Series], *, ylabel: str = "σ", tail: float = 0.
         One line each.
     ylabel : str
         The parameter, with its unit.
-    tail : float
-        The fraction of steps that is averaged; the result a study reports.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def trajectory(series: Sequence[Series], *, ylabel: str = "σ", tail: float = 0.
         axes = figure.add_subplot()
         for index, one in enumerate(series):
             steps, values = np.asarray(one.steps, float), np.asarray(one.values, float)
-            count = max(1, round(tail * len(values)))
+            count = max(1, round(TAIL * len(values)))
             mean = values[-count:].mean()
             found = f"{one.label}: {mean:.3f}" + ("" if one.truth is None else f" (truth {one.truth:.3f})")
             axes.plot(steps, values, color=color(index), label=found)
@@ -73,7 +73,7 @@ def trajectory(series: Sequence[Series], *, ylabel: str = "σ", tail: float = 0.
         axes.set_ylabel(ylabel)
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.margins(x=0.01)
-        axes.legend(title=f"mean of the last {tail:.0%} of steps", alignment="left", loc="best")
+        axes.legend(title=f"mean of the last {TAIL:.0%} of steps", alignment="left", loc="best")
         return figure
 
 

@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from metasynth.report.style import COLORS, bare, new_figure, style
+from metasynth.report.style import bare, color, new_figure, style
 
 Image = NDArray[np.floating]
 Labels = NDArray[np.integer]
+
+OPACITY = 0.55  # of classes over an image
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,7 @@ class Triplet:
     real: Image
 
 
-def image_triplet(
-    rows: Sequence[Triplet], *, titles: tuple[str, str, str] = ("noise-free", "learned", "real")
-) -> Figure:
+def image_triplet(rows: Sequence[Triplet]) -> Figure:
     """The paper's Figure 2: noise-free, learned and real images side by side, those of a row on one grey scale.
 
     Raises
@@ -60,7 +60,7 @@ def image_triplet(
             for axes, image in zip(grid[at], images, strict=True):
                 _show(axes, image, white)
             grid[at, 0].set_ylabel(row.label)
-        for axes, title in zip(grid[0], titles, strict=True):
+        for axes, title in zip(grid[0], ("noise-free", "learned", "real"), strict=True):
             axes.set_title(title)
         return figure
 
@@ -69,11 +69,8 @@ def segmentation_overlay(
     image: Image,
     maps: Mapping[str, Labels],
     class_names: Sequence[str],
-    *,
-    colors: Sequence[str] = COLORS,
-    alpha: float = 0.55,
 ) -> Figure:
-    """The image, and the image under each label map; class 0 stays clear.
+    """The image, and the image under each label map; class 0 stays clear, and colours repeat after the seventh.
 
     Parameters
     ----------
@@ -83,18 +80,13 @@ def segmentation_overlay(
         Title -> (H, W) class indices, such as the truth and predictions.
     class_names : sequence of str
         (K,) names; the first is the background.
-    colors : sequence of str
-        Of the classes from 1 on.
-    alpha : float
-        Opacity of the classes.
 
     Raises
     ------
     ValueError
-        A label map has another shape than the image, or there are fewer colours than classes.
+        A label map has another shape than the image.
     """
-    if len(colors) < len(class_names) - 1:
-        raise ValueError(f"colors: expected at least {len(class_names) - 1} for the classes, got {len(colors)}")
+    colors = [color(at) for at in range(len(class_names) - 1)]
     for title, labels in maps.items():
         if labels.shape != image.shape:
             raise ValueError(f"maps: {title!r} has shape {labels.shape}, the image has {image.shape}")
@@ -108,9 +100,9 @@ def segmentation_overlay(
         grid[0].set_title("image")
         for axes, (title, labels) in zip(grid[1:], maps.items(), strict=True):
             _show(axes, image, white)
-            axes.imshow(_painted(labels, colors[: len(class_names) - 1], alpha), interpolation="nearest")
+            axes.imshow(_painted(labels, colors), interpolation="nearest")
             axes.set_title(title)
-        patches = [Patch(color=c, label=name) for c, name in zip(colors, class_names[1:], strict=False)]
+        patches = [Patch(color=c, label=name) for c, name in zip(colors, class_names[1:], strict=True)]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(4, max(1, len(patches))))
         return figure
 
@@ -125,7 +117,7 @@ def _white(*images: Image) -> float:
     return max(1.0, float(np.quantile(np.stack(images), 0.99)))
 
 
-def _painted(labels: Labels, colors: Sequence[str], alpha: float) -> NDArray[np.float64]:
+def _painted(labels: Labels, colors: Sequence[str]) -> NDArray[np.float64]:
     """(H, W, 4) colours of the classes; the background is transparent."""
-    palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*to_rgb(c), alpha) for c in colors)])
+    palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*to_rgb(c), OPACITY) for c in colors)])
     return palette[labels]

@@ -34,7 +34,7 @@ EXAMPLES = {f"image/{NAME}": IMAGE, f"truth/{NAME}": LABELS, f"segmentation/{NAM
     "make",
     [
         lambda: trajectory([Series(NAME, [0, 1], [0.1, 0.2])], ylabel=NAME),
-        lambda: image_triplet([Triplet(NAME, IMAGE, IMAGE, IMAGE)], titles=(NAME, "b", "c")),
+        lambda: image_triplet([Triplet(NAME, IMAGE, IMAGE, IMAGE)]),
         lambda: segmentation_overlay(IMAGE, {NAME: LABELS}, ("background", NAME)),
         lambda: dice_by_condition([DiceGroup(NAME, NAME, [0.5, 0.7])], xlabel=NAME),
         lambda: dice_figure([ROW, {**ROW, "method": "other"}], lambda row: NAME).figure,
