@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportFigure
-from metasynth.report.style import COLORS, FAINT, INK, bare, color, new_figure, style
+from metasynth.report.style import FAINT, INK, bare, color, new_figure, style
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -74,7 +74,7 @@ def segmentation_figures(
 
 
 def _segmentations(image: NDArray[Any], maps: Arrays, class_names: Sequence[str]) -> Figure:
-    colors = [COLORS[at % len(COLORS)] for at in range(len(class_names) - 1)]
+    colors = [color(at) for at in range(len(class_names) - 1)]
     palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*to_rgb(one), _OPACITY) for one in colors)])
     panels: list[tuple[str, NDArray[Any] | None]] = [("image", None), *maps.items()]
     lines = -(-len(panels) // _COLUMNS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from metasynth.experiments.real_images.figures import (
@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 
 from metasynth.report.grid import GridResults, describe_runs
 from metasynth.report.html import ReportContent, ReportFigure
+from metasynth.report.statistics import grouped
 from metasynth.report.tables import Table
 from metasynth.running.records import RunFolder
+from metasynth.segment.metrics import mean_of_present, sd_of_present
 
 ROTATION = "subjects.rotation"
 CAVEAT = (
@@ -106,11 +108,12 @@ class ComparisonReport:
 
 def pooled(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:
     """Rows of many runs made one for each method, number of subjects, checkpoint and combination of settings ``by``."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        key = (*(str(row[name]) for name in by), row["method"], row["subjects"], row["checkpoint"])
-        groups.setdefault(key, []).append(row)
-    return [_pooled(alike, ", ".join(f"{name} {alike[0][name]}" for name in by)) for alike in groups.values()]
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return (*(str(row[name]) for name in by), row["method"], row["subjects"], row["checkpoint"])
+
+    groups = grouped(rows, key).values()
+    return [_pooled(alike, ", ".join(f"{name} {alike[0][name]}" for name in by)) for alike in groups]
 
 
 def _pooled(rows: Sequence[Row], group: str) -> Row:
@@ -119,8 +122,7 @@ def _pooled(rows: Sequence[Row], group: str) -> Row:
     if "variant" in first:
         merged["variant"] = ", ".join(sorted({row["variant"] for row in rows}))
     merged |= {key: fmean(row[key] for row in rows) for key in ("wall_s", "total_s")}
-    looks = [row["validation"] for row in rows if row["validation"] is not None]
-    merged["validation"] = fmean(looks) if looks else None
+    merged["validation"] = mean_of_present(row["validation"] for row in rows)
     merged["peak_mib"] = max((row["peak_mib"] for row in rows if row["peak_mib"] is not None), default=None)
     if first.get("learned"):
         names = [name for name in first["learned"] if all(name in row["learned"] for row in rows)]
@@ -137,23 +139,19 @@ def _pooled_dice(summaries: Sequence[Row], runs: Sequence[str]) -> Row:
     for summary in summaries:
         for subject, values in summary["per_subject_class"].items():
             found.setdefault(subject, []).append(values)
-    by_class = {subject: [_mean(column) for column in zip(*runs, strict=True)] for subject, runs in found.items()}
-    per_subject: dict[str, float | None] = {}
-    for subject in found:
-        per_subject[subject] = _mean([s["per_subject"][subject] for s in summaries if subject in s["per_subject"]])
-    means = [value for value in per_subject.values() if value is not None]
+    by_class = {subject: list(map(mean_of_present, zip(*values, strict=True))) for subject, values in found.items()}
+    per_subject = {
+        subject: mean_of_present(summary["per_subject"].get(subject) for summary in summaries) for subject in found
+    }
     return {
-        "mean": _mean(means),
-        "sd": stdev(means) if len(means) > 1 else None,
-        "per_class": {name: _mean([values[at] for values in by_class.values()]) for at, name in enumerate(names)},
+        "mean": mean_of_present(per_subject.values()),
+        "sd": sd_of_present(per_subject.values()),
+        "per_class": {
+            name: mean_of_present(values[at] for values in by_class.values()) for at, name in enumerate(names)
+        },
         "per_subject": per_subject,
         "per_run": {run: summary["mean"] for run, summary in zip(runs, summaries, strict=True)},
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return fmean(present) if present else None
 
 
 def _variants(rows: Sequence[Row], naming: Naming) -> list[str]:

@@ -3,16 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metasynth.experiments.recovery.figures import sigma_figure, values_figures
+from metasynth.experiments.recovery.rows import Label, Row, error_of
 from metasynth.experiments.recovery.study import RecoveryCase, bilevel_stage
-from metasynth.experiments.recovery.tables import (
-    Label,
-    Row,
-    error_of,
-    sigma_figure,
-    sigma_table,
-    values_figures,
-    values_table,
-)
+from metasynth.experiments.recovery.tables import sigma_table, values_table
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.corruption import Corruption

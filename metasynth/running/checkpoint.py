@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from metasynth.errors import RunError
-from metasynth.files import first_line, read_zip, seal, write_atomically
+from metasynth.files import first_line, write_atomically
 from metasynth.lines import logger
+from metasynth.sealed import read_zip, seal
 
 _LOG = logger(__name__)
 
@@ -35,7 +36,7 @@ def load_checkpoint(path: Path | str, *, sealed: bool = False) -> dict[str, Any]
     """Read a checkpoint with every tensor on the CPU.
 
     Only tensors and plain containers are accepted, so that no code of the file runs. Checkpoints from before there
-    were seals (see `metasynth.files`) are read unless ``sealed`` asks for one.
+    were seals (see `metasynth.sealed`) are read unless ``sealed`` asks for one.
 
     Raises
     ------

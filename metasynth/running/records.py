@@ -3,6 +3,8 @@
 ``config.json`` (the manifest) is the first file of a run and marks the folder as one. Whole files are written
 atomically; ``metrics.jsonl`` grows by one line a record and is cut back to a checkpoint's position when a run
 resumes. What ties them together is in `metasynth.running.integrity.checks`.
+
+More than 250 lines, as it is one class: all that is written and read of a run goes through it.
 """
 
 from collections.abc import Mapping

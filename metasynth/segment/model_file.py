@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from metasynth.errors import DataError, PackageError, UsageError
-from metasynth.files import MODELS, DamagedFileError, first_line, read_zip, seal, write_atomically
+from metasynth.files import MODELS, first_line, write_atomically
 from metasynth.schema import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, either, entries, expect, listing, mapping, scalar
+from metasynth.sealed import DamagedFileError, read_zip, seal
 from metasynth.segment.backbones import Backbone, from_recipe
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 from metasynth.segment.unet import UNet
@@ -81,7 +82,7 @@ def find_model(run: Path | str, stage: str | None = None) -> Path:
 
 
 def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescription) -> None:
-    """Write a trained segmenter atomically, and sealed (see `metasynth.files`); a folder that is missing is made.
+    """Write a trained segmenter atomically, and sealed (see `metasynth.sealed`); a folder that is missing is made.
 
     Raises
     ------

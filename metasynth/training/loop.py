@@ -26,6 +26,7 @@ from metasynth.running.checkpoint import (
 )
 from metasynth.running.integrity.checks import FINAL, LATEST, check_stage
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.study import StudyContext
 from metasynth.training.stopping import stopped_in_one_line
 from metasynth.training.streams import StepBatch, stream
@@ -76,10 +77,8 @@ class Pace:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
-        if self.workers < 0:
-            raise ValueError(f"workers must be at least 0, got {self.workers}")
+        require_at_least(1, checkpoint_every=self.checkpoint_every)
+        require_at_least(0, workers=self.workers)
 
 
 def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext) -> float:
@@ -99,14 +98,7 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     if context.resume and finished.is_file():
         return float(_take_up(finished, stage, trainer, folder)["seconds"])  # the next stage goes on from its draws
 
-    start, seconds = 0, 0.0
-    if context.resume and latest.is_file():
-        state = _take_up(latest, stage, trainer, folder)
-        start, seconds = int(state["step"]), float(state["seconds"])
-        folder.truncate(int(state["position"]))
-    elif context.resume:
-        folder.truncate(_end_of_finished(folder))
-
+    start, seconds = _begin(latest, stage, trainer, folder) if context.resume else (0, 0.0)
     _LOG.info("%s: stage %s from step %d of %d", folder.path, stage.name, start, stage.steps)
     begin = time.perf_counter()
 
@@ -147,6 +139,16 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     taken = save(finished, stage.steps)
     latest.unlink(missing_ok=True)
     return taken
+
+
+def _begin(latest: Path, stage: Stage, trainer: Trainer, folder: RunFolder) -> tuple[int, float]:
+    """Steps and seconds of the stage that an earlier session did; records of later steps are cut off."""
+    if not latest.is_file():
+        folder.truncate(_end_of_finished(folder))
+        return 0, 0.0
+    state = _take_up(latest, stage, trainer, folder)
+    folder.truncate(int(state["position"]))
+    return int(state["step"]), float(state["seconds"])
 
 
 def _take_up(path: Path, stage: Stage, trainer: Trainer, folder: RunFolder) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.errors import ShapeError, UsageError
+from metasynth.running.settings.bounds import require_at_least
 from metasynth.segment.backbones import monai_network, nnunet
 from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
 from metasynth.segment.unet import UNet
@@ -232,10 +233,3 @@ class SegmenterSettings:
             raise ValueError(
                 f"widths must double from the first up to the last with network = {self.network}, got {self.widths}"
             )
-
-
-def require_at_least(bound: int, **values: int) -> None:
-    """ValueError, by name, for a value below ``bound``."""
-    for name, value in values.items():
-        if value < bound:
-            raise ValueError(f"{name} must be at least {bound}, got {value}")

@@ -85,7 +85,7 @@ class BilevelResult:
 
 def train_bilevel(
     context: StudyContext,
-    material: StudyData,
+    data: StudyData,
     name: str,
     augmenter: Augmenter,
     real: Source,
@@ -96,7 +96,7 @@ def train_bilevel(
 
     Parameters
     ----------
-    context, material :
+    context, data :
         The run and its data.
     name : str
         Of the stage.
@@ -106,23 +106,23 @@ def train_bilevel(
         Makes the real examples.
     """
     settings: TrainingSettings = context.config
-    segmenter = segmenter_for(context, material.train.cache)
+    segmenter = segmenter_for(context, data.train.cache)
     trainer = bilevel_trainer(context, segmenter, augmenter)
-    data = _data(context, material, Synthetic(material.generator, augmenter.draw), real)
-    stage = Stage(name, settings.segmenter.steps, data, note_of(augmenter), trainer.check)
+    fed = _step_data(context, data, Synthetic(data.generator, augmenter.draw), real)
+    stage = Stage(name, settings.segmenter.steps, fed, note_of(augmenter), trainer.check)
     seconds = run_stage(stage, trainer, settings.pace, context)
-    keep_segmenter(context, material.train.cache, name, segmenter)
+    keep_segmenter(context, data.train.cache, name, segmenter)
     mean, sd = tail_statistics(context, name, augmenter)
     return BilevelResult(segmenter, mean, sd, seconds)
 
 
-def train_plain(context: StudyContext, material: StudyData, name: str, source: Source) -> tuple[nn.Module, float]:
+def train_plain(context: StudyContext, data: StudyData, name: str, source: Source) -> tuple[nn.Module, float]:
     """A plain segmenter on the images of ``source``, kept in the run's models, and the seconds its training took."""
     settings: TrainingSettings = context.config
-    segmenter = segmenter_for(context, material.train.cache)
-    stage = Stage(name, settings.segmenter.steps, _data(context, material, source, None))
+    segmenter = segmenter_for(context, data.train.cache)
+    stage = Stage(name, settings.segmenter.steps, _step_data(context, data, source, None))
     seconds = run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
-    keep_segmenter(context, material.train.cache, name, segmenter)
+    keep_segmenter(context, data.train.cache, name, segmenter)
     return segmenter, seconds
 
 
@@ -191,10 +191,10 @@ def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn
     save_model(model_path(context.folder.path, name), segmenter, description)
 
 
-def _data(context: StudyContext, material: StudyData, inner: Source, outer: Source | None) -> StepData:
+def _step_data(context: StudyContext, data: StudyData, inner: Source, outer: Source | None) -> StepData:
     settings: TrainingSettings = context.config
     return StepData(
-        dataset=material.train,
+        dataset=data.train,
         inner=inner,
         outer=outer,
         seed=context.seed,

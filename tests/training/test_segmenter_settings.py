@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from metasynth.experiments.recovery.material import check_cache
+from metasynth.experiments.recovery.study_data import check_cache
 from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
