@@ -6,6 +6,7 @@ from typing import Any
 
 from metasynth.experiments.real_images.figures import dice_figure, segmentation_figures
 from metasynth.experiments.real_images.tables import PEOPLE, TESTED, Naming, Row, class_table, difference_table
+from metasynth.experiments.unpaired.methods import undrawn
 from numpy.typing import NDArray
 
 from metasynth.report.figures import Series, trajectory
@@ -156,8 +157,9 @@ def course_figures(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> li
         expect(course, listing(entries(read), least=1), where)
         steps = [r["outer_step"] for r in course]
         told.append(Series(naming(row), steps, [r["accuracy"] for r in course]))
-        names = [name for name in row["learned"] if name != "accuracy"]
-        series = [Series(name, steps, [r[name] for r in course]) for name in names if not name.startswith("texture")]
+        left_out = {"accuracy", *undrawn(row["method"], 1 + len(row["intensities"]))}
+        names = [name for name in row["learned"] if name not in left_out]
+        series = [Series(name, steps, [r[name] for r in course]) for name in names]
         caption = f"{naming(row)}: what is learned, against outer steps."
         figures.append(ReportFigure(f"learned-{row['method']}", caption, trajectory(series, ylabel="value")))
     caption = "Patches of images it was not updated on that the discriminator told right, against outer steps."

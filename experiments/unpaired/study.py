@@ -11,9 +11,9 @@ from metasynth.experiments.real_images.evaluation import Checkpoint, score
 from metasynth.experiments.real_images.examples import Examples
 from metasynth.experiments.real_images.method_result import LAST, MethodResult
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented, cropped_or_padded
-from metasynth.experiments.unpaired.models import VARIANTS
+from metasynth.experiments.unpaired.methods import Method, in_order
 from metasynth.experiments.unpaired.people import UnpairedImages
-from metasynth.experiments.unpaired.settings import SUPERVISED, TITLES, UnpairedSettings
+from metasynth.experiments.unpaired.settings import UnpairedSettings
 from metasynth.experiments.unpaired.streams import Generated, UnpairedData
 from metasynth.experiments.unpaired.training import Adversarial
 from numpy.typing import NDArray
@@ -70,14 +70,12 @@ class UnpairedStudy:
     def fit(self) -> None:
         """All methods that the settings name."""
         baseline: Source = Corrupted(self._people.cohorts.baseline, Corruptions(()))
-        for method in TITLES:
-            if method not in self._settings.methods:
-                continue
-            if method in VARIANTS:
-                learned, seconds, found = self._learn(method)
-                self._fit(method, Generated(self._people.cohorts.generator, learned), 0.0, seconds, found)
+        for method in in_order(self._settings.methods):
+            if method.augmenter:
+                learned, seconds, found = self._learn(method.name)
+                self._fit(method, Generated(self._people.cohorts.generator, learned), seconds, found)
             else:
-                self._fit(method, baseline, float(method == SUPERVISED), 0.0, {})
+                self._fit(method, baseline, 0.0, {})
 
     def scans_intensities(self) -> dict[str, list[float | None]]:
         """`class_intensities` of the test scans, by their labels: what no method is told."""
@@ -120,21 +118,24 @@ class UnpairedStudy:
         found = {"learned": tails, "intensities": class_intensities(images, labels, cache.class_names)}
         return generator, seconds, found
 
-    def _fit(self, method: str, synthetic: Source, fraction: float, before: float, found: Row) -> None:
+    def _fit(self, method: Method, synthetic: Source, before: float, found: Row) -> None:
         """Train a segmenter and test it; ``before``: the seconds its generator took."""
         context, people, settings = self._context, self._people, self._settings.segmenter
         cache = people.cohorts.cache
         segmenter = segmenter_for(context, cache)
         direct = RealAugmented(people.cohorts.scanner)
-        data = ComparisonData(people.maps, people.scans, synthetic, direct, fraction, context.seed, settings.batch_size)
-        stage = Stage(f"{method}/segmenter", settings.steps, data)
+        fraction, size = float(method.labelled), settings.batch_size
+        data = ComparisonData(people.maps, people.scans, synthetic, direct, fraction, context.seed, size)
+        stage = Stage(f"{method.name}/segmenter", settings.steps, data)
         seconds = run_stage(stage, Supervised(segmenter, settings), self._settings.pace, context)
-        keep_segmenter(context, cache, method, segmenter)
+        keep_segmenter(context, cache, method.name, segmenter)
         segments = Checkpoint(segmenter, weights_of(segmenter), context.device)
-        self._examples.add(method, 0, MethodResult({LAST: segments}, {}, settings.steps, seconds, before + seconds))
+        self._examples.add(
+            method.name, 0, MethodResult({LAST: segments}, {}, settings.steps, seconds, before + seconds)
+        )
         row = {
-            "method": method,
-            "subjects": len(people.scans.subjects) if method == SUPERVISED or found else 0,
+            "method": method.name,
+            "subjects": len(people.scans.subjects) if method.labelled or found else 0,
             "checkpoint": LAST,
             "steps": settings.steps,
             "wall_s": round(seconds, 3),

@@ -117,4 +117,11 @@ ENTRIES = (
     AugmenterEntry(
         "nonparametric_varying", "nonparametric, varying σ", _nonparametric, network=True, studies=("comparison",)
     ),
+    AugmenterEntry(
+        "network_fields",
+        "Network, fields and noise",
+        lambda start: Compose(ResidualNetwork(_network(start)), _field(start), _noise(start)),
+        fields=True,
+        network=True,
+    ),
 )

@@ -65,6 +65,8 @@ class AugmenterEntry:
         recovery studies show all observed values as they are.
     exponents : tuple of str
         Which of them are exponents of the fields of the study of non-uniformity.
+    undrawn : tuple of str
+        Which of them reports have in tables alone, and do not draw against outer steps.
     comparable : bool
         Whether its sigma means what a preset's sigma means.
     known : callable or None
@@ -73,7 +75,7 @@ class AugmenterEntry:
     told : str
         What is done to the images, in the past tense, for reports; ``{sigma:g}`` and ``{exponent:g}`` stand for starts.
     studies : tuple of str
-        Of one of this package, the studies that offer it. One from outside is offered by all.
+        Of one of this package, the studies that offer it by its name. One from outside is offered by all.
     """
 
     name: str
@@ -83,6 +85,7 @@ class AugmenterEntry:
     network: bool = False
     sigma: tuple[str, ...] = ()
     exponents: tuple[str, ...] = ()
+    undrawn: tuple[str, ...] = ()
     comparable: bool = False
     known: Known | None = None
     told: str = ""

@@ -1,21 +1,26 @@
 """An augmenter from outside the package goes through the studies to their reports."""
 
 import json
+import math
 from importlib.metadata import EntryPoint
 
 import pytest
+import torch
 from metasynth.experiments.comparison.methods import in_order
 from metasynth.experiments.inu import EXPERIMENT as INU
 from metasynth.experiments.noise import EXPERIMENT as NOISE
 from metasynth.experiments.real_world import EXPERIMENT as REAL_WORLD
+from metasynth.experiments.unpaired import report as unpaired_report
 from support.own_augmenter import AUGMENTER, Brightness
 from support.tiny_comparison import carry_out, real_cache, results
 from support.tiny_noise import SETTINGS, make_cache
+from support.tiny_unpaired import carry_out as carry_out_unpaired
+from torch import nn
 
 from metasynth.augment import table
 from metasynth.augment.entry import AugmenterEntry
 from metasynth.augment.table import entry_of, names, register
-from metasynth.errors import RunError, UsageError
+from metasynth.errors import DataError, RunError, UsageError
 from metasynth.run import execute
 
 
@@ -66,6 +71,70 @@ def test_comparisons_train_it_as_a_method(registered, tmp_path):
 def test_what_is_learned_is_trained_before_what_trains_with_it(registered):
     found = [method.name for method in in_order(["optimised", "brightness", "nonparametric_fixed"])]
     assert found == ["nonparametric_fixed", "brightness", "optimised"]
+
+
+class Tinted(Brightness):
+    """With an offset, at the rate of a network's weights."""
+
+    def __init__(self, start):
+        super().__init__(start)
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self, images, draws):
+        return super().forward(images, draws) + self.offset
+
+    def observed(self):
+        return {**super().observed(), "offset": self.offset.item()}
+
+    def parameter_groups(self):
+        return {"values": [self.log_width], "weights": [self.offset]}
+
+
+TINTED = AugmenterEntry("tinted", "a tint", lambda start: Tinted(start.sigma), undrawn=("offset",))
+
+
+@pytest.mark.parametrize("way", ["registered", "declared"])
+def test_scans_without_labels_are_learned_from_by_it(way, monkeypatch, tmp_path):
+    if way == "registered":
+        register(TINTED)
+    else:
+        monkeypatch.setattr("support.own_augmenter.TINTED", TINTED, raising=False)
+        declared(monkeypatch, "support.own_augmenter:TINTED", "tinted")
+    drawn = lines_drawn_by(unpaired_report, monkeypatch)
+    run = tmp_path / "run"
+    settings = {"methods": "tinted,naive", "outer__network_lr": "0.001", "generator__sigma": "0.2"}
+    carry_out_unpaired(run, real_cache(tmp_path / "c.h5", subjects=6), **settings)
+    rows, table = results(run), (run / "table.md").read_text()
+    assert [row["method"] for row in rows] == ["naive", "tinted"]
+    course = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if "outer_step" in line]
+    assert [record["stage"] for record in course] == ["tinted/generator"] * 4
+    moved = [abs(math.log(course[0]["brightness"] / 0.2)), abs(course[0]["offset"])]  # Adam's first step is its rate
+    assert moved[1] / moved[0] == pytest.approx(0.001 / 0.03, rel=1e-2)
+    assert rows[1]["learned"] == {key: course[-1][key] for key in ("accuracy", "brightness", "offset")}
+    assert "Unpaired: random contrasts, a tint" in table
+    assert "offset" in table
+    assert drawn == [["brightness"], ["Unpaired: random contrasts, a tint"]]
+
+
+def lines_drawn_by(report, monkeypatch):
+    """The labels of the lines of every figure of courses that a study's report draws, while it draws them."""
+    drawn, trajectory = [], report.trajectory
+
+    def watched(series, **options):
+        drawn.append([one.label for one in series])
+        return trajectory(series, **options)
+
+    monkeypatch.setattr(report, "trajectory", watched)
+    return drawn
+
+
+def test_its_network_has_to_fit_the_images_of_scans_without_labels(tmp_path):
+    cache = real_cache(tmp_path / "c.h5", subjects=6)
+    deep = {"methods": "naive,own", "generator__network": "2,2,2,2,2,2"}
+    register(AugmenterEntry("own", "own", lambda start: Brightness(0.1), network=True))
+    with pytest.raises(DataError, match=r"^.*c\.h5: .*5 times; .*\(generator\.network\)$"):
+        carry_out_unpaired(tmp_path / "run", cache, **deep)
+    assert not (tmp_path / "run").exists()
 
 
 def declared(monkeypatch, value, name="brightness"):
@@ -120,6 +189,22 @@ class Forgetful(Brightness):
 class Hurried(Brightness):
     def parameter_groups(self):
         return {"quickly": [self.log_width]}
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "line"),
+    [
+        (lambda start: Forgetful(0.1), UsageError, "augmenter 'own': parameter_groups: expected parameter log_width in "
+         "one group, got it in 0"),
+        (lambda start: 3, RunError, "augmenter 'own' cannot be made: got a int, no Augmenter"),
+    ],
+)  # fmt: skip
+def test_so_it_is_where_nothing_is_labelled(tmp_path, build, error, line):
+    register(AugmenterEntry("own", "own", build))
+    with pytest.raises(error) as refused:
+        carry_out_unpaired(tmp_path / "run", real_cache(tmp_path / "c.h5", subjects=6), methods="own")
+    assert str(refused.value) == line
+    assert not (tmp_path / "run").exists()
 
 
 def broken(start):
