@@ -38,7 +38,8 @@ from metasynth.experiments.recovery.tables import (
 from metasynth.augment.bias_field import KnownBias
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.noise import NoiseLevel
-from metasynth.augment.table import entry_of, names
+from metasynth.augment.table import entry_of, known_entry, names
+from metasynth.errors import UsageError
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_AND_INU
 from metasynth.running.examples import load_examples, save_examples
@@ -134,7 +135,11 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     if data is None:
         data = embedded(config.cohort, progress.counter)
     prepared = check_cache(data, config.segmenter)
-    check_augmenter(config.augmenter, prepared, "network", **_values(config))
+    observed = check_augmenter(config.augmenter, prepared, "network", **_values(config))
+    named = entry_of(config.augmenter).exponents
+    if named and (len(named) != len(FIELDS) or not set(named) <= set(observed)):
+        expected = f"expected {len(FIELDS)} of the values that it observes ({', '.join(observed)})"
+        raise UsageError(f"augmenter {config.augmenter!r}: exponents: {expected}, got {', '.join(named)}")
     return prepared
 
 
@@ -174,10 +179,13 @@ def report(folder: RunFolder) -> ReportContent:
     tables = [table, dice_table(rows, _label), class_table(rows, _label)]
     if "c_learned" in learned[0]:
         tables.insert(1, exponent_table(learned, _label, FIELDS))
+        entry = known_entry(config["augmenter"])
+        observed = dict(zip(FIELDS, entry.exponents, strict=True)) if entry else {}
         exponents = {
-            label: {name: course_of(folder, records, bilevel_stage(label), name) for name in FIELDS} for label in labels
+            label: {own: course_of(folder, records, bilevel_stage(label), name) for own, name in observed.items()}
+            for label in labels
         }
-        figures += exponent_figures(exponents, learned, _label, config["start_c"])
+        figures += exponent_figures(exponents, learned, _label, config["start_c"]) if observed else []
     figures += [
         image_figure(shown, labels),
         segmentation_figure(shown, labels[0], class_names),

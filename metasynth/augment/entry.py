@@ -94,6 +94,8 @@ class AugmenterEntry:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise UsageError(f"name of an augmenter: expected letters, digits, '_' and '-', got {self.name!r}")
+        if len(self.sigma) > 2:
+            raise UsageError(f"augmenter {self.name!r}: sigma: expected at most 2 names, got {len(self.sigma)}")
 
     def made(self, start: Start) -> Augmenter[Any]:
         """The augmenter at its start, checked.
@@ -101,7 +103,8 @@ class AugmenterEntry:
         Raises
         ------
         UsageError
-            (a ValueError) when a start is out of range, or its parameter groups are not all of its parameters.
+            (a ValueError) when a start is out of range, its parameter groups are not all of its parameters, or the line
+            names values that it does not observe.
         RunError
             When it cannot be made.
         """
@@ -114,4 +117,9 @@ class AugmenterEntry:
         if not isinstance(augmenter, Augmenter):
             raise RunError(f"augmenter {self.name!r} cannot be made: got a {type(augmenter).__name__}, no Augmenter")
         check_groups(augmenter, f"augmenter {self.name!r}")
+        observed = augmenter.observed()
+        for kind, names in (("sigma", self.sigma), ("undrawn", self.undrawn)):
+            if unknown := [name for name in names if name not in observed]:
+                expected = f"expected values that it observes ({', '.join(observed)})"
+                raise UsageError(f"augmenter {self.name!r}: {kind}: {expected}, got {unknown[0]!r}")
         return augmenter

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -9,8 +10,8 @@ import torch
 from metasynth.experiments.comparison.methods import in_order
 from metasynth.experiments.inu import EXPERIMENT as INU
 from metasynth.experiments.noise import EXPERIMENT as NOISE
+from metasynth.experiments.real_images import figures as real_images_figures
 from metasynth.experiments.real_world import EXPERIMENT as REAL_WORLD
-from metasynth.experiments.unpaired import report as unpaired_report
 from support.own_augmenter import AUGMENTER, Brightness
 from support.tiny_comparison import carry_out, real_cache, results
 from support.tiny_noise import SETTINGS, make_cache
@@ -100,7 +101,7 @@ def test_scans_without_labels_are_learned_from_by_it(way, monkeypatch, tmp_path)
     else:
         monkeypatch.setattr("support.own_augmenter.TINTED", TINTED, raising=False)
         declared(monkeypatch, "support.own_augmenter:TINTED", "tinted")
-    drawn = lines_drawn_by(unpaired_report, monkeypatch)
+    drawn = lines_drawn_by(real_images_figures, monkeypatch)
     run = tmp_path / "run"
     settings = {"methods": "tinted,naive", "outer__network_lr": "0.001", "generator__sigma": "0.2"}
     carry_out_unpaired(run, real_cache(tmp_path / "c.h5", subjects=6), **settings)
@@ -113,19 +114,71 @@ def test_scans_without_labels_are_learned_from_by_it(way, monkeypatch, tmp_path)
     assert rows[1]["learned"] == {key: course[-1][key] for key in ("accuracy", "brightness", "offset")}
     assert "Unpaired: random contrasts, a tint" in table
     assert "offset" in table
-    assert drawn == [["brightness"], ["Unpaired: random contrasts, a tint"]]
+    assert drawn == [["brightness"]]
 
 
-def lines_drawn_by(report, monkeypatch):
-    """The labels of the lines of every figure of courses that a study's report draws, while it draws them."""
-    drawn, trajectory = [], report.trajectory
+def lines_drawn_by(module, monkeypatch):
+    """The labels of the lines of every figure of courses that a module of figures draws from now on."""
+    drawn, trajectory = [], module.trajectory
 
     def watched(series, **options):
         drawn.append([one.label for one in series])
         return trajectory(series, **options)
 
-    monkeypatch.setattr(report, "trajectory", watched)
+    monkeypatch.setattr(module, "trajectory", watched)
     return drawn
+
+
+@pytest.mark.parametrize(
+    ("line", "drawn"),
+    [
+        ({}, ["brightness", "offset"]),
+        ({"undrawn": ("offset",)}, ["brightness"]),
+        ({"sigma": ("brightness",)}, ["Learn2Synth, a tint"]),
+    ],
+)
+def test_the_course_of_what_a_comparison_learns_is_drawn_as_its_line_says(line, drawn, tmp_path, monkeypatch):
+    register(replace(TINTED, **({"undrawn": ()} | line)))
+    found = lines_drawn_by(real_images_figures, monkeypatch)
+    carry_out(REAL_WORLD, tmp_path / "run", real_cache(tmp_path / "c.h5", subjects=6), methods="tinted")
+    assert found == [drawn]
+    name = "sigma" if "sigma" in line else "learned-tinted-"
+    assert [path for path in (tmp_path / "run" / "figures").iterdir() if path.stem.startswith(name)]
+
+
+@pytest.mark.parametrize(
+    ("line", "drawn"),
+    [
+        ({"undrawn": ("offset",)}, ["learned-brightness"]),
+        ({"undrawn": (), "sigma": ("offset", "brightness")}, ["sigma"]),
+    ],
+)
+def test_so_is_what_a_recovery_study_learns(line, drawn, tmp_path):
+    """Of an augmenter with another name for its noise, and with exponents that have no truth here."""
+    register(replace(TINTED, exponents=("offset",), **line))
+    (_, row, _) = recovered(NOISE, tmp_path / "run", make_cache(tmp_path / "c.h5"), "tinted")
+    assert "c_learned" not in row
+    names = {path.stem for path in (tmp_path / "run" / "figures").iterdir()}
+    assert sorted(names & {"sigma", "learned-brightness", "learned-offset"}) == drawn
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"sigma": ("width",)}, "sigma: expected values that it observes (brightness, offset), got 'width'"),
+        ({"undrawn": ("width",)}, "undrawn: expected values that it observes (brightness, offset), got 'width'"),
+        (
+            {"exponents": ("offset",)},
+            "exponents: expected 3 of the values that it observes (brightness, offset), got offset",
+        ),
+    ],
+)
+def test_a_line_that_names_values_it_does_not_observe(line, expected, tmp_path):
+    register(replace(TINTED, **line))
+    with pytest.raises(UsageError) as refused:
+        recovered(INU, tmp_path / "run", make_cache(tmp_path / "c.h5"), "tinted")
+    assert str(refused.value) == f"augmenter 'tinted': {expected}"
+    assert not (tmp_path / "run").exists()
 
 
 def test_its_network_has_to_fit_the_images_of_scans_without_labels(tmp_path):
@@ -171,6 +224,8 @@ def test_an_entry_point_that_gives_none(monkeypatch, value, name, line):
 def test_names_that_are_taken_unknown_or_none():
     for act, line in (
         (lambda: register(entry_of("fixed")), "augmenter 'fixed': the name is taken"),
+        (lambda: AugmenterEntry("a", "", Brightness, sigma=("a", "b", "c")), "augmenter 'a': sigma: expected at most 2 "
+         "names, got 3"),
         (lambda: AugmenterEntry("a/b", "", Brightness), "name of an augmenter: expected letters, digits, '_' and '-', "
          "got 'a/b'"),
     ):  # fmt: skip
