@@ -24,7 +24,7 @@ from metasynth.augment.label_generator import LabelGenerator
 from metasynth.data.dataset import SliceDataset
 from metasynth.running.seeding import generator_for
 from metasynth.running.study import StudyContext
-from metasynth.training.courses import tail_of, trajectory_of
+from metasynth.training.courses import Course
 from metasynth.training.evaluation import middle_plane
 from metasynth.training.loop import Stage, run_stage
 from metasynth.training.selection import weights_of
@@ -108,14 +108,14 @@ class UnpairedStudy:
             outer.is_due,
         )
         name = f"{method}/generator"
-        seconds = run_stage(Stage(name, inner.steps, data, _note, trainer.check), trainer, settings.pace, context)
+        course = Course(("accuracy", *generator.observed()))
+        stage = Stage(name, inner.steps, data, _note, trainer.check, course)
+        seconds = run_stage(stage, trainer, settings.pace, context)
         generator.load_state_dict(trainer.averaged())
         generator.cpu().eval()
         self._show(f"generated/{method}", generator)
-        records = context.folder.read_metrics()
-        tails = {key: tail_of(trajectory_of(records, name, key)[1])[0] for key in ("accuracy", *generator.observed())}
         images, labels = self._sample(generator, min(_SAMPLE, len(people.maps)))
-        found = {"learned": tails, "intensities": class_intensities(images, labels, cache.class_names)}
+        found = {"learned": course.tails()[0], "intensities": class_intensities(images, labels, cache.class_names)}
         return generator, seconds, found
 
     def _fit(self, method: Method, synthetic: Source, before: float, found: Row) -> None:
