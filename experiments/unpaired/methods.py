@@ -1,7 +1,8 @@
 """The methods of the study of scans without labels: what each is called, and what makes its training images.
 
-A learned generator is a contrast, random or learned, and an augmenter, a line of the table of augmenters. One from
-outside the package is a method of its own name, which augments images of random contrasts.
+A learned generator is a contrast, random or learned, and an augmenter, a line of the table of augmenters. One that the
+table offers this study, as it does all from outside the package, is a method of its own name, which augments images of
+random contrasts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from metasynth.experiments.real_images.titles import Titles
 
 from metasynth.augment.class_intensity import texture_names
 from metasynth.augment.entry import AugmenterEntry
-from metasynth.augment.table import entry_of, known_entry, own_names
+from metasynth.augment.table import entry_of, known_entry, names
 from metasynth.errors import UsageError
 from metasynth.running.settings.config import nearest
 
@@ -69,7 +70,7 @@ TITLES: Mapping[str, str] = Titles({method.name: method.title for method in _MET
 
 
 def method_of(name: str) -> Method:
-    """The method of that name: one of `METHODS`, or random contrasts with an augmenter from outside the package.
+    """The method of that name: one of `METHODS`, or random contrasts with an augmenter that the table offers.
 
     Raises
     ------
@@ -78,20 +79,20 @@ def method_of(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    if name in own_names():
+    if name in names("unpaired"):
         return Method(name, _title(entry_of(name)), name)
-    raise UsageError(f"methods: unknown method {name!r}: {nearest(name, (*METHODS, *own_names()))}")
+    raise UsageError(f"methods: unknown method {name!r}: {nearest(name, (*METHODS, *names('unpaired')))}")
 
 
-def in_order(names: Iterable[str]) -> list[Method]:
+def in_order(wanted: Iterable[str]) -> list[Method]:
     """The methods in the order in which they are trained and shown, ours first."""
-    found = list(names)
-    return [method_of(name) for name in dict.fromkeys((*METHODS, *own_names())) if name in found]
+    found = list(wanted)
+    return [method_of(name) for name in dict.fromkeys((*METHODS, *names("unpaired"))) if name in found]
 
 
-def learned_among(names: Iterable[str]) -> list[Method]:
+def learned_among(wanted: Iterable[str]) -> list[Method]:
     """Those with a learned generator, in that order."""
-    return [method for method in in_order(names) if method.augmenter]
+    return [method for method in in_order(wanted) if method.augmenter]
 
 
 def undrawn(name: str, n_classes: int) -> set[str]:

@@ -6,6 +6,7 @@ from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
 from metasynth.experiments.unpaired.methods import METHODS, learned_among, method_of
 from metasynth.experiments.unpaired.models import AdversarialSettings, DiscriminatorSettings, GeneratorSettings
 
+from metasynth.augment.table import built_in
 from metasynth.errors import UsageError
 from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
@@ -81,7 +82,9 @@ class UnpairedSettings:
         deformed.
     """
 
-    methods: tuple[str, ...] = field(default=("naive", "intensities", "supervised"), metadata={CHOICES: tuple(METHODS)})
+    methods: tuple[str, ...] = field(
+        default=("naive", "intensities", "supervised"), metadata={CHOICES: (*METHODS, *built_in("unpaired"))}
+    )
     labels: str = ""
     fit_labels: bool = False
     people: PeopleSettings = field(default_factory=PeopleSettings)

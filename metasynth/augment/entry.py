@@ -11,7 +11,8 @@ from metasynth.augment.augmenter import Augmenter, check_groups
 from metasynth.augment.corruption import Corruption
 from metasynth.errors import MetasynthError, RunError, UsageError
 
-Study = Literal["noise", "inu", "comparison"]
+Study = Literal["noise", "inu", "comparison", "unpaired"]
+"""Which studies there are for an augmenter; 'comparison' stands for both on real images."""
 
 
 @dataclass(frozen=True)

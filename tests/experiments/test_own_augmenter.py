@@ -12,6 +12,7 @@ from metasynth.experiments.inu import EXPERIMENT as INU
 from metasynth.experiments.noise import EXPERIMENT as NOISE
 from metasynth.experiments.real_images import figures as real_images_figures
 from metasynth.experiments.real_world import EXPERIMENT as REAL_WORLD
+from metasynth.experiments.unpaired.methods import Method, learned_among, method_of
 from support.own_augmenter import AUGMENTER, Brightness
 from support.tiny_comparison import carry_out, real_cache, results
 from support.tiny_noise import SETTINGS, make_cache
@@ -115,6 +116,17 @@ def test_scans_without_labels_are_learned_from_by_it(way, monkeypatch, tmp_path)
     assert "Unpaired: random contrasts, a tint" in table
     assert "offset" in table
     assert drawn == [["brightness"]]
+
+
+def test_one_of_ours_that_says_so_is_a_method_where_nothing_is_labelled(monkeypatch):
+    ours = replace(TINTED, studies=("unpaired",))
+    monkeypatch.setattr(table, "ENTRIES", (*table.ENTRIES, ours, replace(ours, name="other", studies=("inu",))))
+    table._TABLE |= {"tinted": ours, "other": ours}
+    monkeypatch.setattr(table, "_BUILT_IN", tuple(table._TABLE))
+    assert [method.name for method in learned_among(["tinted", "naive", "intensities"])] == ["intensities", "tinted"]
+    assert method_of("tinted") == Method("tinted", "Unpaired: random contrasts, a tint", "tinted")
+    with pytest.raises(UsageError, match=r"^methods: unknown method 'other': "):
+        method_of("other")
 
 
 def lines_drawn_by(module, monkeypatch):
