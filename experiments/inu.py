@@ -30,7 +30,8 @@ from metasynth.experiments.recovery.tables import class_table, dice_table, expon
 
 from metasynth.augment.bias_field import KnownBias
 from metasynth.augment.corruption import Corruptions
-from metasynth.augment.table import entry_of, names
+from metasynth.augment.table import entry_of, known_entry, names
+from metasynth.errors import UsageError
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_AND_INU
 from metasynth.running.prepared import PreparedData
@@ -125,7 +126,11 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     if data is None:
         data = embedded(config.cohort, progress.counter)
     prepared = check_cache(data, config.segmenter)
-    check_augmenter(config.augmenter, prepared, "network", **_values(config))
+    observed = check_augmenter(config.augmenter, prepared, "network", **_values(config))
+    named = entry_of(config.augmenter).exponents
+    if named and (len(named) != len(FIELDS) or not set(named) <= set(observed)):
+        expected = f"expected {len(FIELDS)} of the values that it observes ({', '.join(observed)})"
+        raise UsageError(f"augmenter {config.augmenter!r}: exponents: {expected}, got {', '.join(named)}")
     return prepared
 
 
@@ -162,10 +167,13 @@ def report(folder: RunFolder) -> ReportContent:
     tables = [table, dice_table(rows, level_label), class_table(rows, level_label)]
     if "c_learned" in learned[0]:
         tables.insert(1, exponent_table(learned, level_label, FIELDS))
+        entry = known_entry(config["augmenter"])
+        observed = dict(zip(FIELDS, entry.exponents, strict=True)) if entry else {}
         exponents = {
-            label: {name: course_of(folder, records, bilevel_stage(label), name) for name in FIELDS} for label in labels
+            label: {own: course_of(folder, records, bilevel_stage(label), name) for own, name in observed.items()}
+            for label in labels
         }
-        figures += exponent_figures(exponents, learned, level_label, config["start_c"])
+        figures += exponent_figures(exponents, learned, level_label, config["start_c"]) if observed else []
     figures += example_figures(folder, rows, labels, level_label)
     title = "The noise and intensity non-uniformity of the real images, learned through the segmenter's training"
     return ReportContent(title=title, summary=_summary(learned, config), tables=tables, figures=figures)

@@ -6,10 +6,11 @@ from statistics import fmean
 from typing import Any
 
 from metasynth.experiments.real_images.figures import (
-    augmentation_figure,
+    augmentation_figures,
     dice_figure,
     segmentation_figures,
     sigma_figure,
+    values_figure,
 )
 from metasynth.experiments.real_images.tables import (
     Naming,
@@ -24,12 +25,14 @@ from metasynth.experiments.real_images.tables import (
 )
 from numpy.typing import NDArray
 
+from metasynth.augment.table import known_entry
 from metasynth.report.grid import GridResults, describe_runs
 from metasynth.report.html import ReportContent, ReportFigure
 from metasynth.report.statistics import grouped
 from metasynth.report.tables import Table
 from metasynth.running.records import RunFolder
 from metasynth.segment.metrics import mean_of_present, sd_of_present
+from metasynth.training.courses import course_of
 
 ROTATION = "subjects.rotation"
 CAVEAT = (
@@ -66,23 +69,32 @@ class ComparisonReport:
         rows: list[Row] = folder.results["rows"]
         naming, examples = Naming.of(rows, self.titles), self.examples(folder)
         class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
-        records = folder.read_metrics()
-        courses = {}
-        for row in shown(rows):
-            if row.get("learned") and "variant" not in row:
-                stage = self.stage(row["method"], row["subjects"])
-                course = [r for r in records if r["stage"] == stage and "sigma" in r]
-                courses[naming(row)] = [r["outer_step"] for r in course], [r["sigma"] for r in course]
-        figures: list[ReportFigure | None] = [
+        figures = [
             dice_figure(rows, naming),
             *segmentation_figures(rows, naming, examples, class_names),
-            augmentation_figure(rows, naming, examples),
-            sigma_figure(courses),
+            *augmentation_figures(rows, naming, examples),
+            *self._courses(folder, rows, naming),
         ]
         summary = [_subjects(folder), CAVEAT, *_variants(rows, naming)]
-        return ReportContent(
-            self.title, summary, self._tables(rows, naming), [figure for figure in figures if figure is not None]
-        )
+        return ReportContent(self.title, summary, self._tables(rows, naming), figures)
+
+    def _courses(self, folder: RunFolder, rows: Sequence[Row], naming: Naming) -> list[ReportFigure]:
+        """Sigma of all augmenters whose line names it, and of each other one all that is drawn of it."""
+        records = folder.read_metrics()
+        noise: dict[str, tuple[list[int], list[float]]] = {}
+        others: list[ReportFigure] = []
+        for row in shown(rows):
+            if row.get("learned") and "variant" not in row:
+                entry, stage = known_entry(row["method"]), self.stage(row["method"], row["subjects"])
+                left_out = entry.undrawn if entry else ()
+                names = entry.sigma[-1:] if entry else ()
+                drawn = names or [name for name in row["learned"] if name not in left_out]
+                courses = {name: course_of(folder, records, stage, name) for name in drawn}
+                if names:
+                    noise |= {naming(row): course for course in courses.values()}
+                elif courses:
+                    others.append(values_figure(f"{row['method']}-{row['subjects']}", naming(row), courses))
+        return ([sigma_figure(noise)] if noise else []) + others
 
     def of_grid(self, grid: GridResults) -> ReportContent:
         """The same of many runs, a subject's values being its means over the runs that tested it."""

@@ -20,7 +20,7 @@ from metasynth.running.study import StudyContext
 from metasynth.segment.model_description import ModelDescription
 from metasynth.segment.model_file import model_path, save_model
 from metasynth.synthesis.generator import SeededGenerator
-from metasynth.training.courses import tail_of, trajectory_of
+from metasynth.training.courses import Course
 from metasynth.training.evaluation import TestSet
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -109,10 +109,11 @@ def train_bilevel(
     segmenter = segmenter_for(context, data.train.cache)
     trainer = bilevel_trainer(context, segmenter, augmenter)
     fed = _step_data(context, data, Synthetic(data.generator, augmenter.draw), real)
-    stage = Stage(name, settings.segmenter.steps, fed, note_of(augmenter), trainer.check)
+    course = Course(augmenter.observed())
+    stage = Stage(name, settings.segmenter.steps, fed, note_of(augmenter), trainer.check, course)
     seconds = run_stage(stage, trainer, settings.pace, context)
     keep_segmenter(context, data.train.cache, name, segmenter)
-    mean, sd = tail_statistics(context, name, augmenter)
+    mean, sd = course.tails()
     return BilevelResult(segmenter, mean, sd, seconds)
 
 
@@ -164,15 +165,6 @@ def note_of(augmenter: Augmenter) -> Callable[[dict[str, Any]], str]:
         return ", ".join([*observed, f"loss {record['inner_loss']:.3f}"])
 
     return note
-
-
-def tail_statistics(
-    context: StudyContext, name: str, augmenter: Augmenter
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and standard deviation of each observed parameter over the last tenth of a stage's outer steps."""
-    records = context.folder.read_metrics()
-    tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in augmenter.observed()}
-    return {key: mean for key, (mean, _) in tails.items()}, {key: sd for key, (_, sd) in tails.items()}
 
 
 def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn.Module) -> None:
