@@ -13,6 +13,7 @@ from typing import Any
 from metasynth.errors import DataError, UsageError
 from metasynth.running.integrity.json_files import Json, check_digest, read_json_file, with_digest, without_digest
 from metasynth.running.jsonlines import encode
+from metasynth.running.settings.renamed import all_renewed
 from metasynth.schema import COUNT, FLAG, TEXT, entries, expect, json_value, mapping
 
 CONFIG = "config.json"
@@ -69,6 +70,11 @@ def normal(value: Mapping[str, Any]) -> Json:
     """The value as it reads back from JSON."""
     normal: Json = json.loads(encode(value))
     return normal
+
+
+def renewed_manifest(manifest: Json, config: Any) -> Json:
+    """The manifest with the names that the settings of ``config`` have today."""
+    return {**manifest, "config": all_renewed(config, manifest["config"])}
 
 
 def differing(old: Json, new: Json) -> list[str]:

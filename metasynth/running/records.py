@@ -18,7 +18,7 @@ from metasynth.running.integrity.json_files import Json, digest_of, read_json_fi
 from metasynth.running.integrity.sessions import ENVIRONMENT, further_session, read_environment
 from metasynth.running.jsonlines import JsonLines, encode, read_lines
 from metasynth.running.lock import FolderLock, claim, is_claimed_only, refuse_taken
-from metasynth.running.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest
+from metasynth.running.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest, renewed_manifest
 
 
 class RunFolder:
@@ -69,8 +69,12 @@ class RunFolder:
         return folder
 
     @classmethod
-    def resume(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
+    def resume(
+        cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}, config: Any = None
+    ) -> Self:
         """Take up a run that was made with the same manifest (the data may have moved, not changed).
+
+        ``config``, the settings of the manifest where they are a dataclass, says what old names of settings became.
 
         Everything that it goes on from is checked before anything is written; that it was resumed is recorded with the
         first that it writes. A folder that a run had claimed and not yet begun is begun.
@@ -88,7 +92,7 @@ class RunFolder:
         if is_claimed_only(path):
             return cls.create(path, manifest, environment)
         recorded = read_manifest(path)
-        differences = differing(recorded, normal(manifest))
+        differences = differing(renewed_manifest(recorded, config), normal(manifest))
         if differences:
             raise UsageError(f"{path}: cannot resume with other settings: {'; '.join(differences)}")
         lock = claim(path)

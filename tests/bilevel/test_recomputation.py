@@ -33,7 +33,7 @@ from metasynth.bilevel.strategies.linear_solve import ConjugateGradient
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
-from metasynth.segment.backbones import monai_network
+from metasynth.segment.monai_networks import monai_network
 
 STRATEGIES: dict[str, HypergradientStrategy] = {
     "mixed": Mixed(),
