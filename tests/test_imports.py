@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "schema": {"errors"},
     "sizes": {"errors"},
     "text": {"errors"},
+    "tensor_files": {"errors", "files"},
     "interrupts": set(),
     "lines": set(),
     "literal": set(),
@@ -44,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 COMMON = {
     *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sizes", "text"),
-    "workers",
+    *("tensor_files", "workers"),
 }
 HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.update.optimizers"}
 IMAGE_PACKAGES = {"cornucopia", "nibabel", "nilearn", "h5py", "scipy", "matplotlib", "PIL", "skimage"}

@@ -4,22 +4,20 @@ A file holds tensors and plain values only, and reading one runs no code of it. 
 as its recipe, from which its line of the table of networks makes it again.
 """
 
-import io
-import pickle
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from metasynth.errors import DataError, PackageError, RunError, UsageError
-from metasynth.files import MODELS, DamagedFileError, first_line, read_zip, seal, write_atomically
+from metasynth.files import MODELS, first_line
 from metasynth.schema import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, either, entries, expect, listing, mapping, scalar
 from metasynth.segment.backbone import Backbone
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 from metasynth.segment.table import from_recipe
 from metasynth.segment.unet import UNet
+from metasynth.tensor_files import load_tensors, save_tensors
 
 _PLAIN = either(either(TEXT, FLAG), NUMBER)
 _CONTENT = entries(
@@ -102,9 +100,7 @@ def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescrip
         "description": asdict(description),
         "weights": {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()},
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(Path(path), seal(buffer))
+    save_tensors(Path(path), content)
 
 
 def load_model(path: Path | str) -> TrainedModel:
@@ -119,7 +115,7 @@ def load_model(path: Path | str) -> TrainedModel:
     RunError
         When that package cannot be loaded, or cannot make the network.
     """
-    content = _read(Path(path))
+    content = load_tensors(Path(path), "the model", DataError, otherwise=f" or no {FORMAT} file")
     if content.get("format") != FORMAT:
         raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {MODELS}/")
     if content.get("version") != VERSION:
@@ -137,21 +133,6 @@ def load_model(path: Path | str) -> TrainedModel:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error
     return TrainedModel(network.eval(), description)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The content of the file; only tensors and plain containers are accepted."""
-    try:
-        content = torch.load(read_zip(path), map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DataError(f"{path}: the model cannot be read: {error.strerror or error}") from error
-    except DamagedFileError as error:
-        raise DataError(f"{path}: is damaged ({error})") from error
-    except pickle.UnpicklingError as error:
-        raise DataError(f"{path}: holds more than tensors and plain values, so it is no {FORMAT} file") from error
-    except Exception as error:  # of damaged bytes any may come
-        raise DataError(f"{path}: is damaged or no {FORMAT} file ({first_line(error)})") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _check_match(network: UNet | Backbone, description: ModelDescription) -> None:

@@ -7,7 +7,7 @@ version and is told once. In the records of runs, which nobody writes, it is rea
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from metasynth.lines import logger, now_called
 from metasynth.running.settings.values import from_json, is_plain_dataclass, to_json
@@ -22,7 +22,7 @@ class Renamed:
     Attributes
     ----------
     now : str
-        The field of the same class that it is part of now.
+        The field of the same class that it is part of now, which has a plain default.
     hint : Any
         The annotation that it had.
     merge : callable
@@ -51,9 +51,9 @@ def renewed(cls: type, values: Mapping[str, Any], prefix: str = "") -> dict[str,
     found = {name: value for name, value in values.items() if name not in renamed_in(cls)}
     for name, old in renamed_in(cls).items():
         if name in values:
-            before = cls.__dataclass_fields__[old.now].default  # type: ignore[attr-defined]
+            before = getattr(cls, old.now)  # the default, which a field with an old name has
             if old.now in found:
-                before = from_json(type(before), found[old.now], prefix + old.now)
+                before = from_json(get_type_hints(cls)[old.now], found[old.now], prefix + old.now)
             found[old.now] = to_json(old.merge(before, from_json(old.hint, values[name], prefix + name)))
     return found
 
