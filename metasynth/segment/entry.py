@@ -1,7 +1,8 @@
 """What studies know of a network: what it is called, how it is made, what of the settings it takes, how it is kept."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from metasynth.errors import MetasynthError, RunError, UsageError
+from metasynth.files import first_line
 from metasynth.segment.backbone import Backbone, drawn_from, try_images
 from metasynth.segment.unet import UNet
 
@@ -127,7 +129,8 @@ class BackboneEntry:
         if "widths" in self.takes:
             _require_widths(settings.widths)
         if self.check:
-            self.check(settings)
+            with self._in_one_line("cannot check its settings", passing=ValueError):
+                self.check(settings)
 
     def made(self, design: Design) -> Segmenter:
         """The network, with new weights.
@@ -152,7 +155,8 @@ class BackboneEntry:
     def check_images(self, design: Design) -> None:
         """Require that the network can be made for the images of a design; raises what `made` raises."""
         if self.fits:
-            self.fits(design)
+            with self._in_one_line("cannot check its images", passing=RuntimeError):  # sizes beyond counting
+                self.fits(design)
         else:
             try_images(self.made(design), design.shape, f"the network {self.name} ({self.title})")
 
@@ -167,14 +171,22 @@ class BackboneEntry:
             Design(recipe["n_classes"], len(shape), shape, tuple(recipe["spacing_mm"]), generator, settings)
         )
 
+    @contextmanager
+    def _in_one_line(self, what: str, passing: type[Exception] = MetasynthError) -> Iterator[None]:
+        """What a function of the entry raises, as one line; errors of ``passing`` have their line already."""
+        try:
+            yield
+        except (MetasynthError, passing):
+            raise
+        except ValueError as error:
+            raise UsageError(f"network {self.name!r} {what}: {first_line(error)}") from error
+        except Exception as error:
+            raise RunError(f"network {self.name!r} {what}: {type(error).__name__}: {first_line(error)}") from error
+
     def _kept_by_design(self, design: Design) -> Backbone:
         """What ``build`` gives, with the design as its recipe."""
-        try:
+        with self._in_one_line("cannot be made"):
             network = self.build(design)
-        except (MetasynthError, ValueError):
-            raise
-        except Exception as error:
-            raise RunError(f"network {self.name!r} cannot be made: {type(error).__name__}: {error}") from error
         if not isinstance(network, nn.Module):
             raise RunError(f"network {self.name!r} cannot be made: got a {type(network).__name__}, no torch.nn.Module")
         recipe = {

@@ -163,9 +163,11 @@ def step_bytes(settings: SegmenterSettings, items: Items, batch: int) -> int:
             logits = model(images)
     except PackageError:
         raise
-    except (MetasynthError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of a network of others any may come
         if not entry_of(settings.network).counted and "overflow" not in str(error):
             return 0
+        if not isinstance(error, MetasynthError | RuntimeError | ValueError):
+            raise
         sizes = f"segmenter.{settings.sized_by}, segmenter.batch_size"
         raise UsageError(f"{sizes}: more than torch can count: {error}") from error
     weights = sum(p.numel() for p in model.parameters()) * FLOAT

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from metasynth.experiments.cross_contrast import EXPERIMENT as CROSS_CONTRAST
 from metasynth.experiments.inu import EXPERIMENT as INU
@@ -24,6 +25,8 @@ from metasynth.run import execute
 from metasynth.running.settings.described import list_settings
 from metasynth.segment import BackboneEntry, Design, from_recipe, load_model, register, table
 from metasynth.segment.table import entry_of, names
+from metasynth.training.run_sizes import Items, step_bytes
+from metasynth.training.segmenter_settings import SegmenterSettings
 
 OWN = {"segmenter.network": "dilated", "segmenter.network_arguments": '{"width": 6}'}
 TINY = tiny_comparison.SETTINGS | {"segmenter.steps": "4", "methods": "naive"}
@@ -144,6 +147,9 @@ def test_settings_and_completion_list_it_without_importing_it(monkeypatch):
     by_key = {setting.key: setting for setting in list_settings(NOISE.presets["quick"])}
     assert by_key["segmenter.network"].choices == ("unet", "nnunet", "nnunet_residual", "monai", "dilated")
     assert names() == by_key["segmenter.network"].choices
+    completion = ShellComplete(main, {}, "metasynth", "_METASYNTH_COMPLETE")
+    found = completion.get_completions(["run", "noise", "--set"], "segmenter.network=d")
+    assert [item.value for item in found] == ["segmenter.network=dilated"]
     words = ["settings", "noise"]
     assert "(one of unet, nnunet, nnunet_residual, monai, dilated)" in CliRunner().invoke(main, words).stdout
 
@@ -191,8 +197,12 @@ def test_names_that_are_taken_unknown_or_none():
         assert str(refused.value) == line
 
 
-def broken(design):
-    raise TypeError("no such thing")
+def broken(given):
+    raise TypeError("no such thing\nat all")
+
+
+def unlike(given):
+    raise ValueError("width: expected a multiple of 2, got 3")
 
 
 def refusing(settings):
@@ -206,6 +216,21 @@ OTHER_SHAPE = torch.nn.Conv2d(1, 3, 3)
     ("entry", "error", "line"),
     [
         (BackboneEntry("own", "own", broken), RunError, "network 'own' cannot be made: TypeError: no such thing"),
+        (
+            BackboneEntry("own", "own", unlike),
+            UsageError,
+            "network 'own' cannot be made: width: expected a multiple of 2, got 3",
+        ),
+        (
+            BackboneEntry("own", "own", dilated, check=broken),
+            RunError,
+            "network 'own' cannot check its settings: TypeError: no such thing",
+        ),
+        (
+            BackboneEntry("own", "own", dilated, fits=broken),
+            RunError,
+            "network 'own' cannot check its images: TypeError: no such thing",
+        ),
         (
             BackboneEntry("own", "own", lambda design: 3),
             RunError,
@@ -243,7 +268,9 @@ class OnNumbers(torch.nn.Module):
         self.layer = torch.nn.Conv2d(1, 3, 1)
 
     def forward(self, images):
-        return self.layer(images) + torch.arange(images.shape[-1])[: int(images.isfinite().all()) * 10**6]
+        if images.device.type == "meta":
+            raise KeyError("no numbers")
+        return self.layer(images)
 
 
 def test_a_network_that_computes_with_numbers_says_its_stride():
@@ -251,6 +278,8 @@ def test_a_network_that_computes_with_numbers_says_its_stride():
     design = Design(3, 2, (8, 8), (1.0, 1.0))
     entry.check_images(design)
     assert entry.made(design).stride == (4, 4)
+    register(entry)
+    assert step_bytes(SegmenterSettings(network="own"), Items(3, (8, 8), (1.0, 1.0), (2,)), 4) == 0
 
 
 def test_a_missing_package_is_told_for_a_recipe():
