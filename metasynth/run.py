@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def execute(
     place = Path(prepared.path).resolve()
     others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
     manifest = make_manifest(experiment.name, preset, seed, to_dict(config), prepared.described(bool(settled.data)))
-    make = RunFolder.resume if resume else RunFolder.create
+    make = partial(RunFolder.resume, config=config) if resume else RunFolder.create
     with make(out, manifest, describe_environment(device, threads)) as folder:
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")

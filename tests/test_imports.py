@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "sealed": {"files"},
     "sizes": {"errors"},
     "text": {"errors"},
+    "tensor_files": {"errors", "files", "sealed"},
     "interrupts": set(),
     "lines": set(),
     "literal": set(),
@@ -45,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 COMMON = {
     *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sealed", "sizes"),
-    *("text", "workers"),
+    *("tensor_files", "text", "workers"),
 }
 HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.update.optimizers"}
 IMAGE_PACKAGES = {"cornucopia", "nibabel", "nilearn", "h5py", "scipy", "matplotlib", "PIL", "skimage"}

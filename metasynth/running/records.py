@@ -3,8 +3,6 @@
 ``config.json`` (the manifest) is the first file of a run and marks the folder as one. Whole files are written
 atomically; ``metrics.jsonl`` grows by one line a record and is cut back to a checkpoint's position when a run
 resumes. What ties them together is in `metasynth.running.integrity.checks`.
-
-More than 250 lines, as it is one class: all that is written and read of a run goes through it.
 """
 
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from metasynth.running.integrity.json_files import Json, digest_of, read_json_fi
 from metasynth.running.integrity.sessions import ENVIRONMENT, Sessions, further_session
 from metasynth.running.jsonlines import JsonLines, encode, read_lines
 from metasynth.running.lock import FolderLock, claimed, is_claimed_only, refuse_taken
-from metasynth.running.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest
+from metasynth.running.manifest import CONFIG, FORMAT, flatten, normal, read_manifest, require_same
 
 
 class RunFolder:
@@ -65,8 +63,12 @@ class RunFolder:
             return cls(path, manifest, lock)
 
     @classmethod
-    def resume(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
+    def resume(
+        cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}, config: Any = None
+    ) -> Self:
         """Take up a run that was made with the same manifest (the data may have moved, not changed).
+
+        ``config``, the settings of the manifest where they are a dataclass, says what old names of settings became.
 
         Everything that it goes on from is checked before anything is written; that it was resumed is recorded with the
         first that it writes. A folder that a run had claimed and not yet begun is begun.
@@ -84,9 +86,7 @@ class RunFolder:
         if is_claimed_only(path):
             return cls.create(path, manifest, environment)
         recorded = read_manifest(path)
-        differences = differing(recorded, normal(manifest))
-        if differences:
-            raise UsageError(f"{path}: cannot resume with other settings: {'; '.join(differences)}")
+        require_same(path, recorded, manifest, config)
         with claimed(path) as lock:
             if (path / RESULTS).is_file():
                 return cls(path, recorded, lock)  # checked when it is reported
