@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from metasynth.data_prep.job import REPORT_KEYS, Job
-from metasynth.data_prep.parts import load_part, mark_done, prepare_all, remove_work_folder, spacing_of
+from metasynth.data_prep.parts import load_part, prepare_all, spacing_of
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
 from metasynth.data_prep.volumes.align import atlas_grid
 from metasynth.data_prep.volumes.resample import roughly
 from metasynth.data_prep.volumes.units import scaled_note
+from metasynth.data_prep.work_folder import mark_done, remove_work_folder
 
 from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache

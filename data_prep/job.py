@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metasynth.data_prep.options import Options
-from metasynth.data_prep.parts import WORK_SUFFIX, finish_work, foreign_work
 from metasynth.data_prep.slicing import Frame
+from metasynth.data_prep.work_folder import WORK_SUFFIX, finish_work, foreign_work
 
 from metasynth.data.schema import CACHE
 from metasynth.errors import UsageError

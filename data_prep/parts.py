@@ -1,7 +1,7 @@
 """The subjects' parts of a cache: prepared side by side and kept one by one, so that an interrupted run goes on.
 
 Each part lies in a work folder under a name that holds a hash of the subject's files (path, size, time of change,
-content) and of the options; a run that finds it, whole by its seal (see `metasynth.files`), does not make it again.
+content) and of the options; a run that finds it, whole by its seal (see `metasynth.sealed`), does not make it again.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,16 +21,14 @@ import numpy as np
 from metasynth.data_prep.options import Options
 from metasynth.data_prep.prepare import Prepared, prepare
 from metasynth.data_prep.sources import Scan
+from metasynth.data_prep.work_folder import make_work_folder
 
-from metasynth.data.schema import is_cache
-from metasynth.errors import DataError, RunError, UsageError
-from metasynth.files import first_line, is_leftover, read_zip, seal, write_atomically
+from metasynth.errors import DataError, RunError
+from metasynth.files import first_line, write_atomically
 from metasynth.interrupts import check
+from metasynth.sealed import read_zip, seal
 from metasynth.workers import WorkerEnded, WorkerFailed, as_done
 
-WORK_SUFFIX = ".work"
-DONE = "done"  # a file of this name in the work folder: once the cache is in its place, nothing of it is needed
-PART_NAME = r"[A-Za-z0-9._-]{0,80}-[0-9a-f]{16}\.npz"
 RECIPE = 2  # raise it whenever the same files and options would give other slices
 
 
@@ -81,70 +79,6 @@ def prepare_all(
             if progress is not None:
                 progress(done, len(scans))
             yield scan, outcome if isinstance(outcome, str) else places[scan.name]
-
-
-def make_work_folder(folder: Path) -> None:
-    """Make the work folder, or take up the one that is there.
-
-    Raises
-    ------
-    UsageError
-        Something else has its name.
-    DataError
-        It cannot be made.
-    """
-    problem = foreign_work(folder)
-    if problem:
-        raise UsageError(f"{folder}: {problem}")
-    try:
-        folder.mkdir(exist_ok=True)
-        (folder / DONE).unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be made: {error.strerror}") from error
-
-
-def foreign_work(folder: Path) -> str | None:
-    """Why a folder is not one that this program works in; None where it is, or is not there."""
-    if not os.path.lexists(folder):
-        return None
-    if folder.is_symlink() or not folder.is_dir():
-        return "is no folder; subjects are prepared in a folder of this name: move it, or give another --out"
-    strange = sorted(path.name for path in folder.iterdir() if not _is_work(path))
-    if not strange:
-        return None
-    return f"holds {strange[0]}, which metasynth did not write; move it, or give another --out"
-
-
-def remove_work_folder(folder: Path) -> None:
-    """Remove what this program wrote into the work folder, and the folder where nothing else is in it."""
-    with suppress(OSError):
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == DONE):  # what says that all can go goes last
-            if _is_work(path):
-                path.unlink()
-        folder.rmdir()
-
-
-def mark_done(folder: Path) -> None:
-    """Say that the work folder can go once the cache that it holds is in its place."""
-    write_atomically(folder / DONE, b"", failure=DataError, make_folder=False)
-
-
-def finish_work(folder: Path) -> None:
-    """Remove the work folder of a process that was killed when its cache was in its place already, or an empty one."""
-    if (folder / DONE).is_file() and not os.path.lexists(folder / folder.name.removesuffix(WORK_SUFFIX)):
-        remove_work_folder(folder)
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def _is_work(path: Path) -> bool:
-    """Whether a file of the work folder is a part, the cache before it is moved to its place, or left of either."""
-    if path.is_symlink() or not path.is_file():
-        return False
-    if path.name == DONE:
-        return path.stat().st_size == 0
-    whole = path.name == path.parent.name.removesuffix(WORK_SUFFIX) and is_cache(path)
-    return whole or is_leftover(path.name) or re.fullmatch(PART_NAME, path.name) is not None
 
 
 def _run(scans: Sequence[Scan], options: Options, processes: int) -> Generator[tuple[Scan, Prepared | str], None, None]:

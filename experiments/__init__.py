@@ -1,1 +1,1 @@
-"""The studies; one file each, found through entry points."""
+"""The studies; one file or folder each, found through entry points."""

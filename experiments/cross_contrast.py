@@ -22,7 +22,7 @@ from metasynth.experiments.real_images.tables import CONTENTS
 
 from metasynth.errors import UsageError
 from metasynth.report.published import CROSS_CONTRAST, SAME_TEST_SIZE
-from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.examples import load_examples
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.study import Experiment, StudyContext
@@ -78,9 +78,7 @@ def prepare(config: CrossContrastConfig, data: Path | None, progress: Progress) 
 
 def run(context: StudyContext) -> dict[str, Any]:
     """Train every method with every number of real subjects, and test its best and last checkpoint on all contrasts."""
-    rows, examples = compare(context, load_real_images(context))
-    save_examples(context.folder, examples)
-    return {"rows": rows, "reference": CROSS_CONTRAST}
+    return {"rows": compare(context, load_real_images(context)), "reference": CROSS_CONTRAST}
 
 
 EXPERIMENT = Experiment(

@@ -19,29 +19,21 @@ from metasynth.experiments.recovery.augmenters import (
     start_of,
     told,
 )
+from metasynth.experiments.recovery.figures import example_figures, exponent_figures
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.grid_tables import SIGMA, exponents
-from metasynth.experiments.recovery.material import check_cache, load_study_data
+from metasynth.experiments.recovery.rows import CONTENTS, level_label
 from metasynth.experiments.recovery.sizes import require_recovery
 from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
-from metasynth.experiments.recovery.tables import (
-    CONTENTS,
-    class_table,
-    dice_figure,
-    dice_table,
-    exponent_figures,
-    exponent_table,
-    image_figure,
-    segmentation_figure,
-)
+from metasynth.experiments.recovery.study_data import check_cache, load_study_data
+from metasynth.experiments.recovery.tables import class_table, dice_table, exponent_table
 
 from metasynth.augment.bias_field import KnownBias
 from metasynth.augment.corruption import Corruptions
-from metasynth.augment.noise import NoiseLevel
-from metasynth.augment.table import entry_of, names
+from metasynth.augment.table import entry_of, known_entry, names
+from metasynth.errors import UsageError
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_AND_INU
-from metasynth.running.examples import load_examples, save_examples
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, RunFolder
@@ -134,27 +126,29 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     if data is None:
         data = embedded(config.cohort, progress.counter)
     prepared = check_cache(data, config.segmenter)
-    check_augmenter(config.augmenter, prepared, "network", **_values(config))
+    observed = check_augmenter(config.augmenter, prepared, "network", **_values(config))
+    named = entry_of(config.augmenter).exponents
+    if named and (len(named) != len(FIELDS) or not set(named) <= set(observed)):
+        expected = f"expected {len(FIELDS)} of the values that it observes ({', '.join(observed)})"
+        raise UsageError(f"augmenter {config.augmenter!r}: exponents: {expected}, got {', '.join(named)}")
     return prepared
 
 
 def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset, train its baselines, and test the three segmenters on every level of noise."""
     config: InuConfig = context.config
-    material = load_study_data(context, config.synthesis, config.test_repeats, config.generator, config.bias)
+    data = load_study_data(context, config.synthesis, config.test_repeats, config.generator, config.bias)
     cases = [
         case_of(
             config.augmenter,
-            start_of(material.ndim, context.seed, **_values(config)),
+            start_of(data.ndim, context.seed, **_values(config)),
             level,
             Corruptions((config.bias, level)),
             {"sigma_true": level.to_json(), "c_true": list(config.c)},
         )
         for level in config.sigma
     ]
-    rows, examples = recover(context, material, cases)
-    save_examples(context.folder, examples)
-    return {"rows": rows, "reference": NOISE_AND_INU}
+    return {"rows": recover(context, data, cases), "reference": NOISE_AND_INU}
 
 
 def _values(config: InuConfig) -> dict[str, Any]:
@@ -166,35 +160,29 @@ def report(folder: RunFolder) -> ReportContent:
     """Tables 3 and 4, the courses of sigma and the exponents, Figure 2, segmentations and Dice by condition."""
     rows, config = folder.results["rows"], folder.manifest["config"]
     learned = [row for row in rows if row["model"] == "L"]
-    labels = [_label(row["sigma_true"]) for row in learned]
-    records, shown = folder.read_metrics(), load_examples(folder)
-    class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
+    labels = [level_label(row["sigma_true"]) for row in learned]
+    records = folder.read_metrics()
     published = dict(zip(NOISE_AND_INU["levels"], NOISE_AND_INU["table_3"], strict=True))
-    table, figures = learned_values(folder, learned, _label, published)
-    tables = [table, dice_table(rows, _label), class_table(rows, _label)]
+    table, figures = learned_values(folder, learned, level_label, published)
+    tables = [table, dice_table(rows, level_label), class_table(rows, level_label)]
     if "c_learned" in learned[0]:
-        tables.insert(1, exponent_table(learned, _label, FIELDS))
+        tables.insert(1, exponent_table(learned, level_label, FIELDS))
+        entry = known_entry(config["augmenter"])
+        observed = dict(zip(FIELDS, entry.exponents, strict=True)) if entry else {}
         exponents = {
-            label: {name: course_of(folder, records, bilevel_stage(label), name) for name in FIELDS} for label in labels
+            label: {own: course_of(folder, records, bilevel_stage(label), name) for own, name in observed.items()}
+            for label in labels
         }
-        figures += exponent_figures(exponents, learned, _label, config["start_c"])
-    figures += [
-        image_figure(shown, labels),
-        segmentation_figure(shown, labels[0], class_names),
-        dice_figure(rows, _label, labels[0]),
-    ]
+        figures += exponent_figures(exponents, learned, level_label, config["start_c"]) if observed else []
+    figures += example_figures(folder, rows, labels, level_label)
     title = "The noise and intensity non-uniformity of the real images, learned through the segmenter's training"
     return ReportContent(title=title, summary=_summary(learned, config), tables=tables, figures=figures)
-
-
-def _label(value: Any) -> str:
-    return NoiseLevel.from_json(value).label
 
 
 def _summary(learned: list[dict[str, Any]], config: dict[str, Any]) -> list[str]:
     found = []
     for row in learned:
-        text = f"Preset sigma {_label(row['sigma_true'])}: {learned_text(row)}"
+        text = f"Preset sigma {level_label(row['sigma_true'])}: {learned_text(row)}"
         if "c_learned" in row:
             pairs = zip(row["c_true"], row["c_learned"], strict=True)
             text += "; exponents " + ", ".join(f"{found_c:.2f} for {true:g}" for true, found_c in pairs)
@@ -222,7 +210,7 @@ EXPERIMENT = Experiment(
     ),
     grid_report=RecoveryGridReport(
         "The noise and intensity non-uniformity of the real images, learned in many runs",
-        _label,
+        level_label,
         bilevel_stage,
         (SIGMA, *exponents(FIELDS)),
     ),

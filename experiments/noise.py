@@ -13,25 +13,18 @@ from typing import Annotated, Any
 
 from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.augmenters import case_of, check_augmenter, learned_text, learned_values, start_of
+from metasynth.experiments.recovery.figures import example_figures
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
-from metasynth.experiments.recovery.material import check_cache, load_study_data
+from metasynth.experiments.recovery.rows import CONTENTS, level_label
 from metasynth.experiments.recovery.sizes import require_recovery
 from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
-from metasynth.experiments.recovery.tables import (
-    CONTENTS,
-    class_table,
-    dice_figure,
-    dice_table,
-    image_figure,
-    segmentation_figure,
-)
+from metasynth.experiments.recovery.study_data import check_cache, load_study_data
+from metasynth.experiments.recovery.tables import class_table, dice_table
 
 from metasynth.augment.entry import Start
-from metasynth.augment.noise import NoiseLevel
 from metasynth.augment.table import entry_of, names
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_ONLY
-from metasynth.running.examples import load_examples, save_examples
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, RunFolder
@@ -79,50 +72,37 @@ def check_sizes(config: NoiseConfig, prepared: PreparedData, out: Path) -> None:
 def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset level, train its baselines, and test the three segmenters on every level."""
     config: NoiseConfig = context.config
-    material = load_study_data(context, config.synthesis, config.test_repeats, config.generator)
+    data = load_study_data(context, config.synthesis, config.test_repeats, config.generator)
     cases = [
         case_of(
             config.augmenter,
-            start_of(material.ndim, context.seed, sigma=config.start),
+            start_of(data.ndim, context.seed, sigma=config.start),
             level,
             level,
             {"sigma_true": level.to_json()},
         )
         for level in config.sigma
     ]
-    rows, examples = recover(context, material, cases)
-    save_examples(context.folder, examples)
-    return {"rows": rows, "reference": NOISE_ONLY}
+    return {"rows": recover(context, data, cases), "reference": NOISE_ONLY}
 
 
 def report(folder: RunFolder) -> ReportContent:
     """Tables 1 and 2, the course of sigma, Figure 2, segmentations and Dice by condition."""
     rows, config = folder.results["rows"], folder.manifest["config"]
     learned = [row for row in rows if row["model"] == "L"]
-    labels = [_label(row["sigma_true"]) for row in learned]
-    shown = load_examples(folder)
-    class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
+    labels = [level_label(row["sigma_true"]) for row in learned]
     published = dict(zip(NOISE_ONLY["levels"], NOISE_ONLY["table_1"], strict=True))
-    table, figures = learned_values(folder, learned, _label, published)
+    table, figures = learned_values(folder, learned, level_label, published)
     return ReportContent(
         title="The noise of the real images, learned through the segmenter's training",
         summary=_summary(learned, config),
-        tables=[table, dice_table(rows, _label), class_table(rows, _label)],
-        figures=[
-            *figures,
-            image_figure(shown, labels),
-            segmentation_figure(shown, labels[0], class_names),
-            dice_figure(rows, _label, labels[0]),
-        ],
+        tables=[table, dice_table(rows, level_label), class_table(rows, level_label)],
+        figures=[*figures, *example_figures(folder, rows, labels, level_label)],
     )
 
 
-def _label(value: Any) -> str:
-    return NoiseLevel.from_json(value).label
-
-
 def _summary(learned: list[dict[str, Any]], config: dict[str, Any]) -> list[str]:
-    found = [f"Preset sigma {_label(row['sigma_true'])}: {learned_text(row)}." for row in learned]
+    found = [f"Preset sigma {level_label(row['sigma_true'])}: {learned_text(row)}." for row in learned]
     steps, start = config["segmenter"]["steps"], config["start"]
     what = f"The noise added to them started at sigma = {start:g} and was"
     if "sigma_learned" not in learned[0]:
@@ -146,6 +126,6 @@ EXPERIMENT = Experiment(
     run=run,
     report=report,
     check_sizes=check_sizes,
-    grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", _label, bilevel_stage),
+    grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", level_label, bilevel_stage),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
 )

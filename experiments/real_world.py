@@ -20,7 +20,7 @@ from metasynth.experiments.real_images.report import ComparisonReport
 from metasynth.experiments.real_images.tables import CONTENTS
 
 from metasynth.report.published import COSTS, REAL_WORLD
-from metasynth.running.examples import load_examples, save_examples
+from metasynth.running.examples import load_examples
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.study import Experiment, StudyContext
@@ -72,9 +72,7 @@ def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> P
 
 def run(context: StudyContext) -> dict[str, Any]:
     """Train every method, and test its best and last checkpoint."""
-    rows, examples = compare(context, load_real_images(context))
-    save_examples(context.folder, examples)
-    return {"rows": rows, "reference": REAL_WORLD}
+    return {"rows": compare(context, load_real_images(context)), "reference": REAL_WORLD}
 
 
 EXPERIMENT = Experiment(

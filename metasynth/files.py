@@ -1,19 +1,10 @@
-"""Files that are either wholly there or not there at all, whenever the process or the machine stops.
-
-Zip files (of torch and of NumPy) can be sealed as well: the checksums inside a zip file leave parts of it uncovered, of
-which a changed bit may give other numbers without a word, so their comment holds the SHA-256 of all that stands before
-it. Any program reads a sealed file. Files written before there were seals are recognised: nothing follows their end
-record, which is never so in a sealed file, even with its seal damaged or cut off.
-"""
+"""Files that are either wholly there or not there at all, whenever the process or the machine stops."""
 
 import fcntl
-import hashlib
-import io
 import os
 import re
 import secrets
 import stat
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -23,9 +14,6 @@ from metasynth.errors import DataError, MetasynthError, RunError
 MODELS = "models"
 """The folder of a run in which its segmenters are: runs check what is in it, and models are looked for there."""
 
-_SEAL = b"metasynth sha256 "
-_HEX = 64
-_END, _END_LENGTH = b"PK\x05\x06", 22  # the last record of a zip file, when no comment follows it
 _OTHERS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -34,10 +22,6 @@ _OTHERS = (
     (stat.S_ISBLK, "a device"),
 )
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]+\.tmp")
-
-
-class DamagedFileError(ValueError):
-    """A file is not what was written; the message says how that is known."""
 
 
 def write_atomically(
@@ -180,67 +164,10 @@ def remove_leftovers(folder: Path, *, below: bool = True) -> None:
             folders.clear()
 
 
-def seal(file: io.BytesIO) -> memoryview:
-    """Seal the zip file that a buffer holds, and return all of it."""
-    with file.getbuffer() as written:
-        written[-2:] = (len(_SEAL) + _HEX).to_bytes(2, "little")  # the length of the comment, which was 0
-    file.seek(0, io.SEEK_END)
-    file.write(_SEAL)
-    with file.getbuffer() as written:
-        digest = hashlib.sha256(written).hexdigest()
-    file.write(digest.encode())
-    return file.getbuffer()
-
-
-def read_zip(path: Path, *, sealed: bool = False) -> io.BytesIO:
-    """The bytes of a zip file that is whole: by its seal or, where it was written without, by its own checksums.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    sealed : bool
-        Refuse a file without a seal.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    zipfile.BadZipFile
-        It is no zip file, or cut short.
-    DamagedFileError
-        It is damaged, or has no seal and should.
-    """
-    data = path.read_bytes()
-    signed, digest = data[:-_HEX], data[-_HEX:]
-    if signed.endswith(_SEAL):
-        if hashlib.sha256(signed).hexdigest().encode() != digest:
-            raise DamagedFileError(_broken_entry(data) or "its SHA-256 is not the one it carries")
-    elif data[-_END_LENGTH:].startswith(_END) and data.endswith(b"\0\0"):
-        if sealed:
-            raise DamagedFileError("it does not carry its SHA-256, so another program wrote it")
-        broken = _broken_entry(data)
-        if broken:
-            raise DamagedFileError(broken)
-    else:
-        raise zipfile.BadZipFile("it does not end as a zip file")
-    return io.BytesIO(data)
-
-
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return next(iter(text.splitlines()), "") or type(error).__name__
-
-
-def _broken_entry(data: bytes) -> str | None:
-    """Where the checksums inside a zip file find it damaged."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            broken = archive.testzip()
-    except Exception as error:  # of damaged bytes any may come: of zlib, lzma, struct, ...
-        return first_line(error)
-    return f"at {broken}" if broken else None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,6 +6,14 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
+GONE_IN = "0.3"
+"""The version that no longer knows the spellings of 0.1."""
+
+
+def now_called(old: str, new: str) -> str:
+    """The line that says what an option or a setting is called now."""
+    return f"{old} is now {new}; the old spelling goes in {GONE_IN}"
+
 
 def tell(text: str, stream: TextIO | None = None) -> None:
     """Write one line, to standard error by default; what cannot be written is dropped, with all that follows."""

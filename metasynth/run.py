@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,12 @@ def execute(
     RunError
         The work could not go on.
     """
-    earlier = RunFolder.open(out) if resume and not is_claimed_only(Path(out)) else None
-    if earlier is not None and earlier.manifest["experiment"] != experiment.name:
-        raise UsageError(f"{out}: holds a run of {earlier.manifest['experiment']!r}, not of {experiment.name!r}")
     asked = Request(preset, seed, data, device, threads)
-    if not resume:
+    earlier = None
+    if resume:
+        earlier = _earlier(experiment, Path(out), may_begin=not asked.is_open or bool(overrides) or labels is not None)
+    else:
         refuse_taken(Path(out))  # before the data are prepared, which may take minutes
-    elif earlier is None and asked.is_open and not overrides and labels is None:
-        raise UsageError(f"{out}: holds no run ({CONFIG} is missing); leave --resume out to begin one")
     settled = asked if earlier is None else asked.completed_by(earlier)
     preset = "quick" if settled.preset is None else settled.preset
     start = preset_settings(experiment, preset)
@@ -115,7 +114,7 @@ def execute(
     place = Path(prepared.path).resolve()
     others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
     manifest = make_manifest(experiment.name, preset, seed, to_dict(config), prepared.described(bool(settled.data)))
-    make = RunFolder.resume if resume else RunFolder.create
+    make = partial(RunFolder.resume, config=config) if resume else RunFolder.create
     with make(out, manifest, describe_environment(device, threads)) as folder:
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")
@@ -128,6 +127,18 @@ def execute(
             _run(experiment, context)
             write_run_report(experiment, folder)
     return folder
+
+
+def _earlier(experiment: Experiment, out: Path, *, may_begin: bool) -> RunFolder | None:
+    """The run to go on with; None where there is none yet and one may begin. UsageError otherwise."""
+    if is_claimed_only(out):
+        if may_begin:
+            return None
+        raise UsageError(f"{out}: holds no run ({CONFIG} is missing); leave --resume out to begin one")
+    found = RunFolder.open(out)
+    if found.manifest["experiment"] != experiment.name:
+        raise UsageError(f"{out}: holds a run of {found.manifest['experiment']!r}, not of {experiment.name!r}")
+    return found
 
 
 def _run(experiment: Experiment, context: StudyContext) -> None:

@@ -231,8 +231,8 @@ def test_people_are_said_and_may_be_given(cli):
         ),
         (["run", "noise", "--set", "segmenter.steps=²"], "segmenter.steps: expected a whole number, got '²'"),
         (
-            ["run", "noise", "--set", f"segmenter.monai_arguments={'[' * 50000}"],
-            "segmenter.monai_arguments: got "
+            ["run", "noise", "--set", f"segmenter.network_arguments={'[' * 50000}"],
+            "segmenter.network_arguments: got "
             f"'{'[' * 40}...{'[' * 20}' (50000 characters): must be a JSON object such as {{\"features\": [8, 16]}}",
         ),
         (

@@ -164,7 +164,7 @@ def test_the_segmenter_of_a_run(cli, tmp_path):
     assert refused(predict(cli, "absent.pt", "scans", "--out", "o")).startswith("absent.pt: there is no such model")
     shutil.copy("scans/s0.nii.gz", "wrong.pt")
     line = refused(predict(cli, "wrong.pt", "scans", "--out", "o"), 1)
-    assert line.startswith("wrong.pt: is damaged or no metasynth-model file")
+    assert line.startswith("wrong.pt: the model is damaged or no metasynth-model file")
 
 
 def test_volumes_in_3d(cli, tmp_path):

@@ -51,3 +51,11 @@ def test_the_links_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)\)", TEXT)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize(("what", "table"), [("an augmenter", "augment"), ("a backbone", "segment")])
+def test_a_line_is_added_where_the_lines_are(what, table):
+    row = next(line for line in TEXT.splitlines() if line.startswith(f"| {what} |"))
+    path = f"metasynth/{table}/built_in.py"
+    assert f"| 2: `metasynth/{table}/NAME.py`, one line in `{path}` |" in row
+    assert "\nENTRIES = (\n" in (ROOT / path).read_text(encoding="utf-8")

@@ -19,9 +19,10 @@ from metasynth.experiments.real_images.streams import cropped_or_padded
 from torch import Tensor
 
 from metasynth.augment.corruption import Corruptions
+from metasynth.training.courses import Course
 from metasynth.training.selection import Weights
 from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
-from metasynth.training.stages import bilevel_trainer, note_of, tail_statistics
+from metasynth.training.stages import bilevel_trainer, note_of
 from metasynth.training.trainers import Supervised
 
 Fit = Callable[[Trial], MethodResult]
@@ -98,8 +99,10 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
         is_due=config.outer.is_due,
         reference=config.outer.reference,
     )
-    found = trial.train(data, segmenter, trainer, config.segmenter, note=note_of(augmenter), check=trainer.check)
-    mean, sd = tail_statistics(trial.context, trial.name, augmenter)
+    course = Course(augmenter.observed())
+    options = {"note": note_of(augmenter), "check": trainer.check, "course": course}
+    found = trial.train(data, segmenter, trainer, config.segmenter, **options)
+    mean, sd = course.tails()
     return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd})
 
 

@@ -3,11 +3,14 @@
 How each is trained is in `metasynth.experiments.comparison.fits`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from metasynth.augment.table import built_in, entry_of, known_entry, own_names
+from metasynth.experiments.real_images.titles import Titles
+
+from metasynth.augment.entry import AugmenterEntry
+from metasynth.augment.table import built_in, entry_of, own_names
 from metasynth.errors import UsageError
 from metasynth.running.settings.config import nearest
 
@@ -44,8 +47,12 @@ CHOSEN = Method("learn2synth", "Learn2Synth, chosen on validation", "augmenter")
 """The variant that is best on the validation subjects; a row of its own, no training."""
 
 
+def _title(entry: AugmenterEntry) -> str:
+    return f"Learn2Synth, {entry.title}"
+
+
 def _of_augmenter(name: str) -> Method:
-    return Method(name, f"Learn2Synth, {entry_of(name).title}", "augmenter")
+    return Method(name, _title(entry_of(name)), "augmenter")
 
 
 _METHODS = (
@@ -63,26 +70,8 @@ _METHODS = (
 # In the order in which they are trained and shown: what a method needs comes before it.
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
 
-
-class _Titles(Mapping[str, str]):
-    """Those of `METHODS` and of `CHOSEN`; one from outside the package has its title when it is asked for."""
-
-    def __init__(self) -> None:
-        self._own = {method.name: method.title for method in (*_METHODS, CHOSEN)}
-
-    def __getitem__(self, name: str) -> str:
-        if name not in self._own and known_entry(name) is not None:
-            return _of_augmenter(name).title
-        return self._own[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._own)
-
-    def __len__(self) -> int:
-        return len(self._own)
-
-
-TITLES: Mapping[str, str] = _Titles()
+TITLES: Mapping[str, str] = Titles({method.name: method.title for method in (*_METHODS, CHOSEN)}, _title)
+"""Those of `METHODS` and of `CHOSEN`; one from outside the package has its title when it is asked for."""
 
 
 def method_of(name: str) -> Method:

@@ -11,6 +11,7 @@ from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.entry import Start
 from metasynth.augment.table import entry_of
 from metasynth.running.seeding import generator_for
+from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
@@ -197,8 +198,7 @@ class ComparisonConfig:
             raise ValueError(f"domain and the names of tests must be different, got {names}")
         if not self.interpolations or not all(0 <= weight <= 1 for weight in self.interpolations):
             raise ValueError(f"interpolations must list at least one weight in [0, 1], got {self.interpolations}")
-        if self.select_every < 1:
-            raise ValueError(f"select_every must be at least 1, got {self.select_every}")
+        require_at_least(1, select_every=self.select_every)
         variants = variants_among(self.methods)
         if not variants:
             return

@@ -14,25 +14,23 @@ from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import score
 from metasynth.experiments.real_images.examples import Examples
 from metasynth.experiments.real_images.method_result import MethodResult
-from numpy.typing import NDArray
 
+from metasynth.running.examples import save_examples
 from metasynth.running.study import StudyContext
 
 Row = dict[str, Any]
 
 
-def compare(context: StudyContext, cohorts: RealImages) -> tuple[list[Row], dict[str, NDArray[Any]]]:
-    """Train the methods that the run's settings name and test them.
+def compare(context: StudyContext, cohorts: RealImages) -> list[Row]:
+    """Train the methods that the run's settings name and test them; images for the report are kept as examples.
 
     Returns
     -------
-    rows : list of dict
-        ``method``; ``subjects``, the number of real subjects it learned from; ``checkpoint``, 'best', 'last' or
+    list of dict
+        Rows: ``method``; ``subjects``, the number of real subjects it learned from; ``checkpoint``, 'best', 'last' or
         'only'; ``validation``, the mean Dice by which it was chosen, if any; ``steps``; ``wall_s`` of its training and
         ``total_s`` with that of what it is made from; ``peak_mib``; ``dice`` by test condition, see `score`; what it
         found. Of several variants of Learn2Synth, the one that is best on the validation subjects has a row once more.
-    examples : dict
-        Images for the report, see `metasynth.experiments.real_images.examples`.
     """
     wanted = in_order(context.config.methods)
     examples = Examples(context, cohorts)
@@ -41,7 +39,8 @@ def compare(context: StudyContext, cohorts: RealImages) -> tuple[list[Row], dict
     for size in cohorts.sizes if sized else ():
         done, more = _fit_all(context, cohorts, sized, size, alone, examples)
         rows += [*more, *_chosen_rows(done, more)]
-    return rows, examples.arrays
+    save_examples(context.folder, examples.arrays)
+    return rows
 
 
 def stage_name(method: str, subjects: int) -> str:

@@ -17,7 +17,7 @@ from metasynth.augment.augmenter import Augmenter
 from metasynth.data.dataset import Batch, SliceDataset
 from metasynth.running.seeding import generator_for
 from metasynth.running.study import StudyContext
-from metasynth.training.evaluation import CHUNK, middle_plane
+from metasynth.training.evaluation import CHUNK, foreground_of, middle_plane
 
 
 @final
@@ -32,8 +32,8 @@ class Examples:
 
     def __init__(self, context: StudyContext, cohorts: RealImages) -> None:
         self._seed, self._cohorts = context.seed, cohorts
-        self._items = {condition: fullest_slices(test) for condition, test in cohorts.tests.items()}
-        self._map = cropped_or_padded(fullest_slices(cohorts.maps), cohorts.cache.shape)
+        self._items = {condition: fullest_item(test) for condition, test in cohorts.tests.items()}
+        self._map = cropped_or_padded(fullest_item(cohorts.maps), cohorts.cache.shape)
         self.arrays: dict[str, NDArray[Any]] = {}
         for condition, item in self._items.items():
             self._add(f"image/{condition}", _images(item)[0, 0])
@@ -74,7 +74,7 @@ def shown_parts(augmenter: Augmenter[Any], images: Tensor, generator: torch.Gene
     return {"synthetic": images, **augmenter.shown(images, draws), "augmented": augmenter(images, draws)}
 
 
-def fullest_slices(dataset: SliceDataset) -> Batch:
+def fullest_item(dataset: SliceDataset) -> Batch:
     """The item with the most foreground, which shows most."""
-    counts = [(dataset.read(items).labels > 0).flatten(1).sum(1) for items in torch.arange(len(dataset)).split(CHUNK)]
+    counts = [foreground_of(dataset.read(items).labels) for items in torch.arange(len(dataset)).split(CHUNK)]
     return dataset.read(torch.cat(counts).argmax()[None])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from metasynth.report.figures import Series, trajectory
 from metasynth.report.html import ReportFigure
-from metasynth.report.style import COLORS, FAINT, INK, bare, color, new_figure, style
+from metasynth.report.style import FAINT, INK, bare, color, new_figure, style
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -74,7 +74,7 @@ def segmentation_figures(
 
 
 def _segmentations(image: NDArray[Any], maps: Arrays, class_names: Sequence[str]) -> Figure:
-    colors = [COLORS[at % len(COLORS)] for at in range(len(class_names) - 1)]
+    colors = [color(at) for at in range(len(class_names) - 1)]
     palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*to_rgb(one), _OPACITY) for one in colors)])
     panels: list[tuple[str, NDArray[Any] | None]] = [("image", None), *maps.items()]
     lines = -(-len(panels) // _COLUMNS)
@@ -95,7 +95,7 @@ def _segmentations(image: NDArray[Any], maps: Arrays, class_names: Sequence[str]
     return figure
 
 
-def augmentation_figure(rows: Sequence[Row], naming: Naming, examples: Arrays) -> ReportFigure | None:
+def augmentation_figures(rows: Sequence[Row], naming: Naming, examples: Arrays) -> list[ReportFigure]:
     """A synthetic image through each learned augmenter: field, network, noise, result; beside a real one."""
     condition = next(iter(rows[0]["dice"]))
     lines = []
@@ -105,7 +105,7 @@ def augmentation_figure(rows: Sequence[Row], naming: Naming, examples: Arrays) -
         if found:
             lines.append((naming(row), found))
     if not lines:
-        return None
+        return []
     titles = ("synthetic", "field or network", "noise", "augmented", f"real ({condition})")
     real = examples[f"image/{condition}"]
     with style():
@@ -121,7 +121,7 @@ def augmentation_figure(rows: Sequence[Row], naming: Naming, examples: Arrays) -
         "What was learned: a synthetic image, the field it is multiplied by (0.5 to 1.5) or what the network adds "
         "(-0.5 to 0.5), the noise (-0.5 to 0.5), the augmented image, and a real one."
     )
-    return ReportFigure("augmentation", caption, figure)
+    return [ReportFigure("augmentation", caption, figure)]
 
 
 def _augmentation(line: Sequence[Axes], found: Arrays, real: NDArray[Any]) -> None:
@@ -139,12 +139,23 @@ def _augmentation(line: Sequence[Axes], found: Arrays, real: NDArray[Any]) -> No
         bare(axes)
 
 
-def sigma_figure(courses: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> ReportFigure | None:
-    """Sigma of each learned augmenter against outer steps."""
-    series = [Series(name, steps, values) for name, (steps, values) in courses.items() if steps]
-    if not series:
-        return None
-    return ReportFigure("sigma", "Sigma of the learned noise against outer steps.", trajectory(series))
+Courses = Mapping[str, tuple[Sequence[int], Sequence[float]]]
+"""By name, outer steps and the values after them."""
+
+
+def sigma_figure(courses: Courses) -> ReportFigure:
+    """Sigma of each learned augmenter, by its title, against outer steps."""
+    return ReportFigure("sigma", "Sigma of the learned noise against outer steps.", _lines(courses))
+
+
+def values_figure(name: str, title: str, courses: Courses) -> ReportFigure:
+    """The values of one learned augmenter, by their names, against outer steps."""
+    caption = f"{title}: what is learned, against outer steps."
+    return ReportFigure(f"learned-{name}", caption, _lines(courses, ylabel="value"))
+
+
+def _lines(courses: Courses, **options: Any) -> Figure:
+    return trajectory([Series(name, steps, values) for name, (steps, values) in courses.items()], **options)
 
 
 def _wrapped(title: str) -> str:

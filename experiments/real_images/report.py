@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from metasynth.experiments.real_images.figures import (
-    augmentation_figure,
+    augmentation_figures,
     dice_figure,
     segmentation_figures,
     sigma_figure,
+    values_figure,
 )
 from metasynth.experiments.real_images.tables import (
     Naming,
@@ -24,10 +25,14 @@ from metasynth.experiments.real_images.tables import (
 )
 from numpy.typing import NDArray
 
+from metasynth.augment.table import known_entry
 from metasynth.report.grid import GridResults, describe_runs
 from metasynth.report.html import ReportContent, ReportFigure
+from metasynth.report.statistics import grouped
 from metasynth.report.tables import Table
 from metasynth.running.records import RunFolder
+from metasynth.segment.metrics import mean_of_present, sd_of_present
+from metasynth.training.courses import course_of
 
 ROTATION = "subjects.rotation"
 CAVEAT = (
@@ -64,23 +69,32 @@ class ComparisonReport:
         rows: list[Row] = folder.results["rows"]
         naming, examples = Naming.of(rows, self.titles), self.examples(folder)
         class_names = list(next(iter(rows[0]["dice"].values()))["per_class"])
-        records = folder.read_metrics()
-        courses = {}
-        for row in shown(rows):
-            if row.get("learned") and "variant" not in row:
-                stage = self.stage(row["method"], row["subjects"])
-                course = [r for r in records if r["stage"] == stage and "sigma" in r]
-                courses[naming(row)] = [r["outer_step"] for r in course], [r["sigma"] for r in course]
-        figures: list[ReportFigure | None] = [
+        figures = [
             dice_figure(rows, naming),
             *segmentation_figures(rows, naming, examples, class_names),
-            augmentation_figure(rows, naming, examples),
-            sigma_figure(courses),
+            *augmentation_figures(rows, naming, examples),
+            *self._courses(folder, rows, naming),
         ]
         summary = [_subjects(folder), CAVEAT, *_variants(rows, naming)]
-        return ReportContent(
-            self.title, summary, self._tables(rows, naming), [figure for figure in figures if figure is not None]
-        )
+        return ReportContent(self.title, summary, self._tables(rows, naming), figures)
+
+    def _courses(self, folder: RunFolder, rows: Sequence[Row], naming: Naming) -> list[ReportFigure]:
+        """Sigma of all augmenters whose line names it, and of each other one all that is drawn of it."""
+        records = folder.read_metrics()
+        noise: dict[str, tuple[list[int], list[float]]] = {}
+        others: list[ReportFigure] = []
+        for row in shown(rows):
+            if row.get("learned") and "variant" not in row:
+                entry, stage = known_entry(row["method"]), self.stage(row["method"], row["subjects"])
+                left_out = entry.undrawn if entry else ()
+                names = entry.sigma[-1:] if entry else ()
+                drawn = names or [name for name in row["learned"] if name not in left_out]
+                courses = {name: course_of(folder, records, stage, name) for name in drawn}
+                if names:
+                    noise |= {naming(row): course for course in courses.values()}
+                elif courses:
+                    others.append(values_figure(f"{row['method']}-{row['subjects']}", naming(row), courses))
+        return ([sigma_figure(noise)] if noise else []) + others
 
     def of_grid(self, grid: GridResults) -> ReportContent:
         """The same of many runs, a subject's values being its means over the runs that tested it."""
@@ -106,11 +120,12 @@ class ComparisonReport:
 
 def pooled(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:
     """Rows of many runs made one for each method, number of subjects, checkpoint and combination of settings ``by``."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        key = (*(str(row[name]) for name in by), row["method"], row["subjects"], row["checkpoint"])
-        groups.setdefault(key, []).append(row)
-    return [_pooled(alike, ", ".join(f"{name} {alike[0][name]}" for name in by)) for alike in groups.values()]
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return (*(str(row[name]) for name in by), row["method"], row["subjects"], row["checkpoint"])
+
+    groups = grouped(rows, key).values()
+    return [_pooled(alike, ", ".join(f"{name} {alike[0][name]}" for name in by)) for alike in groups]
 
 
 def _pooled(rows: Sequence[Row], group: str) -> Row:
@@ -119,8 +134,7 @@ def _pooled(rows: Sequence[Row], group: str) -> Row:
     if "variant" in first:
         merged["variant"] = ", ".join(sorted({row["variant"] for row in rows}))
     merged |= {key: fmean(row[key] for row in rows) for key in ("wall_s", "total_s")}
-    looks = [row["validation"] for row in rows if row["validation"] is not None]
-    merged["validation"] = fmean(looks) if looks else None
+    merged["validation"] = mean_of_present(row["validation"] for row in rows)
     merged["peak_mib"] = max((row["peak_mib"] for row in rows if row["peak_mib"] is not None), default=None)
     if first.get("learned"):
         names = [name for name in first["learned"] if all(name in row["learned"] for row in rows)]
@@ -137,23 +151,19 @@ def _pooled_dice(summaries: Sequence[Row], runs: Sequence[str]) -> Row:
     for summary in summaries:
         for subject, values in summary["per_subject_class"].items():
             found.setdefault(subject, []).append(values)
-    by_class = {subject: [_mean(column) for column in zip(*runs, strict=True)] for subject, runs in found.items()}
-    per_subject: dict[str, float | None] = {}
-    for subject in found:
-        per_subject[subject] = _mean([s["per_subject"][subject] for s in summaries if subject in s["per_subject"]])
-    means = [value for value in per_subject.values() if value is not None]
+    by_class = {subject: list(map(mean_of_present, zip(*values, strict=True))) for subject, values in found.items()}
+    per_subject = {
+        subject: mean_of_present(summary["per_subject"].get(subject) for summary in summaries) for subject in found
+    }
     return {
-        "mean": _mean(means),
-        "sd": stdev(means) if len(means) > 1 else None,
-        "per_class": {name: _mean([values[at] for values in by_class.values()]) for at, name in enumerate(names)},
+        "mean": mean_of_present(per_subject.values()),
+        "sd": sd_of_present(per_subject.values()),
+        "per_class": {
+            name: mean_of_present(values[at] for values in by_class.values()) for at, name in enumerate(names)
+        },
         "per_subject": per_subject,
         "per_run": {run: summary["mean"] for run, summary in zip(runs, summaries, strict=True)},
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return fmean(present) if present else None
 
 
 def _variants(rows: Sequence[Row], naming: Naming) -> list[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from metasynth.running.settings.bounds import require_at_least
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.segmenter_settings import SegmenterSettings
 
@@ -36,9 +37,7 @@ class SubjectSettings:
     def __post_init__(self) -> None:
         if not self.train or min(self.train) < 0:
             raise ValueError(f"train must list at least one number >= 0, got {self.train}")
-        for name in ("validation", "test", "rotation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        require_at_least(0, validation=self.validation, test=self.test, rotation=self.rotation)
 
     def counts(self, n: int) -> tuple[int, int]:
         """Subjects of validation and test out of n."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metasynth.report.statistics import Comparison, Interval, holm, interval, paired
+from metasynth.report.statistics import Comparison, Interval, holm, interval, p_text, paired
 from metasynth.report.tables import Table
 from metasynth.running.records import METRICS, RESULTS
 from metasynth.schema import COUNT, NUMBER, TEXT, entries, listing, mapping, maybe
@@ -129,8 +129,8 @@ def difference_table(rows: Sequence[Row], naming: Naming) -> Table:
             "difference": one.comparison.difference.mean,
             "interval": _text(one.comparison.difference),
             "n": one.comparison.difference.n,
-            "t": _p(p_t),
-            "wilcoxon": _p(p_wilcoxon),
+            "t": p_text(p_t),
+            "wilcoxon": p_text(p_wilcoxon),
             "over runs": None if one.over_runs is None else _text(one.over_runs),
             "runs": None if one.over_runs is None else one.over_runs.n,
         }
@@ -228,12 +228,6 @@ def _mean_sd(dice: Row) -> str | None:
     if dice["mean"] is None:
         return None
     return f"{dice['mean']:.3f}" + ("" if dice["sd"] is None else f" ± {dice['sd']:.3f}")
-
-
-def _p(p: float | None) -> str | None:
-    if p is None:
-        return None
-    return "<0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def _text(found: Interval) -> str | None:

@@ -1,1 +1,1 @@
-"""What studies share that recover a known corruption: their material, settings, tables and figures."""
+"""What studies share that recover a known corruption: their data, settings, tables and figures."""

@@ -3,16 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metasynth.experiments.recovery.figures import sigma_figure, values_figures
+from metasynth.experiments.recovery.rows import Label, Row, error_of
 from metasynth.experiments.recovery.study import RecoveryCase, bilevel_stage
-from metasynth.experiments.recovery.tables import (
-    Label,
-    Row,
-    error_of,
-    sigma_figure,
-    sigma_table,
-    values_figures,
-    values_table,
-)
+from metasynth.experiments.recovery.tables import sigma_table, values_table
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.corruption import Corruption
@@ -35,15 +29,15 @@ def start_of(ndim: int, seed: int, **values: Any) -> Start:
     return Start(ndim, generator_for(seed, "augmenter"), **values)
 
 
-def check_augmenter(name: str, prepared: PreparedData, setting: str, **values: Any) -> None:
-    """Make the augmenter once for images of a cache, before a run begins.
+def check_augmenter(name: str, prepared: PreparedData, setting: str, **values: Any) -> dict[str, float]:
+    """Make the augmenter once for images of a cache, before a run begins, and return what it observes.
 
     Raises
     ------
     DataError
         If images cannot be halved as often as its network does; ``setting`` is that of the network.
     UsageError
-        If it refuses its start, or says its parameters wrongly.
+        If it refuses its start, or it or its line says something wrong of it.
     RunError
         If it cannot be made.
     """
@@ -52,7 +46,7 @@ def check_augmenter(name: str, prepared: PreparedData, setting: str, **values: A
         start = start_of(len(cache.shape), 0, **values)
         if entry.network:
             check_network(cache, start.network, setting)
-    entry.made(start)
+    return entry.made(start).observed()
 
 
 def case_of(name: str, start: Start, level: NoiseLevel, real: Corruption, truth: Mapping[str, Any]) -> RecoveryCase:
@@ -70,20 +64,20 @@ def case_of(name: str, start: Start, level: NoiseLevel, real: Corruption, truth:
         real,
         augmenter,
         {**truth, "augmenter": name},
-        lambda found: _found(entry, found),
+        lambda found: _found(entry, found, exponents="c_true" in truth),
         corruption if known else None,
     )
 
 
-def _found(entry: AugmenterEntry, found: BilevelResult) -> dict[str, Any]:
-    """What rows say: sigma and exponents by those names, or else all that was observed."""
+def _found(entry: AugmenterEntry, found: BilevelResult, *, exponents: bool) -> dict[str, Any]:
+    """What rows say: sigma, and exponents where they have a truth, by those names; or else all that was observed."""
     if not entry.sigma:
         return {"learned": dict(found.mean), "learned_sd": dict(found.sd)}
     row: dict[str, Any] = {}
     for key, values in (("sigma_learned", found.mean), ("sigma_sd", found.sd)):
         one, *more = (values[name] for name in entry.sigma)
         row[key] = [one, *more] if more else one
-    if entry.exponents:
+    if entry.exponents and exponents:
         row["c_learned"] = [found.mean[name] for name in entry.exponents]
         row["c_sd"] = [found.sd[name] for name in entry.exponents]
     return row
@@ -92,18 +86,25 @@ def _found(entry: AugmenterEntry, found: BilevelResult) -> dict[str, Any]:
 def learned_values(
     folder: RunFolder, learned: Sequence[Row], label: Label, published: Mapping[str, float]
 ) -> tuple[Table, list[ReportFigure]]:
-    """The table and the courses of what was learned: of sigma, or of all observed values of an augmenter without."""
-    records, first = folder.read_metrics(), learned[0]
+    """The table and the courses of what was learned: of sigma, or of all observed values of an augmenter without.
+
+    Of a range of sigma the upper end is drawn. Where the augmenter is missing, what its line says to draw is not known:
+    courses of sigma are left out, and all others are drawn.
+    """
+    records, first, config = folder.read_metrics(), learned[0], folder.manifest["config"]
+    entry = known_entry(config["augmenter"])
     labels = [label(row["sigma_true"]) for row in learned]
 
     def courses(value: str) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
         return {name: course_of(folder, records, bilevel_stage(name), value) for name in labels}
 
     if "sigma_learned" in first:
-        sigma = "sigma" if isinstance(first["sigma_learned"], float) else "sigma_high"
-        start = folder.manifest["config"]["start"]
-        return sigma_table(learned, label, published), [sigma_figure(courses(sigma), learned, label, start)]
-    return values_table(learned, label), values_figures({value: courses(value) for value in first["learned"]})
+        names = entry.sigma[-1:] if entry else ()
+        drawn = [sigma_figure(courses(name), learned, label, config["start"]) for name in names]
+        return sigma_table(learned, label, published), drawn
+    left_out = entry.undrawn if entry else ()
+    values = [value for value in first["learned"] if value not in left_out]
+    return values_table(learned, label), values_figures({value: courses(value) for value in values})
 
 
 def told(name: str, **starts: float) -> str:

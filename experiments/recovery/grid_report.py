@@ -13,7 +13,7 @@ from metasynth.experiments.recovery.grid_tables import (
     dice_table_over_seeds,
     recovery_table,
 )
-from metasynth.experiments.recovery.tables import Label, Row
+from metasynth.experiments.recovery.rows import Label, Row
 
 from metasynth.report.grid import GridResults, describe_runs
 from metasynth.report.html import ReportContent, ReportFigure

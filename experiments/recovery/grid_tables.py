@@ -1,21 +1,20 @@
 """Tables of a recovery study over many runs.
 
-Rows are those of `metasynth.experiments.recovery.tables`, each with its ``seed`` and the settings that were varied.
+Rows are those of `metasynth.experiments.recovery.rows`, each with its ``seed`` and the settings that were varied.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 from metasynth.experiments.recovery.grid_figures import Truth
-from metasynth.experiments.recovery.tables import MODELS, Label, Row, is_comparable
+from metasynth.experiments.recovery.rows import MODELS, Label, Row, is_comparable
 
-from metasynth.report.statistics import Comparison, Interval, holm, interval, paired
+from metasynth.report.statistics import Comparison, Interval, grouped, holm, interval, p_text, paired
 from metasynth.report.tables import Table
 
 PAIRS = (("L", "N"), ("O", "L"))
-K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ def recovery_table(learned: Sequence[Row], quantity: Quantity, label: Label, by:
         Settings that have rows of their own; runs that differ in anything else are taken together.
     """
     records = []
-    for settings, rows in _grouped(learned, lambda row: _settings(row, by)).items():
-        presets = _grouped(rows, lambda row: (label(row["sigma_true"]), _text(quantity, row)))
+    for settings, rows in grouped(learned, lambda row: _settings(row, by)).items():
+        presets = grouped(rows, lambda row: (label(row["sigma_true"]), _text(quantity, row)))
         for (preset, truth), of_preset in presets.items():
             values = [value for row in of_preset if (value := quantity.learned_in(row)) is not None]
             found = interval(values) if values else None
@@ -114,8 +113,8 @@ def dice_table_over_seeds(rows: Sequence[Row], label: Label, by: Sequence[str] =
     """
     conditions = list(dict.fromkeys(name for row in rows for name in row["dice"]))
     records = []
-    for settings, alike in _grouped(rows, lambda row: _settings(row, by)).items():
-        trained = _grouped(alike, lambda row: (label(row["sigma_true"]), row["model"]))
+    for settings, alike in grouped(rows, lambda row: _settings(row, by)).items():
+        trained = grouped(alike, lambda row: (label(row["sigma_true"]), row["model"]))
         found = {key: {name: _over_seeds(of_key, name) for name in conditions} for key, of_key in trained.items()}
         best = {name: _best(one[name] for one in found.values()) for name in conditions}
         for (preset, model), by_condition in found.items():
@@ -131,31 +130,29 @@ def dice_table_over_seeds(rows: Sequence[Row], label: Label, by: Sequence[str] =
     return _table(caption, headings, records)
 
 
-def comparison_table(
-    rows: Sequence[Row], label: Label, by: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = PAIRS
-) -> Table:
+def comparison_table(rows: Sequence[Row], label: Label, by: Sequence[str] = ()) -> Table:
     """Differences between segmenters on the noise of their own real images, paired by seed and test subject.
 
     Runs of one seed are averaged first. Presets whose own noise was not tested have no row.
     """
     records, p_values = [], []
-    for settings, alike in _grouped(rows, lambda row: _settings(row, by)).items():
-        for preset, of_preset in _grouped(alike, lambda row: label(row["sigma_true"])).items():
-            models = _grouped(of_preset, lambda row: row["model"])
+    for settings, alike in grouped(rows, lambda row: _settings(row, by)).items():
+        for preset, of_preset in grouped(alike, lambda row: label(row["sigma_true"])).items():
+            models = grouped(of_preset, lambda row: row["model"])
             scores = {model: _by_subject(of_model, preset) for model, of_model in models.items()}
-            for one, other in pairs:
+            for one, other in PAIRS:
                 a, b = scores.get(one, {}), scores.get(other, {})
                 keys = [key for key in a if key in b]
                 if not keys:
                     continue
                 found = paired([a[key] for key in keys], [b[key] for key in keys])
-                seeds = _grouped(keys, lambda key: key[0])
+                seeds = grouped(keys, lambda key: key[0])
                 means = interval([fmean(a[key] - b[key] for key in of_seed) for of_seed in seeds.values()])
                 case = {**_named(by, settings), "real": preset, "pair": f"{one} - {other}"}
                 records.append(case | _compared(found, means))
                 p_values.append(found.p_t)
     for record, p in zip(records, holm(p_values), strict=True):
-        record["holm"] = _p(p)
+        record["holm"] = p_text(p)
     headings = {key: key for key in by} | {"real": "real σ", "pair": "segmenters", "mean": "difference", "half": "±"}
     headings |= {"n": "pairs", "t": "p (t)", "wilcoxon": "p (Wilcoxon)"}
     headings |= {"holm": "p (t, Holm)"} if len(records) > 1 else {}
@@ -174,14 +171,6 @@ def _named(by: Sequence[str], texts: Sequence[Any]) -> dict[str, Any]:
 
 def _settings(row: Row, by: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(row[key]) for key in by)
-
-
-def _grouped(items: Sequence[Any], key: Callable[[Any], K]) -> dict[K, list[Any]]:
-    """Items by a key, in order of appearance."""
-    groups: dict[K, list[Any]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
 
 
 def _table(caption: str, headings: Mapping[str, str], records: Sequence[Mapping[str, Any]]) -> Table:
@@ -206,7 +195,7 @@ def _errors(quantity: Quantity, rows: Sequence[Row]) -> dict[str, Any]:
 def _over_seeds(rows: Sequence[Row], condition: str) -> Interval | None:
     means = [
         fmean(values)
-        for of_seed in _grouped(rows, lambda row: row["seed"]).values()
+        for of_seed in grouped(rows, lambda row: row["seed"]).values()
         if (values := [v for row in of_seed if (v := row["dice"].get(condition, {}).get("mean")) is not None])
     ]
     return interval(means) if means else None
@@ -235,11 +224,5 @@ def _by_subject(rows: Sequence[Row], condition: str) -> dict[tuple[Any, str], fl
 
 def _compared(found: Comparison, means: Interval) -> dict[str, Any]:
     difference = {"mean": found.difference.mean, "half": found.difference.half, "n": found.difference.n}
-    tests = {"t": _p(found.p_t), "wilcoxon": _p(found.p_wilcoxon)}
+    tests = {"t": p_text(found.p_t), "wilcoxon": p_text(found.p_wilcoxon)}
     return difference | tests | {"seed half": means.half, "seeds": means.n}
-
-
-def _p(p: float | None) -> str | None:
-    if p is None:
-        return None
-    return "<0.0001" if p < 1e-4 else f"{p:.2g}"

@@ -7,23 +7,25 @@ with the known corruption (N, naive) and one with what was learned (O, optimised
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from metasynth.experiments.recovery.material import GeneratorName
+from metasynth.experiments.recovery.study_data import GeneratorName
 from numpy.typing import NDArray
 from torch import nn
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import NoiseLevel
+from metasynth.running.examples import save_examples
 from metasynth.running.seeding import generator_for
+from metasynth.running.settings.bounds import require_at_least, require_distinct
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings, check_together
-from metasynth.training.sources import Augmented, Corrupted, Source
+from metasynth.training.sources import Augmented, Corrupted
 from metasynth.training.stages import BilevelResult, StudyData, train_bilevel, train_plain
 
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
@@ -87,13 +89,10 @@ class RecoveryConfig:
 
     def __post_init__(self) -> None:
         for name in ("sigma", "test"):
-            labels = [level.label for level in getattr(self, name)]
-            if not labels or len(set(labels)) != len(labels):
-                raise ValueError(f"{name} must list at least one noise level, each once, got {labels}")
+            require_distinct("at least one noise level", **{name: [level.label for level in getattr(self, name)]})
         if not 0 < self.start < float("inf"):
             raise ValueError(f"start must be a positive number, got {self.start}")
-        if self.test_repeats < 1:
-            raise ValueError(f"test_repeats must be at least 1, got {self.test_repeats}")
+        require_at_least(1, test_repeats=self.test_repeats)
         if self.outer.reference == "matched" and self.generator != "batched":
             raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
         check_together(self.segmenter, self.outer)
@@ -136,51 +135,75 @@ class RecoveryCase:
     known: Callable[[BilevelResult], Corruption] | None = None
 
 
-def recover(
-    context: StudyContext, material: StudyData, cases: Sequence[RecoveryCase]
-) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+class _Trained(NamedTuple):
+    """A segmenter, the sigma it was trained with where that is known, and the seconds its training took."""
+
+    segmenter: nn.Module
+    sigma: Any
+    seconds: float
+
+
+def recover(context: StudyContext, data: StudyData, cases: Sequence[RecoveryCase]) -> list[dict[str, Any]]:
     """Learn each case, train its baselines, and test all segmenters on every level.
+
+    Images of one test item and its segmentations are kept as the run's examples, by ``level/name``.
 
     Returns
     -------
-    rows : list of dict
-        One a segmenter, in the order N, L, O.
-    examples : dict
-        Images of one test item and its segmentations, by ``level/name``.
+    list of dict
+        Rows, one a segmenter, in the order N, L, O.
     """
-    config: RecoveryConfig = context.config
     rows: list[dict[str, Any]] = []
     examples: dict[str, NDArray[Any]] = {}
     for case in cases:
-        label = case.level.label
-        real = Corrupted(material.generator, case.real)
-        found = train_bilevel(context, material, bilevel_stage(label), case.augmenter, real)
+        found = train_bilevel(
+            context, data, bilevel_stage(case.level.label), case.augmenter, Corrupted(data.generator, case.real)
+        )
         case.augmenter.cpu().eval()
         known = case.known(found) if case.known else None
-        learned: Source = Augmented(material.generator, case.augmenter)
-        if known is not None:
-            learned = Corrupted(material.generator, known)
-        trained: dict[str, tuple[nn.Module, Any, float]] = {"L": (found.segmenter, None, found.seconds)}
-        if config.baselines:
-            naive, seconds = train_plain(context, material, f"sigma={label}/naive", real)
-            optimised, more_seconds = train_plain(context, material, f"sigma={label}/optimised", learned)
-            sigma = case.found(found).get("sigma_learned")
-            trained = {"N": (naive, case.level.to_json(), seconds), **trained, "O": (optimised, sigma, more_seconds)}
-        for model, (segmenter, sigma_train, seconds) in trained.items():
-            rows.append(
-                {
-                    "model": model,
-                    **case.truth,
-                    **case.found(found),
-                    "sigma_train": sigma_train,
-                    "steps": config.segmenter.steps,
-                    "wall_s": round(seconds, 3),
-                    "dice": evaluate(segmenter, material.test, config.test, context.device),
-                }
-            )
-        segmenters = {model: segmenter for model, (segmenter, *_) in trained.items()}
-        examples.update(_examples(context, material.test, case, known, segmenters))
-    return rows, examples
+        trained = _with_baselines(context, data, case, found, known)
+        rows += _rows(context, data, case, found, trained)
+        examples |= _examples(context, data.test, case, known, trained)
+    save_examples(context.folder, examples)
+    return rows
+
+
+def _with_baselines(
+    context: StudyContext, data: StudyData, case: RecoveryCase, found: BilevelResult, known: Corruption | None
+) -> dict[str, _Trained]:
+    """The segmenters of a case by model; the baselines are trained here, where the settings ask for them."""
+    settings: RecoveryConfig = context.config
+    ours = {"L": _Trained(found.segmenter, None, found.seconds)}
+    if not settings.baselines:
+        return ours
+    label = case.level.label
+    learned = Augmented(data.generator, case.augmenter) if known is None else Corrupted(data.generator, known)
+    naive = train_plain(context, data, f"sigma={label}/naive", Corrupted(data.generator, case.real))
+    optimised = train_plain(context, data, f"sigma={label}/optimised", learned)
+    sigma = case.found(found).get("sigma_learned")
+    return {
+        "N": _Trained(naive[0], case.level.to_json(), naive[1]),
+        **ours,
+        "O": _Trained(optimised[0], sigma, optimised[1]),
+    }
+
+
+def _rows(
+    context: StudyContext, data: StudyData, case: RecoveryCase, found: BilevelResult, trained: Mapping[str, _Trained]
+) -> list[dict[str, Any]]:
+    settings: RecoveryConfig = context.config
+    return [
+        {
+            "model": model,
+            **case.truth,
+            **case.found(found),
+            "sigma_train": one.sigma,
+            "steps": settings.segmenter.steps,
+            "wall_s": round(one.seconds, 3),
+            "dice": evaluate(one.segmenter, data.test, settings.test, context.device),
+        }
+        for model, one in trained.items()
+    ]
 
 
 def bilevel_stage(label: str) -> str:
@@ -193,7 +216,7 @@ def _examples(
     test: TestSet,
     case: RecoveryCase,
     known: Corruption | None,
-    segmenters: Mapping[str, nn.Module],
+    trained: Mapping[str, _Trained],
 ) -> dict[str, NDArray[Any]]:
     """One test image three ways (Figure 2) and its segmentations, keyed by the level."""
     item = test.fullest_item()
@@ -208,6 +231,6 @@ def _examples(
         "learned": learned[0, 0],
         "real": real[0, 0],
         "truth": test.labels[item],
-        **{model: segment(segmenter, real, context.device)[0] for model, segmenter in segmenters.items()},
+        **{model: segment(one.segmenter, real, context.device)[0] for model, one in trained.items()},
     }
     return {f"{case.level.label}/{name}": middle_plane(image).numpy() for name, image in shown.items()}

@@ -12,10 +12,11 @@ from typing import Any
 
 from metasynth.data_prep.cohorts.cohort import SimulatedScans, embedded
 from metasynth.experiments.comparison.settings import SIZES
+from metasynth.experiments.unpaired.methods import METHODS, TITLES
 from metasynth.experiments.unpaired.models import DiscriminatorSettings
 from metasynth.experiments.unpaired.people import check_people, check_seed, load_unpaired
 from metasynth.experiments.unpaired.report import CONTENTS, UnpairedReport
-from metasynth.experiments.unpaired.settings import OUTER, TITLES, UnpairedSettings
+from metasynth.experiments.unpaired.settings import OUTER, UnpairedSettings
 from metasynth.experiments.unpaired.sizes import require_unpaired
 from metasynth.experiments.unpaired.study import UnpairedStudy
 
@@ -46,14 +47,14 @@ PRESETS = {
         segmenter=SegmenterSettings(widths=(8, 16, 32, 64), steps=1200, cooldown=0.3),
     ),
     "standard": UnpairedConfig(
-        methods=tuple(TITLES),
+        methods=tuple(METHODS),
         segmenter=SegmenterSettings(steps=4000, cooldown=0.3),
         discriminator=DiscriminatorSettings(batch_size=16, steps=2000),
         outer=replace(OUTER, batch_size=16, hold=400, settle=150),
         pace=Pace(checkpoint_every=200),
     ),
     "paper": UnpairedConfig(
-        methods=tuple(TITLES),
+        methods=tuple(METHODS),
         cohort="mprage-young-192",
         segmenter=SIZES["paper"]["segmenter"],
         discriminator=DiscriminatorSettings(widths=(32, 64, 128), batch_size=64, steps=9000),

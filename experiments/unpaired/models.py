@@ -1,29 +1,20 @@
 """The two networks of unpaired learning and their losses (supplement, section 10): settings and makers."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from metasynth.experiments.unpaired.methods import VARIANTS, method_of
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
-from metasynth.augment.augmenter import Augmenter
-from metasynth.augment.bias_field import BiasField
 from metasynth.augment.class_intensity import ClassIntensities
-from metasynth.augment.compose import Compose
 from metasynth.augment.discriminator import Discriminator
+from metasynth.augment.entry import Start
 from metasynth.augment.label_generator import LabelGenerator
-from metasynth.augment.noise import GaussianNoise
-from metasynth.augment.residual import ResidualNetwork, residual_unet
+from metasynth.augment.table import entry_of
 from metasynth.running.seeding import generator_for
 from metasynth.training.reach import require_rate
-
-VARIANTS = ("parametric", "nonparametric", "intensities", "intensities_network")
-"""Generators: random contrasts with learned fields and noise, or with a learned network and noise; learned contrasts
-with learned fields and noise, without and with a learned network."""
-
-WITH_NETWORK = ("nonparametric", "intensities_network")
-"""Those of `VARIANTS` that have an augmenting network."""
 
 
 @dataclass(frozen=True)
@@ -154,14 +145,19 @@ class GeneratorSettings:
             self.build(variant, 2, 2, 0)
 
     def build(self, variant: str, n_classes: int, ndim: int, seed: int) -> LabelGenerator:
-        """One of `VARIANTS` at its start."""
+        """The learned generator of a method at its start.
+
+        Raises
+        ------
+        UsageError
+            (a ValueError) when a start is out of range, or the method has none.
+        RunError
+            When its augmenter cannot be made.
+        """
+        method = method_of(variant)
         contrast = None
-        if variant.startswith("intensities"):
+        if method.learned_contrast:
             contrast = ClassIntensities(n_classes, ndim, self.mean, self.spread, self.texture, self.blur, self.grain)
-        parts: list[Augmenter[Any]] = []
-        if variant in WITH_NETWORK:
-            network = residual_unet(ndim=ndim, widths=self.network, generator=generator_for(seed, "augmenter"))
-            parts.append(ResidualNetwork(network))
-        if variant != "nonparametric":
-            parts.append(BiasField((self.exponent,) * len(self.nodes), self.nodes, ndim=ndim))
-        return LabelGenerator(contrast, Compose(*parts, GaussianNoise(self.sigma)))
+        weights = generator_for(seed, "augmenter")
+        start = Start(ndim, weights, self.sigma, self.exponent, self.nodes, self.network)
+        return LabelGenerator(contrast, entry_of(method.augmenter).made(start))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from metasynth.experiments.real_images.cohorts import RealImages, check_caches, check_division, divided
 from metasynth.experiments.real_images.division import LABELS
-from metasynth.experiments.unpaired.models import VARIANTS, WITH_NETWORK
+from metasynth.experiments.unpaired.methods import learned_among
 from metasynth.experiments.unpaired.settings import UnpairedSettings
 
+from metasynth.augment.table import entry_of
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.errors import DataError
@@ -52,6 +53,8 @@ def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) ->
     DataError
         As `metasynth.experiments.real_images.cohorts.check_caches`; if ``people.scans`` asks for more subjects than
         there are, or images cannot be halved as often as the discriminator or the generator's network does.
+    UsageError, RunError
+        If a learned generator cannot be made; see `metasynth.augment.entry.AugmenterEntry.made`.
     """
     prepared = check_caches(settings, data, labels, seed=None)
     with Cache(data, check_values=False) as cache:  # checked before
@@ -59,13 +62,16 @@ def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) ->
         held_out = sum(settings.people.division().counts(n))
         _count(settings, n - held_out, data)
         halvings = len(settings.discriminator.widths) - 1
-        if set(settings.methods) & set(VARIANTS) and any(size % 2**halvings for size in cache.shape):
+        learned = learned_among(settings.methods)
+        if learned and any(size % 2**halvings for size in cache.shape):
             raise DataError(
                 f"{data}: images of {' x '.join(map(str, cache.shape))} cannot be halved {halvings} times, as "
                 f"discriminator.widths of {halvings + 1} numbers asks for"
             )
-        if set(settings.methods) & set(WITH_NETWORK):
+        if any(entry_of(method.augmenter).network for method in learned):
             check_network(cache, settings.generator.network, "generator.network")
+        for method in learned:
+            settings.generator.build(method.name, cache.n_classes, len(cache.shape), 0)
     return prepared
 
 

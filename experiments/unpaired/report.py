@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metasynth.experiments.real_images.figures import dice_figure, segmentation_figures
+from metasynth.experiments.real_images.figures import dice_figure, segmentation_figures, values_figure
 from metasynth.experiments.real_images.tables import PEOPLE, TESTED, Naming, Row, class_table, difference_table
+from metasynth.experiments.unpaired.methods import undrawn
 from numpy.typing import NDArray
 
 from metasynth.report.figures import Series, trajectory
@@ -156,10 +157,10 @@ def course_figures(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> li
         expect(course, listing(entries(read), least=1), where)
         steps = [r["outer_step"] for r in course]
         told.append(Series(naming(row), steps, [r["accuracy"] for r in course]))
-        names = [name for name in row["learned"] if name != "accuracy"]
-        series = [Series(name, steps, [r[name] for r in course]) for name in names if not name.startswith("texture")]
-        caption = f"{naming(row)}: what is learned, against outer steps."
-        figures.append(ReportFigure(f"learned-{row['method']}", caption, trajectory(series, ylabel="value")))
+        left_out = {"accuracy", *undrawn(row["method"], 1 + len(row["intensities"]))}
+        courses = {name: (steps, [r[name] for r in course]) for name in row["learned"] if name not in left_out}
+        if courses:
+            figures.append(values_figure(row["method"], naming(row), courses))
     caption = "Patches of images it was not updated on that the discriminator told right, against outer steps."
     return [ReportFigure("told-apart", caption, trajectory(told, ylabel="told right")), *figures]
 

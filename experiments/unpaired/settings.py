@@ -3,32 +3,17 @@
 from dataclasses import dataclass, field
 
 from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
-from metasynth.experiments.unpaired.models import (
-    VARIANTS,
-    AdversarialSettings,
-    DiscriminatorSettings,
-    GeneratorSettings,
-)
+from metasynth.experiments.unpaired.methods import METHODS, learned_among, method_of
+from metasynth.experiments.unpaired.models import AdversarialSettings, DiscriminatorSettings, GeneratorSettings
 
+from metasynth.augment.table import built_in
 from metasynth.bilevel.strategies.table import in_studies
 from metasynth.errors import UsageError
-from metasynth.running.settings.config import nearest
 from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
-
-NAIVE, SUPERVISED = "naive", "supervised"
-TITLES = {
-    NAIVE: "Naive SynthSeg",
-    "parametric": "Unpaired: random contrasts, fields, noise",
-    "nonparametric": "Unpaired: random contrasts, network, noise",
-    "intensities": "Unpaired: learned contrast, fields, noise",
-    "intensities_network": "Unpaired: learned contrast, network, fields, noise",
-    SUPERVISED: "Supervised U-Net, with labels of the scans",
-}
-"""The methods, in the order in which they are trained and shown."""
 
 OUTER = OuterSettings(
     lr=0.03,
@@ -84,8 +69,9 @@ class UnpairedSettings:
     Attributes
     ----------
     methods : tuple of str
-        Which methods to train, of `TITLES`. Every segmenter takes ``segmenter.steps`` steps from the same weights, on
-        the same deformed label maps; a learned generator takes ``discriminator.steps`` before.
+        Which methods to train; see `metasynth.experiments.unpaired.methods.METHODS`. Every segmenter takes
+        ``segmenter.steps`` steps from the same weights, on the same deformed label maps; a learned generator takes
+        ``discriminator.steps`` before.
     labels : str
         Cache whose label maps images are synthesised from; empty: those of training subjects whose scans are not used.
     fit_labels : bool
@@ -97,7 +83,9 @@ class UnpairedSettings:
         deformed.
     """
 
-    methods: tuple[str, ...] = field(default=(NAIVE, "intensities", SUPERVISED), metadata={CHOICES: tuple(TITLES)})
+    methods: tuple[str, ...] = field(
+        default=("naive", "intensities", "supervised"), metadata={CHOICES: (*METHODS, *built_in("unpaired"))}
+    )
     labels: str = ""
     fit_labels: bool = False
     people: PeopleSettings = field(default_factory=PeopleSettings)
@@ -112,8 +100,7 @@ class UnpairedSettings:
 
     def __post_init__(self) -> None:
         for name in self.methods:
-            if name not in TITLES:
-                raise UsageError(f"methods: unknown method {name!r}: {nearest(name, TITLES)}")
+            method_of(name)
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise UsageError(f"methods: must list at least one method, each once, got {list(self.methods)}")
         if self.outer.reference != "none":
@@ -121,7 +108,7 @@ class UnpairedSettings:
                 f"outer.reference must be none (a discriminator's two losses are not of one kind), "
                 f"got {self.outer.reference}"
             )
-        if not set(self.methods) & set(VARIANTS):
+        if not learned_among(self.methods):
             return
         if self.outer.hypergradient_strategy().mode == "forward mode":
             others = [name for name, strategy in in_studies().items() if strategy.mode != "forward mode"]

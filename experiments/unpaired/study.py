@@ -11,9 +11,9 @@ from metasynth.experiments.real_images.evaluation import Checkpoint, score
 from metasynth.experiments.real_images.examples import Examples
 from metasynth.experiments.real_images.method_result import LAST, MethodResult
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented, cropped_or_padded
-from metasynth.experiments.unpaired.models import VARIANTS
+from metasynth.experiments.unpaired.methods import Method, in_order
 from metasynth.experiments.unpaired.people import UnpairedImages
-from metasynth.experiments.unpaired.settings import SUPERVISED, TITLES, UnpairedSettings
+from metasynth.experiments.unpaired.settings import UnpairedSettings
 from metasynth.experiments.unpaired.streams import Generated, UnpairedData
 from metasynth.experiments.unpaired.training import Adversarial
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from metasynth.augment.label_generator import LabelGenerator
 from metasynth.data.dataset import SliceDataset
 from metasynth.running.seeding import generator_for
 from metasynth.running.study import StudyContext
-from metasynth.training.courses import tail_of, trajectory_of
+from metasynth.training.courses import Course
 from metasynth.training.evaluation import middle_plane
 from metasynth.training.loop import Stage, run_stage
 from metasynth.training.selection import weights_of
@@ -70,14 +70,12 @@ class UnpairedStudy:
     def fit(self) -> None:
         """All methods that the settings name."""
         baseline: Source = Corrupted(self._people.cohorts.baseline, Corruptions(()))
-        for method in TITLES:
-            if method not in self._settings.methods:
-                continue
-            if method in VARIANTS:
-                learned, seconds, found = self._learn(method)
-                self._fit(method, Generated(self._people.cohorts.generator, learned), 0.0, seconds, found)
+        for method in in_order(self._settings.methods):
+            if method.augmenter:
+                learned, seconds, found = self._learn(method.name)
+                self._fit(method, Generated(self._people.cohorts.generator, learned), seconds, found)
             else:
-                self._fit(method, baseline, float(method == SUPERVISED), 0.0, {})
+                self._fit(method, baseline, 0.0, {})
 
     def scans_intensities(self) -> dict[str, list[float | None]]:
         """`class_intensities` of the test scans, by their labels: what no method is told."""
@@ -110,31 +108,34 @@ class UnpairedStudy:
             outer.is_due,
         )
         name = f"{method}/generator"
-        seconds = run_stage(Stage(name, inner.steps, data, _note, trainer.check), trainer, settings.pace, context)
+        course = Course(("accuracy", *generator.observed()))
+        stage = Stage(name, inner.steps, data, _note, trainer.check, course)
+        seconds = run_stage(stage, trainer, settings.pace, context)
         generator.load_state_dict(trainer.averaged())
         generator.cpu().eval()
         self._show(f"generated/{method}", generator)
-        records = context.folder.read_metrics()
-        tails = {key: tail_of(trajectory_of(records, name, key)[1])[0] for key in ("accuracy", *generator.observed())}
         images, labels = self._sample(generator, min(_SAMPLE, len(people.maps)))
-        found = {"learned": tails, "intensities": class_intensities(images, labels, cache.class_names)}
+        found = {"learned": course.tails()[0], "intensities": class_intensities(images, labels, cache.class_names)}
         return generator, seconds, found
 
-    def _fit(self, method: str, synthetic: Source, fraction: float, before: float, found: Row) -> None:
+    def _fit(self, method: Method, synthetic: Source, before: float, found: Row) -> None:
         """Train a segmenter and test it; ``before``: the seconds its generator took."""
         context, people, settings = self._context, self._people, self._settings.segmenter
         cache = people.cohorts.cache
         segmenter = segmenter_for(context, cache)
         direct = RealAugmented(people.cohorts.scanner)
-        data = ComparisonData(people.maps, people.scans, synthetic, direct, fraction, context.seed, settings.batch_size)
-        stage = Stage(f"{method}/segmenter", settings.steps, data)
+        fraction, size = float(method.labelled), settings.batch_size
+        data = ComparisonData(people.maps, people.scans, synthetic, direct, fraction, context.seed, size)
+        stage = Stage(f"{method.name}/segmenter", settings.steps, data)
         seconds = run_stage(stage, Supervised(segmenter, settings), self._settings.pace, context)
-        keep_segmenter(context, cache, method, segmenter)
+        keep_segmenter(context, cache, method.name, segmenter)
         segments = Checkpoint(segmenter, weights_of(segmenter), context.device)
-        self._examples.add(method, 0, MethodResult({LAST: segments}, {}, settings.steps, seconds, before + seconds))
+        self._examples.add(
+            method.name, 0, MethodResult({LAST: segments}, {}, settings.steps, seconds, before + seconds)
+        )
         row = {
-            "method": method,
-            "subjects": len(people.scans.subjects) if method == SUPERVISED or found else 0,
+            "method": method.name,
+            "subjects": len(people.scans.subjects) if method.labelled or found else 0,
             "checkpoint": LAST,
             "steps": settings.steps,
             "wall_s": round(seconds, 3),

@@ -99,12 +99,15 @@ ENTRIES = (
         told=_NETWORK_TOLD,
         studies=("inu",),
     ),
-    AugmenterEntry("parametric_fixed", "parametric, fixed σ", _parametric, fields=True, studies=("comparison",)),
+    AugmenterEntry(
+        "parametric_fixed", "parametric, fixed σ", _parametric, fields=True, sigma=_SIGMA, studies=("comparison",)
+    ),
     AugmenterEntry(
         "parametric_varying",
         "parametric, varying σ",
         lambda start: Compose(_field(start), _random_amplitude(start)),
         fields=True,
+        sigma=_SIGMA,
         studies=("comparison",),
     ),
     AugmenterEntry(
@@ -112,9 +115,23 @@ ENTRIES = (
         "nonparametric, fixed σ",
         lambda start: Compose(ResidualNetwork(_network(start)), _noise(start)),
         network=True,
+        sigma=_SIGMA,
         studies=("comparison",),
     ),
     AugmenterEntry(
-        "nonparametric_varying", "nonparametric, varying σ", _nonparametric, network=True, studies=("comparison",)
+        "nonparametric_varying",
+        "nonparametric, varying σ",
+        _nonparametric,
+        network=True,
+        sigma=_SIGMA,
+        studies=("comparison",),
+    ),
+    AugmenterEntry(
+        "network_fields",
+        "Network, fields and noise",
+        lambda start: Compose(ResidualNetwork(_network(start)), _field(start), _noise(start)),
+        fields=True,
+        network=True,
+        sigma=_SIGMA,
     ),
 )

@@ -16,6 +16,7 @@ from metasynth.errors import UsageError
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 _CONV = {2: conv2d, 3: conv3d}
 _REACH = 2
+_TEXTURE = "texture"
 _POSITIVE = Softplus()
 
 IntensityDraws = tuple[Tensor, Tensor]
@@ -109,7 +110,7 @@ class ClassIntensities(nn.Module):
         columns = {
             "mean": self.means,
             "spread": _POSITIVE.forward(self.raw_spreads),
-            "texture": _POSITIVE.forward(self.raw_textures),
+            _TEXTURE: _POSITIVE.forward(self.raw_textures),
         }
         found = {f"{name}_{k}": v for name, values in columns.items() for k, v in enumerate(values.tolist(), start=1)}
         return {**found, "blur": _POSITIVE.forward(self.raw_blur).item()}
@@ -123,6 +124,11 @@ class ClassIntensities(nn.Module):
             shape[axis], padding[axis] = len(weights), _REACH
             images = _CONV[self.ndim](images, weights.reshape(1, 1, *shape), padding=padding)
         return images
+
+
+def texture_names(n_classes: int) -> tuple[str, ...]:
+    """What `ClassIntensities.observed` calls the textures: texture_1 to texture_{K - 1} of ``n_classes`` K."""
+    return tuple(f"{_TEXTURE}_{k}" for k in range(1, n_classes))
 
 
 def _of_class(table: Tensor, labels: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from metasynth.augment.augmenter import Augmenter, check_groups
 from metasynth.augment.corruption import Corruption
 from metasynth.errors import MetasynthError, RunError, UsageError
 
-Study = Literal["noise", "inu", "comparison"]
+Study = Literal["noise", "inu", "comparison", "unpaired"]
+"""Which studies there are for an augmenter; 'comparison' stands for both on real images."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class AugmenterEntry:
         recovery studies show all observed values as they are.
     exponents : tuple of str
         Which of them are exponents of the fields of the study of non-uniformity.
+    undrawn : tuple of str
+        Which of them reports have in tables alone, and do not draw against outer steps.
     comparable : bool
         Whether its sigma means what a preset's sigma means.
     known : callable or None
@@ -73,7 +76,7 @@ class AugmenterEntry:
     told : str
         What is done to the images, in the past tense, for reports; ``{sigma:g}`` and ``{exponent:g}`` stand for starts.
     studies : tuple of str
-        Of one of this package, the studies that offer it. One from outside is offered by all.
+        Of one of this package, the studies that offer it by its name. One from outside is offered by all.
     """
 
     name: str
@@ -83,6 +86,7 @@ class AugmenterEntry:
     network: bool = False
     sigma: tuple[str, ...] = ()
     exponents: tuple[str, ...] = ()
+    undrawn: tuple[str, ...] = ()
     comparable: bool = False
     known: Known | None = None
     told: str = ""
@@ -91,6 +95,8 @@ class AugmenterEntry:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise UsageError(f"name of an augmenter: expected letters, digits, '_' and '-', got {self.name!r}")
+        if len(self.sigma) > 2:
+            raise UsageError(f"augmenter {self.name!r}: sigma: expected at most 2 names, got {len(self.sigma)}")
 
     def made(self, start: Start) -> Augmenter[Any]:
         """The augmenter at its start, checked.
@@ -98,7 +104,8 @@ class AugmenterEntry:
         Raises
         ------
         UsageError
-            (a ValueError) when a start is out of range, or its parameter groups are not all of its parameters.
+            (a ValueError) when a start is out of range, its parameter groups are not all of its parameters, or the line
+            names values that it does not observe.
         RunError
             When it cannot be made.
         """
@@ -111,4 +118,9 @@ class AugmenterEntry:
         if not isinstance(augmenter, Augmenter):
             raise RunError(f"augmenter {self.name!r} cannot be made: got a {type(augmenter).__name__}, no Augmenter")
         check_groups(augmenter, f"augmenter {self.name!r}")
+        observed = augmenter.observed()
+        for kind, names in (("sigma", self.sigma), ("undrawn", self.undrawn)):
+            if unknown := [name for name in names if name not in observed]:
+                expected = f"expected values that it observes ({', '.join(observed)})"
+                raise UsageError(f"augmenter {self.name!r}: {kind}: {expected}, got {unknown[0]!r}")
         return augmenter

@@ -1,10 +1,11 @@
 """The part of ``metasynth run`` that carries out an experiment over seeds and settings."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,7 @@ from metasynth.sizes import cores, require_processes
 if TYPE_CHECKING:
     from metasynth.running.grid import Grid
     from metasynth.running.grid_folder import GridFolder
+    from metasynth.running.progress import Progress
     from metasynth.running.study import Experiment
 
 grid_options = with_options(
@@ -113,17 +115,9 @@ def run_grid(
     configs = grid.configurations(preset_settings(experiment, grid.preset))
     in_use, _ = configure_torch(grid.device, None)
     progress = Progress(quiet)
-    # Before the runs, so that they do not all make it. A cache that is named needs checking only, and once, but where
-    # it depends on the settings and the seed who of it is for what.
-    once = grid.data and not experiment.check
-    prepared = [experiment.prepare(config, grid.data, progress) for config in configs[: 1 if once else None]]
-    for config, one in zip(configs, prepared * (len(configs) // len(prepared)), strict=True):
-        experiment.check_sizes(config, one, out)
-    if experiment.check:
-        for seed, (config, one) in product(grid.seeds, zip(configs, prepared, strict=True)):
-            experiment.check(config, one, seed)
+    digest = _prepare(experiment, grid, configs, out, progress)
     make = GridFolder.resume if resume else GridFolder.create
-    folder = make(out, replace(grid, digest=prepared[0].digest))
+    folder = make(out, replace(grid, digest=digest))
     try:
         folder.check_runs(configs)
         side_by_side = 1 if in_use != "cpu" else max(1, cores() // 2)
@@ -135,6 +129,22 @@ def run_grid(
     finally:
         folder.close()
     return problem
+
+
+def _prepare(experiment: "Experiment", grid: "Grid", configs: Sequence[Any], out: Path, progress: "Progress") -> str:
+    """Make and check the data of all runs before the first, so that they do not all make them; their digest.
+
+    A cache that is named needs checking only, and once, but where it depends on the settings and the seed who of it is
+    for what.
+    """
+    once = grid.data and not experiment.check
+    prepared = [experiment.prepare(config, grid.data, progress) for config in configs[: 1 if once else None]]
+    for config, one in zip(configs, prepared * (len(configs) // len(prepared)), strict=True):
+        experiment.check_sizes(config, one, out)
+    if experiment.check:
+        for seed, (config, one) in product(grid.seeds, zip(configs, prepared, strict=True)):
+            experiment.check(config, one, seed)
+    return prepared[0].digest
 
 
 def report_grid(experiment: "Experiment", folder: "GridFolder") -> None:

@@ -12,9 +12,8 @@ import click
 
 from metasynth.cli.completion import complete_experiment, complete_mapping, complete_preset
 from metasynth.data_prep.mapping_names import catalogue
-from metasynth.lines import tell
+from metasynth.lines import now_called, tell
 
-GONE_IN = "0.3"  # the version that no longer knows the spellings of 0.1
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -51,7 +50,7 @@ class Renamed(click.Option):
         if old not in opts:
             return super().handle_parse_result(ctx, opts, args)
         if not ctx.resilient_parsing:
-            tell(f"{self.old} is now {self.opts[0]}; the old spelling goes in {GONE_IN}")
+            tell(now_called(self.old, self.opts[0]))
         if name in opts and not self.multiple:
             raise click.UsageError(f"{self.old} is now {self.opts[0]}: expected one of them, got both", ctx)
         merged = [*opts.get(name, ()), *opts[old]] if self.multiple else opts[old]

@@ -1,7 +1,7 @@
 """The commands that use a trained segmenter and score label maps; they import what they need when they run."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,11 +25,21 @@ from metasynth.errors import DataError
 from metasynth.lines import tell
 
 if TYPE_CHECKING:
-    from metasynth.data_prep.sources import Scan
+    from metasynth.data_prep.sources import Scan, Sources
     from metasynth.data_prep.volumes.files import Unit
+    from metasynth.predict.summary import Record
     from metasynth.segment.model_description import TrainedModel
 
 NAMED = 3  # scans that a warning names
+HEADINGS = {
+    "class": "class",
+    "subjects": "subjects",
+    "dice": "Dice",
+    "dice_sd": "sd",
+    "hd95_mm": "HD95 (mm)",
+    "missed": "missed",
+    "volume_error_percent": "volume error (%)",
+}
 
 
 @click.command()
@@ -84,13 +94,8 @@ def predict(
     model.network.to(in_use)
     job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path], unit)
     progress = Progress(quiet)
-    origin = model.description.origin
-    progress.say(f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}")
-    for note in sources.notes:
-        progress.say(f"Note: {' '.join(note.split())}")
-    unmasked = [scan for scan in sources.scans if scan.mask is None]
-    if unmasked and not stripped:
-        progress.say(_warning(model, unmasked, len(sources.scans)))
+    for line in _first_lines(path, model, sources, stripped):
+        progress.say(line)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
         with progress.task("scans", len(sources.scans)) as task:
@@ -139,9 +144,7 @@ def evaluate(
     from metasynth.data_prep.volumes.units import scaled_note
     from metasynth.outputs import Kind, Output, check_outputs
     from metasynth.predict.evaluate import COLUMNS, classes_of, find_pairs, score_all
-    from metasynth.predict.summary import summary
     from metasynth.predict.tables import read_heading, write_table
-    from metasynth.report.tables import Table
     from metasynth.running.progress import Progress
 
     wanted = classes_of(predictions, load_mapping(mapping) if mapping else None, unknown)
@@ -163,18 +166,28 @@ def evaluate(
         raise DataError(f"{predictions}: neither it nor {references} holds a label above 0")
     if records:
         write_table(out, records)
-        headings = {
-            "class": "class",
-            "subjects": "subjects",
-            "dice": "Dice",
-            "dice_sd": "sd",
-            "hd95_mm": "HD95 (mm)",
-            "missed": "missed",
-            "volume_error_percent": "volume error (%)",
-        }
-        tell(Table.from_records("Means over subjects.", summary(records), headings).markdown().rstrip(), sys.stdout)
+        _tell_means(records)
         tell(f"\nTable: {out} ({len(scans) - len(found.failed)} subjects)", sys.stdout)
     _fail(progress.say, failed, len(scans) + len(unclear), "subjects")
+
+
+def _first_lines(path: Path, model: "TrainedModel", sources: "Sources", stripped: bool) -> Iterator[str]:
+    """What is said before the first scan: the model, notes on the scans, and a warning if masks are missing."""
+    origin = model.description.origin
+    yield f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}"
+    for note in sources.notes:
+        yield f"Note: {' '.join(note.split())}"
+    unmasked = [scan for scan in sources.scans if scan.mask is None]
+    if unmasked and not stripped:
+        yield _warning(model, unmasked, len(sources.scans))
+
+
+def _tell_means(records: "list[Record]") -> None:
+    """Print the table of means over subjects."""
+    from metasynth.predict.summary import summary
+    from metasynth.report.tables import Table
+
+    tell(Table.from_records("Means over subjects.", summary(records), HEADINGS).markdown().rstrip(), sys.stdout)
 
 
 def _warning(model: "TrainedModel", unmasked: "list[Scan]", total: int) -> str:

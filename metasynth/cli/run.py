@@ -73,16 +73,10 @@ def run(
     process of its own, and the report is on all of them.
     """
     from metasynth.run import execute, labels_override, preset_settings
-    from metasynth.running.grid_folder import GRID
-    from metasynth.running.records import CONFIG
     from metasynth.running.settings.config_file import read_config_file
     from metasynth.running.study import load_experiment
 
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UsageError(
-            f"metasynth run: is a single process, and was started as one of {os.environ['WORLD_SIZE']} (by torchrun?); "
-            "start it by itself; for training with several processes see docs/guides/processes.md"
-        )
+    _require_single_process()
     if resume and out is None:
         raise UsageError("--resume: needs --out DIR, the folder of the run to continue")
     grid = is_grid(out, resume, seeds, vary, jobs)
@@ -91,9 +85,7 @@ def run(
         start = preset_settings(study, preset or "quick")
         overrides = (*read_config_file(config_file, study.name, start), *overrides)
     if out is None:
-        first = seed or 0
-        which = f"seeds{first}-{first + (seeds or 1) - 1}" if grid else f"seed{first}"
-        out = Path("runs") / f"{experiment}-{preset or 'quick'}-{which}-{time.strftime('%Y%m%d-%H%M%S')}"
+        out = _new_folder(experiment, preset, seed or 0, (seeds or 1) if grid else None)
     failure = None
     tell(f"Run folder: {out}")
     try:
@@ -117,13 +109,34 @@ def run(
                 quiet=quiet,
             )
     except KeyboardInterrupt as error:
-        again = f"metasynth run {experiment} --resume --out {shlex.quote(str(out))}"
-        begun = any((out / name).is_file() for name in (CONFIG, GRID))
-        message = f"Interrupted. {f'Continue with: {again}' if begun else 'Nothing was begun.'}"
-        raise Stopped(error, message) from None
+        raise Stopped(error, _interrupted(experiment, out)) from None
     _show(out)
     if failure:
         raise failure
+
+
+def _require_single_process() -> None:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            f"metasynth run: is a single process, and was started as one of {os.environ['WORLD_SIZE']} (by torchrun?); "
+            "start it by itself; for training with several processes see docs/guides/processes.md"
+        )
+
+
+def _new_folder(experiment: str, preset: str | None, first: int, seeds: int | None) -> Path:
+    """Where a run goes that was given no folder; ``seeds``: how many of a grid, None for one run."""
+    which = f"seed{first}" if seeds is None else f"seeds{first}-{first + seeds - 1}"
+    return Path("runs") / f"{experiment}-{preset or 'quick'}-{which}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _interrupted(experiment: str, out: Path) -> str:
+    """The line on a run that was interrupted: how to go on with it, if it was begun."""
+    from metasynth.running.grid_folder import GRID
+    from metasynth.running.records import CONFIG
+
+    if not any((out / name).is_file() for name in (CONFIG, GRID)):
+        return "Interrupted. Nothing was begun."
+    return f"Interrupted. Continue with: metasynth run {experiment} --resume --out {shlex.quote(str(out))}"
 
 
 @click.command()

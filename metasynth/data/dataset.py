@@ -31,11 +31,6 @@ class Batch:
     images: Tensor | None
     subject: Tensor
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        images = None if self.images is None else self.images.to(device)
-        return Batch(self.labels.to(device), images, self.subject.to(device))
-
 
 class SliceDataset:
     """The items of a cache that belong to the given subjects; kept in memory where they take less than 512 MB.
@@ -85,11 +80,6 @@ class SliceDataset:
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether the items are kept in memory."""
-        return self._labels is not None
 
     def read(self, indices: Tensor | Sequence[int]) -> Batch:
         """The items at the given positions, 0 to len - 1, in the given order.

@@ -206,12 +206,9 @@ def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job) ->
 
 def _note_score(path: Path, name: str, labels: np.ndarray, certainty: np.ndarray, class_names: Sequence[str]) -> None:
     """Add a scan to the table of scores, or replace its row: the mean posterior of the label, in all but background."""
-    means = [_mean(certainty[labels == k]) for k in range(1, len(class_names))]
-    values = [csv_cell(name), _mean(certainty[labels > 0]), *means]
+    places = [labels > 0, *(labels == k for k in range(1, len(class_names)))]
+    means = [float(certainty[at].mean(dtype=np.float64)) if at.any() else None for at in places]
+    values = [csv_cell(name), *means]
     record = dict(zip(scored(class_names), values, strict=True))
     others = [row for row in read_table(path) if row.keys() == record.keys() and row["name"] != record["name"]]
     write_table(path, sorted([*others, record], key=lambda row: str(row["name"])))
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean(dtype=np.float64)) if values.size else None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from metasynth.segment.metrics import mean_of_present, sd_of_present
 
 Record = dict[str, Any]
 
@@ -28,20 +28,15 @@ def _summarised(name: str, groups: Sequence[Sequence[Mapping[str, Any]]]) -> Rec
     """Means of the groups' means, of the values that are finite."""
     columns = {}
     for key in ("dice", "hd95_mm", "volume_error_percent"):
-        means = [_mean([record[key] for record in group]) for group in groups]
+        means = [mean_of_present([record[key] for record in group]) for group in groups]
         columns[key] = [mean for mean in means if mean is not None]
     dice = columns["dice"]
     return {
         "class": name,
         "subjects": len(dice),
-        "dice": _mean(dice),
-        "dice_sd": float(np.std(dice, ddof=1)) if len(dice) > 1 else None,
-        "hd95_mm": _mean(columns["hd95_mm"]),
+        "dice": mean_of_present(dice),
+        "dice_sd": sd_of_present(dice),
+        "hd95_mm": mean_of_present(columns["hd95_mm"]),
         "missed": sum(record["hd95_mm"] == math.inf for group in groups for record in group),
-        "volume_error_percent": _mean(columns["volume_error_percent"]),
+        "volume_error_percent": mean_of_present(columns["volume_error_percent"]),
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else None

@@ -15,9 +15,9 @@ from metasynth.text import read_lines
 DIGITS = 6
 
 
-def write_table(path: Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write records as `encoded` has them; RunError if the file cannot be written."""
-    write_atomically(path, encoded(records, columns))
+    write_atomically(path, encoded(records))
 
 
 def encoded(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> bytes:

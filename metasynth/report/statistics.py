@@ -2,12 +2,16 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,21 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(known) - rank) * p))
         adjusted[at] = largest
     return adjusted
+
+
+def p_text(p: float | None) -> str | None:
+    """A p as tables have it: two digits, and no more zeros than can be told apart."""
+    if p is None:
+        return None
+    return "<0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by a key, in order of appearance."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def _finite(name: str, values: Sequence[float]) -> NDArray[np.float64]:

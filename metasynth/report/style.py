@@ -55,6 +55,6 @@ def bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def png(figure: Figure, dpi: int = DPI) -> bytes:
+def png(figure: Figure) -> bytes:
     """The figure as a PNG file, with no date or version in it."""
-    return png_of(figure, dpi, None)
+    return png_of(figure, DPI, None)

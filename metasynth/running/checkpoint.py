@@ -1,7 +1,5 @@
 """Checkpoints: atomic files of tensors and plain containers, and the random states of the process."""
 
-import io
-import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +9,8 @@ import numpy as np
 import torch
 
 from metasynth.errors import RunError
-from metasynth.files import first_line, read_zip, seal, write_atomically
 from metasynth.lines import logger
+from metasynth.tensor_files import load_tensors, save_tensors
 
 _LOG = logger(__name__)
 
@@ -25,9 +23,7 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
     RunError
         The file could not be written; an earlier checkpoint of that name stays as it was.
     """
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_atomically(Path(path), seal(buffer))
+    save_tensors(Path(path), state)
     _LOG.debug("%s: written", path)
 
 
@@ -35,24 +31,14 @@ def load_checkpoint(path: Path | str, *, sealed: bool = False) -> dict[str, Any]
     """Read a checkpoint with every tensor on the CPU.
 
     Only tensors and plain containers are accepted, so that no code of the file runs. Checkpoints from before there
-    were seals (see `metasynth.files`) are read unless ``sealed`` asks for one.
+    were seals (see `metasynth.sealed`) are read unless ``sealed`` asks for one.
 
     Raises
     ------
     RunError
         The file is missing, damaged, or holds something else.
     """
-    path = Path(path)
-    try:
-        state = torch.load(read_zip(path, sealed=sealed), map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise RunError(f"{path}: the checkpoint holds more than tensors and plain values") from error
-    except Exception as error:  # of damaged bytes any may come
-        raise RunError(f"{path}: the checkpoint is damaged ({first_line(error)})") from error
-    if not isinstance(state, dict):
-        raise RunError(f"{path}: the checkpoint holds a {type(state).__name__}, not a dict")
+    state = load_tensors(Path(path), "the checkpoint", RunError, sealed=sealed)
     _LOG.debug("%s: read", path)
     return state
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError
-from metasynth.files import first_line, read_zip, seal
+from metasynth.files import first_line
 from metasynth.running.records import RunFolder
+from metasynth.sealed import read_zip, seal
 
 EXAMPLES = "examples.npz"
 

@@ -14,7 +14,7 @@ from metasynth.running.grid import FORMAT, Grid, GridRun, value_of
 from metasynth.running.integrity.json_files import check_digest, read_json_file, with_digest
 from metasynth.running.jsonlines import encode
 from metasynth.running.lock import FolderLock, claim, is_claimed_only
-from metasynth.running.manifest import differing, flatten, normal
+from metasynth.running.manifest import differing, flatten, normal, renewed_manifest
 from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
 from metasynth.running.settings.config import to_dict
 
@@ -103,11 +103,12 @@ class GridFolder:
     def check_runs(self, configs: Sequence[Any]) -> None:
         """Raise UsageError if a run was begun with other settings than ``configs``, those of the combinations now."""
         pairs = zip(self.grid.combinations, configs, strict=True)
-        config_of = {tuple(settings.values()): to_dict(config) for settings, config in pairs}
+        config_of = {tuple(settings.values()): config for settings, config in pairs}
         for run in filter(self.begun, self.grid.runs):
-            manifest = RunFolder.open(self.path / run.name).manifest
+            config = config_of[tuple(run.settings.values())]
+            manifest = renewed_manifest(RunFolder.open(self.path / run.name).manifest, config)
             wanted = {"experiment": self.grid.experiment, "preset": self.grid.preset, "seed": run.seed}
-            wanted = normal({**wanted, "config": config_of[tuple(run.settings.values())]})
+            wanted = normal({**wanted, "config": to_dict(config)})
             differences = differing({key: manifest[key] for key in wanted}, wanted)
             if differences:
                 raise UsageError(f"{self.path / run.name}: was begun with other settings: {'; '.join(differences)}")

@@ -80,10 +80,14 @@ class JsonLines:
 
     def records(self) -> list[dict[str, Any]]:
         """Every complete line; DataError if another program has changed the file."""
-        records, digest = _read(self.path, self._position)
-        if digest != self.digest:
-            raise DataError(f"{self.path}: was changed by another program while the run was writing it")
+        held = _bytes(self.path, self._position)
+        records = _records(self.path, held)
+        self._require_own(held)
         return records
+
+    def check(self) -> None:
+        """Raise DataError if another program has changed the file."""
+        self._require_own(_bytes(self.path, self._position))
 
     def sync(self) -> int:
         """Force every line to the disk and return the position; RunError if the file is no longer where it was."""
@@ -109,6 +113,10 @@ class JsonLines:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _require_own(self, held: bytes) -> None:
+        if hashlib.sha256(held).digest() != self._hash.digest():
+            raise DataError(f"{self.path}: was changed by another program while the run was writing it")
 
     def _cut_back(self) -> None:
         if self._tail:
@@ -136,18 +144,19 @@ def read_lines(path: Path, until: int | None = None) -> list[dict[str, Any]]:
     DataError
         The file cannot be read, or a complete line is not a JSON object; the line is named.
     """
-    return _read(path, until)[0]
+    return _records(path, _bytes(path, until))
 
 
-def _read(path: Path, until: int | None = None) -> tuple[list[dict[str, Any]], str]:
-    """The complete lines, and the SHA-256 of all that was read."""
+def _bytes(path: Path, until: int | None) -> bytes:
     try:
-        held = path.read_bytes()[:until]
+        return path.read_bytes()[:until]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    lines = held.split(b"\n")[:-1]
-    records = [_record(path, number, line) for number, line in enumerate(lines, start=1)]
-    return records, hashlib.sha256(held).hexdigest()
+
+
+def _records(path: Path, held: bytes) -> list[dict[str, Any]]:
+    """The complete lines of what a file holds."""
+    return [_record(path, number, line) for number, line in enumerate(held.split(b"\n")[:-1], start=1)]
 
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -7,6 +7,8 @@ it says whose it is, and of a process of this host that has ended it is taken ov
 import fcntl
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from metasynth.errors import RunError, UsageError
@@ -93,6 +95,17 @@ def claim(path: Path) -> FolderLock:
     except OSError as error:
         raise UsageError(f"{path}: cannot be made: {error.strerror or error}; give another --out") from error
     return FolderLock(path)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[FolderLock]:
+    """The same, for a block that is to give what holds the lock; if it fails, the folder is let go."""
+    lock = claim(path)
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
 
 
 def holdings(path: Path) -> set[str]:

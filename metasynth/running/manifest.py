@@ -13,6 +13,7 @@ from typing import Any
 from metasynth.errors import DataError, UsageError
 from metasynth.running.integrity.json_files import Json, check_digest, read_json_file, with_digest, without_digest
 from metasynth.running.jsonlines import encode
+from metasynth.running.settings.renamed import all_renewed
 from metasynth.schema import COUNT, FLAG, TEXT, entries, expect, json_value, mapping
 
 CONFIG = "config.json"
@@ -71,6 +72,11 @@ def normal(value: Mapping[str, Any]) -> Json:
     return normal
 
 
+def renewed_manifest(manifest: Json, config: Any) -> Json:
+    """The manifest with the names that the settings of ``config`` have today."""
+    return {**manifest, "config": all_renewed(config, manifest["config"])}
+
+
 def differing(old: Json, new: Json) -> list[str]:
     """Each setting that differs, as 'key: old -> new', but for the pace; of data the digests count, not the places.
 
@@ -89,6 +95,13 @@ def differing(old: Json, new: Json) -> list[str]:
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     keys = [key for key in keys if not key.startswith(f"config.{PACE}")]
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys]
+
+
+def require_same(path: Path, recorded: Json, manifest: Mapping[str, Any], config: Any) -> None:
+    """UsageError, naming each setting that differs, unless the run at ``path`` was made with this manifest."""
+    differences = differing(renewed_manifest(recorded, config), normal(manifest))
+    if differences:
+        raise UsageError(f"{path}: cannot resume with other settings: {'; '.join(differences)}")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Json:

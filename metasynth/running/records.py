@@ -7,7 +7,6 @@ resumes. What ties them together is in `metasynth.running.integrity.checks`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from metasynth.errors import DataError, RunError, UsageError
@@ -15,10 +14,10 @@ from metasynth.files import write_atomically
 from metasynth.running.integrity import checks
 from metasynth.running.integrity.checks import METRICS, RESULTS, SPLIT
 from metasynth.running.integrity.json_files import Json, digest_of, read_json_file, with_digest, without_digest
-from metasynth.running.integrity.sessions import ENVIRONMENT, further_session, read_environment
+from metasynth.running.integrity.sessions import ENVIRONMENT, Sessions, further_session
 from metasynth.running.jsonlines import JsonLines, encode, read_lines
-from metasynth.running.lock import FolderLock, claim, is_claimed_only, refuse_taken
-from metasynth.running.manifest import CONFIG, FORMAT, differing, flatten, normal, read_manifest
+from metasynth.running.lock import FolderLock, claimed, is_claimed_only, refuse_taken
+from metasynth.running.manifest import CONFIG, FORMAT, flatten, normal, read_manifest, require_same
 
 
 class RunFolder:
@@ -37,7 +36,7 @@ class RunFolder:
         self.manifest = manifest
         self._lock = lock
         self._metrics = JsonLines(path / METRICS, records) if lock and not self.finished else None
-        self._session: Json | None = None
+        self._sessions = Sessions(path / ENVIRONMENT, sealed=self.sealed)
         self._split = checks.split_digest(path) if self._metrics else None
         self._written: set[str] = set()
 
@@ -54,23 +53,22 @@ class RunFolder:
         """
         path = Path(path)
         refuse_taken(path)
-        lock = claim(path)
-        try:
+        with claimed(path) as lock:
             refuse_taken(path)  # again, now that no other process can begin a run there
             checks.tidy(path)
             manifest = with_digest({**normal(manifest), "format": FORMAT})
             write_atomically(path / CONFIG, encode(manifest, indent=2))
             session = further_session({}, environment, path / METRICS)
             write_atomically(path / ENVIRONMENT, encode(with_digest(session), indent=2))
-            folder = cls(path, manifest, lock)
-        except BaseException:
-            lock.release()
-            raise
-        return folder
+            return cls(path, manifest, lock)
 
     @classmethod
-    def resume(cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}) -> Self:
+    def resume(
+        cls, path: Path | str, manifest: Mapping[str, Any], environment: Mapping[str, Any] = {}, config: Any = None
+    ) -> Self:
         """Take up a run that was made with the same manifest (the data may have moved, not changed).
+
+        ``config``, the settings of the manifest where they are a dataclass, says what old names of settings became.
 
         Everything that it goes on from is checked before anything is written; that it was resumed is recorded with the
         first that it writes. A folder that a run had claimed and not yet begun is begun.
@@ -88,26 +86,15 @@ class RunFolder:
         if is_claimed_only(path):
             return cls.create(path, manifest, environment)
         recorded = read_manifest(path)
-        differences = differing(recorded, normal(manifest))
-        if differences:
-            raise UsageError(f"{path}: cannot resume with other settings: {'; '.join(differences)}")
-        lock = claim(path)
-        try:
-            return cls._taken_up(path, recorded, lock, environment)
-        except BaseException:
-            lock.release()
-            raise
-
-    @classmethod
-    def _taken_up(cls, path: Path, manifest: Json, lock: FolderLock, environment: Mapping[str, Any]) -> Self:
-        """Check the run, tidy its folder, and open it; a finished one is checked when it is reported."""
-        if (path / RESULTS).is_file():
-            return cls(path, manifest, lock)
-        known = checks.check_resumable(path, manifest)
-        checks.tidy(path)
-        folder = cls(path, manifest, lock, known)  # records that no checkpoint knows are made again
-        folder._session = further_session(folder.environment, environment, path / METRICS)
-        return folder
+        require_same(path, recorded, manifest, config)
+        with claimed(path) as lock:
+            if (path / RESULTS).is_file():
+                return cls(path, recorded, lock)  # checked when it is reported
+            known = checks.check_resumable(path, recorded)
+            checks.tidy(path)
+            folder = cls(path, recorded, lock, known)  # records that no checkpoint knows are made again
+            folder._sessions.begin(environment, path / METRICS)
+            return folder
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -155,6 +142,7 @@ class RunFolder:
         if name == SPLIT:
             self._split = digest_of(normal(value))
         if name == RESULTS:
+            self.check_records()
             self._record_session()
             self.write_bytes(checks.SUMS, checks.sums_of(self.path, self._written - {checks.SUMS}, data))
         return self.write_bytes(name, data)
@@ -182,10 +170,7 @@ class RunFolder:
     @property
     def environment(self) -> Json:
         """The content of environment.json; empty if the run was killed before it was written."""
-        if self._session is not None:
-            return self._session
-        path = self.path / ENVIRONMENT
-        return read_environment(path, sealed=self.sealed) if path.is_file() else {}
+        return self._sessions.environment
 
     @property
     def settings(self) -> Json:
@@ -220,6 +205,11 @@ class RunFolder:
         """Every complete record, without one that a kill cut off; DataError if any is damaged or was changed."""
         return self._metrics.records() if self._metrics else read_lines(self.path / METRICS)
 
+    def check_records(self) -> None:
+        """Raise DataError if another program has changed the records that are being written."""
+        if self._metrics:
+            self._metrics.check()
+
     def check(self) -> None:
         """Raise DataError if a file of a finished run is not the one that it wrote.
 
@@ -231,7 +221,7 @@ class RunFolder:
 
     def earlier_wall_s(self) -> float:
         """Seconds that earlier sessions of this run took, each until its last record."""
-        return float((self.environment["resumed"] or [{}])[-1].get("earlier_wall_s", 0.0))
+        return self._sessions.earlier_wall_s
 
     def close(self) -> None:
         """Close the files and let other processes write this run."""
@@ -243,9 +233,7 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -256,6 +244,6 @@ class RunFolder:
 
     def _record_session(self) -> None:
         """Write that the run was resumed, before the first that is written then."""
-        session, self._session = self._session, None
+        session = self._sessions.take()
         if session is not None:
             self.write_json(ENVIRONMENT, session)

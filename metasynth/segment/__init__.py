@@ -3,20 +3,25 @@
 from metasynth.segment.atlas.prior import Atlas, plane_atlases
 from metasynth.segment.atlas.segmenter import AtlasSegmenter
 from metasynth.segment.backbone import Backbone
-from metasynth.segment.backbones import from_recipe, nnunet
+from metasynth.segment.backbones import nnunet
+from metasynth.segment.entry import BackboneEntry, Design, NetworkSettings
 from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 from metasynth.segment.model_file import find_model, load_model, model_path, save_model
 from metasynth.segment.monai_networks import monai_network
+from metasynth.segment.table import from_recipe, register
 from metasynth.segment.unet import UNet
 
 __all__ = [
     "Atlas",
     "AtlasSegmenter",
     "Backbone",
+    "BackboneEntry",
+    "Design",
     "DiceAccumulator",
     "ModelDescription",
+    "NetworkSettings",
     "TrainedModel",
     "UNet",
     "cross_entropy_loss",
@@ -29,6 +34,7 @@ __all__ = [
     "monai_network",
     "nnunet",
     "plane_atlases",
+    "register",
     "save_model",
     "soft_dice_loss",
 ]

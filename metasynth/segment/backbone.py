@@ -1,13 +1,16 @@
 """What makes a network of another, optional package a segmenter of this one."""
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
-from metasynth.errors import PackageError, install_hint
+from metasynth.errors import PackageError, ShapeError, install_hint
+from metasynth.files import first_line
+from metasynth.text import by
 
 N = TypeVar("N", bound=nn.Module)
 Package = Literal["nnunet", "monai"]
@@ -99,3 +102,25 @@ def drawn_from(generator: torch.Generator | None, make: Callable[[], N]) -> N:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs' streams too
         return make()
+
+
+def try_images(network: nn.Module, shape: Sequence[int], who: str) -> None:
+    """Require that images (B, 1, *shape) go through a network, called ``who`` in the message.
+
+    Raises
+    ------
+    ShapeError
+        When they do not.
+    """
+    try:
+        try:
+            _pass(network, shape, "meta")  # shapes alone: nothing is computed
+        except Exception:  # its shapes cannot be followed without computing, or it fails with numbers too
+            _pass(network, shape, "cpu")
+    except Exception as error:
+        raise ShapeError(f"images of {by(shape)} cannot go through {who}: {first_line(error)}") from error
+
+
+@torch.no_grad()
+def _pass(network: nn.Module, shape: Sequence[int], device: str) -> None:
+    copy.deepcopy(network).to(device)(torch.zeros(2, 1, *shape, device=device))

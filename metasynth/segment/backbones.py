@@ -1,7 +1,4 @@
-"""Networks of other packages as segmenters: nnU-Net's own, and any of MONAI's.
-
-The packages are optional, and imported where a network is made.
-"""
+"""nnU-Net's own network as a segmenter; its package is optional, and imported where a network is made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,13 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from metasynth.errors import UsageError
 from metasynth.segment.backbone import Backbone, drawn_from, require
 from metasynth.segment.instance_norm import InstanceNorm
-from metasynth.segment.monai_networks import monai_network
 from metasynth.segment.nnunet_plan import NnunetPlan, plan_nnunet
-
-__all__ = ["Backbone", "NnunetPlan", "from_recipe", "monai_network", "nnunet", "plan_nnunet"]
 
 _CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _BLOCKS = (1, 3, 4)  # of a residual encoder's stages; 6 in all deeper ones
@@ -58,24 +51,11 @@ def nnunet(
     return _of_plan(plan, n_classes, generator)
 
 
-def from_recipe(recipe: Mapping[str, Any], generator: torch.Generator | None = None) -> Backbone:
-    """The network of a `Backbone.recipe`, with new weights.
-
-    Raises
-    ------
-    PackageError
-        When the package is missing.
-    UsageError
-        (a ValueError) when the recipe is of no network.
-    """
-    if recipe["kind"] == "monai":
-        name, n_classes, shape = recipe["name"], recipe["n_classes"], recipe["shape"]
-        return monai_network(name, n_classes, shape, generator=generator, **recipe["arguments"])
-    if recipe["kind"] == "nnunet":
-        stages = {key: tuple(map(tuple, recipe[key])) for key in ("strides", "kernel_sizes")}
-        plan = NnunetPlan(tuple(recipe["features"]), **stages, residual=recipe["residual"])
-        return _of_plan(plan, recipe["n_classes"], generator)
-    raise UsageError(f"kind: must be nnunet or monai, got {recipe['kind']!r}")
+def nnunet_of_recipe(recipe: Mapping[str, Any], generator: torch.Generator | None = None) -> Backbone:
+    """The network of the recipe of one, with new weights; raises what `nnunet` raises."""
+    stages = {key: tuple(map(tuple, recipe[key])) for key in ("strides", "kernel_sizes")}
+    plan = NnunetPlan(tuple(recipe["features"]), **stages, residual=recipe["residual"])
+    return _of_plan(plan, recipe["n_classes"], generator)
 
 
 def _of_plan(plan: NnunetPlan, n_classes: int, generator: torch.Generator | None) -> Backbone:

@@ -1,7 +1,7 @@
 """Dice per subject and class, counted exactly over a whole split, and the distance between two surfaces."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -104,11 +104,11 @@ class DiceAccumulator:
         _check_names("class_names", class_names, self.n_classes)
         _check_names("subject_names", subject_names, self.n_subjects)
         dice = self.result()
-        per_subject = [_mean(row[1:]) for row in dice]
+        per_subject = [mean_of_present(row[1:]) for row in dice]
         return {
-            "mean": _mean(per_subject),
-            "sd": _standard_deviation(per_subject),
-            "per_class": dict(zip(class_names, (_mean(column) for column in dice.T), strict=True)),
+            "mean": mean_of_present(per_subject),
+            "sd": sd_of_present(per_subject),
+            "per_class": dict(zip(class_names, (mean_of_present(column) for column in dice.T), strict=True)),
             "per_subject": dict(zip(subject_names, per_subject, strict=True)),
         }
 
@@ -192,17 +192,17 @@ def _check_names(name: str, names: Sequence[str], count: int) -> None:
         raise ValueError(f"{name}: must be {count} different names, got {list(names)}")
 
 
-def _present(values: Sequence[float | None] | NDArray[np.float64]) -> list[float]:
-    return [float(value) for value in values if value is not None and not math.isnan(value)]
-
-
-def _mean(values: Sequence[float | None] | NDArray[np.float64]) -> float | None:
-    """Mean of the values that are there; None if none is."""
+def mean_of_present(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there, so neither None nor NaN nor infinite; None if none is."""
     present = _present(values)
     return math.fsum(present) / len(present) if present else None
 
 
-def _standard_deviation(values: Sequence[float | None]) -> float | None:
+def sd_of_present(values: Iterable[float | None]) -> float | None:
     """Sample standard deviation of the values that are there; None for fewer than two."""
     present = _present(values)
     return float(np.std(present, ddof=1)) if len(present) > 1 else None
+
+
+def _present(values: Iterable[float | None]) -> list[float]:
+    return [float(value) for value in values if value is not None and math.isfinite(value)]

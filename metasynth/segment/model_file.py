@@ -1,25 +1,23 @@
 """Files of trained segmenters: the weights, the network they belong to, and what images it was trained on.
 
-A file holds tensors and plain values only, and reading one runs no code of it. The network is named with what it is
-made with: a `UNet`, or a `Backbone` by its recipe.
+A file holds tensors and plain values only, and reading one runs no code of it. The network is kept
+as its recipe, from which its line of the table of networks makes it again.
 """
 
-import io
-import pickle
-from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from metasynth.errors import DataError, PackageError, UsageError
-from metasynth.files import MODELS, DamagedFileError, first_line, read_zip, seal, write_atomically
+from metasynth.errors import DataError, PackageError, RunError, UsageError
+from metasynth.files import MODELS, first_line
 from metasynth.schema import FLAG, NUMBER, POSITIVE, TEXT, WHOLE, either, entries, expect, listing, mapping, scalar
-from metasynth.segment.backbones import Backbone, from_recipe
+from metasynth.segment.backbone import Backbone
 from metasynth.segment.model_description import ModelDescription, TrainedModel
+from metasynth.segment.table import from_recipe
 from metasynth.segment.unet import UNet
+from metasynth.tensor_files import load_tensors, save_tensors
 
 _PLAIN = either(either(TEXT, FLAG), NUMBER)
 _CONTENT = entries(
@@ -81,7 +79,7 @@ def find_model(run: Path | str, stage: str | None = None) -> Path:
 
 
 def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescription) -> None:
-    """Write a trained segmenter atomically, and sealed (see `metasynth.files`); a folder that is missing is made.
+    """Write a trained segmenter atomically, and sealed (see `metasynth.sealed`); a folder that is missing is made.
 
     Raises
     ------
@@ -98,13 +96,11 @@ def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescrip
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "network": _arguments(segmenter) if isinstance(segmenter, UNet) else segmenter.recipe,
+        "network": segmenter.recipe,
         "description": asdict(description),
         "weights": {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()},
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(Path(path), seal(buffer))
+    save_tensors(Path(path), content)
 
 
 def load_model(path: Path | str) -> TrainedModel:
@@ -115,9 +111,11 @@ def load_model(path: Path | str) -> TrainedModel:
     DataError
         When the file is missing, damaged, of another format or version, or its parts do not fit together.
     PackageError
-        When its network is of an optional package that is missing.
+        When its network is of a package that is missing.
+    RunError
+        When that package cannot be loaded, or cannot make the network.
     """
-    content = _read(Path(path))
+    content = load_tensors(Path(path), "the model", DataError, otherwise=f" or no {FORMAT} file")
     if content.get("format") != FORMAT:
         raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {MODELS}/")
     if content.get("version") != VERSION:
@@ -127,48 +125,14 @@ def load_model(path: Path | str) -> TrainedModel:
         given = content["description"]
         names = {f.name for f in fields(ModelDescription)}
         description = ModelDescription(**{key: value for key, value in given.items() if key in names})
-        network = _network(content["network"])
+        network = from_recipe(content["network"], torch.Generator())
         _check_match(network, description)
         network.load_state_dict(content["weights"])
-    except PackageError as error:
-        raise PackageError(f"{path}: {error}") from error
+    except (PackageError, RunError) as error:
+        raise type(error)(f"{path}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error
     return TrainedModel(network.eval(), description)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The content of the file; only tensors and plain containers are accepted."""
-    try:
-        content = torch.load(read_zip(path), map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DataError(f"{path}: the model cannot be read: {error.strerror or error}") from error
-    except DamagedFileError as error:
-        raise DataError(f"{path}: is damaged ({error})") from error
-    except pickle.UnpicklingError as error:
-        raise DataError(f"{path}: holds more than tensors and plain values, so it is no {FORMAT} file") from error
-    except Exception as error:  # of damaged bytes any may come
-        raise DataError(f"{path}: is damaged or no {FORMAT} file ({first_line(error)})") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _arguments(network: UNet) -> dict[str, Any]:
-    """What the network was made with."""
-    levels: Any = network.encoder
-    norm = levels[0].norms[0]
-    return {
-        "n_classes": network.n_classes,
-        "ndim": network.ndim,
-        "in_channels": network.in_channels,
-        "widths": [level.convs[0].out_channels for level in levels],
-        "norm": None if isinstance(norm, nn.Identity) else "instance" if isinstance(norm, nn.GroupNorm) else "batch",
-    }
-
-
-def _network(made_with: Mapping[str, Any]) -> UNet | Backbone:
-    if "kind" in made_with:
-        return from_recipe(made_with, torch.Generator())
-    return UNet(**made_with, generator=torch.Generator())
 
 
 def _check_match(network: UNet | Backbone, description: ModelDescription) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from metasynth.errors import ShapeError, UsageError
-from metasynth.segment.backbone import Backbone, drawn_from, require
+from metasynth.errors import UsageError
+from metasynth.files import first_line
+from metasynth.segment.backbone import Backbone, drawn_from, require, try_images
 
 _AXES, _CLASSES = ("spatial_dims", "dimensions"), ("out_channels", "num_classes")
 
@@ -55,9 +56,9 @@ def monai_network(
         try:
             network = made(**given, **copy.deepcopy(arguments))
         except Exception as error:
-            raise UsageError(f"monai {name}: cannot be made with {arguments}: {_first_line(error)}") from error
+            raise UsageError(f"monai {name}: cannot be made with {arguments}: {first_line(error)}") from error
         backbone = Backbone(network, n_classes, len(shape), None, recipe)
-        _try(backbone, shape)
+        try_images(backbone, shape, f"monai's {type(network).__name__}")
         return backbone
 
     return drawn_from(generator, make)
@@ -103,30 +104,8 @@ def _check_arguments(
         raise UsageError(f"monai {name}: needs the argument{'s' * (len(missing) > 1)} {', '.join(missing)}")
 
 
-def _try(backbone: Backbone, shape: Sequence[int]) -> None:
-    """Require that images of a shape go through."""
-    try:
-        try:
-            _pass(backbone, shape, "meta")  # shapes alone: nothing is computed
-        except NotImplementedError:  # its shapes cannot be followed without computing
-            _pass(backbone, shape, "cpu")
-    except Exception as error:
-        by, network = " x ".join(map(str, shape)), type(backbone.network).__name__
-        raise ShapeError(f"images of {by} cannot go through monai's {network}: {_first_line(error)}") from error
-
-
-@torch.no_grad()
-def _pass(backbone: Backbone, shape: Sequence[int], device: str) -> None:
-    trial = copy.deepcopy(backbone).to(device)
-    trial(torch.zeros(2, backbone.in_channels, *shape, device=device))
-
-
 def _meant(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3) or [k for k in known if name and name.lower() in k.lower()][:3]
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
     return f"; it has {', '.join(sorted(known))}"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

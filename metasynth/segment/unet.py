@@ -1,7 +1,7 @@
 """The paper's segmenter: a U-Net (Ronneberger et al. 2015) in two or three dimensions."""
 
 from collections.abc import Sequence
-from typing import Literal, final, get_args
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,23 @@ class UNet(nn.Module):
         for up, level, skip in zip(self.up, self.decoder, reversed(skipped), strict=True):
             features = self._level(level, torch.cat([skip, up(features)], dim=1))
         return self.head(features)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Plain values that the same network is made from: what a model file keeps."""
+        levels: Any = self.encoder
+        norm = levels[0].norms[0]
+        return {
+            "n_classes": self.n_classes,
+            "ndim": self.ndim,
+            "in_channels": self.in_channels,
+            "widths": [level.convs[0].out_channels for level in levels],
+            "norm": None
+            if isinstance(norm, nn.Identity)
+            else "instance"
+            if isinstance(norm, InstanceNorm)
+            else "batch",
+        }
 
     def _level(self, level: nn.Module, features: Tensor) -> Tensor:
         return checkpointed(level, features) if self.checkpoint else level(features)

@@ -1,7 +1,8 @@
 """The course of a learned value over a stage, and what is made of its tail."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, final
 
 import numpy as np
 
@@ -34,6 +35,48 @@ def course_of(
         raise DataError(f"{where}: expected outer steps of stage {stage!r}, found none in its {len(records)} records")
     expect(of_stage, listing(entries({"outer_step": NUMBER, name: NUMBER})), f"{where}: outer steps of {stage!r}")
     return trajectory_of(of_stage, stage, name)
+
+
+@final
+class Course:
+    """Values after every outer step of a stage, kept as the stage records them, for results that are made of them.
+
+    So no process reads again what it has written itself.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Which entries of a record are kept, such as those that an augmenter observes.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._values = {name: array("d") for name in names}
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Keep the values of a record, if it is of an outer step."""
+        if "outer_step" in record:
+            for name, values in self._values.items():
+                values.append(record[name])
+
+    def take_up(self, folder: RunFolder, stage: str) -> None:
+        """Begin with the records that earlier sessions left of the stage.
+
+        Raises
+        ------
+        DataError
+            If they were changed by another program, or one lacks a value.
+        """
+        if not self._values:
+            return
+        records = [r for r in folder.read_metrics() if r.get("stage") == stage and "outer_step" in r]
+        where = f"{folder.path / METRICS}: outer steps of {stage!r}"
+        expect(records, listing(entries(dict.fromkeys(self._values, NUMBER))), where)
+        self._values = {name: array("d", (r[name] for r in records)) for name in self._values}
+
+    def tails(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Mean and standard deviation of each value over the last tenth of the outer steps."""
+        tails = {name: tail_of(values) for name, values in self._values.items()}
+        return {name: mean for name, (mean, _) in tails.items()}, {name: sd for name, (_, sd) in tails.items()}
 
 
 def tail_of(values: Sequence[float]) -> tuple[float, float]:

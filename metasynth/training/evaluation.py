@@ -54,7 +54,12 @@ class TestSet:
 
     def fullest_item(self) -> int:
         """Index of the item with the most foreground, which shows most."""
-        return int((self.labels > 0).flatten(1).sum(1).argmax())
+        return int(foreground_of(self.labels).argmax())
+
+
+def foreground_of(labels: Tensor) -> Tensor:
+    """How many voxels (N,) of each label map (N, *S) are foreground."""
+    return (labels > 0).flatten(1).sum(1)
 
 
 def middle_plane(image: Tensor) -> Tensor:

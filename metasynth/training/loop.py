@@ -8,7 +8,7 @@ have given uninterrupted; a stage that was finished is only loaded.
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from metasynth.running.checkpoint import (
 )
 from metasynth.running.integrity.checks import FINAL, LATEST, check_stage
 from metasynth.running.records import RunFolder
+from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.study import StudyContext
+from metasynth.training.courses import Course
 from metasynth.training.stopping import stopped_in_one_line
 from metasynth.training.streams import StepBatch, stream
 from metasynth.training.trainers import Trainer
@@ -51,6 +53,8 @@ class Stage:
     check : callable
         Called with the data before the first step that is taken: ValueError where the steps cannot be taken as they are
         meant. It changes nothing; random states are put back.
+    course : Course
+        Filled with the values of its outer steps, those of earlier sessions among them.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Stage:
     data: Dataset[StepBatch]
     note: Callable[[dict[str, Any]], str] = lambda record: f"loss {record['inner_loss']:.3f}"
     check: Callable[[Dataset[StepBatch]], None] = lambda data: None
+    course: Course = field(default_factory=Course)
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,8 @@ class Pace:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
-        if self.workers < 0:
-            raise ValueError(f"workers must be at least 0, got {self.workers}")
+        require_at_least(1, checkpoint_every=self.checkpoint_every)
+        require_at_least(0, workers=self.workers)
 
 
 def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext) -> float:
@@ -90,6 +93,8 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     RunError
         If a loss or gradient is not finite, or a step cannot be taken: with the stage, what was wrong and the last good
         checkpoint. If a checkpoint is damaged or of another stage.
+    DataError
+        If another program has changed the records meanwhile.
     Interrupted
         Between two steps, if the process was asked to end.
     """
@@ -97,16 +102,11 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     place = folder.checkpoints / stage.name.replace("/", "-")
     finished, latest = place / FINAL, place / LATEST
     if context.resume and finished.is_file():
-        return float(_take_up(finished, stage, trainer, folder)["seconds"])  # the next stage goes on from its draws
+        seconds = float(_take_up(finished, stage, trainer, folder)["seconds"])  # the next stage goes on from its draws
+        stage.course.take_up(folder, stage.name)
+        return seconds
 
-    start, seconds = 0, 0.0
-    if context.resume and latest.is_file():
-        state = _take_up(latest, stage, trainer, folder)
-        start, seconds = int(state["step"]), float(state["seconds"])
-        folder.truncate(int(state["position"]))
-    elif context.resume:
-        folder.truncate(_end_of_finished(folder))
-
+    start, seconds = _begin(latest, stage, trainer, folder) if context.resume else (0, 0.0)
     _LOG.info("%s: stage %s from step %d of %d", folder.path, stage.name, start, stage.steps)
     begin = time.perf_counter()
 
@@ -140,13 +140,26 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
             with stopped_in_one_line(where, _last_good(saved)):
                 record = trainer.step(index, batch.to(context.device))
             folder.append({"stage": stage.name, "step": index + 1, **record})
+            stage.course.add(record)
             task.advance(note=stage.note(record))
             if (index + 1) % pace.checkpoint_every == 0 and index + 1 < stage.steps:
                 save(latest, index + 1)
                 saved = (latest, index + 1)
     taken = save(finished, stage.steps)
     latest.unlink(missing_ok=True)
+    folder.check_records()
     return taken
+
+
+def _begin(latest: Path, stage: Stage, trainer: Trainer, folder: RunFolder) -> tuple[int, float]:
+    """Steps and seconds of the stage that an earlier session did; records of later steps are cut off."""
+    if not latest.is_file():
+        folder.truncate(_end_of_finished(folder))
+        return 0, 0.0
+    state = _take_up(latest, stage, trainer, folder)
+    folder.truncate(int(state["position"]))
+    stage.course.take_up(folder, stage.name)
+    return int(state["step"]), float(state["seconds"])
 
 
 def _take_up(path: Path, stage: Stage, trainer: Trainer, folder: RunFolder) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from metasynth.augment.bijections import Bijection
+from metasynth.running.settings.bounds import require_positive
 
 LARGEST_RATE = 1000.0  # of weights
 LARGEST_UNCONSTRAINED = 5.0  # of unconstrained values: six steps cross all of their range
@@ -76,8 +77,7 @@ def require_rate(most: float = LARGEST_RATE, **rates: float) -> None:
     ValueError
         By name.
     """
+    require_positive(**rates)
     for name, rate in rates.items():
-        if not rate > 0:
-            raise ValueError(f"{name} must be positive, got {rate}")
         if rate > most:
             raise ValueError(f"{name} must be at most {most:g}, got {rate}")

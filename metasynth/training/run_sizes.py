@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metasynth.data.cache import Cache
 from metasynth.errors import MetasynthError, PackageError, UsageError
+from metasynth.segment.table import entry_of
 from metasynth.sizes import available_memory, convolutions, require_disk, require_memory, require_processes
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.text import by
@@ -102,7 +103,7 @@ def require_run(settings: Settings, items: Items, out: Path, **others: Cornucopi
     segmenter, outer = settings.segmenter, settings.outer
     records = f"a record of each of {segmenter.steps} steps"
     require_disk(_RECORD * segmenter.steps, records, "segmenter.steps", out)
-    named = f"segmenter.batch_size, segmenter.{'monai_arguments' if segmenter.monai else 'widths'}"
+    named = f"segmenter.batch_size, segmenter.{segmenter.sized_by}"
     for batch, setting in ((segmenter.batch_size, named), (outer.batch_size, "outer.batch_size")):
         what = f"a step on {batch} images of {items.by}"
         require_memory(batch * items.voxels * (FLOAT + LABEL), what, setting)
@@ -162,10 +163,13 @@ def step_bytes(settings: SegmenterSettings, items: Items, batch: int) -> int:
             logits = model(images)
     except PackageError:
         raise
-    except (MetasynthError, RuntimeError, ValueError) as error:
-        if settings.network == "monai" and "overflow" not in str(error):
+    except Exception as error:  # of a network of others any may come
+        if not entry_of(settings.network).counted and "overflow" not in str(error):
             return 0
-        raise UsageError(f"segmenter.widths, segmenter.batch_size: more than torch can count: {error}") from error
+        if not isinstance(error, MetasynthError | RuntimeError | ValueError):
+            raise
+        sizes = f"segmenter.{settings.sized_by}, segmenter.batch_size"
+        raise UsageError(f"{sizes}: more than torch can count: {error}") from error
     weights = sum(p.numel() for p in model.parameters()) * FLOAT
     features = sum(kept.values()) + logits.untyped_storage().nbytes()
     return _ADAM * weights + features // (2 if settings.autocast == "bfloat16" else 1)

@@ -1,20 +1,24 @@
 """Settings of the inner problem: the segmenter's network, loss and optimiser."""
 
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self, final
+from typing import Annotated, Any, ClassVar, Literal, Self, final, get_args
 
 import torch
 from torch import Tensor, nn
 
-from metasynth.errors import ShapeError, UsageError
-from metasynth.segment.backbones import monai_network, nnunet
+from metasynth.errors import MetasynthError, UsageError
+from metasynth.running.settings.bounds import require_at_least
+from metasynth.running.settings.renamed import Renamed
+from metasynth.running.settings.values import OneOf
+from metasynth.segment.entry import Design, NetworkSettings, Setting
 from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
-from metasynth.segment.unet import UNet
+from metasynth.segment.table import entry_of, names
 from metasynth.text import RepeatedKeyError, parse_json
 from metasynth.training.reach import require_rate
+
+_OF_NETWORKS = get_args(Setting)
 
 
 @final
@@ -48,6 +52,15 @@ class Arguments:
         """The arguments by name."""
         found: dict[str, Any] = json.loads(self.text)
         return found
+
+    def of_class(self, name: str) -> Self:
+        """These of the class ``name``, as ``segmenter.monai`` gave it; without a name as they are."""
+        return self.from_json({**self.to_json(), "class": name}) if name else self
+
+    def made_with(self, given: Self) -> Self:
+        """Those of the same class with other arguments, as ``segmenter.monai_arguments`` gave them."""
+        kept = {key: value for key, value in self.to_json().items() if key == "class"}
+        return self.from_json({**kept, **given.to_json()})
 
 
 @dataclass(frozen=True)
@@ -85,14 +98,20 @@ class SegmenterSettings:
         Compute the insides of each level again in the backward pass: less memory, about a third more time.
     autocast : {'none', 'bfloat16'}
         Precision of forward passes; weights and optimiser states are float32 either way.
-    network : {'unet', 'nnunet', 'nnunet_residual', 'monai'}
-        The paper's U-Net; nnU-Net's own network, plain or with a residual encoder, for the shape and spacing of the
-        images; or a network of MONAI. The last two are optional packages (docs/reference/networks.md).
-    monai : str
-        Name of the class in `monai.networks.nets`, for ``network = monai``.
-    monai_arguments : Arguments
-        What that class is made with, a JSON object: ``{"channels": [8, 16], "strides": [2]}``. Its widths and
-        normalisation are there: ``widths`` and ``norm`` stay at their defaults, or ``widths`` empty.
+    network : str
+        Which network: the paper's U-Net, nnU-Net's own (plain or with a residual encoder) for the shape and spacing of
+        the images, one of MONAI, or one from outside the package (docs/reference/networks.md).
+    network_arguments : Arguments
+        What only that network has, a JSON object: of MONAI the class and what it is made with, as in
+        ``{"class": "UNet", "channels": [8, 16], "strides": [2]}``.
+
+    Notes
+    -----
+    Each network has a line in the table `metasynth.segment.table`, which says what of ``widths``, ``norm``,
+    ``checkpoint`` and ``network_arguments`` it takes; what it does not take is left at its default, or ``widths``
+    empty. A change of the network takes them back there itself (`implied_by`). The first three stay beside the
+    settings of training, though they are of networks, because several networks take them, and every preset, run and
+    script has them by these names.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128)
@@ -106,16 +125,28 @@ class SegmenterSettings:
     channels_last: bool = True
     checkpoint: bool = False
     autocast: Literal["none", "bfloat16"] = "none"
-    network: Literal["unet", "nnunet", "nnunet_residual", "monai"] = "unet"
-    monai: str = ""
-    monai_arguments: Arguments = Arguments()
+    network: Annotated[str, OneOf(names)] = "unet"
+    network_arguments: Arguments = Arguments()
+
+    RENAMED: ClassVar[Mapping[str, Renamed]] = {
+        "monai": Renamed("network_arguments", str, Arguments.of_class),
+        "monai_arguments": Renamed("network_arguments", Arguments, Arguments.made_with),
+    }
 
     def __post_init__(self) -> None:
         require_at_least(1, batch_size=self.batch_size, steps=self.steps)
         require_rate(lr=self.lr)
         if not 0 <= self.cooldown <= 1:
             raise ValueError(f"cooldown must be in [0, 1], got {self.cooldown}")
-        self._check_network()
+        entry_of(self.network).check_settings(self._network_settings)
+
+    def implied_by(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """What another network does not take of what was set for this one goes back to its default with the change."""
+        chosen = changes.get("network", self.network)
+        if chosen == self.network:
+            return {}
+        takes = entry_of(chosen).takes
+        return {f.name: f.default for f in fields(self) if f.name in _OF_NETWORKS and f.name not in takes}
 
     def build(
         self,
@@ -143,44 +174,24 @@ class SegmenterSettings:
         UsageError
             (a ValueError) when the network's package is missing or refuses the settings.
         """
-        model: nn.Module
-        if self.network == "unet":
-            norm = None if self.norm == "none" else self.norm
-            model = UNet(
-                n_classes, ndim, widths=self.widths, norm=norm, generator=generator, checkpoint=self.checkpoint
-            )
-        elif shape is None or spacing_mm is None:
-            raise UsageError(f"shape and spacing_mm: the network {self.network} is configured from them, got None")
-        elif self.network == "monai":
-            arguments = self.monai_arguments.to_json()
-            model = monai_network(self.monai, n_classes, shape, generator=generator, **arguments)
-        else:
-            residual = self.network == "nnunet_residual"
-            model = nnunet(n_classes, shape, spacing_mm, residual, self.widths[0], self.widths[-1], generator)
+        model = entry_of(self.network).made(self._design(n_classes, ndim, generator, shape or (), spacing_mm or ()))
         if self.channels_last:
             model.to(memory_format=torch.channels_last if ndim == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
         return model
 
     def check_images(self, n_classes: int, shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
         """Require, before anything else is done, that the network can be made for such images (see `build`)."""
-        if self.network != "unet":
-            self._try(n_classes, shape, spacing_mm)
-            return
-        levels = len(self.widths)
-        factor = 2 ** (levels - 1)
-        if any(n % factor for n in shape):
-            raise ShapeError(
-                f"images of {' x '.join(map(str, shape))} cannot be halved {levels - 1} times; expected sizes "
-                f"divisible by {factor} for a network of {levels} levels"
-            )
-
-    def _try(self, n_classes: int, shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
-        """Build the network, without taking memory unless it is of MONAI, whose constructors may compute."""
         try:
-            with nullcontext() if self.network == "monai" else torch.device("meta"):
-                self.build(n_classes, len(shape), None, shape, spacing_mm)
+            entry_of(self.network).check_images(self._design(n_classes, len(shape), None, shape, spacing_mm))
+        except MetasynthError:
+            raise
         except RuntimeError as error:
-            raise UsageError(f"segmenter.widths: more than torch can count: {error}") from error
+            raise UsageError(f"segmenter.{self.sized_by}: more than torch can count: {error}") from error
+
+    @property
+    def sized_by(self) -> str:
+        """The setting that the network's size follows from."""
+        return entry_of(self.network).sized_by
 
     def optimizer(self, model: nn.Module) -> torch.optim.Adam:
         """Adam on the model's parameters."""
@@ -203,39 +214,16 @@ class SegmenterSettings:
         """What `torch.autocast` rounds to, or None."""
         return None if self.autocast == "none" else torch.bfloat16
 
-    def _check_network(self) -> None:
-        """Require that what is set concerns the network."""
-        if self.network != "monai":
-            if self.monai or self.monai_arguments.to_json():
-                raise ValueError(
-                    f"monai and monai_arguments are for network = monai, got {self.monai!r} and "
-                    f"{self.monai_arguments.text} with network = {self.network}"
-                )
-            require_at_least(1, levels=len(self.widths))
-            require_at_least(1, widths=min(self.widths))
-        if self.network == "unet":
-            return
-        if self.checkpoint:
-            raise ValueError(f"checkpoint = true needs network = unet, got {self.network}")
-        if self.norm != "instance":
-            raise ValueError(f"norm must be instance with network = {self.network}, which has its own, got {self.norm}")
-        if self.network == "monai":
-            if not self.monai:
-                raise ValueError("monai must name a class of monai.networks.nets with network = monai, got ''")
-            default = next(f.default for f in fields(self) if f.name == "widths")
-            if self.widths not in ((), default):
-                raise ValueError(
-                    "widths must be empty (widths=) with network = monai, which has its own in monai_arguments, got "
-                    f"{self.widths}"
-                )
-        elif any(width != min(self.widths[-1], self.widths[0] * 2**k) for k, width in enumerate(self.widths)):
-            raise ValueError(
-                f"widths must double from the first up to the last with network = {self.network}, got {self.widths}"
-            )
+    @property
+    def _network_settings(self) -> NetworkSettings:
+        return NetworkSettings(self.widths, self.norm, self.checkpoint, self.network_arguments.to_json())
 
-
-def require_at_least(bound: int, **values: int) -> None:
-    """ValueError, by name, for a value below ``bound``."""
-    for name, value in values.items():
-        if value < bound:
-            raise ValueError(f"{name} must be at least {bound}, got {value}")
+    def _design(
+        self,
+        n_classes: int,
+        ndim: int,
+        generator: torch.Generator | None,
+        shape: Sequence[int],
+        spacing_mm: Sequence[float],
+    ) -> Design:
+        return Design(n_classes, ndim, tuple(shape), tuple(spacing_mm), generator, self._network_settings)

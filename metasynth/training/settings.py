@@ -10,9 +10,10 @@ from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.product import ProductStrategy
 from metasynth.bilevel.strategies.table import in_studies
+from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.settings.values import OneOf
 from metasynth.training.reach import LARGEST_UNCONSTRAINED, require_rate
-from metasynth.training.segmenter_settings import SegmenterSettings, require_at_least
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import ReferenceKind
 
 

@@ -20,7 +20,7 @@ from metasynth.running.study import StudyContext
 from metasynth.segment.model_description import ModelDescription
 from metasynth.segment.model_file import model_path, save_model
 from metasynth.synthesis.generator import SeededGenerator
-from metasynth.training.courses import tail_of, trajectory_of
+from metasynth.training.courses import Course
 from metasynth.training.evaluation import TestSet
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -85,7 +85,7 @@ class BilevelResult:
 
 def train_bilevel(
     context: StudyContext,
-    material: StudyData,
+    data: StudyData,
     name: str,
     augmenter: Augmenter,
     real: Source,
@@ -96,7 +96,7 @@ def train_bilevel(
 
     Parameters
     ----------
-    context, material :
+    context, data :
         The run and its data.
     name : str
         Of the stage.
@@ -106,23 +106,24 @@ def train_bilevel(
         Makes the real examples.
     """
     settings: TrainingSettings = context.config
-    segmenter = segmenter_for(context, material.train.cache)
+    segmenter = segmenter_for(context, data.train.cache)
     trainer = bilevel_trainer(context, segmenter, augmenter)
-    data = _data(context, material, Synthetic(material.generator, augmenter.draw), real)
-    stage = Stage(name, settings.segmenter.steps, data, note_of(augmenter), trainer.check)
+    fed = _step_data(context, data, Synthetic(data.generator, augmenter.draw), real)
+    course = Course(augmenter.observed())
+    stage = Stage(name, settings.segmenter.steps, fed, note_of(augmenter), trainer.check, course)
     seconds = run_stage(stage, trainer, settings.pace, context)
-    keep_segmenter(context, material.train.cache, name, segmenter)
-    mean, sd = tail_statistics(context, name, augmenter)
+    keep_segmenter(context, data.train.cache, name, segmenter)
+    mean, sd = course.tails()
     return BilevelResult(segmenter, mean, sd, seconds)
 
 
-def train_plain(context: StudyContext, material: StudyData, name: str, source: Source) -> tuple[nn.Module, float]:
+def train_plain(context: StudyContext, data: StudyData, name: str, source: Source) -> tuple[nn.Module, float]:
     """A plain segmenter on the images of ``source``, kept in the run's models, and the seconds its training took."""
     settings: TrainingSettings = context.config
-    segmenter = segmenter_for(context, material.train.cache)
-    stage = Stage(name, settings.segmenter.steps, _data(context, material, source, None))
+    segmenter = segmenter_for(context, data.train.cache)
+    stage = Stage(name, settings.segmenter.steps, _step_data(context, data, source, None))
     seconds = run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
-    keep_segmenter(context, material.train.cache, name, segmenter)
+    keep_segmenter(context, data.train.cache, name, segmenter)
     return segmenter, seconds
 
 
@@ -166,15 +167,6 @@ def note_of(augmenter: Augmenter) -> Callable[[dict[str, Any]], str]:
     return note
 
 
-def tail_statistics(
-    context: StudyContext, name: str, augmenter: Augmenter
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and standard deviation of each observed parameter over the last tenth of a stage's outer steps."""
-    records = context.folder.read_metrics()
-    tails = {key: tail_of(trajectory_of(records, name, key)[1]) for key in augmenter.observed()}
-    return {key: mean for key, (mean, _) in tails.items()}, {key: sd for key, (_, sd) in tails.items()}
-
-
 def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn.Module) -> None:
     """Write a segmenter among the run's models, described as one for images like those of ``cache``."""
     info = cache.info
@@ -191,10 +183,10 @@ def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn
     save_model(model_path(context.folder.path, name), segmenter, description)
 
 
-def _data(context: StudyContext, material: StudyData, inner: Source, outer: Source | None) -> StepData:
+def _step_data(context: StudyContext, data: StudyData, inner: Source, outer: Source | None) -> StepData:
     settings: TrainingSettings = context.config
     return StepData(
-        dataset=material.train,
+        dataset=data.train,
         inner=inner,
         outer=outer,
         seed=context.seed,

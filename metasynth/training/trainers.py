@@ -39,10 +39,7 @@ class Supervised:
         self.segmenter = segmenter
         self._optimizer = settings.optimizer(segmenter)
         self._settings = settings
-
-        def loss(segmenter: nn.Module, _: None, example: Example) -> Any:
-            return settings.loss_of(segmenter(example.images), example.labels)
-
+        _, loss = bilevel_losses(settings)  # that on images as they are
         self._problem = BilevelProblem(loss, loss, settings.autocast_dtype)
 
     def step(self, index: int, batch: StepBatch) -> dict[str, Any]:

@@ -12,17 +12,17 @@ from bad_input.table import Place, Row, table
     Row(
         "predict empty images --out o",
         1,
-        "empty: is damaged or no metasynth-model file (it does not end as",
+        "empty: the model is damaged or no metasynth-model file (it does not end as",
     ),
     Row(
         "predict text.pt images --out o",
         1,
-        "text.pt: is damaged or no metasynth-model file (it does not end as",
+        "text.pt: the model is damaged or no metasynth-model file (it does not end as",
     ),
     Row(
         "predict short.pt images --out o",
         1,
-        "short.pt: is damaged or no metasynth-model file (it does not end as",
+        "short.pt: the model is damaged or no metasynth-model file (it does not end as",
     ),
     Row(
         "predict foreign.pt images --out o",
@@ -32,13 +32,13 @@ from bad_input.table import Place, Row, table
     Row(
         "predict list.pt images --out o",
         1,
-        "list.pt: is not a metasynth-model file; a run keeps its segmenters in models/",
+        "list.pt: the model holds a list, not a dict",
     ),
-    Row("predict c.h5 images --out o", 1, "c.h5: is damaged or no metasynth-model file (it does not end as"),
+    Row("predict c.h5 images --out o", 1, "c.h5: the model is damaged or no metasynth-model file (it does not end as"),
     Row(
         "predict images/s0.nii.gz images --out o",
         1,
-        "images/s0.nii.gz: is damaged or no metasynth-model file (it does not end as",
+        "images/s0.nii.gz: the model is damaged or no metasynth-model file (it does not end as",
     ),
     Row(
         "predict unfinished images --out o --stage gone",

@@ -138,17 +138,22 @@ from bad_input.table import Place, Row, table
     Row(
         "run noise --data c.h5 --set segmenter.network=monai",
         2,
-        "--set segmenter.network: monai must name a class of monai.networks.nets with",
+        "--set segmenter.network: network_arguments must name a class of monai.networks.nets with",
     ),
     Row(
         "run noise --data c.h5 --set segmenter.monai=UNet",
         2,
-        "--set segmenter.monai: monai and monai_arguments are for network = monai, got",
+        "--set segmenter.network_arguments: network_arguments must be {} with network = unet,",
     ),
     Row(
         "run noise --data c.h5 --set segmenter.monai_arguments=[1]",
         2,
         "segmenter.monai_arguments: got '[1]': must be a JSON object such as",
+    ),
+    Row(
+        "run noise --data c.h5 --set segmenter.network_arguments=[1]",
+        2,
+        "segmenter.network_arguments: got '[1]': must be a JSON object such as",
     ),
     Row(
         "run noise --data c.h5 --set segmenter.monai_arguments={",

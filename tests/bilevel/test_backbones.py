@@ -38,8 +38,9 @@ from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
-from metasynth.segment.backbones import monai_network, nnunet
+from metasynth.segment.backbones import nnunet
 from metasynth.segment.losses import cross_entropy_loss, soft_dice_loss
+from metasynth.segment.monai_networks import monai_network
 
 SHAPE, CLASSES = (16, 16), 3
 WARM_STEPS = 8

@@ -32,7 +32,7 @@ from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.update.inner_update import InnerUpdate
-from metasynth.segment.backbones import monai_network
+from metasynth.segment.monai_networks import monai_network
 
 STRATEGIES = each(without=("finite_difference", "implicit", "in_parts")) | taken(
     "unrolled-3-last-2", "finite_difference-wide", "implicit-damped", "in_parts-of-2"

@@ -16,6 +16,7 @@ from metasynth.running import study
 from metasynth.running.grid import Grid
 from metasynth.running.settings.config import apply_overrides
 from metasynth.running.settings.config_file import read_config_file
+from metasynth.running.settings.renamed import tell_renamed
 
 
 class Point:
@@ -174,7 +175,10 @@ def test_a_grid_takes_a_file_but_for_what_it_varies(tmp_path):
         ('tests = ["t2=a,b.h5"]', "tests: expected a value that --set can give, got ['t2=a,b.h5']"),
         ('sigma = ["0.1:0.2"]', "unknown setting 'sigma'"),
         ("interpolations = 0.5", "interpolations: expected a list, each a finite number, got 0.5"),
-        ("segmenter.monai_arguments = 3", 'segmenter.monai_arguments: got 3: must be a JSON object such as {"features'),
+        (
+            "segmenter.network_arguments = 3",
+            'segmenter.network_arguments: got 3: must be a JSON object such as {"features',
+        ),
     ],
 )
 def test_what_set_cannot_give_is_refused(tmp_path, text, message):
@@ -189,11 +193,24 @@ def test_what_set_cannot_give_is_refused(tmp_path, text, message):
 def test_objects_and_empty_groups_are_taken(tmp_path):
     path = tmp_path / "f.toml"
     path.write_text(
-        'tests = ["t2=a.h5"]\n[segmenter]\nnetwork = "monai"\nmonai = "UNet"\n[segmenter.monai_arguments]\n'
-        "channels = [8, 16]\n[pace]\n"
+        'tests = ["t2=a.h5"]\n[segmenter]\nnetwork = "monai"\n[segmenter.network_arguments]\n'
+        'class = "UNet"\nchannels = [8, 16]\n[pace]\n'
     )
     overrides = read_config_file(path, "real_world", ComparisonConfig())
-    network = ("segmenter.network=monai", "segmenter.monai=UNet")
-    assert overrides == ("tests=t2=a.h5", *network, 'segmenter.monai_arguments={"channels": [8, 16]}')
+    arguments = 'segmenter.network_arguments={"channels": [8, 16], "class": "UNet"}'
+    assert overrides == ("tests=t2=a.h5", "segmenter.network=monai", arguments)
     config = apply_overrides(ComparisonConfig(), overrides)
-    assert config.segmenter.monai_arguments.to_json() == {"channels": [8, 16]}
+    assert config.segmenter.network_arguments.to_json() == {"class": "UNet", "channels": [8, 16]}
+
+
+def test_settings_with_earlier_names_are_taken(tmp_path, caplog):
+    tell_renamed.cache_clear()
+    path = tmp_path / "f.toml"
+    path.write_text('segmenter.network = "monai"\nsegmenter.monai = "UNet"\nsegmenter.monai_arguments.channels = [8]\n')
+    overrides = read_config_file(path, "real_world", ComparisonConfig())
+    config = apply_overrides(ComparisonConfig(), overrides)
+    assert config.segmenter.network_arguments.to_json() == {"class": "UNet", "channels": [8]}
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"segmenter.{old} is now segmenter.network_arguments; the old spelling goes in 0.3"
+        for old in ("monai", "monai_arguments")
+    ]

@@ -8,7 +8,8 @@ import pytest
 
 from metasynth import __version__
 from metasynth.cli.main import main
-from metasynth.cli.options import GONE_IN, Renamed
+from metasynth.cli.options import Renamed
+from metasynth.lines import GONE_IN
 
 # How the help of each option begins, in every command that has it.
 MEANINGS = {

@@ -63,7 +63,8 @@ def test_settings_are_printed_as_they_are_set():
         ),
         ("baselines=true  (true or false)", "Train N and O too; without them a run only recovers."),
         ("segmenter.lr=0.001  (a finite number)", "Learning rate of Adam."),
-        ("segmenter.monai_arguments={}  (a JSON object)", "What that class is made with, a JSON object: "),
+        ("segmenter.network=unet  (one of unet, nnunet, nnunet_residual, monai)", "Which network: the paper's U-Net, "),
+        ("segmenter.network_arguments={}  (a JSON object)", "What only that network has, a JSON object: "),
         ("outer.betas=0.9,0.95  (2 comma-separated values (a finite number, a finite number))", "Decay of Adam's "),
         (
             "synthesis.bias=false  (a whole number or true or false)",

@@ -36,7 +36,6 @@ def test_items_are_those_of_the_subjects(cache, in_memory, monkeypatch):
     if not in_memory:
         monkeypatch.setattr(dataset_module, "IN_MEMORY_BYTES", 0)
     dataset = SliceDataset(cache, ["s3", "s1"])
-    assert dataset.in_memory is in_memory
     assert len(dataset) == 6
     assert dataset.subject_index.tolist() == [1, 1, 1, 0, 0, 0]
     batch = dataset.read(torch.tensor([4, 0, 4]))
@@ -66,14 +65,18 @@ def test_label_only_cache_gives_no_images(tmp_path, monkeypatch):
             monkeypatch.setattr(dataset_module, "IN_MEMORY_BYTES", most)
             batch = SliceDataset(cache, cache.subjects).read([0])
             assert batch.images is None
-            assert batch.to("cpu").images is None
 
 
-def test_only_small_caches_are_kept_in_memory_by_default(cache, monkeypatch):
-    assert SliceDataset(cache, cache.subjects).in_memory
+def test_only_small_caches_are_kept_in_memory(cache, monkeypatch):
+    read = []
+    monkeypatch.setattr(cache, "read_labels", lambda rows: read.append(list(rows)) or np.zeros((len(rows), 6, 7), int))
+    SliceDataset(cache, cache.subjects).read([0])
+    assert read == []
     monkeypatch.setattr(dataset_module, "IN_MEMORY_BYTES", 15 * 6 * 7 * 5)
-    assert not SliceDataset(cache, cache.subjects).in_memory
-    assert SliceDataset(cache, cache.subjects[:-1]).in_memory
+    SliceDataset(cache, cache.subjects[:-1]).read([0])
+    assert read == []
+    SliceDataset(cache, cache.subjects).read([0])
+    assert read == [[0]]
 
 
 def test_reading_does_not_alias_what_is_kept(cache):

@@ -7,6 +7,7 @@ import pytest
 from docs.stock import fill
 
 from metasynth.augment import table
+from metasynth.segment import table as networks
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,8 @@ def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stocked(_stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the stock as the working folder; what a program registers is gone after it."""
-    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
+    for one in (table, networks):
+        monkeypatch.setattr(one, "_TABLE", dict(one._TABLE))
     folder = tmp_path / "work"
     shutil.copytree(_stock, folder)
     monkeypatch.chdir(folder)

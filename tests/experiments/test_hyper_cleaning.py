@@ -7,14 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metasynth.experiments.hyper_cleaning import (
-    EXPERIMENT,
-    PRESETS,
-    HyperCleaningConfig,
-    corrupt,
-    found_fraction,
-    weighted_loss,
-)
+from metasynth.experiments.hyper_cleaning import EXPERIMENT, PRESETS
+from metasynth.experiments.hyper_cleaning.problem import corrupt, found_fraction, weighted_loss
+from metasynth.experiments.hyper_cleaning.settings import HyperCleaningConfig
 from torch import nn
 
 from metasynth.errors import UsageError

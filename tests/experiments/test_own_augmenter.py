@@ -1,21 +1,28 @@
 """An augmenter from outside the package goes through the studies to their reports."""
 
 import json
+import math
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
+import torch
 from metasynth.experiments.comparison.methods import in_order
 from metasynth.experiments.inu import EXPERIMENT as INU
 from metasynth.experiments.noise import EXPERIMENT as NOISE
+from metasynth.experiments.real_images import figures as real_images_figures
 from metasynth.experiments.real_world import EXPERIMENT as REAL_WORLD
+from metasynth.experiments.unpaired.methods import Method, learned_among, method_of
 from support.own_augmenter import AUGMENTER, Brightness
 from support.tiny_comparison import carry_out, real_cache, results
 from support.tiny_noise import SETTINGS, make_cache
+from support.tiny_unpaired import carry_out as carry_out_unpaired
+from torch import nn
 
 from metasynth.augment import table
 from metasynth.augment.entry import AugmenterEntry
 from metasynth.augment.table import entry_of, names, register
-from metasynth.errors import RunError, UsageError
+from metasynth.errors import DataError, RunError, UsageError
 from metasynth.run import execute
 
 
@@ -68,6 +75,133 @@ def test_what_is_learned_is_trained_before_what_trains_with_it(registered):
     assert found == ["nonparametric_fixed", "brightness", "optimised"]
 
 
+class Tinted(Brightness):
+    """With an offset, at the rate of a network's weights."""
+
+    def __init__(self, start):
+        super().__init__(start)
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self, images, draws):
+        return super().forward(images, draws) + self.offset
+
+    def observed(self):
+        return {**super().observed(), "offset": self.offset.item()}
+
+    def parameter_groups(self):
+        return {"values": [self.log_width], "weights": [self.offset]}
+
+
+TINTED = AugmenterEntry("tinted", "a tint", lambda start: Tinted(start.sigma), undrawn=("offset",))
+
+
+@pytest.mark.parametrize("way", ["registered", "declared"])
+def test_scans_without_labels_are_learned_from_by_it(way, monkeypatch, tmp_path):
+    if way == "registered":
+        register(TINTED)
+    else:
+        monkeypatch.setattr("support.own_augmenter.TINTED", TINTED, raising=False)
+        declared(monkeypatch, "support.own_augmenter:TINTED", "tinted")
+    drawn = lines_drawn_by(real_images_figures, monkeypatch)
+    run = tmp_path / "run"
+    settings = {"methods": "tinted,naive", "outer__network_lr": "0.001", "generator__sigma": "0.2"}
+    carry_out_unpaired(run, real_cache(tmp_path / "c.h5", subjects=6), **settings)
+    rows, table = results(run), (run / "table.md").read_text()
+    assert [row["method"] for row in rows] == ["naive", "tinted"]
+    course = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if "outer_step" in line]
+    assert [record["stage"] for record in course] == ["tinted/generator"] * 4
+    moved = [abs(math.log(course[0]["brightness"] / 0.2)), abs(course[0]["offset"])]  # Adam's first step is its rate
+    assert moved[1] / moved[0] == pytest.approx(0.001 / 0.03, rel=1e-2)
+    assert rows[1]["learned"] == {key: course[-1][key] for key in ("accuracy", "brightness", "offset")}
+    assert "Unpaired: random contrasts, a tint" in table
+    assert "offset" in table
+    assert drawn == [["brightness"]]
+
+
+def test_one_of_ours_that_says_so_is_a_method_where_nothing_is_labelled(monkeypatch):
+    ours = replace(TINTED, studies=("unpaired",))
+    monkeypatch.setattr(table, "ENTRIES", (*table.ENTRIES, ours, replace(ours, name="other", studies=("inu",))))
+    table._TABLE |= {"tinted": ours, "other": ours}
+    monkeypatch.setattr(table, "_BUILT_IN", tuple(table._TABLE))
+    assert [method.name for method in learned_among(["tinted", "naive", "intensities"])] == ["intensities", "tinted"]
+    assert method_of("tinted") == Method("tinted", "Unpaired: random contrasts, a tint", "tinted")
+    with pytest.raises(UsageError, match=r"^methods: unknown method 'other': "):
+        method_of("other")
+
+
+def lines_drawn_by(module, monkeypatch):
+    """The labels of the lines of every figure of courses that a module of figures draws from now on."""
+    drawn, trajectory = [], module.trajectory
+
+    def watched(series, **options):
+        drawn.append([one.label for one in series])
+        return trajectory(series, **options)
+
+    monkeypatch.setattr(module, "trajectory", watched)
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("line", "drawn"),
+    [
+        ({}, ["brightness", "offset"]),
+        ({"undrawn": ("offset",)}, ["brightness"]),
+        ({"sigma": ("brightness",)}, ["Learn2Synth, a tint"]),
+    ],
+)
+def test_the_course_of_what_a_comparison_learns_is_drawn_as_its_line_says(line, drawn, tmp_path, monkeypatch):
+    register(replace(TINTED, **({"undrawn": ()} | line)))
+    found = lines_drawn_by(real_images_figures, monkeypatch)
+    carry_out(REAL_WORLD, tmp_path / "run", real_cache(tmp_path / "c.h5", subjects=6), methods="tinted")
+    assert found == [drawn]
+    name = "sigma" if "sigma" in line else "learned-tinted-"
+    assert [path for path in (tmp_path / "run" / "figures").iterdir() if path.stem.startswith(name)]
+
+
+@pytest.mark.parametrize(
+    ("line", "drawn"),
+    [
+        ({"undrawn": ("offset",)}, ["learned-brightness"]),
+        ({"undrawn": (), "sigma": ("offset", "brightness")}, ["sigma"]),
+    ],
+)
+def test_so_is_what_a_recovery_study_learns(line, drawn, tmp_path):
+    """Of an augmenter with another name for its noise, and with exponents that have no truth here."""
+    register(replace(TINTED, exponents=("offset",), **line))
+    (_, row, _) = recovered(NOISE, tmp_path / "run", make_cache(tmp_path / "c.h5"), "tinted")
+    assert "c_learned" not in row
+    names = {path.stem for path in (tmp_path / "run" / "figures").iterdir()}
+    assert sorted(names & {"sigma", "learned-brightness", "learned-offset"}) == drawn
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"sigma": ("width",)}, "sigma: expected values that it observes (brightness, offset), got 'width'"),
+        ({"undrawn": ("width",)}, "undrawn: expected values that it observes (brightness, offset), got 'width'"),
+        (
+            {"exponents": ("offset",)},
+            "exponents: expected 3 of the values that it observes (brightness, offset), got offset",
+        ),
+    ],
+)
+def test_a_line_that_names_values_it_does_not_observe(line, expected, tmp_path):
+    register(replace(TINTED, **line))
+    with pytest.raises(UsageError) as refused:
+        recovered(INU, tmp_path / "run", make_cache(tmp_path / "c.h5"), "tinted")
+    assert str(refused.value) == f"augmenter 'tinted': {expected}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_its_network_has_to_fit_the_images_of_scans_without_labels(tmp_path):
+    cache = real_cache(tmp_path / "c.h5", subjects=6)
+    deep = {"methods": "naive,own", "generator__network": "2,2,2,2,2,2"}
+    register(AugmenterEntry("own", "own", lambda start: Brightness(0.1), network=True))
+    with pytest.raises(DataError, match=r"^.*c\.h5: .*5 times; .*\(generator\.network\)$"):
+        carry_out_unpaired(tmp_path / "run", cache, **deep)
+    assert not (tmp_path / "run").exists()
+
+
 def declared(monkeypatch, value, name="brightness"):
     points = [EntryPoint(name, value, table.GROUP)]
     monkeypatch.setattr(table, "entry_points", lambda group: points if group == table.GROUP else [])
@@ -102,6 +236,8 @@ def test_an_entry_point_that_gives_none(monkeypatch, value, name, line):
 def test_names_that_are_taken_unknown_or_none():
     for act, line in (
         (lambda: register(entry_of("fixed")), "augmenter 'fixed': the name is taken"),
+        (lambda: AugmenterEntry("a", "", Brightness, sigma=("a", "b", "c")), "augmenter 'a': sigma: expected at most 2 "
+         "names, got 3"),
         (lambda: AugmenterEntry("a/b", "", Brightness), "name of an augmenter: expected letters, digits, '_' and '-', "
          "got 'a/b'"),
     ):  # fmt: skip
@@ -120,6 +256,22 @@ class Forgetful(Brightness):
 class Hurried(Brightness):
     def parameter_groups(self):
         return {"quickly": [self.log_width]}
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "line"),
+    [
+        (lambda start: Forgetful(0.1), UsageError, "augmenter 'own': parameter_groups: expected parameter log_width in "
+         "one group, got it in 0"),
+        (lambda start: 3, RunError, "augmenter 'own' cannot be made: got a int, no Augmenter"),
+    ],
+)  # fmt: skip
+def test_so_it_is_where_nothing_is_labelled(tmp_path, build, error, line):
+    register(AugmenterEntry("own", "own", build))
+    with pytest.raises(error) as refused:
+        carry_out_unpaired(tmp_path / "run", real_cache(tmp_path / "c.h5", subjects=6), methods="own")
+    assert str(refused.value) == line
+    assert not (tmp_path / "run").exists()
 
 
 def broken(start):

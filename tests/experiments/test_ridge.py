@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from metasynth.experiments.ridge import (
-    EXPERIMENT,
-    PRESETS,
-    RidgeConfig,
-    best_decay,
-    check,
-    draw,
-    held_out_loss,
-    ridge_loss,
-    solve,
-)
+from metasynth.experiments.ridge import EXPERIMENT, PRESETS
+from metasynth.experiments.ridge.problem import GRID, best_decay, check, draw, held_out_loss, ridge_loss, solve
+from metasynth.experiments.ridge.report import _curves
+from metasynth.experiments.ridge.settings import RidgeConfig
 from torch import nn
 
 from metasynth.cli.main import main
@@ -122,3 +115,14 @@ def test_a_seed_without_an_optimum_is_refused_before_the_folder_is_made(tmp_path
     assert found.exit_code == 1
     assert found.output.splitlines()[-1].startswith("Error: ridge: the held-out loss is least at λ = 100 or beyond")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_regression_is_drawn_where_there_are_more_than_colours() -> None:
+    class Folder:
+        def read_json(self, name: str) -> list[list[float]]:
+            return [[1.0] * len(GRID)] * 9
+
+    rows: list[dict[str, Any]] = [{"problem": at, "learned": 0.1, "loss": 1.0} for at in range(9)]
+    figure = _curves(rows, Folder())  # type: ignore[arg-type]
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"regression {at}" for at in range(9)]

@@ -6,14 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from metasynth.experiments.sinusoid import (
-    EXPERIMENT,
-    Offsets,
-    SinusoidConfig,
-    Start,
-    draw,
-    make_problem,
-)
+from metasynth.experiments.sinusoid import EXPERIMENT
+from metasynth.experiments.sinusoid.problem import Offsets, Start, draw, make_problem
+from metasynth.experiments.sinusoid.settings import SinusoidConfig
 from torch import Tensor
 
 from metasynth.bilevel.hypergradient import hypergradient

@@ -2,16 +2,16 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.unpaired import EXPERIMENT, PRESETS, UnpairedConfig
-from metasynth.experiments.unpaired.models import VARIANTS
-from metasynth.experiments.unpaired.settings import TITLES, PeopleSettings
+from metasynth.experiments.unpaired.methods import TITLES, VARIANTS
+from metasynth.experiments.unpaired.settings import PeopleSettings
 from support.tiny_comparison import CLASSES, real_cache, rename, results
 from support.tiny_noise import make_cache
+from support.tiny_unpaired import SETTINGS, carry_out
 
 from metasynth.errors import DataError, UsageError
 from metasynth.run import execute
@@ -21,24 +21,7 @@ from metasynth.running.settings.config import apply_overrides, from_dict, to_dic
 from metasynth.segment.model_file import load_model
 
 SUBJECTS = 7
-METHODS = ("naive", "nonparametric", "intensities", "supervised")
-SETTINGS = {
-    "methods": ",".join(METHODS),
-    "segmenter.widths": "4,8",
-    "segmenter.batch_size": "2",
-    "segmenter.steps": "5",
-    "discriminator.widths": "3,4",
-    "discriminator.batch_size": "2",
-    "discriminator.steps": "6",
-    "outer.batch_size": "2",
-    "outer.warmup": "2",
-    "outer.every": "1",
-    "generator.network": "2,2",
-    "synthesis.elastic_nodes": "4",
-    "baseline.elastic_nodes": "4",
-    "pace.checkpoint_every": "2",
-    "pace.workers": "0",
-}
+METHODS = tuple(SETTINGS["methods"].split(","))
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +32,6 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
     return carry_out(tmp_path_factory.mktemp("unpaired") / "run", cache)
-
-
-def carry_out(out, cache, *, resume=False, labels=None, **settings: str) -> Path:
-    changed = SETTINGS | {key.replace("__", "."): value for key, value in settings.items()}
-    overrides = [f"{key}={value}" for key, value in changed.items()]
-    options = {"resume": resume, "labels": labels, "seed": 1, "device": "cpu", "threads": 1, "quiet": True}
-    return execute(EXPERIMENT, out, overrides=overrides, data=cache, **options).path
 
 
 def test_another_network_than_the_u_net(tmp_path, cache):

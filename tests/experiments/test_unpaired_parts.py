@@ -5,12 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from metasynth.experiments.unpaired.models import (
-    VARIANTS,
-    AdversarialSettings,
-    DiscriminatorSettings,
-    GeneratorSettings,
-)
+from metasynth.experiments.unpaired.methods import VARIANTS
+from metasynth.experiments.unpaired.models import AdversarialSettings, DiscriminatorSettings, GeneratorSettings
 from metasynth.experiments.unpaired.settings import OUTER, UnpairedSettings
 from metasynth.experiments.unpaired.training import Adversarial, adversarial_losses
 

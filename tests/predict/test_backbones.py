@@ -24,8 +24,7 @@ NETWORKS = {
     "nnunet_residual": {"segmenter__network": "nnunet_residual"},
     "monai": {
         "segmenter__network": "monai",
-        "segmenter__monai": "UNet",
-        "segmenter__monai_arguments": '{"channels": [4, 8], "strides": [2]}',
+        "segmenter__network_arguments": '{"class": "UNet", "channels": [4, 8], "strides": [2]}',
         "segmenter__widths": "",
     },
 }

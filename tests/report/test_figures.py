@@ -5,15 +5,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from metasynth.report.figures import (
-    DiceGroup,
-    Series,
-    Triplet,
-    dice_by_condition,
-    image_triplet,
-    segmentation_overlay,
-    trajectory,
-)
+from metasynth.report.figures import DiceGroup, Series, dice_by_condition, trajectory
+from metasynth.report.image_figures import Triplet, image_triplet, segmentation_overlay
 from metasynth.report.style import COLORS, color, png
 
 IMAGE = np.linspace(0, 1, 24).reshape(6, 4)
@@ -59,14 +52,22 @@ def test_triplets_share_the_grey_scale():
 def test_overlay_paints_classes_and_leaves_the_background_clear():
     labels = np.zeros((6, 4), int)
     labels[0, 0], labels[1, 1] = 1, 2
-    figure = segmentation_overlay(IMAGE, {"truth": labels, "learned": 0 * labels}, NAMES, alpha=0.5)
+    figure = segmentation_overlay(IMAGE, {"truth": labels, "learned": 0 * labels}, NAMES)
     assert [axes.get_title() for axes in figure.axes] == ["image", "truth", "learned"]
     painted = figure.axes[1].images[1].get_array()
-    assert tuple(painted[0, 0]) == (*to_rgb(COLORS[0]), 0.5)
-    assert tuple(painted[1, 1]) == (*to_rgb(COLORS[1]), 0.5)
+    assert tuple(painted[0, 0]) == (*to_rgb(COLORS[0]), 0.55)
+    assert tuple(painted[1, 1]) == (*to_rgb(COLORS[1]), 0.55)
     assert painted[2, 2, 3] == 0
     assert not figure.axes[2].images[1].get_array().any()
     assert legend(figure) == ["white matter", "ventricles"]
+
+
+def test_overlay_of_more_classes_than_there_are_colours():
+    names = ["background", *(f"class {k}" for k in range(1, 12))]
+    figure = segmentation_overlay(IMAGE, {"truth": np.arange(24).reshape(6, 4) % 12}, names)
+    painted = figure.axes[1].images[1].get_array().reshape(24, 4)
+    assert [tuple(painted[k, :3]) for k in (7, 8, 11)] == [to_rgb(COLORS[at]) for at in (6, 0, 3)]
+    assert legend(figure) == names[1:]
 
 
 def test_dice_shows_every_subject_and_the_mean():
@@ -110,10 +111,6 @@ def test_colours_repeat_after_the_last():
         ),
         (lambda: Series("a", [], []), "got 0 steps"),
         (lambda: segmentation_overlay(IMAGE, {"t": np.zeros((2, 2), int)}, NAMES), r"'t' has shape \(2, 2\)"),
-        (
-            lambda: segmentation_overlay(IMAGE, {}, NAMES, colors=["red"]),
-            "colors: expected at least 2.*got 1",
-        ),
     ],
 )
 def test_bad_input_is_named(make, message):

@@ -14,15 +14,8 @@ from support.caches import arrays
 
 from metasynth.data.cache import write_cache
 from metasynth.predict.qc import write_picture
-from metasynth.report.figures import (
-    DiceGroup,
-    Series,
-    Triplet,
-    dice_by_condition,
-    image_triplet,
-    segmentation_overlay,
-    trajectory,
-)
+from metasynth.report.figures import DiceGroup, Series, dice_by_condition, trajectory
+from metasynth.report.image_figures import Triplet, image_triplet, segmentation_overlay
 from metasynth.report.style import new_figure, png, style
 
 NAME = r"a$\bad{$b"
@@ -41,7 +34,7 @@ EXAMPLES = {f"image/{NAME}": IMAGE, f"truth/{NAME}": LABELS, f"segmentation/{NAM
     "make",
     [
         lambda: trajectory([Series(NAME, [0, 1], [0.1, 0.2])], ylabel=NAME),
-        lambda: image_triplet([Triplet(NAME, IMAGE, IMAGE, IMAGE)], titles=(NAME, "b", "c")),
+        lambda: image_triplet([Triplet(NAME, IMAGE, IMAGE, IMAGE)]),
         lambda: segmentation_overlay(IMAGE, {NAME: LABELS}, ("background", NAME)),
         lambda: dice_by_condition([DiceGroup(NAME, NAME, [0.5, 0.7])], xlabel=NAME),
         lambda: dice_figure([ROW, {**ROW, "method": "other"}], lambda row: NAME).figure,

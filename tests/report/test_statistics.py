@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from metasynth.report.statistics import holm, interval, paired
+from metasynth.report.statistics import grouped, holm, interval, p_text, paired
 
 numbers = st.lists(st.integers(-1000, 1000).map(lambda n: n / 64), min_size=2, max_size=12)
 
@@ -95,3 +95,14 @@ def test_holm():
     assert holm([0.6, None, 0.5]) == [1.0, None, 1.0]
     assert holm([0.05]) == [0.05]
     assert holm([]) == []
+
+
+def test_groups_are_in_the_order_in_which_they_appear():
+    assert list(grouped(["b1", "a1", "b2"], lambda text: text[0]).items()) == [("b", ["b1", "b2"]), ("a", ["a1"])]
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(None, None), (0.0, "<0.0001"), (9e-5, "<0.0001"), (1e-4, "0.0001"), (0.0456, "0.046"), (1.0, "1")]
+)
+def test_how_a_p_is_shown(p, text):
+    assert p_text(p) == text

@@ -1,8 +1,9 @@
 import pytest
 
 from metasynth.errors import DataError, RunError
+from metasynth.running.integrity.checks import SUMS
 from metasynth.running.manifest import make_manifest
-from metasynth.running.records import METRICS, RunFolder
+from metasynth.running.records import METRICS, RESULTS, RunFolder
 
 MANIFEST = make_manifest("noise", "quick", 0, {"sigma": [0.1]}, {"path": "a.h5", "digest": "d", "given": False})
 
@@ -64,6 +65,16 @@ def test_metrics_are_cut_back_to_a_checkpoint(out):
         assert folder.read_metrics() == [{"step": 0}, {"step": 7}]
         with pytest.raises(RunError, match="fewer than the 999 of the checkpoint"):
             folder.truncate(999)
+
+
+def test_results_are_not_made_of_records_that_another_program_changed(out):
+    with RunFolder.create(out, MANIFEST) as folder:
+        folder.append({"step": 0})
+        (out / METRICS).write_bytes(b'{"step":1}\n')
+        with pytest.raises(DataError) as refused:
+            folder.write_json(RESULTS, {"rows": []})
+    assert str(refused.value) == f"{out / METRICS}: was changed by another program while the run was writing it"
+    assert not {RESULTS, SUMS} & {path.name for path in out.iterdir()}
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "NaN x"])

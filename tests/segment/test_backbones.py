@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from metasynth.errors import DataError, PackageError, ShapeError, UsageError
 from metasynth.segment.backbone import Backbone
-from metasynth.segment.backbones import from_recipe, monai_network, nnunet
+from metasynth.segment.backbones import nnunet
 from metasynth.segment.model_file import load_model, save_model
+from metasynth.segment.monai_networks import monai_network
+from metasynth.segment.table import from_recipe
 
 unet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
 pytest.importorskip("monai")
@@ -196,7 +198,7 @@ def test_wrong_images(images: Tensor, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "resnet"}, "kind: must be nnunet or monai, got 'resnet'"),
+        ({"kind": 3}, "kind: must be the name of a network, got 3"),
         ({"features": (4, 8)}, "features, strides and kernel_sizes: must be of the same"),
         ({"features": (4, 8, 16)}, r"Error\(s\) in loading state_dict"),
         ({"n_classes": 3}, "class_names: must name the network's 3 classes"),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metasynth.segment.metrics import DiceAccumulator
+from metasynth.segment.metrics import DiceAccumulator, mean_of_present, sd_of_present
 
 
 def by_hand() -> DiceAccumulator:
@@ -142,3 +142,18 @@ def test_names_must_match() -> None:
 def test_sizes_out_of_range_are_rejected(name: str, sizes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: must be at least"):
         DiceAccumulator(*sizes)
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "sd"),
+    [
+        ([1.0, 3.0], 2.0, math.sqrt(2)),
+        ([None, 1.0, math.nan, 3.0, math.inf], 2.0, math.sqrt(2)),
+        (np.array([0.25, math.nan]), 0.25, None),
+        ([None, math.nan], None, None),
+        ([], None, None),
+    ],
+)
+def test_the_mean_is_of_the_values_that_are_there(values, mean, sd) -> None:
+    assert mean_of_present(values) == mean
+    assert sd_of_present(values) == (None if sd is None else pytest.approx(sd, rel=1e-15))

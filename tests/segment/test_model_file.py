@@ -71,7 +71,7 @@ class Writes:
 
 def test_no_code_of_a_file_is_run(tmp_path, model):
     torch.save({**content(model), "extra": Writes(tmp_path / "made")}, model)
-    with pytest.raises(DataError, match=r"m\.pt: holds more than tensors and plain values"):
+    with pytest.raises(DataError, match=r"m\.pt: the model holds more than tensors and plain values"):
         load_model(model)
     assert not (tmp_path / "made").exists()
 
@@ -105,12 +105,12 @@ def lose_a_weight(path):
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "the model cannot be read: No such file or directory"),
-        (lambda path: path.write_text("no model"), "is damaged or no metasynth-model file"),
-        (lambda path: path.write_bytes(pickle.dumps({})), "is damaged or no metasynth-model file"),
-        (cut_short, "is damaged or no metasynth-model file"),
-        (flip_a_weight, r"is damaged \(at "),
+        (lambda path: path.write_text("no model"), "the model is damaged or no metasynth-model file"),
+        (lambda path: path.write_bytes(pickle.dumps({})), "the model is damaged or no metasynth-model file"),
+        (cut_short, "the model is damaged or no metasynth-model file"),
+        (flip_a_weight, r"the model is damaged \(at "),
         (lambda path: torch.save({"step": 3}, path), "is not a metasynth-model file; a run keeps"),
-        (lambda path: torch.save([1, 2], path), "is not a metasynth-model file; a run keeps"),
+        (lambda path: torch.save([1, 2], path), "the model holds a list, not a dict"),
         (changed(version=2), "format version 1 is supported, got 2"),
         (changed(description={"axis": "coronal"}), "its parts do not fit together"),
         (changed(description=None), "its parts do not fit together"),

@@ -11,8 +11,9 @@ from support.tiny_noise import make_cache, session
 from metasynth.bilevel.solver import NonFiniteError
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
-from metasynth.errors import RunError
+from metasynth.errors import DataError, RunError
 from metasynth.running.checkpoint import load_checkpoint, save_checkpoint
+from metasynth.training.courses import Course
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepData
@@ -175,6 +176,49 @@ def test_the_checkpoint_of_an_earlier_session_is_named(tmp_path, data):
         one_stage(tmp_path, data, trainer=Sum(4))
     with pytest.raises(RunError, match=r"latest\.pt \(step 3\)$"):
         one_stage(tmp_path, data, resume=True, trainer=Sum(3, NonFiniteError(4, "loss", float("nan"))))
+
+
+class Learning(Sum):
+    """Every second step is an outer one, after which the total is observed."""
+
+    def step(self, index, batch):
+        record = super().step(index, batch)
+        return record | ({"outer_step": index // 2 + 1, "total": record["inner_loss"]} if index % 2 else {})
+
+
+def learned(run, data, resume=False, stop=None, name="a"):
+    course = Course(["total"])
+    with session(run, resume) as context:
+        run_stage(Stage(name, 40, data, course=course), Learning(stop), PACE, context)
+    return course.tails()
+
+
+@pytest.mark.parametrize("stop", [0, 2, 3, 5, 30, 39])
+def test_the_course_of_a_resumed_stage_is_the_uninterrupted_one(tmp_path, data, stop):
+    whole = learned(tmp_path / "whole", data)
+    records = [json.loads(line) for line in metrics(tmp_path / "whole").splitlines()]
+    last = [record["total"] for record in records if "outer_step" in record][-2:]
+    assert whole[0] == {"total": sum(last) / 2}
+    with pytest.raises(KeyboardInterrupt):
+        learned(tmp_path / "run", data, stop=stop)
+    assert learned(tmp_path / "run", data, resume=True) == whole
+    assert learned(tmp_path / "run", data, resume=True) == whole  # it is finished now
+
+
+@pytest.mark.parametrize("index", [1, 9])
+def test_records_that_another_program_changes_are_noticed_at_the_end_of_the_stage(tmp_path, data, index):
+    class Disturbed(Sum):
+        def step(self, at, batch):
+            if at == index:
+                path = tmp_path / "run" / "metrics.jsonl"
+                path.write_bytes(path.read_bytes().replace(b'"step":1,', b'"step":7,'))
+            return super().step(at, batch)
+
+    with pytest.raises(DataError) as caught:
+        one_stage(tmp_path / "run", data, trainer=Disturbed())
+    assert str(caught.value) == (
+        f"{tmp_path / 'run' / 'metrics.jsonl'}: was changed by another program while the run was writing it"
+    )
 
 
 def test_progress_shows_what_the_stage_notes(tmp_path, data):

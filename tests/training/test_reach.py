@@ -163,7 +163,7 @@ def test_steps_that_overshoot_step_by_step_stop_a_run_too(tmp_path):
     ],
 )
 def test_small_studies_whose_steps_are_too_large_stop(tmp_path, monkeypatch, study, changed, moved):
-    monkeypatch.setattr(study, "LARGEST_UNCONSTRAINED", 1e6)
+    monkeypatch.setattr(study.settings, "LARGEST_UNCONSTRAINED", 1e6)
     with pytest.raises(RunError, match=f"{study.EXPERIMENT.name} stopped: an outer step took {moved}, an end of its"):
         execute(study.EXPERIMENT, tmp_path, overrides=(*changed, "outer_lr=1e3"), device="cpu", threads=1, quiet=True)
 

@@ -53,8 +53,8 @@ def test_checkpoints_and_half_precision_are_counted():
     "changed",
     [
         {"network": "nnunet"},
-        {"network": "monai", "monai": "UNet", "widths": ()}
-        | {"monai_arguments": Arguments.parse('{"channels": [4, 8], "strides": [2]}')},
+        {"network": "monai", "widths": ()}
+        | {"network_arguments": Arguments.parse('{"class": "UNet", "channels": [4, 8], "strides": [2]}')},
     ],
 )
 def test_networks_of_other_packages_are_counted(changed):

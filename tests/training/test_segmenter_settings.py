@@ -4,19 +4,22 @@ import json
 
 import pytest
 import torch
-from metasynth.experiments.recovery.material import check_cache
+from metasynth.experiments.recovery.study_data import check_cache
 from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
-from metasynth.segment.backbones import Backbone
+from metasynth.running.settings.renamed import tell_renamed
+from metasynth.segment.backbone import Backbone
 from metasynth.segment.unet import UNet
 from metasynth.training.segmenter_settings import SegmenterSettings
 
 pytest.importorskip("dynamic_network_architectures")
 pytest.importorskip("monai")
 
-MONAI = ["network=monai", "monai=UNet", 'monai_arguments={"channels": [4, 8], "strides": [2]}']
+UNET = {"channels": [4, 8], "strides": [2]}
+MONAI = ["network=monai", f"network_arguments={json.dumps({'class': 'UNet', **UNET})}"]
+OLD_MONAI = ["network=monai", "monai=UNet", f"monai_arguments={json.dumps(UNET)}"]
 NETWORKS = {
     "unet": ["widths=4,8"],
     "nnunet": ["network=nnunet", "widths=4,8"],
@@ -71,20 +74,43 @@ def test_spacing_counts() -> None:
     ("overrides", "message"),
     [
         (["network=resnet"], "network: expected one of unet, nnunet, nnunet_residual, monai, got 'resnet'"),
-        (["monai=UNet"], "monai and monai_arguments are for network = monai, got 'UNet' and {} with network = unet"),
-        (["network=nnunet", 'monai_arguments={"a": 1}'], "monai and monai_arguments are for network = monai, got ''"),
-        (["network=nnunet", "norm=batch"], "norm must be instance with network = nnunet, which has its own, got batch"),
-        (["network=nnunet_residual", "checkpoint=true"], "checkpoint = true needs network = unet, got nnunet_residual"),
+        (
+            ['network_arguments={"class": "UNet"}'],
+            "--set network_arguments: network_arguments must be {} with network = unet, which does not take it, got "
+            "{'class': 'UNet'}$",
+        ),
+        (["network=nnunet", 'network_arguments={"a": 1}'], "network_arguments must be {} with network = nnunet, which"),
+        (
+            ["network=nnunet", "norm=batch"],
+            "norm must be instance with network = nnunet, which does not take it, got batch$",
+        ),
+        (
+            ["network=nnunet_residual", "checkpoint=true"],
+            "checkpoint must be false with network = nnunet_residual, which does not take it, got true$",
+        ),
         (["network=nnunet", "widths=4,6,8"], r"widths must double from the first up to the last .*, got \(4, 6, 8\)"),
         (["network=nnunet", "widths="], "levels must be at least 1, got 0"),
-        (["network=monai"], "monai must name a class of monai.networks.nets with network = monai, got ''"),
-        ([*MONAI, "norm=none"], "norm must be instance with network = monai, which has its own, got none"),
-        ([*MONAI, "widths=4,8"], r"widths must be empty \(widths=\) with network = monai, .*, got \(4, 8\)"),
-        (["monai_arguments=channels"], 'monai_arguments: got .channels.: must be a JSON object such as {"features"'),
         (
-            ['monai_arguments={"channels": [4], "channels": [8]}'],
-            "monai_arguments: got .*: the key 'channels' is given twice",
+            ["network=monai"],
+            "network_arguments must name a class of monai.networks.nets with network = monai, as in "
+            '{"class": "UNet"}, got {}$',
         ),
+        (["network=monai", 'network_arguments={"class": 3}'], "must name a class of .*, got {'class': 3}$"),
+        (
+            ["network=monai", 'network_arguments={"class": "UNet", "generator": 1}'],
+            "network_arguments: generator: weights are drawn from the run's seed; leave it out$",
+        ),
+        ([*MONAI, "norm=none"], "norm must be instance with network = monai, which does not take it, got none"),
+        ([*MONAI, "widths=4,8"], r"widths must be empty \(widths=\) with network = monai, .*, got \(4, 8\)"),
+        (
+            ["network_arguments=channels"],
+            'network_arguments: got .channels.: must be a JSON object such as {"features"',
+        ),
+        (
+            ['network_arguments={"channels": [4], "channels": [8]}'],
+            "network_arguments: got .*: the key 'channels' is given twice",
+        ),
+        (["network_arguments=[1]"], "network_arguments: got '.1.': must be a JSON object such as"),
         (["monai_arguments=[1]"], "monai_arguments: got '.1.': must be a JSON object such as"),
     ],
 )
@@ -92,6 +118,49 @@ def test_what_does_not_concern_the_network_is_refused(overrides: list[str], mess
     with pytest.raises(UsageError, match=message) as caught:
         settings(*overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_earlier_names_are_taken_in_any_order_and_told_once(caplog) -> None:
+    tell_renamed.cache_clear()
+    wanted = settings(*MONAI)
+    for overrides in (OLD_MONAI, [OLD_MONAI[0], *reversed(OLD_MONAI[1:])]):
+        assert settings(*overrides) == wanted
+    assert [record.message for record in caplog.records] == [
+        "monai is now network_arguments; the old spelling goes in 0.3",
+        "monai_arguments is now network_arguments; the old spelling goes in 0.3",
+    ]
+    assert settings(*MONAI, "monai=BasicUNet").network_arguments.to_json() == {"class": "BasicUNet", **UNET}
+
+
+def test_an_earlier_name_of_a_setting_is_refused_by_what_it_is_now() -> None:
+    with pytest.raises(UsageError, match=r"^--set network_arguments: network_arguments must be {} with network = unet"):
+        settings("monai=UNet")
+
+
+@pytest.mark.parametrize(
+    ("now", "then"),
+    [([], {"monai": "", "monai_arguments": {}}), (MONAI, {"monai": "UNet", "monai_arguments": UNET})],
+)
+def test_settings_of_earlier_runs_are_read(caplog, now: list[str], then: dict) -> None:
+    wanted = settings(*now)
+    recorded = to_dict(wanted)
+    del recorded["network_arguments"]
+    assert from_dict(SegmenterSettings, {**recorded, **then}) == wanted
+    assert caplog.records == []
+    with pytest.raises(UsageError, match=r"^s.monai: expected text, got 3$"):
+        from_dict(SegmenterSettings, {**recorded, "monai": 3}, "s")
+    with pytest.raises(UsageError, match=r"^missing setting network_arguments$"):
+        from_dict(SegmenterSettings, recorded)
+
+
+def test_what_a_preset_has_for_its_network_does_not_go_with_another() -> None:
+    small = SegmenterSettings(widths=(8, 16), norm="none", checkpoint=True)
+    changed = apply_overrides(small, MONAI)
+    assert (changed.widths, changed.norm, changed.checkpoint) == ((16, 32, 64, 128), "instance", False)
+    assert apply_overrides(small, ["network=nnunet"]).widths == (8, 16)
+    assert apply_overrides(small, ["network=unet", "lr=0.1"]).norm == "none"
+    with pytest.raises(UsageError, match=r"^--set network, norm: norm must be instance with network = nnunet"):
+        apply_overrides(small, ["network=nnunet", "norm=batch"])
 
 
 def test_widths_of_a_preset_can_be_taken_back() -> None:
@@ -119,4 +188,4 @@ def test_a_cache_is_checked_for_the_network(tmp_path, overrides: list[str], shap
 def test_an_unknown_network_of_monai_is_no_fault_of_the_cache(tmp_path) -> None:
     path = make_cache(tmp_path / "c.h5")
     with pytest.raises(UsageError, match=r"^monai: there is no network 'UNett'"):
-        check_cache(path, settings(MONAI[0], "monai=UNett"))
+        check_cache(path, settings(MONAI[0], 'network_arguments={"class": "UNett"}'))

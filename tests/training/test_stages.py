@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from metasynth.experiments.recovery.material import load_study_data
+from metasynth.experiments.recovery.study_data import load_study_data
 from support.tiny_noise import make_cache, session
 
 from metasynth.augment.augmenter import Augmenter
@@ -78,14 +78,14 @@ def train(run, cache, resume=False, poison=None, start=0.4, settings=Settings(),
     """Learn in a session of a run, with sources poisoned for (purpose, step from 0, value) if wanted."""
     augmenter = kind(start)
     with pytest.MonkeyPatch.context() as patch, session(run, resume, settings, cache) as context:
-        material = load_study_data(context, SYNTHESIS, 1)
-        real = Corrupted(material.generator, NoiseLevel(0.1, 0.1))
+        data = load_study_data(context, SYNTHESIS, 1)
+        real = Corrupted(data.generator, NoiseLevel(0.1, 0.1))
         if poison is not None:
             purpose, step, value = poison
             seed = derive_seed(0, purpose, step)
             real = Poisoned(real, seed, value)
             patch.setattr(stages, "Synthetic", lambda *parts: Poisoned(Synthetic(*parts), seed, value))
-        found = train_bilevel(context, material, "learn", augmenter, real)
+        found = train_bilevel(context, data, "learn", augmenter, real)
         return found, context.folder.read_metrics()
 
 
@@ -178,10 +178,10 @@ def test_what_is_not_finite_stops_the_stage_and_it_resumes(tmp_path, cache, whol
 
 def test_plain_training_starts_from_the_same_weights_and_sees_the_same_images(cache, tmp_path):
     with session(tmp_path / "plain", config=Settings(), data=cache) as context:
-        material = load_study_data(context, SYNTHESIS, 1)
-        source = Corrupted(material.generator, NoiseLevel(0.1, 0.1))
-        one, seconds = train_plain(context, material, "naive", source)
-        other, _ = train_plain(context, material, "optimised", source)
+        data = load_study_data(context, SYNTHESIS, 1)
+        source = Corrupted(data.generator, NoiseLevel(0.1, 0.1))
+        one, seconds = train_plain(context, data, "naive", source)
+        other, _ = train_plain(context, data, "optimised", source)
         records = context.folder.read_metrics()
     assert same_weights(one, other)
     assert seconds > 0
@@ -200,11 +200,11 @@ def test_plain_training_starts_from_the_same_weights_and_sees_the_same_images(ca
 
 def test_plain_training_stops_at_a_loss_that_is_not_finite(cache, tmp_path):
     with session(tmp_path / "run", config=Settings(), data=cache) as context:
-        material = load_study_data(context, SYNTHESIS, 1)
-        source = Corrupted(material.generator, NoiseLevel(0.1, 0.1))
+        data = load_study_data(context, SYNTHESIS, 1)
+        source = Corrupted(data.generator, NoiseLevel(0.1, 0.1))
         poisoned = Poisoned(source, derive_seed(0, "inner", 4), float("nan"))
         with pytest.raises(RunError, match=r"stage naive stopped: loss is nan at step 5; last good .*\(step 3\)$"):
-            train_plain(context, material, "naive", poisoned)
+            train_plain(context, data, "naive", poisoned)
 
 
 class Unconnected(Steep):
@@ -245,10 +245,10 @@ def test_the_check_is_made_once_in_a_session(tmp_path, cache, monkeypatch):
     train(tmp_path, cache, resume=True)
     assert len(calls) == 1
     with session(tmp_path / "data", config=Settings(), data=cache) as context:
-        material = load_study_data(context, SYNTHESIS, 1)
-        source = Synthetic(material.generator, Steep(0.4).draw)
-        data = stages._data(context, material, source, Corrupted(material.generator, NoiseLevel(0.1, 0.1)))
-        assert torch.equal(calls[0], data[OUTER.warmup].inner.images)
+        data = load_study_data(context, SYNTHESIS, 1)
+        source = Synthetic(data.generator, Steep(0.4).draw)
+        fed = stages._step_data(context, data, source, Corrupted(data.generator, NoiseLevel(0.1, 0.1)))
+        assert torch.equal(calls[0], fed[OUTER.warmup].inner.images)
 
 
 def test_a_value_that_the_core_refuses_later_is_one_line_too(tmp_path, cache, monkeypatch):

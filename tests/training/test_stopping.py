@@ -60,7 +60,8 @@ def test_studies_without_stages(tmp_path, study, changed, stopped):
 def test_a_baseline_that_diverges(tmp_path):
     """Of plain training too: here from weights that are not finite."""
     import torch
-    from metasynth.experiments.hyper_cleaning import HyperCleaningConfig, train_weighted
+    from metasynth.experiments.hyper_cleaning.problem import train_weighted
+    from metasynth.experiments.hyper_cleaning.settings import HyperCleaningConfig
 
     config = HyperCleaningConfig(train=20, validation=10, steps=2, batch_size=5)
     data = torch.rand(20, 64), torch.zeros(20, dtype=torch.long)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from metasynth.errors import DataError
 from metasynth.running.integrity.json_files import Json, read_sealed
@@ -11,6 +11,44 @@ from metasynth.running.manifest import normal
 
 ENVIRONMENT = "environment.json"
 LONGEST_S = 366 * 86400.0
+
+
+@final
+class Sessions:
+    """The sessions of one run, that which goes on among them before it is written.
+
+    Parameters
+    ----------
+    path : Path
+        The run's ``environment.json``.
+    sealed : bool
+        Whether the file has to carry its digest.
+    """
+
+    def __init__(self, path: Path, *, sealed: bool) -> None:
+        self._path, self._sealed = path, sealed
+        self._begun: Json | None = None
+
+    def begin(self, now: Mapping[str, Any], metrics: Path) -> None:
+        """Add the session that begins now, to be taken with the first that it writes; see `further_session`."""
+        self._begun = further_session(self.environment, now, metrics)
+
+    def take(self) -> Json | None:
+        """What is to be written, once; None if nothing is."""
+        begun, self._begun = self._begun, None
+        return begun
+
+    @property
+    def environment(self) -> Json:
+        """All sessions; empty if the run was killed before they were written."""
+        if self._begun is not None:
+            return self._begun
+        return read_environment(self._path, sealed=self._sealed) if self._path.is_file() else {}
+
+    @property
+    def earlier_wall_s(self) -> float:
+        """Seconds that sessions before the last took, each until its last record."""
+        return float((self.environment["resumed"] or [{}])[-1].get("earlier_wall_s", 0.0))
 
 
 def read_environment(path: Path, *, sealed: bool) -> Json:

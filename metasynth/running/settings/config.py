@@ -4,6 +4,9 @@ A field may be an int, float, bool, str, ``Literal``, ``tuple[T, ...]``, ``tuple
 another dataclass, or any class with ``parse(text)`` and ``from_json(value)`` (class methods) and
 ``to_json()``, and perhaps ``NOTATION`` (what ``parse`` reads, in words) and ``to_text()``. The annotation
 alone decides how a value is read; ``metasynth.running.settings.values`` holds those rules.
+
+A dataclass may have ``implied_by(changes)``, which says by name what a change of some of its settings changes with
+them, unless it is given too.
 """
 
 import dataclasses
@@ -13,6 +16,7 @@ from itertools import product
 from typing import Any, Self, TypeVar, get_type_hints
 
 from metasynth.errors import UsageError
+from metasynth.running.settings.renamed import Renamed, renamed_in, renewed, tell_renamed
 from metasynth.running.settings.values import from_json, is_plain_dataclass, parse, to_json
 
 C = TypeVar("C")
@@ -41,6 +45,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """Build ``cls`` from what ``to_dict`` gave; every key must be there and none besides.
 
+    Settings that had other names when they were written are read (see `metasynth.running.settings.renamed`).
+
     Raises
     ------
     UsageError
@@ -49,6 +55,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     if not isinstance(values, Mapping):
         raise UsageError(f"{where or 'config'}: expected an object of settings, got {values!r}")
     prefix = f"{where}." if where else ""
+    values = renewed(cls, values, prefix)
     hints = field_types(cls)
     for name in values:
         if name not in hints:
@@ -101,17 +108,21 @@ def apply_overrides(config: C, overrides: Sequence[str]) -> C:
         key = key.strip()
         if not equals or not key:
             raise UsageError(f"--set {override}: expected KEY=VALUE, for example --set {next(iter(_keys(config)))}=...")
-        _insert(tree, key, parse(hint_of(config, key), text.strip(), key))
+        value = parse(hint_of(config, key), text.strip(), key)
+        if old := renamed_of(config, key):
+            key, value = _taken_over(config, tree, key, old, value)
+        _insert(tree, key, value)
         origins[key] = override.where if isinstance(override, FileOverride) else "--set"
     return _replace(config, tree, "", origins)
 
 
 def hint_of(config: Any, key: str) -> Any:
-    """The annotation of the setting with a dotted name; UsageError if there is none, or it is a group of settings."""
-    *groups, last = key.split(".")
-    owner = config
-    for group in groups:
-        owner = getattr(owner, group, None) if is_plain_dataclass(type(owner)) else None
+    """The annotation of the setting with a dotted name, which may be an old one; UsageError if there is none, or it is
+    a group of settings.
+    """
+    if old := renamed_of(config, key):
+        return old.hint
+    owner, last = _owner(config, key)
     hints = field_types(type(owner)) if is_plain_dataclass(type(owner)) else {}
     if last not in hints:
         raise UsageError(f"unknown setting {key!r}: {nearest(key, _keys(config))}")
@@ -119,6 +130,33 @@ def hint_of(config: Any, key: str) -> Any:
         inside = ", ".join(_keys(getattr(owner, last), f"{key}."))
         raise UsageError(f"setting {key!r} is a group: set one of {inside}")
     return hints[last]
+
+
+def renamed_of(config: Any, key: str) -> Renamed | None:
+    """What became of the setting with a dotted name, if that is an old one."""
+    owner, last = _owner(config, key)
+    return renamed_in(type(owner)).get(last)
+
+
+def _owner(config: Any, key: str) -> tuple[Any, str]:
+    """The group that a dotted name is in, None if there is none of that name, and its last part."""
+    *groups, last = key.split(".")
+    for group in groups:
+        config = getattr(config, group, None) if is_plain_dataclass(type(config)) else None
+    return config, last
+
+
+def _taken_over(config: Any, tree: Tree, key: str, old: Renamed, value: Any) -> tuple[str, Any]:
+    """The key and the value that a setting with an old name gives, which is told."""
+    owner, last = _owner(config, key)
+    now = key.removesuffix(last) + old.now
+    for group in now.split(".")[:-1]:
+        tree = tree.get(group, {})
+    before = tree.get(old.now, getattr(owner, old.now))
+    value = old.merge(before, value)
+    if value != before:  # a run's record names all settings
+        tell_renamed(key, now)
+    return now, value
 
 
 def field_types(cls: type) -> dict[str, Any]:
@@ -157,6 +195,8 @@ def _replace(config: C, tree: Tree, where: str, origins: Mapping[str, str]) -> C
         current = getattr(config, name)
         nested = is_plain_dataclass(type(current))
         changes[name] = _replace(current, value, f"{where}{name}.", origins) if nested else value
+    if implied_by := getattr(config, "implied_by", None):
+        changes |= {name: value for name, value in implied_by(changes).items() if name not in changes}
     try:
         return dataclasses.replace(config, **changes)  # type: ignore[type-var]
     except ValueError as error:

@@ -13,7 +13,7 @@ from typing import Any
 from metasynth.errors import DataError, UsageError
 from metasynth.lines import logger
 from metasynth.running.manifest import FORMAT, UNSEALED
-from metasynth.running.settings.config import FileOverride, hint_of
+from metasynth.running.settings.config import FileOverride, hint_of, renamed_of
 from metasynth.running.settings.values import from_json, is_plain_dataclass, parse, to_text, told
 from metasynth.schema import TEXT, entries, expect, json_value, mapping
 from metasynth.text import read_lines
@@ -101,7 +101,8 @@ def _leaves(start: Any, values: Mapping[str, Any], prefix: str = "") -> Iterator
         key = prefix + name
         there = _lookup(start, key)
         is_group = is_plain_dataclass(type(there))
-        if isinstance(value, Mapping) and (is_group or (there is _NOTHING and value)):
+        is_unknown = there is _NOTHING and not renamed_of(start, key)
+        if isinstance(value, Mapping) and (is_group or (is_unknown and value)):
             yield from _leaves(start, value, f"{key}.")
         else:
             yield key, value

@@ -1,15 +1,8 @@
 import numpy as np
 import pytest
-from metasynth.experiments.recovery.tables import (
-    class_table,
-    dice_figure,
-    dice_table,
-    error_of,
-    image_figure,
-    segmentation_figure,
-    sigma_figure,
-    sigma_table,
-)
+from metasynth.experiments.recovery.figures import dice_figure, image_figure, segmentation_figure, sigma_figure
+from metasynth.experiments.recovery.rows import error_of
+from metasynth.experiments.recovery.tables import class_table, dice_table, sigma_table
 
 from metasynth.augment.noise import NoiseLevel
 

@@ -1,4 +1,4 @@
-"""What recovery studies share: the material they work on, the value they report, the images they show.
+"""The data that recovery studies work on: a cache, who is learned from and tested on, and the generator.
 
 A recovery study (paper section 4.1) corrupts synthetic images in a known way, calls them real, and asks whether the
 augmenter learns the corruption.

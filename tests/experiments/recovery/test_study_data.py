@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from metasynth.experiments.recovery.material import check_cache, load_study_data
+from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from support.tiny_noise import make_cache, session
 
 from metasynth.data.splits import make_split
@@ -49,19 +49,19 @@ def test_a_cache_that_cannot(tmp_path, options, levels, message):
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_the_material_is_divided_by_subject_and_the_division_is_kept(tmp_path):
+def test_the_data_are_divided_by_subject_and_the_division_is_kept(tmp_path):
     cache = make_cache(tmp_path / "c.h5", subjects=10)
     with session(tmp_path / "run", data=cache) as context:
-        material = load_study_data(context, SYNTHESIS, test_repeats=2)
+        data = load_study_data(context, SYNTHESIS, test_repeats=2)
         kept = context.folder.read_json("split.json")
     split = make_split([f"s{i}" for i in range(10)], 0)
-    assert material.train.subjects == split.train
-    assert material.test.subjects == split.test
+    assert data.train.subjects == split.train
+    assert data.test.subjects == split.test
     assert kept == split.to_dict()
     assert json.loads((tmp_path / "run" / "split.json").read_text()) == with_digest(split.to_dict())
-    assert (material.train.cache.n_classes, material.ndim) == (3, 2)
-    assert len(material.test.images) == 2 * 2 * len(split.test)
-    assert material.generator.config == SYNTHESIS.at_spacing(3.0)
+    assert (data.train.cache.n_classes, data.ndim) == (3, 2)
+    assert len(data.test.images) == 2 * 2 * len(split.test)
+    assert data.generator.config == SYNTHESIS.at_spacing(3.0)
 
 
 def test_a_resumed_run_keeps_its_division(tmp_path):
@@ -80,9 +80,9 @@ def test_a_resumed_run_keeps_its_division(tmp_path):
 def test_blurs_follow_the_finest_spacing(tmp_path):
     cache = make_cache(tmp_path / "c.h5", shape=(16, 16, 16), subjects=5, per_subject=1)
     with session(tmp_path / "run", data=cache) as context:
-        material = load_study_data(context, SYNTHESIS, 1)
-    assert material.ndim == 3
-    assert material.generator.config.gmm_fwhm == pytest.approx(SYNTHESIS.gmm_fwhm / 3)
+        data = load_study_data(context, SYNTHESIS, 1)
+    assert data.ndim == 3
+    assert data.generator.config.gmm_fwhm == pytest.approx(SYNTHESIS.gmm_fwhm / 3)
 
 
 def test_the_course_of_a_parameter_is_that_of_the_outer_steps_of_its_stage():
@@ -141,6 +141,6 @@ def test_examples_with_a_changed_byte_are_refused_or_unharmed(tmp_path_factory, 
 @pytest.mark.parametrize(("name", "kind"), [("batched", BatchedGenerator), ("cornucopia", CornucopiaGenerator)])
 def test_either_generator_can_be_chosen(tmp_path, name, kind):
     with session(tmp_path / "run", data=make_cache(tmp_path / "c.h5")) as context:
-        material = load_study_data(context, SYNTHESIS, 1, name)
-        assert type(material.generator) is kind
-        assert material.test.images.std() > 0
+        data = load_study_data(context, SYNTHESIS, 1, name)
+        assert type(data.generator) is kind
+        assert data.test.images.std() > 0
