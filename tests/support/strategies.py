@@ -22,6 +22,9 @@ STRATEGIES: Strategies = {
     "unrolled-3-last-1": Unrolled(3, last=1),
     "unrolled-3-last-2": Unrolled(3, last=2),
     "unrolled-3-last-3": Unrolled(3, last=3),
+    "unrolled-remat-1": Unrolled(remat=True),
+    "unrolled-remat-5": Unrolled(5, remat=True),
+    "unrolled-remat-3-last-2": Unrolled(3, last=2, remat=True),
     "finite_difference-reporting": FiniteDifference(estimate_error=True),
     "finite_difference-limited": FiniteDifference(estimate_error=True, limit=3.0),
     "finite_difference-wide": FiniteDifference(relative_step=1e-4),
@@ -43,13 +46,13 @@ def taken(*names: str) -> Strategies:
 
 EACH: Strategies = {
     **{entry.name: entry.strategy for entry in ENTRIES},
-    **taken("unrolled-3", "unrolled-3-last-1", "implicit-neumann-3"),
+    **taken("unrolled-3", "unrolled-3-last-1", "unrolled-remat-5", "implicit-neumann-3"),
 }
 """Every strategy of the package, and those that take several steps with several too."""
 
 EXACT: Strategies = {
     **{entry.name: entry.strategy for entry in ENTRIES if entry.exact},
-    **taken("unrolled-2", "unrolled-5", "unrolled-3-last-3"),
+    **taken("unrolled-2", "unrolled-5", "unrolled-3-last-3", "unrolled-remat-1", "unrolled-remat-5"),
 }
 """Those whose hypergradient is that of all their steps, up to rounding."""
 

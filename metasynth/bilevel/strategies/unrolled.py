@@ -8,6 +8,7 @@ from torch import Tensor
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.step_inputs import StepInputs
+from metasynth.bilevel.strategies.segments import Segments
 from metasynth.bilevel.update.updates import undifferentiated_steps
 
 
@@ -23,6 +24,10 @@ class Unrolled(HypergradientStrategy):
     inner problem is strongly convex; elsewhere it is a bias towards the short term. A step that is not differentiated
     costs a plain training step.
 
+    With ``remat`` the T steps are taken twice: once as ordinary steps, and again, about √T at a time and with their
+    graph, from the last to the first (`metasynth.bilevel.strategies.segments`). The hypergradient is the same; memory
+    is that of the graphs of about √T steps and as many copies of weights and moments, for one more plain step a step.
+
     For a single process: the graph of a step would have to pass through the averaging of g over processes.
 
     Parameters
@@ -31,10 +36,13 @@ class Unrolled(HypergradientStrategy):
         K >= 1.
     last : int or None
         T in 1..K; None: all.
+    remat : bool
+        Recompute ("rematerialise") the graphs of steps in the pullback instead of keeping them.
     """
 
     steps: int = 1
     last: int | None = None
+    remat: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:
@@ -64,6 +72,15 @@ class Unrolled(HypergradientStrategy):
         twin = update.start(list(model.model.parameters()))
         skipped = 0 if self.last is None else self.steps - self.last
         parameters, losses = undifferentiated_steps(inputs, twin, model.refresh(), inputs.batches[:skipped])
+        if self.remat:
+            segments = Segments(inputs, twin, parameters, inputs.batches[skipped:])
+            return InnerStep(
+                parameters=[p.detach() for p in segments.parameters],
+                buffers=model.buffers(),
+                optimizer=twin,
+                losses=(*losses, *segments.losses),
+                pullback=segments.pullback,
+            )
         for batch in inputs.batches[skipped:]:
             loss = inputs.inner_loss(parameters, batch)
             gradients = gradient_of(loss, parameters, create_graph=True)

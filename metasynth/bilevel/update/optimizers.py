@@ -5,6 +5,7 @@ They apply the rules of `metasynth.bilevel.update.rules`, which are those of `to
 """
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -193,3 +194,35 @@ def commit_state(optimizer: torch.optim.Optimizer, twin: DifferentiableOptimizer
             }
     # What `Optimizer.step` tells learning-rate schedulers, which warn if they are stepped before it.
     optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+States = list[dict[int, State]]
+"""State of every parameter, by its position in each group."""
+
+
+def states_of(twin: DifferentiableOptimizer) -> States:
+    """Copies of a twin's states, detached."""
+    return [
+        {position: {name: _detached(value) for name, value in state.items()} for position, state in group.items()}
+        for group in twin.state
+    ]
+
+
+def load_states(twin: DifferentiableOptimizer, states: States) -> None:
+    """Let a twin go on from states of `states_of`, whose tensors it takes as they are."""
+    twin.state = [defaultdict(dict, {position: dict(state) for position, state in group.items()}) for group in states]
+
+
+def moments_of(states: States) -> dict[tuple[int, int, str], Tensor]:
+    """What later steps depend on differentiably, by (group, position, name): all floating tensors but step counts."""
+    return {
+        (index, position, name): value
+        for index, group in enumerate(states)
+        for position, state in group.items()
+        for name, value in state.items()
+        if name != "step" and isinstance(value, Tensor) and value.is_floating_point()
+    }
+
+
+def _detached(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value

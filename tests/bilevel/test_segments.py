@@ -1,0 +1,120 @@
+"""Long unrolls in the memory of few steps: the same derivative, the same model after it, and fewer graphs at once."""
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from metasynth.bilevel import (
+    BilevelProblem,
+    BilevelSolver,
+    FunctionalModel,
+    Hypergradient,
+    InnerStep,
+    InnerUpdate,
+    StepInputs,
+    Unrolled,
+    hypergradient,
+)
+
+STEPS = 16
+
+
+class Network(nn.Module):
+    """A network with running statistics, dropout and a part that is computed again in its backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Any = checkpoint(lambda x: torch.tanh(self.norm(self.first(x))), x, use_reentrant=False)
+        return self.last(nn.functional.dropout(hidden, 0.3, self.training))
+
+
+def inner(model: nn.Module, outer: Tensor, x: Tensor) -> Tensor:
+    return (model(x + outer.exp() * x.flip(0)) - x).square().mean()
+
+
+def target(model: nn.Module, outer: Tensor, x: Tensor) -> Tensor:
+    return (model(x) - x).square().mean()
+
+
+def taken(strategy: Unrolled, problem: BilevelProblem) -> tuple[Hypergradient, InnerStep]:
+    torch.manual_seed(0)
+    model = Network().double()
+    outer = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
+    batches = list(torch.randn(STEPS, 6, 3, dtype=torch.float64))
+    update = InnerUpdate(torch.optim.Adam(model.parameters(), lr=0.05))
+    inputs = StepInputs(problem, FunctionalModel(model), update, outer, batches[: strategy.steps])
+    return hypergradient(inputs, batches[0], strategy)
+
+
+@pytest.mark.parametrize("last", [None, 1, 7])
+def test_with_statistics_dropout_and_checkpoints_it_is_the_same(last: int | None) -> None:
+    problem = BilevelProblem(inner, target)
+    kept, kept_step = taken(Unrolled(STEPS, last=last), problem)
+    again, again_step = taken(Unrolled(STEPS, last=last, remat=True), problem)
+    assert again.gradients["outer"].item() == pytest.approx(kept.gradients["outer"].item(), rel=1e-12)
+    assert kept.gradients["outer"].abs() > 1e-5
+    assert again.outer_loss == kept.outer_loss
+    assert again.inner_losses == kept.inner_losses
+    assert all(torch.equal(a, b) for a, b in zip(again_step.parameters, kept_step.parameters, strict=True))
+    assert again_step.buffers.keys() == kept_step.buffers.keys()
+    assert all(torch.equal(again_step.buffers[name], value) for name, value in kept_step.buffers.items())
+
+
+def test_few_graphs_are_held_at_once() -> None:
+    living: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def counted(model: nn.Module, outer: Tensor, x: Tensor) -> Tensor:
+        nonlocal most
+        error = model(x + outer.exp() * x.flip(0)) - x
+        living.append(weakref.ref(error))  # which the square keeps as long as its graph lives
+        most = max(most, sum(ref() is not None for ref in living))
+        return error.square().mean()
+
+    problem = BilevelProblem(counted, target)
+    taken(Unrolled(STEPS), problem)
+    assert most == STEPS
+    living.clear()
+    most = 0
+    taken(Unrolled(STEPS, remat=True), problem)
+    assert most <= 5  # of a segment of √16 steps, and one on its way out
+
+
+def test_draws_that_cannot_be_repeated_are_refused() -> None:
+    own = torch.Generator().manual_seed(0)
+
+    def drawn(model: nn.Module, outer: Tensor, x: Tensor) -> Tensor:
+        return inner(model, outer, x + torch.randn(x.shape, dtype=x.dtype, generator=own))
+
+    with pytest.raises(ValueError, match=r"evaluated again for Unrolled\(remat=True\) with the same random states, "):
+        taken(Unrolled(4, remat=True), BilevelProblem(drawn, target))
+
+
+def test_a_solver_goes_the_same_way() -> None:
+    """Through both optimisers, over several outer steps."""
+    ways = []
+    for remat in (False, True):
+        torch.manual_seed(1)
+        model = Network().double()
+        outer = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
+        solver = BilevelSolver(
+            BilevelProblem(inner, target),
+            model,
+            torch.optim.Adam(model.parameters(), lr=0.05),
+            outer,
+            torch.optim.Adam([outer], lr=0.1),
+            Unrolled(5, remat=remat),
+        )
+        for _ in range(3):
+            *batches, real = torch.randn(6, 6, 3, dtype=torch.float64)
+            solver.step(batches, real)
+        ways.append([outer.detach(), *(p.detach() for p in model.parameters())])
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(*ways, strict=True))
+    assert ways[0][0] != -1.0
