@@ -10,7 +10,6 @@ In version 2 `/labels` holds generation labels, which are finer than the classes
 Attributes name them and say which class each is part of. Version 1 is what is written where the two are the same.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,12 +19,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from metasynth.data.stored import check_stored, require_own_values
 from metasynth.data.validation import Contents, LabelList
-from metasynth.errors import DataError, UsageError
+from metasynth.errors import DataError
 from metasynth.files import first_line
 from metasynth.outputs import Kind
-from metasynth.sizes import require_memory
-from metasynth.text import by
 
 FORMAT = "metasynth-cache"
 VERSIONS = (1, 2)
@@ -155,7 +153,7 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
     spacing = np.atleast_1d(np.asarray(_attribute(file, where, "spacing_mm")))
     if spacing.dtype.kind not in "fiu":
         raise DataError(f"{where}: attribute 'spacing_mm' must be a list of numbers")
-    _require_own_values(file, where)
+    require_own_values(file, where, (*_DATASETS, "images"))
     for name in (*_DATASETS, "images"):
         if not (name == "images" and name not in file) and not isinstance(file.get(name), h5py.Dataset):
             raise DataError(f"{where}: dataset '{name}' is missing")
@@ -164,7 +162,7 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
             raise DataError(f"{where}: {name} must be {' or '.join(allowed)}, got {file[name].dtype}")
     for name in (*_DATASETS, "images"):
         if name in file:
-            _check_stored(file[name], where, name)
+            check_stored(file[name], where, name, by_slice=name in STORED_TYPES)
     names = [as_text(name) for name in np.atleast_1d(file["subjects"][()])]
     if None in names:
         raise DataError(f"{where}: dataset 'subjects' must hold text")
@@ -195,38 +193,6 @@ def is_cache(path: Path) -> bool:
 
 
 CACHE = Kind("cache", (".h5", ".hdf5"), is_cache)
-
-
-def _require_own_values(file: h5py.File, where: str) -> None:
-    """Refuse datasets whose values are not in the file: a cache of somebody else must not read other files of mine."""
-    for name in (*_DATASETS, "images"):
-        links, key = file.id.links, name.encode()
-        if not links.exists(key):  # unlike `in`, this follows no link
-            continue
-        if links.get_info(key).type != h5py.h5l.TYPE_HARD:
-            raise DataError(f"{where}: dataset '{name}' is a link; expected its values in this file")
-        found = file[name]
-        if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
-            raise DataError(f"{where}: dataset '{name}' has its values in other files; expected them in this file")
-
-
-def _check_stored(dataset: h5py.Dataset, where: str, name: str) -> None:
-    """Require, before anything is read, that what is read at once fits into memory, and that the file holds it all."""
-    if dataset.shape is None:
-        raise DataError(f"{where}: dataset '{name}' has no shape")
-    at_once = dataset.shape[1:] if name in STORED_TYPES else dataset.shape
-    what = f"dataset '{name}' claims {'a slice' if name in STORED_TYPES else 'an array'} of {by(at_once) or 1}, which"
-    try:
-        require_memory(math.prod(at_once) * dataset.dtype.itemsize, what, where)
-    except UsageError as error:
-        raise DataError(str(error)) from error
-    if dataset.size and not dataset.id.get_storage_size():
-        raise DataError(f"{where}: dataset '{name}' claims {by(dataset.shape) or 1} values and holds none")
-    if dataset.chunks is not None:
-        claimed = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        held = dataset.id.get_num_chunks()
-        if held < claimed:
-            raise DataError(f"{where}: dataset '{name}' is incomplete: holds {held} of its {claimed} chunks")
 
 
 def _generation(file: h5py.File, where: str) -> dict[str, Any]:

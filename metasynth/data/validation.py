@@ -135,10 +135,7 @@ def check_generation(where: str, class_names: Sequence[str], names: Sequence[str
                 f"{where}: target of generation label {name!r} must be 0 to {len(class_names) - 1}, got {k}"
             )
     if target and target[0] != 0:
-        raise DataError(
-            f"{where}: generation label 0 ({names[0]!r}) is what has no intensity; its target must be 0, got "
-            f"{target[0]}"
-        )
+        raise DataError(f"{where}: target of generation label 0, {names[0]!r}, must be 0, got {target[0]}")
     missing = [name for k, name in enumerate(class_names) if target and k not in target]
     if missing:
         raise DataError(f"{where}: class {missing[0]!r} is the target of no generation label")

@@ -156,7 +156,7 @@ FINE_CASES = {
     ),
     "background": (
         set_attribute("target", [1, 1, 2, 0, 2]),
-        "generation label 0 ('background') is what has no intensity; its target must be 0, got 1",
+        "target of generation label 0, 'background', must be 0, got 1",
     ),
     "class without": (
         set_attribute("target", [0, 1, 1, 0, 1]),

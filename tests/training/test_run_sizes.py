@@ -18,7 +18,7 @@ from metasynth.training.run_sizes import Items, step_bytes
 from metasynth.training.segmenter_settings import Arguments, SegmenterSettings
 from metasynth.training.settings import OuterSettings
 
-ITEMS = Items(3, (16, 16), (3.0, 3.0), (2, 2, 2))
+ITEMS = Items(3, (16, 16), (3.0, 3.0), (2, 2, 2), 3)
 SMALL = SegmenterSettings(widths=(4, 8))
 
 
