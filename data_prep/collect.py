@@ -208,7 +208,7 @@ def _is_done(job: Job, left_out: Sequence[tuple[str, str]]) -> bool:
 
 def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
     options = job.options
-    plane = IN_PLANE[options.axis]
+    plane, structures = IN_PLANE[options.axis], options.mapping.structures
     return CacheInfo(
         class_names=options.mapping.class_names,
         mapping=options.mapping.text,
@@ -217,6 +217,8 @@ def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
         orientation=GROWS_TO[options.axis] + plane if options.volumes else plane,
         source=job.source.encode(errors="backslashreplace").decode(),
         created_by=f"metasynth {__version__} {job.command}",
+        generation_names=() if structures is None else structures.names,
+        target=() if structures is None else structures.target,
     )
 
 

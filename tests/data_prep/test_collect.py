@@ -12,6 +12,7 @@ from metasynth.data_prep.options import Options
 from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.slicing import Frame, SliceChoice
 from metasynth.data_prep.sources import Scan, Sources
+from metasynth.data_prep.structures import with_structures
 from support import dying
 from support.head_phantom import head_image, head_labels, save
 
@@ -61,6 +62,29 @@ def test_what_is_in_the_cache(sources, job, tmp_path):
             assert cache.read_images(rows).sum() == pytest.approx(part.images.sum(dtype=np.float64))
     assert files(tmp_path) == ["c.h5", "c.report.json"]
     assert json.loads(job.report.read_text())["used"] == {f"s{i}": 4 for i in range(4)}
+
+
+def test_structures_are_kept_with_what_merges_them(sources, job):
+    fine = with_structures(OPTIONS.mapping, "freesurfer-structures")
+    job = dataclasses.replace(job, frame=Frame(divisor=1))
+    make_cache(sources, dataclasses.replace(job, keep_work=True))
+    with Cache(job.out) as cache:
+        plain, small = cache.slice_index.tolist(), cache.shape
+        assert cache.info.version == 1
+    job.out.unlink()
+    make_cache(sources, dataclasses.replace(job, options=dataclasses.replace(OPTIONS, mapping=fine)))
+    with Cache(job.out) as cache:
+        assert cache.info.version == 2
+        assert cache.info.mapping == fine.text
+        assert (cache.class_names, cache.generation_names) == (fine.class_names, fine.structures.names)
+        assert cache.target.tolist() == list(fine.structures.target)
+        assert cache.slice_index.tolist() == plain
+        assert all(more > few for more, few in zip(cache.shape, small, strict=True))  # there is fluid about the classes
+        for i, scan in enumerate(sources.scans):
+            part = prepare(scan, dataclasses.replace(OPTIONS, mapping=fine))
+            rows = np.flatnonzero(cache.subject_index == i)
+            found = np.bincount(cache.read_structures(rows).ravel(), minlength=22)[1:]
+            np.testing.assert_array_equal(found, np.bincount(part.labels.ravel(), minlength=22)[1:])
 
 
 def test_volumes(sources, job):
