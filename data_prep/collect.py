@@ -153,7 +153,8 @@ def _write(
     options = job.options
     spacing = spacing_of(parts[scans[0].name])
     item_spacing = spacing if options.volumes else spacing[1:]
-    boxes = np.stack([label_box(load_part(parts[scan.name]).labels) for scan in scans])
+    classes_of = options.mapping.classes_of  # by these items are cut: fluid may reach down the spine
+    boxes = np.stack([label_box(classes_of(load_part(parts[scan.name]).labels)) for scan in scans])
     if options.align != "none":  # aligned brains keep their place
         boxes[:] = np.stack([boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)])
     if options.flat:  # one plane of aligned brains, and a field that is cut to them already
@@ -172,7 +173,7 @@ def _write(
         slice_index.append(part.slice_index)
         used.append((scan.name, len(part.labels)))
         scaled += [(scan.name, unit) for unit in part.scaled_from]
-        lost = np.count_nonzero(part.labels) - np.count_nonzero(labels[-1])
+        lost = np.count_nonzero(classes_of(part.labels)) - np.count_nonzero(classes_of(labels[-1]))
         if lost:
             notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {roughly(shape)}")
     people = sorted({scan.person for scan in scans})

@@ -92,8 +92,9 @@ class _Overlay(NamedTuple):
 def _overlays(cache: Cache) -> list[_Overlay]:
     """The classes, and generation labels where these are others."""
     found = [(cache.read_labels, cache.class_names)]
-    if cache.info.version > 1:
-        found.append((cache.read_structures, cache.generation_names))
+    if cache.info.version > 1:  # a class and one of its structures may have one name
+        classes = tuple(f"{name} (class)" for name in cache.class_names)
+        found = [(cache.read_labels, classes), (cache.read_structures, cache.generation_names)]
     return [_Overlay(read, [*zip(names[1:], colours(len(names) - 1), strict=True)]) for read, names in found]
 
 
