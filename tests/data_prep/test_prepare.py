@@ -201,6 +201,9 @@ def test_a_given_transform_puts_the_brain_into_the_templates_space(tmp_path):
     box = tuple(slice(start, start + n) for start, n in zip(at, inside.shape, strict=True))
     np.testing.assert_array_equal(part.labels[0][box], inside)
     assert np.count_nonzero(part.labels) == np.count_nonzero(inside)
+    fine = prepare(scan, dataclasses.replace(ALL, mapping=FINE, align="transforms", volumes=True))
+    np.testing.assert_array_equal(fine.labels[0][box], planes(FINE.apply_structures(ids), "coronal"))
+    np.testing.assert_array_equal(FINE.classes_of(fine.labels), part.labels)
     with pytest.raises(DataError, match="s1: has no transform"):
         prepare(dataclasses.replace(scan, transform=None), dataclasses.replace(ALL, align="transforms"))
 

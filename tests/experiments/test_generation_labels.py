@@ -6,12 +6,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from metasynth.experiments import cross_contrast
+from metasynth.experiments import cross_contrast, unpaired
 from support import tampering, tiny_comparison
-from support.tiny_comparison import real_cache
+from support.tiny_comparison import real_cache, rename
 from support.tiny_noise import CLASSES, arguments
 
 from metasynth.cli.main import main
+from metasynth.run import execute
 from metasynth.segment.model_file import load_model
 from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -78,6 +79,18 @@ def test_label_maps_of_structures_go_with_scans_of_classes_where_no_image_is_mad
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].startswith(f"Error: {cache}: expected the generation labels of {scans}, as ")
     assert not (tmp_path / "no").exists()
+
+
+def test_contrasts_of_structures_are_learned_from_scans_whose_own_labels_are_not_looked_at(tmp_path, cache, seen):
+    scans = rename(real_cache(tmp_path / "scans.h5", subjects=8), lambda index, name: f"other {name}")
+    settings = tampering.STUDIES["unpaired"][1] | {"methods": "naive,intensities", "discriminator.steps": "4"}
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    options = {"seed": 1, "labels": cache, "device": "cpu", "threads": 1, "quiet": True}
+    execute(unpaired.EXPERIMENT, tmp_path / "run", overrides=overrides, data=scans, **options)
+    assert seen == {"generator": {(5, 4)}, "loss": {(3, 2)}}
+    row = json.loads((tmp_path / "run" / "results.json").read_text())["rows"][1]
+    assert [name for name in row["learned"] if name.startswith("mean_")] == [f"mean_{g}" for g in range(1, 5)]
+    assert list(row["intensities"]) == list(CLASSES[1:])
 
 
 def test_scans_are_segmented_and_scored_from_the_command_line(tmp_path, cache):
