@@ -57,7 +57,7 @@ def rows_of(options: argparse.Namespace, dataset: SliceDataset, test: SliceDatas
     augmenter = Compose(BiasField((options.c,) * 3), GaussianNoise(sigma))
     data = StepData(
         dataset,
-        Synthetic(BatchedGenerator(cache.n_classes, PAPER.at_spacing(cache.info.spacing_mm[0])), augmenter.draw),
+        Synthetic(BatchedGenerator(cache.n_generation, PAPER.at_spacing(cache.info.spacing_mm[0])), augmenter.draw),
         Real(),
         seed=options.seed,
         batch_size=settings.batch_size,

@@ -29,7 +29,7 @@ from metasynth.segment import DiceAccumulator
 from metasynth.synthesis import BatchedGenerator
 from metasynth.training.evaluation import segment
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.sources import Synthetic
+from metasynth.training.sources import Example, Synthetic
 from metasynth.training.streams import StepData, stream
 from metasynth.training.trainers import Supervised
 
@@ -85,15 +85,20 @@ def main() -> None:
             raise SystemExit(f"{theirs.path}: expected the classes of {cache.path}; prepare both with one --mapping")
         if not cache.has_images:
             raise SystemExit(f"{cache.path}: holds labels only; images are needed too")
-        generator = BatchedGenerator(cache.n_classes, BASELINE.at_spacing(min(cache.info.spacing_mm)))
+        if (theirs.generation_names, theirs.target.tolist()) != (cache.generation_names, cache.target.tolist()):
+            raise SystemExit(
+                f"{theirs.path}: expected the structures of {cache.path}; prepare both with one --generate"
+            )
+        generator = BatchedGenerator(cache.n_generation, BASELINE.at_spacing(min(cache.info.spacing_mm)))
         maps, people = SliceDataset(theirs, theirs.subjects), SliceDataset(cache, cache.subjects)
         segmenter = trained(maps, generator, settings, options.seed)
         draw = generator_for(options.seed, "test")
         chosen = torch.randint(len(maps), (OWN_IMAGES,), generator=draw).sort().values.tolist()
         own, real = maps.read(chosen), people.read(range(len(people)))
-        alike = generator.matched(real.images, real.labels, generator.draw_seeds(len(real.labels), draw))
+        alike = generator.matched(real.images, real.structures, generator.draw_seeds(len(real.labels), draw))
+        made = Example.of(own, *generator(own.structures, draw))
         rows = {
-            "own": scores(segmenter, *generator(own.labels, draw), cache),
+            "own": scores(segmenter, made.images, made.labels, cache),
             "anatomy": scores(segmenter, alike, real.labels, cache),
             "real": scores(segmenter, real.images, real.labels, cache),
             "share of the maps": shares(maps.read(range(len(maps))).labels, cache),

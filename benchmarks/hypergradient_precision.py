@@ -87,7 +87,7 @@ def main() -> None:
     problem = BilevelProblem(*bilevel_losses(settings))
     with Cache(ensure_cohort(COHORTS["template-64"])) as cache:
         dataset = SliceDataset(cache, cache.subjects)
-        generator = BatchedGenerator(cache.n_classes, PAPER.at_spacing(cache.info.spacing_mm[0]))
+        generator = BatchedGenerator(cache.n_generation, PAPER.at_spacing(cache.info.spacing_mm[0]))
         real = Corrupted(generator, NoiseLevel(options.truth, options.truth))
         data = StepData(
             dataset, Synthetic(generator), real, 0, 8, 8, is_due=lambda step: step >= options.steps, reference="none"

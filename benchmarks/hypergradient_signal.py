@@ -64,7 +64,7 @@ class Row:
 def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: SliceDataset) -> dict[str, list[float]]:
     """Hypergradients of sigma by variant of v, at a segmenter trained with ``sigma``."""
     settings = SegmenterSettings((8, 16, 32, 64), norm=options.norm, loss=options.loss, lr=options.lr, steps=steps)
-    generator = BatchedGenerator(dataset.cache.n_classes, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
+    generator = BatchedGenerator(dataset.cache.n_generation, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
     data = StepData(
         dataset,
         Synthetic(generator),

@@ -79,7 +79,7 @@ class Paired(StepData):
 def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[tuple[str, str], list[float]]:
     """Hypergradients of each unconstrained parameter, alone and averaged."""
     settings = SegmenterSettings((8, 16, 32, 64), norm=options.norm, lr=options.lr, steps=options.steps)
-    generator = BatchedGenerator(dataset.cache.n_classes, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
+    generator = BatchedGenerator(dataset.cache.n_generation, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
     augmenter = Compose(BiasField(options.c), GaussianNoise(options.sigma))
     truth = Corruptions((KnownBias(tuple(options.true_c)), NoiseLevel(options.truth, options.truth)))
     data = (Paired if options.reference == "paired" else StepData)(

@@ -58,7 +58,7 @@ def corruption(values: dict[str, float]) -> Corruption:
 
 def trained(values: dict[str, float], seed: int, settings: SegmenterSettings, cache: Cache) -> torch.nn.Module:
     """A segmenter trained with the augmentation fixed at ``values``."""
-    generator = BatchedGenerator(cache.n_classes, PAPER.at_spacing(min(cache.info.spacing_mm)))
+    generator = BatchedGenerator(cache.n_generation, PAPER.at_spacing(min(cache.info.spacing_mm)))
     dataset = SliceDataset(cache, make_split(cache.subjects, seed).train)
     data = StepData(dataset, Corrupted(generator, corruption(values)), None, seed, settings.batch_size)
     segmenter = settings.build(cache.n_classes, len(cache.shape), generator_for(seed, "segmenter"))
@@ -115,7 +115,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 segmenter = trained(truth | {options.vary: value}, seed, settings, cache)
                 held_out = SliceDataset(cache, make_split(cache.subjects, seed).test)
-                generator = BatchedGenerator(cache.n_classes, PAPER.at_spacing(min(cache.info.spacing_mm)))
+                generator = BatchedGenerator(cache.n_generation, PAPER.at_spacing(min(cache.info.spacing_mm)))
                 fields = KnownBias(tuple(options.c)) if options.c else None
                 test = make_test_set(held_out, generator, seed, 4, fields)
                 loss, dice = tested(segmenter, test, level, settings)

@@ -154,7 +154,8 @@ def _write(
     options = job.options
     spacing = spacing_of(parts[scans[0].name])
     item_spacing = spacing if options.volumes else spacing[1:]
-    boxes = np.stack([label_box(load_part(parts[scan.name]).labels) for scan in scans])
+    classes_of = options.mapping.classes_of  # by these items are cut: fluid may reach down the spine
+    boxes = np.stack([label_box(classes_of(load_part(parts[scan.name]).labels)) for scan in scans])
     if options.align != "none":  # aligned brains keep their place
         boxes[:] = np.stack([boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)])
     if options.flat:  # one plane of aligned brains, and a field that is cut to them already
@@ -173,7 +174,7 @@ def _write(
         slice_index.append(part.slice_index)
         used.append((scan.name, len(part.labels)))
         scaled += [(scan.name, unit) for unit in part.scaled_from]
-        lost = np.count_nonzero(part.labels) - np.count_nonzero(labels[-1])
+        lost = np.count_nonzero(classes_of(part.labels)) - np.count_nonzero(classes_of(labels[-1]))
         if lost:
             notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {roughly(shape)}")
     people = sorted({scan.person for scan in scans})
@@ -209,7 +210,7 @@ def _is_done(job: Job, left_out: Sequence[tuple[str, str]]) -> bool:
 
 def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
     options = job.options
-    plane = IN_PLANE[options.axis]
+    plane, structures = IN_PLANE[options.axis], options.mapping.structures
     return CacheInfo(
         class_names=options.mapping.class_names,
         mapping=options.mapping.text,
@@ -218,6 +219,8 @@ def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
         orientation=GROWS_TO[options.axis] + plane if options.volumes else plane,
         source=job.source.encode(errors="backslashreplace").decode(),
         created_by=f"metasynth {__version__} {job.command}",
+        generation_names=() if structures is None else structures.names,
+        target=() if structures is None else structures.target,
     )
 
 

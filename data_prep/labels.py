@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from metasynth.data_prep import label_tables as tables
@@ -14,6 +14,25 @@ from metasynth.errors import DataError
 Unknown = Literal["error", "background"]
 LARGEST_TABLE = 1 << 20
 REACH = 8  # voxels around the unsided ids in which a side is looked for
+
+
+@dataclass(frozen=True)
+class Structures:
+    """What the images of a mapping's classes are synthesised from: generation labels, finer than the classes.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of generation labels 0..G-1; label 0 is what has no intensity.
+    labels : dict of int to int
+        {id: generation label}; ids that are not listed have label 0.
+    target : tuple of int
+        (G,) class of each generation label.
+    """
+
+    names: tuple[str, ...]
+    labels: dict[int, int] = field(repr=False)
+    target: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,8 @@ class LabelMapping:
         Ids of white matter that have no side (corpus callosum); they take the class of `sides` that is nearest.
     sides : tuple of int
         The classes they may take.
+    structures : Structures or None
+        What images are synthesised from, of which every class is one or several; None: the classes themselves.
     """
 
     name: str
@@ -48,6 +69,7 @@ class LabelMapping:
     t1: tuple[float, ...] = ()
     unsided: tuple[int, ...] = ()
     sides: tuple[int, ...] = ()
+    structures: Structures | None = None
 
     def apply(
         self, labels: NDArray[np.integer], unknown: Unknown = "error", where: str = "label map"
@@ -73,6 +95,35 @@ class LabelMapping:
         if not classes.any():
             raise DataError(f"{where}: none of its labels belongs to a class of mapping {self.name}")
         return classes
+
+    def decides(self) -> list[Any]:
+        """All that decides about what `apply_structures` gives, in an order of its own."""
+        own = [sorted(self.classes.items()), self.class_names]
+        if self.structures is None:
+            return own
+        return [*own, sorted(self.structures.labels.items()), self.structures.names, self.structures.target]
+
+    def apply_structures(
+        self, labels: NDArray[np.integer], unknown: Unknown = "error", where: str = "label map"
+    ) -> NDArray[np.uint8]:
+        """Generation labels (*S) uint8 of ids (*S), of which `classes_of` are what `apply` gives.
+
+        Raises
+        ------
+        DataError
+            As `apply`.
+        """
+        classes = self.apply(labels, unknown, where)
+        if self.structures is None:
+            return classes
+        ids, _, place = ids_of(labels)
+        return place(np.array([self.structures.labels.get(int(i), 0) for i in ids], dtype=np.uint8))
+
+    def classes_of(self, structures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Class indices (*S) of generation labels (*S); the same array where these are the classes."""
+        if self.structures is None:
+            return structures
+        return np.array(self.structures.target, dtype=np.uint8)[structures]
 
     def brain(self, labels: NDArray[np.integer]) -> NDArray[np.bool_]:
         """True (*S) where a label (*S) is above 0 and not one of the head outside the brain."""

@@ -16,6 +16,10 @@ IDS = {
 """Name -> whose ids; `mappings.MAPPINGS` has the same names."""
 
 
+STRUCTURES = {"freesurfer-structures": FREESURFER, "muse-structures": MUSE}
+"""Table of generation labels -> whose ids; `structures.TABLES` has the same names."""
+
+
 def catalogue(whose: str = "") -> str:
     """The names of all mappings, or of those of these ids, with whose ids they are."""
     origins = dict.fromkeys(ids for ids in IDS.values() if whose in ("", ids))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from metasynth.data_prep import label_tables as tables
 from metasynth.data_prep.cohorts.template import CLASS_NAMES
-from metasynth.data_prep.labels import LabelMapping
+from metasynth.data_prep.labels import LabelMapping, Structures
 from metasynth.data_prep.mapping_names import catalogue
 from metasynth.data_prep.naming.names import listed
 
@@ -121,35 +121,72 @@ def load_mapping(name: str) -> LabelMapping:
 
 
 def read_mapping(path: Path) -> LabelMapping:
-    """A mapping from lines ``id,class``; a class is a number (0 is background) or a name.
+    """A mapping from lines ``id,class`` or ``id,class,structure``; each is a number (0 is background) or a name.
 
-    A first line without a number before the class is a heading; ``#`` at the beginning of a line or after a blank
-    begins a comment, unless it is quoted. The first line says whether commas, semicolons or tabs stand between the two.
+    Images of the classes are synthesised from structures, where there are some; every structure is part of one class.
+    A first line without a number before the class is a heading; it, or the first of the others, says how many columns
+    there are, and whether commas, semicolons or tabs stand between them. ``#`` at the beginning of a line or after a
+    blank begins a comment, unless it is quoted.
     Numbered classes must be 0..K-1 without a gap. Named classes are numbered in the order they appear, except that
-    ``background`` is 0 and that names of `CLASS_NAMES` keep the order they have there.
+    ``background`` is 0 and that names of `CLASS_NAMES` keep the order they have there. Likewise structures.
 
     Raises
     ------
     UsageError
-        The file cannot be read, or a line is no pair, names an id twice or gives a wrong class.
+        The file cannot be read, or a line is neither, names an id twice or gives a wrong class or structure.
     """
-    pairs: dict[int, str] = {}
+    pairs, parts = _columns(path)
+    names, classes = _numbered(path, pairs, "class", "classes", CLASS_NAMES)
+    t1 = tuple(tables.T1) if names == CLASS_NAMES else ()
+    text, structures = f"{path.name}: ids and classes of a file", None
+    if parts:
+        own, labels = _numbered(path, parts, "structure", "structures", ())
+        found = {labels[i]: classes[i] for i in parts}
+        structures = Structures(own, labels, (0, *(found[g] for g in range(1, len(own)))))
+        text = f"{path.name}: ids, classes and {len(own) - 1} structures of a file"
+    return LabelMapping(path.name, names, {0: 0} | classes, text, t1=t1, structures=structures)
+
+
+def _columns(path: Path) -> tuple[dict[int, str], dict[int, str]]:
+    """{id: class} and {id: structure}, as they are written; no structures in a file of two columns."""
+    found: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    of: dict[str, tuple[str, int]] = {}  # structure -> its class, and an id that says so
+    width, expected = 2, "'id,class'"
     for i, (number, line, row) in enumerate(_rows(path)):
-        key = whole_number(row[0])
+        if i == 0 and len(row) == 3:
+            width, expected = 3, "'id,class,structure'"
+        key, where = whole_number(row[0]), f"--mapping {path}, line {number}:"
         if i == 0 and not any(c.isdigit() for c in row[0]):
             continue
-        if len(row) != 2 or key is None or key < 0 or not row[1]:
-            raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {shown(line.strip())}")
-        if pairs.setdefault(key, row[1]) != row[1]:
-            raise UsageError(f"--mapping {path}, line {number}: id {key} has a class already: {shown(pairs[key])}")
-    if not pairs:
-        raise UsageError(f"--mapping {path}: holds no line 'id,class'")
-    _check_names(path, pairs.values())
-    names, classes = _number_classes(path, pairs)
-    if len(names) > MOST_CLASSES:
-        raise UsageError(f"--mapping {path}: at most {MOST_CLASSES} classes are possible, got {len(names)}")
-    t1 = tuple(tables.T1) if names == CLASS_NAMES else ()
-    return LabelMapping(path.name, names, {0: 0} | classes, f"{path.name}: ids and classes of a file", t1=t1)
+        if len(row) != width or key is None or key < 0 or not all(row[1:]):
+            raise UsageError(f"{where} expected {expected}, got {shown(line.strip())}")
+        for what, own, value in zip(("class", "structure"), found, row[1:], strict=False):
+            if own.setdefault(key, value) != value:
+                raise UsageError(f"{where} id {key} has a {what} already: {shown(own[key])}")
+        if width == 3:
+            _check_part(where, key, row[1], row[2], of)
+    if not found[0]:
+        raise UsageError(f"--mapping {path}: holds no line {expected}")
+    return found
+
+
+def _check_part(where: str, key: int, name: str, structure: str, of: dict[str, tuple[str, int]]) -> None:
+    """Require that a structure is part of one class, and what has no intensity of none."""
+    known, other = of.setdefault(structure, (name, key))
+    if known != name:
+        raise UsageError(
+            f"{where} structure {shown(structure)} is of two classes: id {other} is {shown(known)}, id {key} is "
+            f"{shown(name)}; expected one"
+        )
+    if _is_background(structure) and not _is_background(name):
+        raise UsageError(
+            f"{where} id {key} of class {shown(name)} is of no structure; expected one, as classes are synthesised "
+            "from structures"
+        )
+
+
+def _is_background(name: str) -> bool:
+    return name == "background" or whole_number(name) == 0
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
@@ -172,29 +209,40 @@ def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
             yield number, line, cells if any(cells[2:]) else cells[:2]
 
 
-def _check_names(path: Path, names: Iterable[str]) -> None:
-    """Require class names that can be printed, and kept in a cache."""
+def _check_names(path: Path, names: Iterable[str], what: str) -> None:
+    """Require names that can be printed, and kept in a cache."""
     wrong = next((name for name in names if not name.isprintable() or len(name) > LONGEST_NAME), None)
     if wrong is not None:
         raise UsageError(
-            f"--mapping {path}: class names must be printable text of at most {LONGEST_NAME} characters, got "
+            f"--mapping {path}: {what} names must be printable text of at most {LONGEST_NAME} characters, got "
             f"{shown(wrong)}"
         )
 
 
-def _number_classes(path: Path, pairs: dict[int, str]) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Class names, and {id: class}."""
+def _numbered(
+    path: Path, pairs: dict[int, str], what: str, several: str, usual: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Names of classes or structures, and {id: class or structure}; ``usual`` is an order of names."""
+    _check_names(path, pairs.values(), what)
+    names, numbers = _in_order(path, pairs, what, several, usual)
+    if len(names) > MOST_CLASSES:
+        raise UsageError(f"--mapping {path}: at most {MOST_CLASSES} {several} are possible, got {len(names)}")
+    return names, numbers
+
+
+def _in_order(
+    path: Path, pairs: dict[int, str], what: str, several: str, usual: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[int, int]]:
     values = set(pairs.values())
     numbered = {i: k for i, value in pairs.items() if (k := whole_number(value)) is not None}
     if len(numbered) == len(pairs):
         found = sorted({0, *numbered.values()})
         top = found[-1]
         if top < 1 or found != list(range(len(found))):
-            classes = listed([str(k) for k in sorted(set(numbered.values()))], 12)
-            raise UsageError(f"--mapping {path}: classes must be 0 to K-1 without a gap, got [{classes}]")
-        return ("background", *(f"class {k}" for k in range(1, top + 1))), numbered
-    if values <= set(CLASS_NAMES):
-        names = CLASS_NAMES
-    else:
+            given, most = listed([str(k) for k in sorted(set(numbered.values()))], 12), "K" if usual else "G"
+            raise UsageError(f"--mapping {path}: {several} must be 0 to {most}-1 without a gap, got [{given}]")
+        return ("background", *(f"{what} {k}" for k in range(1, top + 1))), numbered
+    names = usual
+    if not values <= set(usual):
         names = ("background", *(name for name in dict.fromkeys(pairs.values()) if name != "background"))
     return names, {i: names.index(value) for i, value in pairs.items()}

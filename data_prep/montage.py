@@ -1,6 +1,8 @@
 """A look at a cache: its slices with the labels drawn over them, and what it holds in words."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -23,7 +25,8 @@ PANEL_INCHES = 1.6
 def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6, rows: int = 4) -> Path:
     """Draw evenly spaced slices of evenly spaced subjects, one row a subject.
 
-    Every slice is shown twice, the image alone and under its labels; a label-only cache shows labels alone.
+    Every slice is shown twice, the image alone and under its labels; a label-only cache shows labels alone. Where there
+    are generation labels, they come beside the classes.
     The numbers above are indices along the slicing axis. Of volumes the middle plane of the first axis is
     drawn. Row 0 of an array is at the top.
 
@@ -52,7 +55,8 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
         chosen = _spread(np.arange(len(cache.subjects)), rows)
         grid = [_spread(np.flatnonzero(cache.subject_index == subject), columns) for subject in chosen]
         wide = max(len(items) for items in grid)
-        panels = 2 if cache.has_images else 1
+        overlays = _overlays(cache)
+        panels = len(overlays) + cache.has_images
         ratio = cache.shape[-2] / cache.shape[-1]
         figure = Figure(
             figsize=(PANEL_INCHES * wide * panels, PANEL_INCHES * ratio * len(grid) + 0.25), facecolor="black"
@@ -62,8 +66,8 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
         for axis in axes.flat:
             axis.axis("off")
         for line, items in zip(axes, grid, strict=True):
-            _draw_subject(cache, items, line, panels)
-        _add_legend(figure, cache.class_names[1:])
+            _draw_subject(cache, items, line, overlays)
+        _add_legend(figure, [entry for overlay in overlays for entry in overlay.legend])
     out_png = Path(out_png)
     write_atomically(out_png, png_of(figure, 100, SOFTWARE), failure=DataError, make_folder=False, what="the picture")
     return out_png
@@ -78,14 +82,30 @@ def colours(n: int) -> list[tuple[float, float, float, float]]:
     return [palettes[i % len(palettes)] for i in range(n)]
 
 
-def _add_legend(figure: Figure, names: tuple[str, ...]) -> None:
-    """Name the classes below the slices, in as many lines as the width asks for."""
-    entry_inches = 0.5 + 0.075 * max(len(name) for name in names)
-    columns = max(1, min(len(names), int(figure.get_figwidth() / entry_inches)))
-    lines = -(-len(names) // columns)
+class _Overlay(NamedTuple):
+    """What is drawn over an image: how label maps (1, *S) of an item are read, and names and colours of its labels."""
+
+    read: Callable[[list[int]], np.ndarray]
+    legend: list[tuple[str, tuple[float, float, float, float]]]
+
+
+def _overlays(cache: Cache) -> list[_Overlay]:
+    """The classes, and generation labels where these are others."""
+    found = [(cache.read_labels, cache.class_names)]
+    if cache.info.version > 1:  # a class and one of its structures may have one name
+        classes = tuple(f"{name} (class)" for name in cache.class_names)
+        found = [(cache.read_labels, classes), (cache.read_structures, cache.generation_names)]
+    return [_Overlay(read, [*zip(names[1:], colours(len(names) - 1), strict=True)]) for read, names in found]
+
+
+def _add_legend(figure: Figure, entries: list[tuple[str, tuple[float, float, float, float]]]) -> None:
+    """Name the labels below the slices, in as many lines as the width asks for."""
+    entry_inches = 0.5 + 0.075 * max(len(name) for name, _ in entries)
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / entry_inches)))
+    lines = -(-len(entries) // columns)
     room = 0.3 + 0.2 * lines
     figure.set_figheight(figure.get_figheight() + room)
-    handles = [Patch(color=c, label=name) for c, name in zip(colours(len(names)), names, strict=True)]
+    handles = [Patch(color=colour, label=name) for name, colour in entries]
     figure.legend(
         handles=handles,
         loc="lower center",
@@ -108,9 +128,10 @@ def describe(cache_path: str | Path) -> list[tuple[str, str]]:
     """
     path = Path(cache_path)
     with Cache(path, check_digest=False) as cache:  # told below
-        counts = np.zeros(cache.n_classes, dtype=np.int64)
+        shares = np.zeros(cache.n_generation, dtype=np.int64)
         for item in range(cache.n):
-            counts += np.bincount(cache.read_labels([item]).ravel(), minlength=cache.n_classes)
+            shares += np.bincount(cache.read_structures([item]).ravel(), minlength=cache.n_generation)
+        counts = [int(shares[cache.target == k].sum()) for k in range(cache.n_classes)]
         info = cache.info
         per_subject = np.bincount(cache.subject_index)
         spread = (
@@ -128,9 +149,14 @@ def describe(cache_path: str | Path) -> list[tuple[str, str]]:
             ("axis", f"{info.axis}, orientation {info.orientation}"),
         ]
         lines += [
-            (f"class {k}", f"{name}: {count / counts.sum():.2%} of the voxels")
+            (f"class {k}", f"{name}: {count / shares.sum():.2%} of the voxels")
             for k, (name, count) in enumerate(zip(cache.class_names, counts, strict=True))
         ]
+        if info.version > 1:
+            lines += [
+                (f"structure {g}", f"{name}: {share / shares.sum():.2%} of the voxels, in class {k}")
+                for g, (name, share, k) in enumerate(zip(cache.generation_names, shares, cache.target, strict=True))
+            ]
         lines += [("mapping", info.mapping), ("source", info.source), ("created by", info.created_by)]
     state = "ok" if verify_digest(path) else "WRONG: the content was changed after it was written"
     return [*lines, ("digest", f"{info.digest} ({state})")]
@@ -143,21 +169,21 @@ def _spread(items: np.ndarray, most: int) -> np.ndarray:
     return items[np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
-def _draw_subject(cache: Cache, items: np.ndarray, line: np.ndarray, panels: int) -> None:
+def _draw_subject(cache: Cache, items: np.ndarray, line: np.ndarray, overlays: list[_Overlay]) -> None:
     """Draw the given items of one subject into a row of axes."""
-    clear = (0.0, 0.0, 0.0, 0.0)
-    opacity = OPACITY if panels == 2 else 1.0
-    shades = ListedColormap([clear, *((*colour[:3], opacity) for colour in colours(cache.n_classes - 1))])
+    panels = len(overlays) + cache.has_images
     for i, item in enumerate(items):
-        plain, labelled = line[panels * i], line[panels * i + panels - 1]
+        axes = line[panels * i : panels * (i + 1)]
         if cache.has_images:
             image = _plane(cache.read_images([item])[0])
-            for axis in (plain, labelled):
+            for axis in axes:
                 axis.imshow(image, cmap="gray", vmin=0.0, vmax=1.0)
-        labels = _plane(cache.read_labels([item])[0])
-        labelled.imshow(labels, cmap=shades, vmin=0, vmax=cache.n_classes - 1, interpolation="nearest")
+        for axis, (read, legend) in zip(axes[cache.has_images :], overlays, strict=True):
+            opacity = OPACITY if cache.has_images else 1.0
+            shades = ListedColormap([(0.0, 0.0, 0.0, 0.0), *((*colour[:3], opacity) for _, colour in legend)])
+            axis.imshow(_plane(read([item])[0]), cmap=shades, vmin=0, vmax=len(legend), interpolation="nearest")
         name = cache.subjects[cache.subject_index[item]] if i == 0 else ""
-        plain.set_title(f"{name} {cache.slice_index[item]}".strip(), color="white", fontsize=6, pad=2)
+        axes[0].set_title(f"{name} {cache.slice_index[item]}".strip(), color="white", fontsize=6, pad=2)
 
 
 def _plane(array: np.ndarray) -> np.ndarray:

@@ -118,7 +118,7 @@ def _attempt(scan: Scan, options: Options) -> Prepared | str:
 def _part_name(scan: Scan, options: Options) -> str:
     """File name of a scan's part: its name and a hash of all that decides about it."""
     files = [(os.path.realpath(path), *_state(path), _content(path)) for path in scan.files]  # of a link to itself, too
-    described = asdict(options) | {"mapping": [sorted(options.mapping.classes.items()), options.mapping.class_names]}
+    described = asdict(options) | {"mapping": options.mapping.decides()}
     key = json.dumps([RECIPE, files, described], sort_keys=True, default=str)
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", scan.name)[:80]
     return f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"

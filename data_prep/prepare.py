@@ -25,6 +25,7 @@ from metasynth.data_prep.volumes.resample import (
     resample_ids,
     resample_image,
     resample_mask,
+    resample_structures,
     to_source,
 )
 from metasynth.data_prep.volumes.volumes import (
@@ -50,7 +51,7 @@ class Prepared:
     Attributes
     ----------
     labels : numpy.ndarray
-        (n, *S) uint8 classes; S is the subject's own field.
+        (n, *S) uint8 classes, or the structures of the mapping; S is the subject's own field.
     images : numpy.ndarray or None
         (n, *S) float16 in [0, 1], or None.
     slice_index : numpy.ndarray
@@ -85,19 +86,28 @@ def prepare(scan: Scan, options: Options) -> Prepared:
 
 def _part(scan: Scan, labels: Volume, image: Volume | None, mask: Volume | None, options: Options) -> Prepared:
     """What the volumes of a subject add."""
-    classes = Volume(options.mapping.apply(labels.data, options.unknown, labels.where), labels.affine, labels.where)
+    mapping, where = options.mapping, labels.where
+    found = Volume(mapping.apply_structures(labels.data, options.unknown, where), labels.affine, where)
     stripped = None if image is None else _strip_and_scale(image, labels, mask, options)
     if options.flat:
-        return _flat(classes, stripped)
-    grid, matrix = _target(scan, classes, stripped, options)
+        return _flat(found, stripped)
+    grid, matrix = _target(scan, replace(found, data=mapping.classes_of(found.data)), stripped, options)
     if grid is not None:
-        resampled = resample_classes(classes.data, matrix, grid, options.interpolation)
+        resampled = _resample_labels(found, matrix, grid, options)
         if stripped is not None:
             stripped = _resample(stripped, matrix, grid, options.strip)
-        classes = Volume(resampled, grid.affine, classes.where)
-        if not resampled.any():
-            raise DataError(f"{classes.where}: no label is left in the field of the new grid")
-    return _slice(classes, stripped, options)
+        found = Volume(resampled, grid.affine, where)
+        if not mapping.classes_of(resampled).any():
+            raise DataError(f"{where}: no label is left in the field of the new grid")
+    return _slice(found, stripped, options)
+
+
+def _resample_labels(labels: Volume, matrix: NDArray[np.float64], grid: Grid, options: Options) -> NDArray[np.uint8]:
+    """Classes or structures on another grid."""
+    structures = options.mapping.structures
+    if structures is None:
+        return resample_classes(labels.data, matrix, grid, options.interpolation)
+    return resample_structures(labels.data, structures.target, matrix, grid, options.interpolation)
 
 
 def _read(scan: Scan, options: Options) -> tuple[Volume, Volume | None, Volume | None]:
@@ -190,13 +200,13 @@ def _brain_for_alignment(classes: Volume, image: Volume | None, mapping: LabelMa
     return Volume((classes.data > 0).astype(np.float32), classes.affine, classes.where)
 
 
-def _slice(classes: Volume, image: Volume | None, options: Options) -> Prepared:
-    """The wanted planes, or the whole volume as a stack of planes."""
-    spacing = plane_spacing(classes.spacing, options.axis)
+def _slice(labels: Volume, image: Volume | None, options: Options) -> Prepared:
+    """The wanted planes, chosen by their classes, or the whole volume as a stack of planes."""
+    spacing = plane_spacing(labels.spacing, options.axis)
     if options.volumes:
-        stacks = [planes(v.data, options.axis)[None] for v in (classes, image) if v is not None]
+        stacks = [planes(v.data, options.axis)[None] for v in (labels, image) if v is not None]
         return _prepared(stacks, np.zeros(1, dtype=np.int64), spacing)
-    content = content_along(classes.data, options.axis)
+    content = content_along(options.mapping.classes_of(labels.data), options.axis)
     at = np.flatnonzero(content)
     # Aligned brains share the planes about the middle of the template's field; others have their own middle.
     centre = (len(content) - 1) / 2 if options.align != "none" else (at[0] + at[-1]) / 2
@@ -204,14 +214,14 @@ def _slice(classes: Volume, image: Volume | None, options: Options) -> Prepared:
     try:
         chosen = choose_planes(content, options.slices, centre, step, options.min_content)
     except DataError as error:
-        raise DataError(f"{classes.where}: {error}") from error
-    stacks = [planes(v.data, options.axis, chosen) for v in (classes, image) if v is not None]
+        raise DataError(f"{labels.where}: {error}") from error
+    stacks = [planes(v.data, options.axis, chosen) for v in (labels, image) if v is not None]
     return _prepared(stacks, chosen, spacing)
 
 
-def _flat(classes: Volume, image: Volume | None) -> Prepared:
+def _flat(labels: Volume, image: Volume | None) -> Prepared:
     """The one plane of neurite-OASIS: its arrays are (right to left, superior to inferior), 1 mm."""
-    stacks = [v.data[:, :, 0].T[None, :, ::-1] for v in (classes, image) if v is not None]
+    stacks = [v.data[:, :, 0].T[None, :, ::-1] for v in (labels, image) if v is not None]
     return _prepared(stacks, np.array([OASIS_PLANE]), (1.0, 1.0, 1.0))
 
 

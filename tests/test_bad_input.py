@@ -117,7 +117,10 @@ CACHES = {
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be opened: Is a directory"),
     "text": (lambda path: path.write_text("subject,sigma\n"), "is not an HDF5 file; expected a metasynth-cache file"),
     "foreign": (foreign, "is not a metasynth-cache file (no attribute 'format')"),
-    "version": (edit(lambda file: file.attrs.__setitem__("version", 2)), "format version 1 is supported, got 2"),
+    "version": (
+        edit(lambda file: file.attrs.__setitem__("version", 3)),
+        "format versions 1 and 2 are supported, got 3",
+    ),
     "truncated": (truncated, "is truncated or damaged"),
     "no labels": (edit(lambda file: file.pop("labels")), "dataset 'labels' is missing"),
     "no subjects": (edit(lambda file: file.pop("subjects")), "dataset 'subjects' is missing"),

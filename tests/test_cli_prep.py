@@ -60,6 +60,47 @@ def test_label_maps_and_images_of_two_atlases_are_interchangeable(cli, heads):
     }
 
 
+def test_structures_of_two_atlases_are_interchangeable(cli, heads):
+    given = ("--spacing", "1.5", "--generate")
+    result = cli(
+        "prep", "labels", "aseg", "--mapping", "freesurfer-5", "--out", "a.h5", *given, "freesurfer-structures"
+    )
+    assert result.exit_code == 0, result.output
+    scans = ("--images", "images", "--labels", "muse", "--mapping", "muse-5")
+    result = cli("prep", "nifti", *scans, "--out", "b.h5", *given, "muse-structures")
+    assert result.exit_code == 0, result.output
+    result = cli("prep", "labels", "aseg", "--mapping", "freesurfer-5", "--spacing", "1.5", "--out", "c.h5")
+    assert result.exit_code == 0, result.output
+    with Cache("a.h5") as a, Cache("b.h5") as b, Cache("c.h5") as plain:
+        assert a.generation_names == b.generation_names
+        assert a.target.tolist() == b.target.tolist()
+        assert a.slice_index.tolist() == b.slice_index.tolist() == plain.slice_index.tolist()
+        mine, theirs = a.read_structures(range(a.n)), b.read_structures(range(b.n))
+        np.testing.assert_array_equal(mine, theirs)
+        assert a.generation_names[18] == "fluid outside the ventricles"
+        assert (mine == 18).any()
+        counts = [np.bincount(each.read_labels(range(each.n)).ravel(), minlength=6)[1:].tolist() for each in (a, plain)]
+        assert counts[0] == counts[1]
+    looked = CliRunner().invoke(main, ["inspect", "a.h5"]).stdout.splitlines()
+    assert any(line.startswith("structure 18  fluid outside the ventricles: ") for line in looked)
+
+
+def test_structures_from_a_file(cli, heads):
+    rows = ["0,background,background", "507,background,background", "24,background,fluid", "16,white,stem"]
+    rows += [f"{i},{name}" for i, name in ((2, "white,white"), (41, "white,white"), (3, "grey,cortex"))]
+    rows += [f"{i},{name}" for i, name in ((42, "grey,cortex"), (10, "grey,thalamus"), (49, "grey,thalamus"))]
+    rows += ["4,fluid,ventricle", "43,fluid,ventricle"]
+    (heads / "mine.csv").write_text("\n".join(["id,class,structure", *rows]))
+    result = cli("prep", "labels", "aseg", "--mapping", "mine.csv", "--out", "a.h5", "--slices", "all", "--no-montage")
+    assert result.exit_code == 0, result.output
+    with Cache("a.h5") as cache:
+        assert cache.class_names == ("background", "white", "grey", "fluid")
+        assert cache.generation_names == ("background", "fluid", "stem", "white", "cortex", "thalamus", "ventricle")
+        assert cache.target.tolist() == [0, 0, 1, 1, 2, 2, 3]
+        found = np.unique(cache.read_structures(range(cache.n)))
+        assert found.tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
 def test_a_cache_is_never_replaced_unasked(cli, heads):
     assert cli("prep", "labels", "aseg", "--out", "a.h5", "--no-montage").exit_code == 0
     assert one_line(cli("prep", "labels", "aseg", "--out", "a.h5"), 2) == (

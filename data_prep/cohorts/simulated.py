@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from metasynth.data_prep.cohorts.ageing import Ageing, AgeingModel, load_ageing
+from metasynth.data_prep.cohorts.anatomy import STRUCTURE_NAMES, TARGET, Anatomy, structure_fractions
 from metasynth.data_prep.cohorts.template import CLASS_NAMES, SOURCE, load_template
 from metasynth.data_prep.cohorts.tissue_maps import SHARPNESS, TISSUES, load_tissue_maps
 from metasynth.data_prep.cohorts.warped import MAPPING, CohortSpec, draw_anatomy, pixel_axes
@@ -64,6 +65,8 @@ class SimulatedSpec:
         One of CONTRASTS.
     group : str
         One of GROUP_SEEDS: "young" or "older".
+    structures : bool
+        Whether the label maps have the generation labels of `anatomy`: the same images and classes.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class SimulatedSpec:
     cohort: CohortSpec
     contrast: str
     group: str
+    structures: bool = False
 
     def __post_init__(self) -> None:
         if self.contrast not in CONTRASTS:
@@ -91,7 +95,7 @@ class SimulatedSpec:
     @property
     def name(self) -> str:
         """Name of the set."""
-        return self.cohort.name
+        return f"{self.cohort.name}-structures" if self.structures else self.cohort.name
 
     @property
     def sequence(self) -> PulseSequence:
@@ -101,7 +105,8 @@ class SimulatedSpec:
     @property
     def file_name(self) -> str:
         """Name of the cache: "simulated", the set's name and a hash of all that it is made by."""
-        made_by = [asdict(self), SIMULATION_RECIPE, FIELD_TESLA, NOISE_SD, NOISE_SPREAD, SHARPNESS]
+        described = {key: value for key, value in asdict(self).items() if key != "structures" or value}
+        made_by = [described, SIMULATION_RECIPE, FIELD_TESLA, NOISE_SD, NOISE_SPREAD, SHARPNESS]
         made_by += [repr(part) for part in (self.sequence, TissueSpread(), AgeingModel())]
         key = json.dumps(made_by, sort_keys=True)
         return f"simulated-{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.h5"
@@ -111,31 +116,11 @@ class SimulatedSpec:
         return build_simulated(self, path, progress)
 
 
-@dataclass(frozen=True)
-class Anatomy:
-    """What lies in the slices of one person.
-
-    Attributes
-    ----------
-    tissues : numpy.ndarray
-        (n, T, H, W) float32, fraction of each pixel of the brain that each of TISSUES takes; 0 elsewhere.
-    classes : numpy.ndarray
-        (n, K, H, W) float32, likewise for CLASS_NAMES; all background elsewhere.
-    planes : numpy.ndarray
-        (n,) coronal planes, mm.
-    """
-
-    tissues: FloatArray
-    classes: FloatArray
-    planes: FloatArray
-
-
 def build_simulated(spec: SimulatedSpec, path: Path, progress: Callable[[int, int], None] | None = None) -> str:
     """Simulate the images and write their cache to `path`; returns the digest.
 
     Images (N, H, W) float16: 0 outside the brain; the 1 % and 99 % quantiles over all pixels of a subject's slices are
-    taken to 0 and 1. Labels (N, H, W): the class with the largest fraction of the pixel. Rows and columns as
-    those of the template's cohorts.
+    taken to 0 and 1. Labels (N, H, W): those of `Anatomy`. Rows and columns as those of the template's cohorts.
 
     Raises
     ------
@@ -146,10 +131,11 @@ def build_simulated(spec: SimulatedSpec, path: Path, progress: Callable[[int, in
     """
     cohort = spec.cohort
     template = load_template()
+    fine = f"; images are synthesised from {len(STRUCTURE_NAMES) - 1} structures" if spec.structures else ""
     labels, images, slice_index = [], [], []
     for subject in range(cohort.n_subjects):
         anatomy = draw_person_anatomy(spec, subject)
-        labels.append(anatomy.classes.argmax(axis=1).astype(np.uint8))
+        labels.append(anatomy.labels())
         images.append(scan(spec, subject, anatomy).astype(np.float16))
         slice_index.append((anatomy.planes - template.file_y).astype(np.int32))
         if progress is not None:
@@ -163,12 +149,14 @@ def build_simulated(spec: SimulatedSpec, path: Path, progress: Callable[[int, in
         slice_index=np.concatenate(slice_index),
         info=CacheInfo(
             class_names=CLASS_NAMES,
-            mapping=f"SIMULATED; {MAPPING}; the largest fraction of a pixel",
+            mapping=f"SIMULATED; {MAPPING}; the largest fraction of a pixel{fine}",
             spacing_mm=(cohort.spacing_mm, cohort.spacing_mm),
             axis="coronal",
             orientation="IR",
             source=f"{_described(spec)} {SOURCE}",
             created_by=f"metasynth {__version__} prep template",
+            generation_names=STRUCTURE_NAMES if spec.structures else (),
+            target=TARGET if spec.structures else (),
         ),
     )
 
@@ -207,13 +195,15 @@ def draw_person_anatomy(spec: SimulatedSpec, subject: int) -> Anatomy:
     # Pixels less than half of which is brain are stripped off; what the others have of it outside is fluid.
     brain = maps.brain.at(points.reshape(3, -1)).reshape(points.shape[1:]) >= 0.5
     inside = brain.mean(axis=1) >= 0.5
-    found = maps.mixture(points[:, inside].reshape(3, -1), ageing.fluid_gain)
-    tissues, classes = (np.zeros((len(values), len(inside)), dtype=np.float32) for values in found)
-    for kept, values in zip((tissues, classes), found, strict=True):
-        kept[:, inside] = values.reshape(len(values), -1, parts**2).mean(axis=2)
-    classes[0, ~inside] = 1.0
+    sample = maps.sample(points[:, inside].reshape(3, -1), ageing.fluid_gain)
+    found = [sample.tissues, sample.classes(), *([structure_fractions(sample)] if spec.structures else [])]
+    kept = [np.zeros((len(values), len(inside)), dtype=np.float32) for values in found]
+    for whole, values in zip(kept, found, strict=True):
+        whole[:, inside] = values.reshape(len(values), -1, parts**2).mean(axis=2)
+    kept[1][0, ~inside] = 1.0
     shape = (-1, len(planes), *cohort.shape)
-    return Anatomy(tissues.reshape(shape).swapaxes(0, 1), classes.reshape(shape).swapaxes(0, 1), planes)
+    tissues, classes, *structures = (whole.reshape(shape).swapaxes(0, 1) for whole in kept)
+    return Anatomy(tissues, classes, planes, *structures)
 
 
 def scan(spec: SimulatedSpec, subject: int, anatomy: Anatomy) -> FloatArray:

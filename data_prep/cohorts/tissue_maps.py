@@ -12,6 +12,7 @@ and not as blurred as an average of 152 brains.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from metasynth.data_prep.cohorts.template import (
@@ -116,14 +117,37 @@ class TissueMaps:
         tuple (numpy.ndarray, numpy.ndarray)
             Fractions of TISSUES (T, P) and of CLASS_NAMES (K, P), each summing to 1.
         """
+        sample = self.sample(points, fluid_gain)
+        return sample.tissues, sample.classes()
+
+    def sample(self, points: FloatArray, fluid_gain: float | FloatArray = 1.0) -> "Sample":
+        """What the maps say at points of the brain; see `mixture`."""
         solid = np.stack([tissue.at(points) for tissue in self.solid])
         ventricular = self.ventricular.at(points)
         gain = 1.0 + (np.float32(fluid_gain) - 1.0) * (1.0 - ventricular)
         tissues = sharpened(np.concatenate([np.maximum(0.0, 1.0 - solid.sum(axis=0))[None], solid]), gain)
-        return tissues, self._classes(tissues, ventricular, self.core.at(points), self.outer.at(points))
+        return Sample(tissues, ventricular, self.core.at(points), self.outer.at(points))
 
-    @staticmethod
-    def _classes(tissues: FloatArray, ventricular: FloatArray, core: FloatArray, outer: FloatArray) -> FloatArray:
+
+class Sample(NamedTuple):
+    """`TissueMaps` at P points of the brain.
+
+    Attributes
+    ----------
+    tissues : numpy.ndarray
+        (T, P) fractions of TISSUES, which sum to 1.
+    ventricular, core, outer : numpy.ndarray
+        (P,) shares, see `TissueMaps`.
+    """
+
+    tissues: FloatArray
+    ventricular: FloatArray
+    core: FloatArray
+    outer: FloatArray
+
+    def classes(self) -> FloatArray:
+        """Fractions (K, P) of CLASS_NAMES, which sum to 1."""
+        tissues, ventricular, core, outer = self
         fluid, white, grey = tissues[FLUID], tissues[WHITE_MATTER], tissues[GREY]
         inner = 1.0 - outer
         classes = np.zeros((len(CLASS_NAMES), tissues.shape[1]), dtype=np.float32)

@@ -135,6 +135,39 @@ def resample_classes(
     return out
 
 
+def resample_structures(
+    structures: NDArray[np.uint8],
+    target: Sequence[int],
+    matrix: NDArray[np.float64],
+    grid: Grid,
+    how: Interpolation = "majority",
+) -> NDArray[np.uint8]:
+    """Structures (X, Y, Z), of which ``target`` are the classes, on another grid, see `resample_classes`.
+
+    A voxel has the class that it has without structures. "majority": of the structures of that class the one with the
+    largest share; a voxel with more of two nuclei than of white matter is one of the nuclei, though white matter has
+    more of it than either.
+    """
+    if how == "nearest":
+        return _sample(structures, matrix, grid, 0, 0)
+    table = np.asarray(target, dtype=np.uint8)
+    classes, sigma = resample_classes(table[structures], matrix, grid), _sigma(matrix)
+    box = _box(structures > 0, margin=2 + int(np.ceil(3 * sigma.max())))
+    inside, matrix = structures[box], _shifted(matrix, box)
+    present = np.flatnonzero(np.bincount(inside.ravel(), minlength=len(table)))
+    out = np.zeros(grid.shape, dtype=np.uint8)
+    for k in np.unique(classes):
+        here = classes == k
+        own = present[table[present] == k] if k else np.union1d(present[table[present] == 0], [0])
+        out[here], best = own[0], np.full(grid.shape, -1.0, dtype=np.float32)
+        for g in own if len(own) > 1 else ():
+            share = _vote(inside == g, sigma, matrix, grid, float(g == 0))
+            wins = here & (share > best)
+            out[wins] = g
+            best[wins] = share[wins]
+    return out
+
+
 def resample_ids(labels: Volume, grid: Grid) -> NDArray[np.int64]:
     """Ids of the nearest voxels on another grid, exact whatever their size; 0 outside."""
     matrix = to_source(labels, grid)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from metasynth.experiments.comparison.methods import variants_among
 from metasynth.experiments.comparison.settings import ComparisonConfig
-from metasynth.experiments.real_images.cohorts import check_caches
+from metasynth.experiments.real_images.cohorts import check_caches, require_same_generation
 
 from metasynth.augment.table import entry_of
 from metasynth.data.cache import Cache
@@ -21,11 +21,14 @@ def check_comparison(
     Raises
     ------
     DataError
-        As there; if images cannot be halved as often as the network of an augmenter does.
+        As there; if images cannot be halved as often as the network of an augmenter does; if a reference batch is to
+        be synthesised from label maps of both caches and these have other generation labels.
     UsageError
         If the segmenter's network cannot be made.
     """
     prepared = check_caches(config, data, labels, tests, seed=None)
+    if labels is not None and variants_among(config.methods) and config.outer.reference != "none":
+        require_same_generation(data, labels, f"outer.reference={config.outer.reference} synthesises from both")
     if any(entry_of(name).network for name in variants_among(config.methods)):
         with Cache(data, check_values=False) as cache:  # checked before
             check_network(cache, config.learned.network, "learned.network")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +53,17 @@ class RealImages:
     @property
     def generator(self) -> BatchedGenerator:
         """What makes the images that are augmented by what is learned."""
-        return BatchedGenerator(self.cache.n_classes, self.config.synthesis.at_spacing(self._spacing))
+        return BatchedGenerator(self.maps.cache.n_generation, self.config.synthesis.at_spacing(self._spacing))
 
     @property
     def baseline(self) -> BatchedGenerator:
         """What makes the images of the baselines."""
-        return BatchedGenerator(self.cache.n_classes, self.config.baseline.at_spacing(self._spacing))
+        return BatchedGenerator(self.maps.cache.n_generation, self.config.baseline.at_spacing(self._spacing))
 
     @property
     def scanner(self) -> BatchedGenerator:
         """The baselines' generator for images there are: real intensities are raised to no power."""
-        baseline = self.baseline
-        return BatchedGenerator(baseline.n_classes, replace(baseline.config, gamma=0.0))
+        return BatchedGenerator(self.cache.n_generation, replace(self.baseline.config, gamma=0.0))
 
     @property
     def _spacing(self) -> float:
@@ -143,6 +143,35 @@ def check_division(config: RealImageSettings, prepared: PreparedData, seed: int)
         opened = {name: stack.enter_context(Cache(path, check_values=False)) for name, path in paths.items()}
         cache = opened.pop("")
         return divide(config, cache, opened, split_of(config, cache, seed))
+
+
+def require_same_generation(data: Path, labels: Path, why: str) -> None:
+    """Refuse label maps from which other images are synthesised than from those of ``data``; both were checked before.
+
+    Raises
+    ------
+    DataError
+        Which names the first generation label that differs, and ``why`` the two are to be the same.
+    """
+    with Cache(data, check_values=False) as cache, Cache(labels, check_values=False) as other:
+        pairs = enumerate(zip_longest(_generation_labels(cache), _generation_labels(other), fillvalue="absent"))
+        found = next(((g, there, here) for g, (there, here) in pairs if there != here), None)
+        if found is not None:
+            g, there, here = found
+            raise DataError(
+                f"{labels}: expected the generation labels of {data}, as {why}; label {g} is {there} there, {here} "
+                "here: prepare both with the same --mapping and --generate, or set outer.reference=none"
+            )
+
+
+def _generation_labels(cache: Cache) -> list[str]:
+    names = (cache.class_names[k] for k in cache.target)
+    return [f"{name!r} of class {own!r}" for name, own in zip(cache.generation_names, names, strict=True)]
+
+
+def maps_of(prepared: PreparedData) -> Path:
+    """The cache whose label maps images are synthesised from."""
+    return prepared.others.get(LABELS, prepared).path
 
 
 def load_real_images(context: StudyContext) -> RealImages:

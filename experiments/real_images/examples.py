@@ -46,7 +46,7 @@ class Examples:
             self._add(f"segmentation/{condition}/{method}/{subjects}", segments(_images(item))[0])
         if fitted.augmenter is not None:
             draws = generator_for(self._seed, "example")
-            images, _ = self._cohorts.generator(self._map.labels, draws)
+            images, _ = self._cohorts.generator(self._map.structures, draws)
             for part, image in shown_parts(fitted.augmenter, images, draws).items():
                 self._add(f"augmentation/{method}/{subjects}/{part}", image[0, 0])
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,9 +29,9 @@ class RealAugmented:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Augmented images and labels of a batch; DataError if it has no images."""
-        images, labels, _ = Real()(batch, generator)
-        seeds = self.generator.draw_seeds(len(labels), generator)
-        return Example(*self.generator.augment(images, labels, seeds), None)
+        real = Real()(batch, generator)
+        seeds = self.generator.draw_seeds(len(real.labels), generator)
+        return Example.of(batch, *self.generator.augment(real.images, real.structures, seeds))
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,12 @@ def cropped_or_padded(batch: Batch, shape: Sequence[int]) -> Batch:
     """The label maps of a batch, cut or padded with background about their centre to ``shape``; without images."""
     missing = [wanted - size for wanted, size in zip(shape, batch.labels.shape[1:], strict=True)]
     sides = [side for more in reversed(missing) for side in (more // 2, more - more // 2)]
-    return Batch(pad(batch.labels, sides) if any(missing) else batch.labels, None, batch.subject)
+    if not any(missing):
+        return replace(batch, images=None)
+    fine = None if batch.fine is None else pad(batch.fine, sides)
+    return replace(batch, labels=pad(batch.labels, sides), images=None, fine=fine)
 
 
 def _joined(parts: Sequence[Example]) -> Example:
-    images, labels, _ = zip(*parts, strict=True)
-    return Example(torch.cat(images), torch.cat(labels), None)
+    """Examples of different caches side by side; their generation labels, which may not be the same, are left out."""
+    return Example(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]), None)

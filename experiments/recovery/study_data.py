@@ -73,7 +73,7 @@ def load_study_data(
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     split = _kept_split(context, cache)
     # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
-    generator = _GENERATORS[generator_name](cache.n_classes, synthesis.at_spacing(min(cache.info.spacing_mm)))
+    generator = _GENERATORS[generator_name](cache.n_generation, synthesis.at_spacing(min(cache.info.spacing_mm)))
     held_out = SliceDataset(cache, split.test)
     return StudyData(
         train=SliceDataset(cache, split.train),

@@ -19,8 +19,8 @@ from metasynth.training.streams import StepBatch
 class UnpairedData(Dataset[StepBatch]):
     """Step t's data as item t.
 
-    An example has ``images``, scans (B, 1, *S), ``labels``, maps (B, *S) that have nothing to do with them, and
-    ``draws``, from which a generator makes synthetic images of the maps.
+    An example has ``images``, scans (B, 1, *S), ``labels``, generation labels (B, *S) of maps that have nothing to do
+    with them, and ``draws``, from which a generator makes synthetic images of the maps.
 
     Attributes
     ----------
@@ -53,10 +53,10 @@ class UnpairedData(Dataset[StepBatch]):
         return StepBatch(inner, outer, None)
 
     def _example(self, size: int, draw: torch.Generator) -> Example:
-        scans, _, _ = Real()(self.scans.read(draw_items(self.scans, size, draw)), draw)
+        scans = Real()(self.scans.read(draw_items(self.scans, size, draw)), draw).images
         maps = cropped_or_padded(self.maps.read(draw_items(self.maps, size, draw)), self.scans.cache.shape)
-        images, labels = self.generator(maps.labels, draw)
-        return Example(scans, labels, self.draw(images, draw))
+        images, structures = self.generator(maps.structures, draw)
+        return Example(scans, structures, self.draw(images, draw))
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Generated:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Images and deformed labels of a batch's label maps."""
-        images, labels = self.generator(batch.labels, generator)
+        images, structures = self.generator(batch.structures, generator)
         with torch.no_grad():
-            return Example(self.learned(labels, self.learned.draw(images, generator)), labels, None)
+            shown = self.learned(structures, self.learned.draw(images, generator))
+        return Example.of(batch, shown, structures)

@@ -88,7 +88,7 @@ class UnpairedStudy:
         context, people, settings = self._context, self._people, self._settings
         cache = people.cohorts.cache
         ndim, seed, inner, outer = len(cache.shape), context.seed, settings.discriminator, settings.outer
-        generator = settings.generator.build(method, cache.n_classes, ndim, seed)
+        generator = settings.generator.build(method, people.maps.cache.n_generation, ndim, seed)
         self._show(f"start/{method}", generator)
         trainer = Adversarial(
             inner.build(ndim, seed).to(context.device),
@@ -150,8 +150,8 @@ class UnpairedStudy:
         maps = self._people.maps
         batch = cropped_or_padded(maps.read(_spread(len(maps), count)), self._people.cohorts.cache.shape)
         source = Generated(self._people.undeformed, learned)
-        images, labels, _ = source(batch, generator_for(self._context.seed, "generated"))
-        return images, labels
+        made = source(batch, generator_for(self._context.seed, "generated"))
+        return made.images, made.labels
 
     def _show(self, name: str, learned: LabelGenerator) -> None:
         for index, image in enumerate(self._sample(learned, SHOWN)[0]):

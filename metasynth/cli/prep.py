@@ -1,6 +1,7 @@
 """The commands that make caches from files and look into them; they import what they need when they run."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from metasynth.text import printable
 if TYPE_CHECKING:
     from metasynth.data_prep.sources import Sources
 
+SIMULATED_STRUCTURES = "simulated-structures"
 COHORT_HELP = "template, mprage-young, mprage-older, flash-3, flash-5, flash-20 or flash-30, then -64, -96 or -192."
 
 
@@ -30,9 +32,16 @@ COHORT_HELP = "template, mprage-young, mprage-older, flash-3, flash-5, flash-20 
     shell_complete=complete_cohort,
     help=COHORT_HELP,
 )
+@click.option(
+    "--generate",
+    metavar="NAME",
+    type=click.Choice([SIMULATED_STRUCTURES]),
+    help=f"Synthesise images from structures, finer than the classes: {SIMULATED_STRUCTURES} (of a simulated cohort). "
+    "By default from the classes.",
+)
 @out_option("a copy of the cache", "FILE")
 @QUIET
-def template(cohort: str, out: Path | None, quiet: bool) -> None:
+def template(cohort: str, generate: str | None, out: Path | None, quiet: bool) -> None:
     """Make an embedded cohort: one brain template under many seeded warps. Nothing is downloaded.
 
     The template cohorts have its own image; the images of all others are simulated, not scanned.
@@ -40,7 +49,7 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
     It is made once and kept in the user's cache folder (METASYNTH_CACHE names another).
     """
     from metasynth.data.schema import CACHE
-    from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
+    from metasynth.data_prep.cohorts.cohort import COHORTS, SimulatedSpec, ensure_cohort
     from metasynth.files import write_atomically
     from metasynth.outputs import Output, check_outputs
     from metasynth.running.progress import Progress
@@ -48,13 +57,18 @@ def template(cohort: str, out: Path | None, quiet: bool) -> None:
 
     if cohort not in COHORTS:
         raise UsageError(f"--cohort {cohort}: there is no such cohort: {nearest(cohort, COHORTS)}")
+    spec = COHORTS[cohort]
+    if generate is not None:
+        if not isinstance(spec, SimulatedSpec):
+            raise UsageError(f"--generate {generate}: expected a simulated cohort, got --cohort {cohort}")
+        spec = replace(spec, structures=True)
     if out is not None and out.exists():
         raise UsageError(f"--out {out}: exists already; give another name")
     if out is not None:
         check_outputs([Output(f"--out {out}:", out, CACHE, replace=False)], [])
     progress = Progress(quiet)
     with progress.counter(cohort) as follow:
-        path = ensure_cohort(COHORTS[cohort], progress=follow, notice=progress.say)
+        path = ensure_cohort(spec, progress=follow, notice=progress.say)
     if out is not None:
         write_atomically(out, path.read_bytes())
     tell(f"Cohort: {out or path}", sys.stdout)

@@ -28,9 +28,13 @@ def _options(given: dict[str, Any]) -> "Options":
     from metasynth.data_prep.mappings import load_mapping
     from metasynth.data_prep.options import Options
     from metasynth.data_prep.slicing import SliceChoice
+    from metasynth.data_prep.structures import with_structures
     from metasynth.data_prep.volumes.align import require_simpleitk
 
-    named = {"mapping": load_mapping(given["mapping"]), "unknown": given["unknown"], "flat": given.get("flat", False)}
+    mapping = load_mapping(given["mapping"])
+    if given.get("generate"):
+        mapping = with_structures(mapping, given["generate"], given["unknown"])
+    named = {"mapping": mapping, "unknown": given["unknown"], "flat": given.get("flat", False)}
     if named["flat"]:
         return Options(**named, unit="mm")  # affines do not matter
     if given["align"] in ("rigid", "affine"):

@@ -17,6 +17,7 @@ from metasynth.cli.options import (
     out_option,
     renamed,
 )
+from metasynth.data_prep.mapping_names import STRUCTURES
 
 
 class FiniteRange(click.FloatRange):
@@ -45,8 +46,17 @@ SHARED = (
     QUIET,
 )
 MAPPING = mapping_option(default="freesurfer-4", show_default=True)
+GENERATE = click.option(
+    "--generate",
+    metavar="NAME",
+    type=click.Choice([*STRUCTURES]),
+    help="Synthesise images from structures, finer than the classes: "
+    f"{' or '.join(f'{name} (ids of {ids})' for name, ids in STRUCTURES.items())}. By default from the classes, or "
+    "from the third column of a file given as --mapping.",
+)
 GEOMETRY = (
     MAPPING,
+    GENERATE,
     UNITS,
     click.option(
         "--axis",

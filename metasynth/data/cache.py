@@ -11,7 +11,7 @@ import numpy as np
 
 from metasynth.data.schema import (
     FORMAT,
-    VERSION,
+    VERSIONS,
     CacheInfo,
     as_text,
     damage_named,
@@ -21,6 +21,7 @@ from metasynth.data.schema import (
 from metasynth.data.validation import (
     Contents,
     check_contents,
+    check_generation,
     check_names,
     check_structure,
     content_digest,
@@ -32,7 +33,7 @@ from metasynth.lines import logger
 
 _LOG = logger(__name__)
 
-__all__ = ["FORMAT", "VERSION", "Cache", "CacheInfo", "verify_digest", "write_cache"]
+__all__ = ["FORMAT", "VERSIONS", "Cache", "CacheInfo", "verify_digest", "write_cache"]
 
 
 class Cache:
@@ -61,6 +62,10 @@ class Cache:
         Spatial shape, S.
     class_names : tuple of str
         Names of the K classes.
+    generation_names : tuple of str
+        Names of the G generation labels, from which images are synthesised: the classes, where the file has no others.
+    target : numpy.ndarray
+        (G,) int64, the class that each generation label is part of.
     subjects : tuple of str
         Names of the subjects.
     subject_index : numpy.ndarray
@@ -89,6 +94,7 @@ class Cache:
             with damage_named(where):
                 self.info, contents = read_contents(file, where)
                 check_names(where, self.info.class_names, contents.subjects)
+                check_generation(where, self.info.class_names, self.info.generation_names, self.info.target)
                 check_structure(where, contents, self.info.spacing_mm)
                 if check_values:
                     self._check(contents, check_digest)
@@ -100,6 +106,8 @@ class Cache:
         self.n = int(contents.labels.shape[0])
         self.shape = tuple(int(n) for n in contents.labels.shape[1:])
         self.class_names = self.info.class_names
+        self.generation_names = self.info.stored.names
+        self.target = np.array(self.info.target or range(self.n_classes), dtype=np.int64)
         self.subjects = contents.subjects
         self.has_images = contents.images is not None
         self.bytes_per_item = int(np.prod(self.shape)) * sum(
@@ -110,10 +118,10 @@ class Cache:
 
     def _check(self, contents: Contents, check_digest: bool) -> None:
         """Read and check all values, once."""
-        where, n_classes = str(self.path), len(self.info.class_names)
+        where = str(self.path)
         if not check_digest:
-            check_contents(where, contents, n_classes)
-        elif content_digest(where, contents, self.info.described(), n_classes) != self.info.digest:
+            check_contents(where, contents, self.info.stored)
+        elif content_digest(where, contents, self.info.described(), self.info.stored) != self.info.digest:
             raise DataError(
                 f"{where}: its content was changed after it was written (it no longer has the digest that it carries); "
                 "make it again"
@@ -124,8 +132,24 @@ class Cache:
         """Number of classes, K."""
         return len(self.class_names)
 
+    @property
+    def n_generation(self) -> int:
+        """Number of generation labels, G; K where the file has no others than the classes."""
+        return len(self.generation_names)
+
     def read_labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Labels (B, *S) int64 of the given items, in the given order.
+        """Classes (B, *S) int64 of the given items, in the given order.
+
+        Raises
+        ------
+        DataError
+            As `read_structures`.
+        """
+        structures = self.read_structures(indices)
+        return structures if self.info.version == 1 else self.target[structures]
+
+    def read_structures(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Generation labels (B, *S) int64 of the given items, in the given order; `target` of them are the classes.
 
         Raises
         ------

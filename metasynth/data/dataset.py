@@ -20,16 +20,31 @@ class Batch:
     Attributes
     ----------
     labels : torch.Tensor
-        (B, *S) int64 class indices.
+        (B, *S) int64 class indices: what losses, metrics and models see.
     images : torch.Tensor or None
         (B, 1, *S) float32 in [0, 1], or None from a label-only cache.
     subject : torch.Tensor
         (B,) int64, index into the dataset's `subjects`.
+    fine : torch.Tensor or None
+        (B, *S) int64 generation labels; None where they are the classes.
+    target : torch.Tensor or None
+        (G,) int64, the class of each generation label; None likewise.
     """
 
     labels: Tensor
     images: Tensor | None
     subject: Tensor
+    fine: Tensor | None = None
+    target: Tensor | None = None
+
+    @property
+    def structures(self) -> Tensor:
+        """(B, *S) int64 generation labels: what images are synthesised from."""
+        return self.labels if self.fine is None else self.fine
+
+    def classes_of(self, structures: Tensor) -> Tensor:
+        """The classes (B, *S) of generation labels such as these; the same tensor where these are the classes."""
+        return structures if self.target is None else self.target[structures]
 
 
 class SliceDataset:
@@ -75,6 +90,8 @@ class SliceDataset:
         self.subject_index = torch.from_numpy(own[self._rows])
         self.slice_index = torch.from_numpy(cache.slice_index[self._rows].astype(np.int64))
         in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
+        fine = cache.info.version > 1
+        self._target = torch.from_numpy(cache.target) if fine else None
         self._labels = cache.read_stored("labels", self._rows) if in_memory else None
         self._images = cache.read_stored("images", self._rows) if in_memory and cache.has_images else None
 
@@ -101,15 +118,18 @@ class SliceDataset:
                 f"{self.cache.path}: index {int(outside[0])} is out of range; 0 to {len(self) - 1} are allowed"
             )
         if self._labels is not None:
-            labels = self._labels[wanted].astype(np.int64)
+            stored = self._labels[wanted].astype(np.int64)
             images = None if self._images is None else self._images[wanted].astype(np.float32)
         else:
-            labels = self.cache.read_labels(self._rows[wanted])
+            stored = self.cache.read_structures(self._rows[wanted])
             images = self.cache.read_images(self._rows[wanted]) if self.cache.has_images else None
+        structures = torch.from_numpy(stored)
         return Batch(
-            labels=torch.from_numpy(labels),
+            labels=structures if self._target is None else self._target[structures],
             images=None if images is None else torch.from_numpy(images).unsqueeze(1),
             subject=self.subject_index[torch.from_numpy(wanted)],
+            fine=None if self._target is None else structures,
+            target=self._target,
         )
 
 

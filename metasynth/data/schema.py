@@ -1,13 +1,15 @@
-"""The HDF5 cache, format version 1: what a file of this format holds and how it is recognised.
+"""The HDF5 cache, format versions 1 and 2: what a file of this format holds and how it is recognised.
 
 Datasets: `/images` (N, *S) float16 or float32 in [0, 1], absent in a label-only cache; `/labels` (N, *S)
 uint8 or int16 class indices; `/subject` (N,) index into `/subjects` (names); `/slice` (N,) index along the
 slicing axis. S is (H, W) for slices and (D, H, W) for volumes. Attributes of the file: `format`, `version`
 and the fields of `CacheInfo`. `digest` is the SHA-256 of the content (see `content_digest`), so it does not
 depend on compression.
+
+In version 2 `/labels` holds generation labels, which are finer than the classes: images are synthesised from them.
+Attributes name them and say which class each is part of. Version 1 is what is written where the two are the same.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,15 +19,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from metasynth.data.validation import Contents
-from metasynth.errors import DataError, UsageError
+from metasynth.data.stored import check_stored, require_own_values
+from metasynth.data.validation import Contents, LabelList
+from metasynth.errors import DataError
 from metasynth.files import first_line
 from metasynth.outputs import Kind
-from metasynth.sizes import require_memory
-from metasynth.text import by
 
 FORMAT = "metasynth-cache"
-VERSION = 1
+VERSIONS = (1, 2)
 STORED_TYPES = {"labels": ("uint8", "int16"), "images": ("float16", "float32")}
 _TEXT_ATTRIBUTES = ("mapping", "axis", "orientation", "source", "created_by", "digest")
 _DATASETS = ("labels", "subject", "subjects", "slice")
@@ -53,6 +54,10 @@ class CacheInfo:
         The program that wrote the file.
     digest : str
         SHA-256 of the content in hexadecimal; `write_cache` fills it in.
+    generation_names : tuple of str
+        Name of generation label 0, 1, ..., G-1, of which 0 is what has no intensity; empty where these are the classes.
+    target : tuple of int
+        (G,) class that each generation label is part of; empty likewise.
     """
 
     class_names: tuple[str, ...]
@@ -63,13 +68,29 @@ class CacheInfo:
     source: str
     created_by: str
     digest: str = ""
+    generation_names: tuple[str, ...] = ()
+    target: tuple[int, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """Of the format, the least that can say this."""
+        return 2 if self.generation_names or self.target else 1
+
+    @property
+    def stored(self) -> LabelList:
+        """What the labels in the file are."""
+        if self.version == 1:
+            return LabelList(self.class_names, "classes of class_names")
+        return LabelList(self.generation_names, "labels of generation_names")
 
     def described(self) -> dict[str, Any]:
         """The part that belongs to the content digest: all but the writer's name and the digest itself."""
         fields = asdict(self)
         del fields["created_by"], fields["digest"]
+        if self.version == 1:
+            del fields["generation_names"], fields["target"]
         fields["spacing_mm"] = [float(s) for s in self.spacing_mm]
-        return {"format": FORMAT, "version": VERSION, **fields}
+        return {"format": FORMAT, "version": self.version, **fields}
 
 
 @contextmanager
@@ -120,20 +141,19 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
         came = f"format {found!r}" if found is not None else "no attribute 'format'"
         raise DataError(f"{where}: is not a {FORMAT} file ({came})")
     version = file.attrs.get("version")
-    if not isinstance(version, int | np.integer) or int(version) != VERSION:
+    if not isinstance(version, int | np.integer) or int(version) not in VERSIONS:
         kind = " as text" if isinstance(version, str) else ""
-        raise DataError(f"{where}: format version {VERSION} is supported, got {version!s}{kind}")
-    texts = {name: as_text(_attribute(file, where, name)) for name in _TEXT_ATTRIBUTES}
+        known = " and ".join(map(str, VERSIONS))
+        raise DataError(f"{where}: format versions {known} are supported, got {version!s}{kind}")
+    texts: dict[str, Any] = {name: as_text(_attribute(file, where, name)) for name in _TEXT_ATTRIBUTES}
     wrong = next((name for name, value in texts.items() if value is None), None)
     if wrong is not None:
         raise DataError(f"{where}: attribute '{wrong}' must be text, got {file.attrs[wrong]!r}")
-    class_names = [as_text(name) for name in np.atleast_1d(_attribute(file, where, "class_names"))]
-    if None in class_names:
-        raise DataError(f"{where}: attribute 'class_names' must be a list of text")
+    class_names = _names(file, where, "class_names")
     spacing = np.atleast_1d(np.asarray(_attribute(file, where, "spacing_mm")))
     if spacing.dtype.kind not in "fiu":
         raise DataError(f"{where}: attribute 'spacing_mm' must be a list of numbers")
-    _require_own_values(file, where)
+    require_own_values(file, where, (*_DATASETS, "images"))
     for name in (*_DATASETS, "images"):
         if not (name == "images" and name not in file) and not isinstance(file.get(name), h5py.Dataset):
             raise DataError(f"{where}: dataset '{name}' is missing")
@@ -142,14 +162,16 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
             raise DataError(f"{where}: {name} must be {' or '.join(allowed)}, got {file[name].dtype}")
     for name in (*_DATASETS, "images"):
         if name in file:
-            _check_stored(file[name], where, name)
+            check_stored(file[name], where, name, by_slice=name in STORED_TYPES)
     names = [as_text(name) for name in np.atleast_1d(file["subjects"][()])]
     if None in names:
         raise DataError(f"{where}: dataset 'subjects' must hold text")
+    generation: dict[str, Any] = {} if int(version) == 1 else _generation(file, where)
     info = CacheInfo(
-        class_names=tuple(str(name) for name in class_names),
+        class_names=class_names,
         spacing_mm=tuple(float(s) for s in spacing),
-        **{name: str(value) for name, value in texts.items()},
+        **generation,
+        **texts,
     )
     contents = Contents(
         labels=file["labels"],
@@ -173,36 +195,23 @@ def is_cache(path: Path) -> bool:
 CACHE = Kind("cache", (".h5", ".hdf5"), is_cache)
 
 
-def _require_own_values(file: h5py.File, where: str) -> None:
-    """Refuse datasets whose values are not in the file: a cache of somebody else must not read other files of mine."""
-    for name in (*_DATASETS, "images"):
-        links, key = file.id.links, name.encode()
-        if not links.exists(key):  # unlike `in`, this follows no link
-            continue
-        if links.get_info(key).type != h5py.h5l.TYPE_HARD:
-            raise DataError(f"{where}: dataset '{name}' is a link; expected its values in this file")
-        found = file[name]
-        if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
-            raise DataError(f"{where}: dataset '{name}' has its values in other files; expected them in this file")
+def _generation(file: h5py.File, where: str) -> dict[str, Any]:
+    """The two fields of `CacheInfo` that version 2 has beside those of version 1."""
+    target = np.atleast_1d(np.asarray(_attribute(file, where, "target")))
+    if target.dtype.kind not in "iu" or target.ndim != 1:
+        raise DataError(f"{where}: attribute 'target' must be a list of whole numbers")
+    names = _names(file, where, "generation_names")
+    if not names:
+        raise DataError(f"{where}: generation_names must hold at least 2 names, got 0")
+    return {"generation_names": names, "target": tuple(target.tolist())}
 
 
-def _check_stored(dataset: h5py.Dataset, where: str, name: str) -> None:
-    """Require, before anything is read, that what is read at once fits into memory, and that the file holds it all."""
-    if dataset.shape is None:
-        raise DataError(f"{where}: dataset '{name}' has no shape")
-    at_once = dataset.shape[1:] if name in STORED_TYPES else dataset.shape
-    what = f"dataset '{name}' claims {'a slice' if name in STORED_TYPES else 'an array'} of {by(at_once) or 1}, which"
-    try:
-        require_memory(math.prod(at_once) * dataset.dtype.itemsize, what, where)
-    except UsageError as error:
-        raise DataError(str(error)) from error
-    if dataset.size and not dataset.id.get_storage_size():
-        raise DataError(f"{where}: dataset '{name}' claims {by(dataset.shape) or 1} values and holds none")
-    if dataset.chunks is not None:
-        claimed = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        held = dataset.id.get_num_chunks()
-        if held < claimed:
-            raise DataError(f"{where}: dataset '{name}' is incomplete: holds {held} of its {claimed} chunks")
+def _names(file: h5py.File, where: str, name: str) -> tuple[str, ...]:
+    """An attribute that is a list of text."""
+    found = [as_text(each) for each in np.atleast_1d(_attribute(file, where, name))]
+    if None in found:
+        raise DataError(f"{where}: attribute '{name}' must be a list of text")
+    return tuple(map(str, found))
 
 
 def _attribute(file: h5py.File, where: str, name: str) -> Any:

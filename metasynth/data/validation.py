@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -58,6 +58,13 @@ class Contents:
     slice_index: ArrayLike
 
 
+class LabelList(NamedTuple):
+    """What labels are to be: indices of ``names``; ``what`` says of what these are the names."""
+
+    names: tuple[str, ...]
+    what: str
+
+
 def blocks(array: ArrayLike, where: str, name: str) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first index, block) over the first axis, each block at most `BLOCK_BYTES` or one slice.
 
@@ -95,13 +102,43 @@ def check_names(where: str, class_names: Sequence[str], subjects: Sequence[str])
     if len(subjects) == 0:
         raise DataError(f"{where}: holds no subjects; /subjects is empty")
     for what, names in (("class name", class_names), ("subject", subjects)):
-        seen: set[str] = set()
-        for name in names:
-            if not name or not name.isprintable():
-                raise DataError(f"{where}: a {what} must be printable text of one line, got {name!r}")
-            if name in seen:
-                raise DataError(f"{where}: {what} {name!r} is listed twice; names must be unique")
-            seen.add(name)
+        _check_listed(where, what, names)
+
+
+def _check_listed(where: str, what: str, names: Sequence[str]) -> None:
+    """Require names that are printable and unique."""
+    seen: set[str] = set()
+    for name in names:
+        if not name or not name.isprintable():
+            raise DataError(f"{where}: a {what} must be printable text of one line, got {name!r}")
+        if name in seen:
+            raise DataError(f"{where}: {what} {name!r} is listed twice; names must be unique")
+        seen.add(name)
+
+
+def check_generation(where: str, class_names: Sequence[str], names: Sequence[str], target: Sequence[int]) -> None:
+    """Require a class for every generation label, of which 0 is background, and a label for every class.
+
+    Raises
+    ------
+    DataError
+        It is not so, or a name is empty, unprintable or given twice.
+    """
+    if len(names) != len(target):
+        raise DataError(
+            f"{where}: target must give a class for each of the {len(names)} generation_names, got {len(target)}"
+        )
+    _check_listed(where, "generation label", names)
+    for name, k in zip(names, target, strict=True):
+        if not 0 <= k < len(class_names):
+            raise DataError(
+                f"{where}: target of generation label {name!r} must be 0 to {len(class_names) - 1}, got {k}"
+            )
+    if target and target[0] != 0:
+        raise DataError(f"{where}: target of generation label 0, {names[0]!r}, must be 0, got {target[0]}")
+    missing = [name for k, name in enumerate(class_names) if target and k not in target]
+    if missing:
+        raise DataError(f"{where}: class {missing[0]!r} is the target of no generation label")
 
 
 def check_structure(where: str, contents: Contents, spacing_mm: Sequence[float]) -> None:
@@ -151,23 +188,23 @@ def _check_subject_index(where: str, subject: np.ndarray, subjects: tuple[str, .
         raise DataError(f"{where}: subject {subjects[int(missing[0])]!r} has no slices")
 
 
-def check_contents(where: str, contents: Contents, n_classes: int) -> None:
-    """Require labels in 0..n_classes-1 and finite images in [0, 1]; reads everything, in blocks."""
+def check_contents(where: str, contents: Contents, listed: LabelList) -> None:
+    """Require labels that are listed and finite images in [0, 1]; reads everything, in blocks."""
     for name, array in (("labels", contents.labels), ("images", contents.images)):
         if array is not None:
             for start, block in blocks(array, where, name):
-                _check_values(where, name, start, block, n_classes)
+                _check_values(where, name, start, block, listed)
 
 
-def _check_values(where: str, name: str, start: int, block: np.ndarray, n_classes: int) -> None:
+def _check_values(where: str, name: str, start: int, block: np.ndarray, listed: LabelList) -> None:
     """The checks of `check_contents`, of the slices from ``start``; other arrays pass."""
     if name == "labels":
-        bad = (block < 0) | (block >= n_classes)
+        n = len(listed.names)
+        bad = (block < 0) | (block >= n)
         if bad.any():
             i, value = _first(bad, block)
             raise DataError(
-                f"{where}: label {value} in slice {start + i} is beyond the {n_classes} classes "
-                f"of class_names (0 to {n_classes - 1})"
+                f"{where}: label {value} in slice {start + i} is beyond the {n} {listed.what} (0 to {n - 1})"
             )
     if name == "images":
         bad = ~np.isfinite(block)
@@ -186,10 +223,10 @@ def _first(bad: np.ndarray, block: np.ndarray) -> tuple[int, Any]:
     return int(position[0]), block[position].item()
 
 
-def content_digest(where: str, contents: Contents, description: dict[str, Any], n_classes: int | None = None) -> str:
+def content_digest(where: str, contents: Contents, description: dict[str, Any], listed: LabelList | None = None) -> str:
     """SHA-256 over the arrays and the description, whatever their compression or byte order.
 
-    With ``n_classes``, values are checked as by `check_contents` in the same pass.
+    With ``listed``, values are checked as by `check_contents` in the same pass.
     """
     header = {**description, "subjects": list(contents.subjects)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, ensure_ascii=False).encode())
@@ -205,7 +242,7 @@ def content_digest(where: str, contents: Contents, description: dict[str, Any], 
         little_endian = array.dtype.newbyteorder("<")
         digest.update(f"{name} {little_endian.str} {tuple(array.shape)}\n".encode())
         for start, block in blocks(array, where, name):
-            if n_classes is not None:
-                _check_values(where, name, start, block, n_classes)
+            if listed is not None:
+                _check_values(where, name, start, block, listed)
             digest.update(np.ascontiguousarray(block, dtype=little_endian).tobytes())
     return digest.hexdigest()

@@ -2,15 +2,17 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from metasynth.data.schema import FORMAT, VERSION, CacheInfo
+from metasynth.data.schema import FORMAT, CacheInfo
 from metasynth.data.validation import (
     Contents,
     check_contents,
+    check_generation,
     check_names,
     check_structure,
     content_digest,
@@ -36,7 +38,8 @@ def write_cache(
     path : str or Path
         The file to make; its folder must exist.
     labels : numpy.ndarray
-        (N, *S) integers in 0..K-1, kept as uint8 where K allows it, else int16.
+        (N, *S) generation labels, integers in 0..G-1 (classes in 0..K-1 where the description names no generation
+        labels), kept as uint8 where their number allows it, else int16.
     subject : numpy.ndarray or sequence of int
         (N,) index into `subjects`.
     subjects : sequence of str
@@ -44,7 +47,7 @@ def write_cache(
     slice_index : numpy.ndarray or sequence of int
         (N,) index along the slicing axis.
     info : CacheInfo
-        The description; its digest is computed here.
+        The description; its digest is computed here. Generation labels that are the classes are left out.
     images : numpy.ndarray or None
         (N, *S) floats in [0, 1]; float16 is kept, anything else becomes float32.
 
@@ -60,7 +63,7 @@ def write_cache(
         file is then left and an existing file at `path` is untouched.
     """
     path = Path(path)
-    where = str(path)
+    where, info = str(path), _shortest(info)
     contents = Contents(
         labels=np.asarray(labels),
         images=None if images is None else np.asarray(images),
@@ -69,9 +72,10 @@ def write_cache(
         slice_index=np.asarray(slice_index),
     )
     check_names(where, info.class_names, contents.subjects)
+    check_generation(where, info.class_names, info.generation_names, info.target)
     check_structure(where, contents, info.spacing_mm)
-    check_contents(where, contents, len(info.class_names))
-    stored = _as_stored(contents, len(info.class_names))
+    check_contents(where, contents, info.stored)
+    stored = _as_stored(contents, len(info.stored.names))
     digest = content_digest(where, stored, info.described())
     # The HDF5 library does not survive a failed write (it crashes when the process ends), so it is given
     # memory to write to, less than the arrays take, and the disk is left to plain file operations.
@@ -83,13 +87,19 @@ def write_cache(
     return digest
 
 
-def _as_stored(contents: Contents, n_classes: int) -> Contents:
+def _shortest(info: CacheInfo) -> CacheInfo:
+    """The description without generation labels that say nothing new, as every version of the program can read it."""
+    plain = info.generation_names == info.class_names and info.target == tuple(range(len(info.class_names)))
+    return replace(info, generation_names=(), target=()) if plain else info
+
+
+def _as_stored(contents: Contents, n_labels: int) -> Contents:
     """The arrays in the types of the format."""
     images = contents.images
     if images is not None and images.dtype != np.float16:
         images = np.asarray(images, dtype=np.float32)
     return Contents(
-        labels=np.asarray(contents.labels, dtype=np.uint8 if n_classes <= 256 else np.int16),
+        labels=np.asarray(contents.labels, dtype=np.uint8 if n_labels <= 256 else np.int16),
         images=images,
         subject=np.asarray(contents.subject, dtype=np.int32),
         subjects=contents.subjects,
@@ -118,8 +128,11 @@ def _fill(file: h5py.File, stored: Contents, info: CacheInfo, digest: str) -> No
     ):
         file.create_dataset(name, data=array, fletcher32=True, track_times=False)
     file.attrs["format"] = _fixed_text([FORMAT])[0]
-    file.attrs["version"] = VERSION
+    file.attrs["version"] = info.version
     file.attrs["class_names"] = _fixed_text(info.class_names)
+    if info.version > 1:
+        file.attrs["generation_names"] = _fixed_text(info.generation_names)
+        file.attrs["target"] = np.asarray(info.target, dtype=np.int64)
     file.attrs["spacing_mm"] = np.asarray(info.spacing_mm, dtype=np.float64)
     for name in ("mapping", "axis", "orientation", "source", "created_by"):
         file.attrs[name] = _fixed_text([getattr(info, name)])[0]

@@ -100,9 +100,9 @@ def _synthesised(
     shape = (repeats * len(dataset), *everything.labels.shape[1:])
     clean, labels = torch.empty(shape[0], 1, *shape[1:]), torch.empty(shape, dtype=torch.int64)
     for repeat, (images, maps) in enumerate(zip(clean.chunk(repeats), labels.chunk(repeats), strict=True)):
-        made = generator(everything.labels, generator_for(seed, "test images", repeat))
+        made = generator(everything.structures, generator_for(seed, "test images", repeat))
         images.copy_(made[0])
-        maps.copy_(made[1])
+        maps.copy_(everything.classes_of(made[1]))
     return clean, labels, everything.subject.repeat(repeats)
 
 

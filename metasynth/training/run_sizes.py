@@ -51,19 +51,20 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Items:
-    """What the items of a cache are, as far as sizes go."""
+    """What the items of a cache are, as far as sizes go; of ``n_generation`` labels those of its label maps."""
 
     n_classes: int
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     per_subject: tuple[int, ...]
+    n_generation: int
 
     @classmethod
-    def of(cls, path: Path) -> "Items":
-        """Those of a cache that was checked before."""
-        with Cache(path, check_values=False) as cache:
+    def of(cls, path: Path, maps: Path | None = None) -> "Items":
+        """Those of a cache that was checked before; ``maps``: another one that the label maps are of."""
+        with Cache(path, check_values=False) as cache, Cache(maps or path, check_values=False) as labels:
             counts = np.bincount(cache.subject_index).tolist()
-            return cls(cache.n_classes, cache.shape, cache.info.spacing_mm, tuple(counts))
+            return cls(cache.n_classes, cache.shape, cache.info.spacing_mm, tuple(counts), labels.n_generation)
 
     @property
     def voxels(self) -> int:
@@ -119,7 +120,7 @@ def require_synthesis(config: CornucopiaConfig, items: Items, batch: int, name: 
     for setting, size in (
         ("elastic_nodes", batch * ndim * config.elastic_nodes**ndim),
         ("bias", batch * int(config.bias) ** ndim),
-        ("gmm_fwhm", int(reach * config.gmm_fwhm) * (items.n_classes - 1)),
+        ("gmm_fwhm", int(reach * config.gmm_fwhm) * (items.n_generation - 1)),
         ("motion_fwhm", int(reach * config.motion_fwhm)),
     ):
         what = f"drawing {batch} images with {getattr(config, setting):g}"

@@ -19,13 +19,26 @@ from metasynth.synthesis.generator import ImageGenerator
 class Example(NamedTuple):
     """Images with their truth.
 
-    ``images`` (B, 1, *S) float32; ``labels`` (B, *S) int64; ``draws`` what the augmenter is to apply, a tensor (B, ...)
-    or a nested tuple of such, or None where the images are final.
+    ``images`` (B, 1, *S) float32; ``labels`` (B, *S) int64, the classes; ``draws`` what the augmenter is to apply, a
+    tensor (B, ...) or a nested tuple of such, or None where the images are final; ``fine`` (B, *S) int64, the
+    generation labels, or None where these are the classes.
     """
 
     images: Tensor
     labels: Tensor
     draws: Draws | None
+    fine: Tensor | None = None
+
+    @property
+    def structures(self) -> Tensor:
+        """(B, *S) int64 generation labels of what the images show."""
+        return self.labels if self.fine is None else self.fine
+
+    @classmethod
+    def of(cls, batch: Batch, images: Tensor, structures: Tensor, draws: Draws | None = None) -> "Example":
+        """Images made of a batch, and the generation labels that they show, deformed or not, with their classes."""
+        labels = batch.classes_of(structures)
+        return cls(images, labels, draws, None if labels is structures else structures)
 
     def to(self, device: str) -> "Example":
         """The same example on another device."""
@@ -55,8 +68,8 @@ class Synthetic:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Images and deformed labels of a batch's label maps."""
-        images, labels = self.generator(batch.labels, generator)
-        return Example(images, labels, self.draw(images, generator))
+        images, structures = self.generator(batch.structures, generator)
+        return Example.of(batch, images, structures, self.draw(images, generator))
 
     def like(self, real: Example, generator: torch.Generator) -> Example:
         """Clean images of a real example's own label maps, in its contrast, with draws for the augmenter.
@@ -69,9 +82,9 @@ class Synthetic:
         if not isinstance(self.generator, BatchedGenerator):
             raise UsageError(f"reference: 'matched' needs the batched generator, got {type(self.generator).__name__}")
         images = self.generator.matched(
-            real.images, real.labels, self.generator.draw_seeds(len(real.labels), generator)
+            real.images, real.structures, self.generator.draw_seeds(len(real.labels), generator)
         )
-        return Example(images, real.labels, self.draw(images, generator))
+        return real._replace(images=images, draws=self.draw(images, generator))
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,8 @@ class Corrupted:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Corrupted images and deformed labels of a batch's label maps."""
-        images, labels = self.generator(batch.labels, generator)
-        return Example(self.corruption.corrupt(images, generator), labels, None)
+        images, structures = self.generator(batch.structures, generator)
+        return Example.of(batch, self.corruption.corrupt(images, generator), structures)
 
 
 @dataclass(frozen=True)
@@ -99,9 +112,10 @@ class Augmented:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Augmented images and deformed labels of a batch's label maps."""
-        images, labels = self.generator(batch.labels, generator)
+        images, structures = self.generator(batch.structures, generator)
         with torch.no_grad():
-            return Example(self.augmenter(images, self.augmenter.draw(images, generator)), labels, None)
+            augmented = self.augmenter(images, self.augmenter.draw(images, generator))
+        return Example.of(batch, augmented, structures)
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,7 @@ class Real:
         """
         if batch.images is None:
             raise DataError("real examples need a cache with images, got one with labels only")
-        return Example(batch.images, batch.labels, None)
+        return Example(batch.images, batch.labels, None, batch.fine)
 
 
 ReferenceKind = Literal["random", "matched", "none"]

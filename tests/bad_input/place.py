@@ -75,7 +75,10 @@ def _volumes(root: Path) -> None:
     (root / "map.csv").write_text("id,class\n2,white\n3,grey\n")
     (root / "map-negative.csv").write_text("id,class\n-2,white\n")
     (root / "map-twice.csv").write_text("id,class\n2,white\n2,grey\n")
-    (root / "map-columns.csv").write_text("a,b,c\n1,2,3\n")
+    (root / "map-columns.csv").write_text("a,b,c,d\n1,2,3,4\n")
+    (root / "map-structures.csv").write_text("id,class,structure\n2,white,white\n41,white\n")
+    (root / "map-straddling.csv").write_text("2,white,tissue\n3,grey,tissue\n")
+    (root / "map-halves.csv").write_text("2,left\n41,right\n")
 
 
 def _damaged_files(root: Path) -> None:
@@ -176,7 +179,7 @@ DAMAGED_CACHES: dict[str, Callable[[Path], None]] = {
     "nothing": _hdf5_without_anything,
     "cut": lambda path: os.truncate(path, path.stat().st_size - 1000),
     "format": _attribute("format", "zarr"),
-    "version": _attribute("version", 2),
+    "version": _attribute("version", 3),
     "version-text": _attribute("version", "1"),
     "no-classes": _without("class_names"),
     "no-spacing": _without("spacing_mm"),

@@ -72,7 +72,35 @@ from bad_input.table import Place, Row, table
     Row(
         "prep labels aseg --out x.h5 --mapping map-columns.csv",
         2,
-        "--mapping map-columns.csv, line 2: expected 'id,class', got '1,2,3'",
+        "--mapping map-columns.csv, line 2: expected 'id,class', got '1,2,3,4'",
+    ),
+    Row(
+        "prep labels aseg --out x.h5 --mapping map-structures.csv",
+        2,
+        "--mapping map-structures.csv, line 3: expected 'id,class,structure', got '41,white'",
+    ),
+    Row(
+        "prep labels aseg --out x.h5 --mapping map-straddling.csv",
+        2,
+        "--mapping map-straddling.csv, line 2: structure 'tissue' is of two classes: id 2 is 'white', id 3 is 'grey'; "
+        "expected one",
+    ),
+    Row(
+        "prep labels aseg --out x.h5 --mapping map-halves.csv --generate freesurfer-structures",
+        2,
+        "--generate freesurfer-structures: structure 'cerebral white matter' is of two classes of --mapping "
+        "map-halves.csv: id 2 is 'left', id 41 is 'right'; expected one",
+    ),
+    Row(
+        "prep labels aseg --out x.h5 --generate muse-structures",
+        2,
+        "--generate muse-structures: cannot go with --mapping freesurfer-4, whose ids are FreeSurfer's; "
+        "expected MUSE's",
+    ),
+    Row(
+        "prep labels aseg --out x.h5 --generate gone",
+        2,
+        "Invalid value for '--generate': 'gone' is not one of 'freesurfer-structures', 'muse-structures'.",
     ),
     Row(
         "prep labels aseg --out x.h5 --mapping map.csv",

@@ -9,6 +9,7 @@ from metasynth.data_prep import mapping_names
 from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.data_prep.mapping_names import catalogue
 from metasynth.data_prep.mappings import MAPPINGS
+from metasynth.data_prep.structures import TABLES
 
 from metasynth.cli.main import main
 from metasynth.cli.prep import COHORT_HELP
@@ -37,6 +38,13 @@ def test_help_lists_the_mappings_of_the_table(words):
     ids = "neurite-OASIS" if "oasis2d" in words else ""
     said = f"--mapping NAME|CSV Which ids become which class: {catalogue(ids)}, or a file of lines id,class."
     assert said in help_of(*words)
+
+
+@pytest.mark.parametrize("name", ["labels", "nifti", "freesurfer", "bids"])
+def test_help_lists_the_tables_of_structures(name):
+    assert list(mapping_names.STRUCTURES) == list(TABLES)
+    said = "finer than the classes: freesurfer-structures (ids of FreeSurfer) or muse-structures (ids of MUSE)."
+    assert said in help_of("prep", name)
 
 
 def test_every_command_with_a_mapping_is_looked_at():

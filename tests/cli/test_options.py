@@ -25,6 +25,7 @@ MEANINGS = {
     "--device": "What torch computes on",
     "--divisor": "Every length is a multiple of it.",
     "--every": "Between the slices of around:N.",
+    "--generate": "Synthesise images from structures",
     "--help": "Show this message and exit.",
     "--image-name": "Image in mri/",
     "--image-suffix": "Suffix of the images.",

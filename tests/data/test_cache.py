@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.caches import INFO, arrays, make
+from support.caches import FINE_INFO, GENERATION, INFO, TARGET, arrays, make
 
 from metasynth.data import validation
 from metasynth.data.cache import Cache, CacheInfo, verify_digest, write_cache
@@ -21,6 +21,7 @@ NAMES = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=
 def contents(draw):
     n_subjects, per_subject = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     n, k = n_subjects * per_subject, draw(st.integers(2, 300))
+    table = draw(st.none() | st.permutations([*range(1, k), *draw(st.lists(st.integers(0, k - 1), max_size=40))]))
     shape = tuple(draw(st.lists(st.integers(1, 5), min_size=2, max_size=3)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     image_type = draw(st.sampled_from([None, np.float16, np.float32, np.float64]))
@@ -32,9 +33,11 @@ def contents(draw):
         orientation="RAS"[: len(shape)],
         source="π, and a second\nline",
         created_by="test",
+        generation_names=() if table is None else ("air", *(f"structure {g}" for g, _ in enumerate(table, 1))),
+        target=() if table is None else (0, *table),
     )
     return {
-        "labels": rng.integers(0, k, (n, *shape)),
+        "labels": rng.integers(0, len(info.stored.names), (n, *shape)),
         "images": None if image_type is None else rng.random((n, *shape)).astype(image_type),
         "subject": rng.permutation(np.repeat(np.arange(n_subjects), per_subject)),
         "subjects": draw(st.lists(NAMES, min_size=n_subjects, max_size=n_subjects, unique=True)),
@@ -56,9 +59,15 @@ def test_what_is_written_is_read_back(tmp_path_factory, given_):
         np.testing.assert_array_equal(cache.subject_index, given_["subject"])
         np.testing.assert_array_equal(cache.slice_index, given_["slice_index"])
         order = np.random.default_rng(0).integers(0, cache.n, 5)
-        labels = cache.read_labels(order)
-        assert labels.dtype == np.int64
-        np.testing.assert_array_equal(labels, given_["labels"][order])
+        structures, labels = cache.read_structures(order), cache.read_labels(order)
+        assert structures.dtype == labels.dtype == np.int64
+        np.testing.assert_array_equal(structures, given_["labels"][order])
+        table = given_["info"].target or range(cache.n_classes)
+        np.testing.assert_array_equal(labels, np.array(table)[given_["labels"][order]])
+        assert cache.target.tolist() == list(table)
+        assert cache.target.dtype == np.int64
+        assert cache.n_generation == len(cache.generation_names) == len(table)
+        assert cache.generation_names == (given_["info"].generation_names or cache.class_names)
         assert cache.has_images == (given_["images"] is not None)
         if cache.has_images:
             images = cache.read_images(order)
@@ -83,6 +92,30 @@ def test_layout_on_disk_is_that_of_format_version_1(tmp_path):
         assert "images" not in file
 
 
+def test_layout_on_disk_of_generation_labels_is_that_of_format_version_2(tmp_path):
+    path = make(tmp_path / "c.h5", info=FINE_INFO)
+    with h5py.File(path) as file, h5py.File(make(tmp_path / "old.h5")) as old:
+        assert set(file) == set(old)
+        assert set(file.attrs) == {*old.attrs, "generation_names", "target"}
+        assert (file.attrs["version"], old.attrs["version"]) == (2, 1)
+        assert file.attrs["target"].tolist() == [0, 1, 2, 0, 2]
+        assert [name.decode() for name in file.attrs["generation_names"]] == list(GENERATION)
+        assert file["labels"][()].max() == 4
+
+
+def test_generation_labels_that_are_the_classes_make_the_same_file_as_none(tmp_path):
+    names = INFO.class_names
+    same = dataclasses.replace(INFO, generation_names=names, target=(0, 1, 2))
+    assert make(tmp_path / "a.h5", info=same).read_bytes() == make(tmp_path / "b.h5").read_bytes()
+    with Cache(tmp_path / "a.h5") as cache:
+        assert cache.info.version == 1
+
+
+def test_content_of_format_version_1_has_the_digest_it_ever_had(tmp_path):
+    digest = write_cache(tmp_path / "c.h5", **arrays())
+    assert digest == "89e613068345f777d3b3dedc8e2924ac3a0ae6f086b10881936d1ea1a08e2f62"
+
+
 def test_digest_depends_on_the_content_and_not_on_its_storage(tmp_path):
     first = write_cache(tmp_path / "a.h5", **arrays())
     assert write_cache(tmp_path / "b.h5", **arrays()) == first
@@ -103,8 +136,34 @@ def test_digest_depends_on_the_content_and_not_on_its_storage(tmp_path):
         {"info": dataclasses.replace(INFO, class_names=("background", "white matter", "csf"))},
         {"info": dataclasses.replace(INFO, spacing_mm=(2.0, 2.0))},
         {"info": dataclasses.replace(INFO, mapping="another")},
+        {"info": dataclasses.replace(INFO, generation_names=("air", "white", "grey"), target=(0, 1, 2))},
     ):
         assert write_cache(tmp_path / "c.h5", **{**arrays(), **change}) != first, change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": (0, 1, 2, 0, 1)},
+        {"generation_names": (*GENERATION[:4], "grey")},
+        {"generation_names": (*GENERATION, "more"), "target": (*TARGET, 1)},
+        {"class_names": ("background", "white", "grey")},
+    ],
+)
+def test_digest_depends_on_the_generation_labels(tmp_path, change):
+    first = write_cache(tmp_path / "a.h5", **arrays(info=FINE_INFO))
+    assert write_cache(tmp_path / "b.h5", **arrays(info=FINE_INFO)) == first
+    changed = {**arrays(info=FINE_INFO), "info": dataclasses.replace(FINE_INFO, **change)}
+    assert write_cache(tmp_path / "c.h5", **changed) != first
+
+
+def test_a_table_changed_in_the_file_is_noticed(tmp_path):
+    path = make(tmp_path / "c.h5", info=FINE_INFO)
+    with h5py.File(path, "r+") as file:
+        file.attrs["target"] = [0, 1, 2, 1, 2]
+    assert not verify_digest(path)
+    with pytest.raises(DataError, match=r"c\.h5: its content was changed after it was written"):
+        Cache(path)
 
 
 def test_a_changed_content_is_noticed(tmp_path):

@@ -1,5 +1,6 @@
 """Every way in which a cache can be wrong gives one line that names the file and what is wrong."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.caches import arrays, make
+from support.caches import FINE_INFO, arrays, make
 
 from metasynth.data import validation
 from metasynth.data.cache import Cache, verify_digest, write_cache
@@ -77,8 +78,8 @@ def test_a_file_that_is_open_for_writing_is_not_called_damaged(tmp_path):
 
 CASES = {
     "format": (set_attribute("format", "another"), "is not a metasynth-cache file (format 'another')"),
-    "version": (set_attribute("version", 2), "format version 1 is supported, got 2"),
-    "version type": (set_attribute("version", "one"), "format version 1 is supported, got one"),
+    "version": (set_attribute("version", 3), "format versions 1 and 2 are supported, got 3"),
+    "version type": (set_attribute("version", "one"), "format versions 1 and 2 are supported, got one"),
     "no digest": (lambda file: file.attrs.pop("digest"), "attribute 'digest' is missing"),
     "no classes": (lambda file: file.attrs.pop("class_names"), "attribute 'class_names' is missing"),
     "no spacing": (lambda file: file.attrs.pop("spacing_mm"), "attribute 'spacing_mm' is missing"),
@@ -132,6 +133,81 @@ CASES = {
 def test_wrong_contents(tmp_path, case):
     edit, message = CASES[case]
     assert message in open_error(edited(tmp_path / "c.h5", edit))
+
+
+FINE_CASES = {
+    "no table": (lambda file: file.attrs.pop("target"), "attribute 'target' is missing"),
+    "no names": (lambda file: file.attrs.pop("generation_names"), "attribute 'generation_names' is missing"),
+    "names type": (set_attribute("generation_names", [1, 2]), "attribute 'generation_names' must be a list of text"),
+    "table type": (set_attribute("target", [0.0, 1.5]), "attribute 'target' must be a list of whole numbers"),
+    "table text": (set_attribute("target", "0"), "attribute 'target' must be a list of whole numbers"),
+    "table shape": (set_attribute("target", [[0, 1]]), "attribute 'target' must be a list of whole numbers"),
+    "table short": (
+        set_attribute("target", [0, 1, 2, 0]),
+        "target must give a class for each of the 5 generation_names, got 4",
+    ),
+    "table beyond": (
+        set_attribute("target", [0, 1, 2, 0, 3]),
+        "target of generation label 'cortex' must be 0 to 2, got 3",
+    ),
+    "table negative": (
+        set_attribute("target", [0, 1, 2, -1, 2]),
+        "target of generation label 'fluid' must be 0 to 2, got -1",
+    ),
+    "background": (
+        set_attribute("target", [1, 1, 2, 0, 2]),
+        "target of generation label 0, 'background', must be 0, got 1",
+    ),
+    "class without": (
+        set_attribute("target", [0, 1, 1, 0, 1]),
+        "class 'grey matter' is the target of no generation label",
+    ),
+    "names twice": (
+        set_attribute("generation_names", ["background", "a", "b", "c", "a"]),
+        "generation label 'a' is listed twice; names must be unique",
+    ),
+    "nameless": (
+        set_attribute("generation_names", ["background", "a", "b", "c", ""]),
+        "a generation label must be printable text of one line, got ''",
+    ),
+    "label": (
+        set_item("labels", (7, 1, 1), 5),
+        "label 5 in slice 7 is beyond the 5 labels of generation_names (0 to 4)",
+    ),
+    "version": (
+        set_attribute("version", 1),
+        "label 4 in slice 0 is beyond the 3 classes of class_names (0 to 2)",
+    ),
+    "empty": (
+        lambda file: file.attrs.update({"generation_names": np.array([], "S1"), "target": np.array([], int)}),
+        "generation_names must hold at least 2 names, got 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FINE_CASES)
+def test_wrong_generation_labels(tmp_path, case):
+    edit, message = FINE_CASES[case]
+    path = make(tmp_path / "c.h5", info=FINE_INFO)
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    assert open_error(path) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": (0, 1, 2)}, "target must give a class for each of the 5 generation_names, got 3"),
+        ({"generation_names": ()}, "target must give a class for each of the 0 generation_names, got 5"),
+        ({"target": (0, 1, 1, 0, 1)}, "class 'grey matter' is the target of no generation label"),
+    ],
+)
+def test_wrong_generation_labels_are_not_written(tmp_path, change, message):
+    path = tmp_path / "c.h5"
+    with pytest.raises(DataError) as caught:
+        write_cache(path, **{**arrays(info=FINE_INFO), "info": dataclasses.replace(FINE_INFO, **change)})
+    assert str(caught.value) == f"{path}: {message}"
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

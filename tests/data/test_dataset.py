@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.caches import arrays, make
+from support.caches import FINE_INFO, TARGET, arrays, make
 
 from metasynth.data import dataset as dataset_module
 from metasynth.data.cache import Cache, write_cache
@@ -46,6 +46,26 @@ def test_items_are_those_of_the_subjects(cache, in_memory, monkeypatch):
     assert batch.images.dtype == torch.float32
     assert batch.images.shape == (3, 1, 6, 7)
     np.testing.assert_array_equal(batch.images[:, 0].numpy(), arrays()["images"][rows])
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_labels_are_the_classes_of_the_structures(tmp_path, in_memory, monkeypatch):
+    if not in_memory:
+        monkeypatch.setattr(dataset_module, "IN_MEMORY_BYTES", 0)
+    with Cache(make(tmp_path / "f.h5", info=FINE_INFO)) as fine:
+        batch = SliceDataset(fine, ["s3", "s1"]).read([4, 0])
+    expected = arrays(info=FINE_INFO)["labels"][[10, 3]]
+    np.testing.assert_array_equal(batch.structures.numpy(), expected)
+    np.testing.assert_array_equal(batch.labels.numpy(), np.array(TARGET)[expected])
+    assert batch.structures.dtype == batch.labels.dtype == torch.int64
+    moved = batch.structures.flip(-1)
+    assert torch.equal(batch.classes_of(moved), batch.labels.flip(-1))
+
+
+def test_without_generation_labels_the_structures_are_the_classes_themselves(cache):
+    batch = SliceDataset(cache, ["s3", "s1"]).read([4, 0])
+    assert batch.structures is batch.labels
+    assert batch.classes_of(batch.labels) is batch.labels
 
 
 def test_float16_images_and_volumes(tmp_path):

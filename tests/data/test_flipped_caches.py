@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 
 import pytest
-from support.caches import make
+from support.caches import FINE_INFO, INFO, make
 from support.processes import TESTS
 
 SECONDS = 600  # of one program, which takes ten on a machine of its own
@@ -35,9 +35,10 @@ def check_noticed(found):
     assert trained["same"] > 0  # between the records of a file there is room that holds nothing
 
 
+@pytest.mark.parametrize("info", [INFO, FINE_INFO], ids=["classes", "generation labels"])
 @pytest.mark.parametrize("images", [False, True])
-def test_no_bit_of_a_cache_can_change_unnoticed(tmp_path, images):
-    cache = make(tmp_path / "c.h5", n_subjects=2, per_subject=1, images=images)
+def test_no_bit_of_a_cache_can_change_unnoticed(tmp_path, images, info):
+    cache = make(tmp_path / "c.h5", n_subjects=2, per_subject=1, images=images, info=info)
     check_noticed(outcomes(tmp_path, cache, list(range(0, 8 * cache.stat().st_size, 97))))
 
 

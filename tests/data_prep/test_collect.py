@@ -12,6 +12,7 @@ from metasynth.data_prep.options import Options
 from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.slicing import Frame, SliceChoice
 from metasynth.data_prep.sources import Scan, Sources
+from metasynth.data_prep.structures import with_structures
 from support import dying
 from support.head_phantom import head_image, head_labels, save
 
@@ -61,6 +62,37 @@ def test_what_is_in_the_cache(sources, job, tmp_path):
             assert cache.read_images(rows).sum() == pytest.approx(part.images.sum(dtype=np.float64))
     assert files(tmp_path) == ["c.h5", "c.report.json"]
     assert json.loads(job.report.read_text())["used"] == {f"s{i}": 4 for i in range(4)}
+
+
+def test_structures_are_kept_with_what_merges_them(sources, job):
+    fine = with_structures(OPTIONS.mapping, "freesurfer-structures")
+    job = dataclasses.replace(job, frame=Frame(margin_mm=0.0, divisor=2))  # which cuts some of the fluid
+    report = make_cache(sources, dataclasses.replace(job, keep_work=True))
+    assert report.notes == []
+    with Cache(job.out) as cache:
+        plain, classes, images = cache.slice_index.tolist(), *_all_of(cache)
+        assert cache.info.version == 1
+    job.out.unlink()
+    report = make_cache(sources, dataclasses.replace(job, options=dataclasses.replace(OPTIONS, mapping=fine)))
+    assert report.notes == []
+    with Cache(job.out) as cache:
+        assert cache.info.version == 2
+        np.testing.assert_array_equal(_all_of(cache)[0], classes)
+        np.testing.assert_array_equal(_all_of(cache)[1], images)
+        assert cache.info.mapping == fine.text
+        assert (cache.class_names, cache.generation_names) == (fine.class_names, fine.structures.names)
+        assert cache.target.tolist() == list(fine.structures.target)
+        assert cache.slice_index.tolist() == plain
+        for i, scan in enumerate(sources.scans):
+            part = prepare(scan, dataclasses.replace(OPTIONS, mapping=fine)).labels
+            rows = np.flatnonzero(cache.subject_index == i)
+            found, whole = (np.bincount(each.ravel(), minlength=22) for each in (cache.read_structures(rows), part))
+            assert 0 < found[18] < whole[18]
+            np.testing.assert_array_equal(np.delete(found, [0, 18]), np.delete(whole, [0, 18]))
+
+
+def _all_of(cache):
+    return cache.read_labels(range(cache.n)), cache.read_images(range(cache.n))
 
 
 def test_volumes(sources, job):

@@ -186,7 +186,7 @@ def test_odd_text_in_a_mapping_is_a_short_line(tmp_path, content, message):
     ("text", "message"),
     [
         ("", "holds no line 'id,class'"),
-        ("1,2,3\n", r"line 1: expected 'id,class', got '1,2,3'"),
+        ("1,2,3,4\n", r"line 1: expected 'id,class', got '1,2,3,4'"),
         ("1,a\nx,b\n", r"line 2: expected 'id,class', got 'x,b'"),
         ("1,a\n1,b\n", r"line 2: id 1 has a class already: 'a'"),
         ("1,1\n2,3\n", r"classes must be 0 to K-1 without a gap, got \[1, 3\]"),

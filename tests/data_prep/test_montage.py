@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 from metasynth.data_prep.montage import COLOURS, colours, describe, write_montage
-from support.caches import arrays, make
+from support.caches import FINE_INFO, arrays, make
 
 from metasynth.data.cache import write_cache
 from metasynth.errors import DataError
@@ -57,6 +57,37 @@ def test_description(tmp_path):
     with h5py.File(path, "r+") as file:
         file["labels"][0, 0, 0] = (file["labels"][0, 0, 0] + 1) % 3
     assert "WRONG" in dict(describe(path))["digest"]
+
+
+def test_description_of_structures(tmp_path):
+    path = make(tmp_path / "c.h5", info=FINE_INFO)
+    labels = arrays(info=FINE_INFO)["labels"]
+    shares = np.bincount(labels.ravel()) / labels.size
+    lines = dict(describe(path))
+    assert [lines[f"structure {g}"] for g in range(5)] == [
+        f"{name}: {share:.2%} of the voxels, in class {k}"
+        for name, share, k in zip(FINE_INFO.generation_names, shares, FINE_INFO.target, strict=True)
+    ]
+    assert lines["class 0"] == f"background: {shares[0] + shares[3]:.2%} of the voxels"
+    assert lines["class 2"] == f"grey matter: {shares[2] + shares[4]:.2%} of the voxels"
+    assert list(lines)[6:14] == [*(f"class {k}" for k in range(3)), *(f"structure {g}" for g in range(5))]
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_a_montage_shows_structures_beside_classes(tmp_path, images):
+    given = arrays(n_subjects=1, per_subject=1, shape=(8, 8), images=images, info=FINE_INFO)
+    given["labels"][:] = 3  # background, but a structure
+    given["labels"][0, :4] = 1  # both classes, so that all have a colour of their own
+    write_cache(tmp_path / "c.h5", **given)
+    pixels = matplotlib.image.imread(write_montage(tmp_path / "c.h5", tmp_path / "m.png"))[..., :3]
+    panels = 2 + images
+    width = pixels.shape[1] // panels
+    low = slice(int(width * 0.75), int(width * 0.9))  # rows of the lower half
+    classes, structures = (
+        np.ptp(pixels[low, (panels - back) * width + width // 4 : (panels - back) * width + width // 2], axis=-1).mean()
+        for back in (2, 1)
+    )
+    assert classes < 0.01 < 0.1 < structures
 
 
 def test_description_of_uneven_subjects_without_images(tmp_path):

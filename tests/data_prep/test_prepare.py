@@ -11,6 +11,8 @@ from metasynth.data_prep.options import Options
 from metasynth.data_prep.prepare import prepare
 from metasynth.data_prep.slicing import SliceChoice, planes
 from metasynth.data_prep.sources import Scan
+from metasynth.data_prep.structure_tables import STRUCTURE_NAMES
+from metasynth.data_prep.structures import with_structures
 from metasynth.data_prep.volumes.align import atlas_grid
 from support.head_phantom import as_muse, head_image, head_labels, save
 
@@ -41,6 +43,31 @@ def test_the_slices_do_not_depend_on_how_a_file_is_stored(tmp_path, orientation,
     part = prepare(scan, dataclasses.replace(ALL, axis=axis))
     np.testing.assert_array_equal(part.labels, planes(FOUR.apply(ids), axis)[part.slice_index])
     assert part.images.shape == part.labels.shape
+
+
+FINE = with_structures(FOUR, "freesurfer-structures")
+FLUID = STRUCTURE_NAMES.index("fluid outside the ventricles")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"volumes": True},
+        {"spacing_mm": (2.0, 1.5, 2.0)},
+        {"spacing_mm": (2.0, 1.5, 2.0), "interpolation": "nearest", "axis": "sagittal"},
+        {"slices": SliceChoice("around", (4,)), "min_content": 0.4},
+    ],
+)
+def test_structures_are_of_the_same_slices_and_merge_to_the_same_classes(tmp_path, changed):
+    scan = scan_of(tmp_path, image=head_image(head_labels()))
+    plain, fine = (prepare(scan, dataclasses.replace(ALL, mapping=m, **changed)) for m in (FOUR, FINE))
+    assert plain.slice_index.tolist() == fine.slice_index.tolist()
+    np.testing.assert_array_equal(FINE.classes_of(fine.labels), plain.labels)
+    np.testing.assert_array_equal(fine.images, plain.images)
+    fluid = fine.labels == FLUID
+    assert fluid.any()
+    assert (plain.labels[fluid] == 0).all()
 
 
 @pytest.mark.parametrize("volumes", [False, True])
@@ -174,6 +201,9 @@ def test_a_given_transform_puts_the_brain_into_the_templates_space(tmp_path):
     box = tuple(slice(start, start + n) for start, n in zip(at, inside.shape, strict=True))
     np.testing.assert_array_equal(part.labels[0][box], inside)
     assert np.count_nonzero(part.labels) == np.count_nonzero(inside)
+    fine = prepare(scan, dataclasses.replace(ALL, mapping=FINE, align="transforms", volumes=True))
+    np.testing.assert_array_equal(fine.labels[0][box], planes(FINE.apply_structures(ids), "coronal"))
+    np.testing.assert_array_equal(FINE.classes_of(fine.labels), part.labels)
     with pytest.raises(DataError, match="s1: has no transform"):
         prepare(dataclasses.replace(scan, transform=None), dataclasses.replace(ALL, align="transforms"))
 

@@ -134,6 +134,15 @@ def test_ids_of_nine_digits_are_mapped(tmp_path):
     assert [(record["class"], record["dice"]) for record in records] == [("class 1", 1.0), ("class 2", 1.0)]
 
 
+def test_a_mapping_with_structures_merges_the_reference_to_classes(tmp_path):
+    (tmp_path / "atlas.csv").write_text("id,class,structure\n0,0,0\n2,1,1\n16,1,2\n3,2,3\n24,0,4\n")
+    ids = np.array([0, 2, 16, 3, 24, 0] * 4, dtype=np.int32).reshape(4, 3, 2)
+    classes = np.array([0, 1, 1, 2, 0, 0] * 4, dtype=np.uint8).reshape(4, 3, 2)
+    mapping = load_mapping(str(tmp_path / "atlas.csv"))
+    records = score(pairs(tmp_path, classes, ids), Classes(mapping.class_names, mapping=mapping))
+    assert [(record["class"], record["dice"]) for record in records] == [("class 1", 1.0), ("class 2", 1.0)]
+
+
 def test_two_label_maps_may_be_stored_two_ways(tmp_path, truth):
     """Distances and volumes do not depend on it either."""
     predicted = np.roll(truth, 2, axis=1).astype(np.uint8)

@@ -1,5 +1,6 @@
 """Small caches for the tests of this folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,22 @@ INFO = CacheInfo(
 )
 
 
-def arrays(n_subjects=5, per_subject=3, shape=(6, 7), images=True, seed=0):
+GENERATION = ("background", "white matter", "putamen", "fluid", "cortex")
+TARGET = (0, 1, 2, 0, 2)
+FINE_INFO = replace(INFO, generation_names=GENERATION, target=TARGET)
+
+
+def arrays(n_subjects=5, per_subject=3, shape=(6, 7), images=True, seed=0, info=INFO):
     """Arguments of `write_cache`, all but the path."""
     rng = np.random.default_rng(seed)
     n = n_subjects * per_subject
     return {
-        "labels": rng.integers(0, 3, (n, *shape)),
+        "labels": rng.integers(0, len(info.stored.names), (n, *shape)),
         "images": rng.random((n, *shape)).astype(np.float32) if images else None,
         "subject": np.repeat(np.arange(n_subjects), per_subject),
         "subjects": [f"s{i}" for i in range(n_subjects)],
         "slice_index": np.tile(np.arange(per_subject), n_subjects),
-        "info": INFO,
+        "info": info,
     }
 
 

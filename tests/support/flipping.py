@@ -19,7 +19,7 @@ def as_trained_on(path: Path) -> object:
     """All that a training reads of a cache."""
     with Cache(path) as cache:
         every = np.arange(cache.n)
-        arrays = [cache.subject_index, cache.slice_index, cache.read_labels(every)]
+        arrays = [cache.subject_index, cache.slice_index, cache.read_structures(every), cache.read_labels(every)]
         arrays += [cache.read_images(every)] if cache.has_images else []
         described = [str(cache.info.described()), cache.subjects, cache.info.digest]
         return described, [(array.dtype.str, array.shape, array.tobytes()) for array in arrays]

@@ -8,7 +8,7 @@ import numpy as np
 SHAPE = (36, 44, 40)
 FREESURFER_T1 = {2: 110, 41: 110, 3: 75, 42: 75, 10: 85, 49: 85, 4: 25, 43: 25, 16: 100, 24: 20, 507: 60}
 # Ids of another atlas for the same structures.
-MUSE = {2: 81, 41: 82, 3: 100, 42: 101, 10: 59, 49: 60, 4: 49, 43: 50, 16: 35, 24: 46, 507: 0, 0: 0}
+MUSE = {2: 81, 41: 82, 3: 100, 42: 101, 10: 59, 49: 60, 4: 51, 43: 52, 16: 35, 24: 46, 507: 0, 0: 0}
 
 
 def head_labels(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:

@@ -42,7 +42,9 @@ def real_cache(path: Path, contrast: float = 1.0, shape: tuple[int, int] = (16, 
     rng = np.random.default_rng(1)
     with Cache(path) as cache:
         labels = cache.read_stored("labels", range(cache.n))
-        images = np.clip((labels / 2) ** contrast + rng.normal(0, 0.05, labels.shape), 0, 1) * (labels > 0)
+        images = np.clip((labels / (cache.n_generation - 1)) ** contrast + rng.normal(0, 0.05, labels.shape), 0, 1) * (
+            labels > 0
+        )
         write_cache(
             path,
             labels=labels,

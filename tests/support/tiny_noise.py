@@ -21,6 +21,7 @@ from metasynth.running.seeding import seed_everything
 from metasynth.running.study import StudyContext
 
 CLASSES = ("background", "white matter", "grey matter")
+STRUCTURES, TARGET = ("background", "fluid", "cortex", "white matter", "core"), (0, 0, 2, 1, 1)
 STAGES = ("learn", "naive", "optimised")
 STEPS, WARMUP, EVERY = 14, 5, 2
 
@@ -40,9 +41,18 @@ SETTINGS = {
 
 
 def make_cache(
-    path: Path, *, subjects: int = 5, per_subject: int = 2, shape: tuple[int, ...] = (16, 16), images: bool = False
+    path: Path,
+    *,
+    subjects: int = 5,
+    per_subject: int = 2,
+    shape: tuple[int, ...] = (16, 16),
+    images: bool = False,
+    generation: bool = False,
 ) -> Path:
-    """A cache of nested balls, off-centre and of random radius: background, white and grey matter."""
+    """A cache of nested balls, off-centre and of random radius: background, white and grey matter.
+
+    With generation labels there is fluid about them, which is background, and the white matter has a core.
+    """
     rng = np.random.default_rng(0)
     n = subjects * per_subject
     centre = rng.uniform(0.4, 0.6, (n, len(shape))) * shape
@@ -51,11 +61,15 @@ def make_cache(
     radius = rng.uniform(0.3, 0.45, n).reshape(-1, *[1] * len(shape)) * min(shape)
     labels = (distance < radius).astype(np.uint8) + (distance < 0.6 * radius)
     labels = np.array([0, 2, 1], np.uint8)[labels]
+    if generation:
+        labels = sum(
+            ((distance < share * radius).astype(np.uint8) for share in (1.2, 1, 0.6, 0.3)), np.zeros_like(labels)
+        )
     slices = len(shape) == 2
     write_cache(
         path,
         labels=labels,
-        images=(labels / 2).astype(np.float32) if images else None,
+        images=(labels / (4 if generation else 2)).astype(np.float32) if images else None,
         subject=np.repeat(np.arange(subjects), per_subject),
         subjects=[f"s{i}" for i in range(subjects)],
         slice_index=np.tile(np.arange(per_subject), subjects),
@@ -67,6 +81,8 @@ def make_cache(
             orientation="IR" if slices else "ARI",
             source="random numbers",
             created_by="a test",
+            generation_names=STRUCTURES if generation else (),
+            target=TARGET if generation else (),
         ),
     )
     return path

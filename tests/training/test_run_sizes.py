@@ -12,13 +12,14 @@ from metasynth import sizes
 from metasynth.errors import UsageError
 from metasynth.running.prepared import PreparedData
 from metasynth.segment.unet import UNet
+from metasynth.synthesis.config import PAPER
 from metasynth.training import run_sizes
 from metasynth.training.loop import Pace
 from metasynth.training.run_sizes import Items, step_bytes
 from metasynth.training.segmenter_settings import Arguments, SegmenterSettings
 from metasynth.training.settings import OuterSettings
 
-ITEMS = Items(3, (16, 16), (3.0, 3.0), (2, 2, 2))
+ITEMS = Items(3, (16, 16), (3.0, 3.0), (2, 2, 2), 3)
 SMALL = SegmenterSettings(widths=(4, 8))
 
 
@@ -110,6 +111,19 @@ def test_draws_that_cannot_be_held_are_refused(prepared, name, value):
     with pytest.raises(UsageError) as error:
         noise.EXPERIMENT.check_sizes(config, prepared, prepared.path)
     assert str(error.value).startswith(f"synthesis.{name}: drawing 8 images with {value:g} takes ")
+
+
+def test_draws_are_counted_for_the_generation_labels_of_the_label_maps(tmp_path, monkeypatch):
+    plain = make_cache(tmp_path / "plain.h5")
+    fine = make_cache(tmp_path / "fine.h5", generation=True)
+    assert (Items.of(plain).n_classes, Items.of(plain).n_generation) == (3, 3)
+    assert (Items.of(plain, fine).n_classes, Items.of(plain, fine).n_generation) == (3, 5)
+    config = replace(PAPER, gmm_fwhm=1e6)
+    least = 8 * int(4 * 8 / 2.355 / 3 * 1e6)  # bytes of two foreground classes, and half of those of four structures
+    monkeypatch.setattr(sizes, "available_memory", lambda: int(1.5 * least))
+    run_sizes.require_synthesis(config, Items.of(plain), 8, "synthesis")
+    with pytest.raises(UsageError, match=r"^synthesis.gmm_fwhm: drawing 8 images with 1e\+06 takes "):
+        run_sizes.require_synthesis(config, Items.of(plain, fine), 8, "synthesis")
 
 
 def test_fields_and_networks_that_cannot_be_held_are_refused(prepared):

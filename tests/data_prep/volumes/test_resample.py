@@ -15,6 +15,7 @@ from metasynth.data_prep.volumes.resample import (
     resample_classes,
     resample_ids,
     resample_image,
+    resample_structures,
     to_source,
 )
 from metasynth.data_prep.volumes.volumes import Volume
@@ -76,6 +77,45 @@ def test_the_largest_class_wins():
     source = volume(classes)
     grid = grid_with_spacing(source, (4.0, 4.0, 4.0))
     assert (resample_classes(classes, to_source(source, grid), grid) == 3).all()
+
+
+TABLES = st.lists(st.integers(0, 2), min_size=4, max_size=4).map(lambda table: np.array([0, *table], np.uint8))
+
+
+@given(
+    arrays.arrays(np.uint8, (5, 6, 5), elements=st.integers(0, 4)),
+    TABLES,
+    st.sampled_from([0.6, 1.0, 1.7, 2.0]),
+    st.sampled_from(["majority", "nearest"]),
+)
+def test_the_classes_of_structures_are_those_without(structures, table, spacing, how):
+    source = volume(structures)
+    grid = grid_with_spacing(source, (spacing,) * 3)
+    matrix = to_source(source, grid)
+    found = resample_structures(structures, table, matrix, grid, how)
+    np.testing.assert_array_equal(table[found], resample_classes(table[structures], matrix, grid, how))
+    assert set(np.unique(found)) <= set(np.unique(structures)) | {0}
+    if spacing == 1.0:
+        np.testing.assert_array_equal(found, structures)
+
+
+def test_of_the_largest_class_the_largest_structure_wins():
+    """Of every coarse voxel 4 of 10 parts are white matter; 6 are nuclei, 4 of one and 2 of another."""
+    structures = np.tile(np.repeat(np.array([1, 2, 3], np.uint8), [4, 4, 2]), 4)[:, None, None]
+    structures = np.ascontiguousarray(np.broadcast_to(structures, (40, 10, 10)))
+    source = volume(structures)
+    grid = grid_with_spacing(source, (10.0, 10.0, 10.0))
+    found = resample_structures(structures, (0, 1, 2, 2), to_source(source, grid), grid)
+    assert found.ravel()[1:].tolist() == [2, 2, 2]  # the first is at the edge of the field
+
+
+def test_the_structures_of_the_background_are_voted_on_among_themselves():
+    """Fluid has more of a coarse voxel than air has; a class that has more than either is what it is."""
+    structures = np.tile(np.array([0, 1, 1, 1, 2, 2, 2, 2], np.uint8)[:, None, None], (1, 8, 8))
+    source = volume(structures)
+    grid = grid_with_spacing(source, (4.0, 8.0, 8.0))
+    found = resample_structures(structures, (0, 0, 1), to_source(source, grid), grid)
+    assert found.ravel().tolist() == [1, 2]
 
 
 def test_the_grid_covers_the_field_about_its_centre():

@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from metasynth.experiments.comparison.caches import check_comparison
 from metasynth.experiments.comparison.fits import FITS
 from metasynth.experiments.comparison.settings import AugmenterSettings, ComparisonConfig, TestCache
-from metasynth.experiments.real_images.cohorts import check_caches, check_division, load_real_images
+from metasynth.experiments.real_images.cohorts import (
+    check_caches,
+    check_division,
+    load_real_images,
+    require_same_generation,
+)
 from metasynth.experiments.real_images.settings import SubjectSettings
 from metasynth.experiments.real_world import EXPERIMENT
+from support.caches import FINE_INFO, GENERATION, TARGET, make
 from support.tiny_comparison import carry_out, real_cache, rename, sign
 from support.tiny_noise import make_cache
 
@@ -38,6 +44,28 @@ CONFIG = ComparisonConfig(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("caches")
+
+
+def test_both_caches_of_a_reference_batch_have_the_same_generation_labels(folder):
+    """Where label maps of both are synthesised from; else each may have its own."""
+    data = real_cache(folder / "plain.h5", subjects=6)
+    labels = make_cache(folder / "fine.h5", subjects=6, generation=True)
+    learned = replace(CONFIG, methods=("naive", "parametric_fixed"), tests=(), subjects=SubjectSettings(train=(2,)))
+    assert learned.outer.reference == "random"
+    with pytest.raises(DataError) as caught:
+        check_comparison(learned, data, labels)
+    assert str(caught.value) == (
+        f"{labels}: expected the generation labels of {data}, as outer.reference=random synthesises from both; label 1 "
+        "is 'white matter' of class 'white matter' there, 'fluid' of class 'background' here: prepare both with the "
+        "same --mapping and --generate, or set outer.reference=none"
+    )
+    more = replace(FINE_INFO, generation_names=(*GENERATION, "core"), target=(*TARGET, 1))
+    with pytest.raises(DataError, match=r"; label 5 is absent there, 'core' of class 'white matter' here:"):
+        require_same_generation(make(folder / "a.h5", info=FINE_INFO), make(folder / "b.h5", info=more), "so")
+    check_comparison(replace(learned, methods=("naive",)), data, labels)
+    check_comparison(replace(learned, outer=replace(learned.outer, reference="none")), data, labels)
+    check_comparison(learned, real_cache(folder / "fine scans.h5", subjects=6, generation=True), labels)
+    check_comparison(learned, real_cache(folder / "fine scans.h5", subjects=6, generation=True))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented, cropped_or_padded, draw_subjects
 from support.tiny_comparison import real_cache, rename
-from support.tiny_noise import make_cache
+from support.tiny_noise import TARGET, make_cache
 
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.noise import GaussianNoise
@@ -138,13 +138,36 @@ def test_real_images_in_training_keep_to_their_labels(real):
     every = real.read(range(len(real)))
     exact = Batch(every.labels, every.labels[:, None] / 2, every.subject)  # intensities that say the class
     still = BatchedGenerator(3, replace(PAPER, gamma=0, motion_fwhm=0, elastic_nodes=4))
-    images, labels, draws = RealAugmented(still)(exact, torch.Generator().manual_seed(0))
+    images, labels, draws, fine = RealAugmented(still)(exact, torch.Generator().manual_seed(0))
     assert draws is None
+    assert fine is None
     assert not torch.equal(labels, every.labels)
     alike = ((images[:, 0] * 2).round().long() == labels).float().mean()
     assert alike > 0.9
-    again, _, _ = RealAugmented(still)(exact, torch.Generator().manual_seed(0))
+    again = RealAugmented(still)(exact, torch.Generator().manual_seed(0)).images
     assert torch.equal(again, images)
+
+
+def test_real_images_in_training_keep_to_their_structures_and_these_to_their_classes(folder):
+    with Cache(real_cache(folder / "fine.h5", generation=True)) as cache:
+        batch = SliceDataset(cache, cache.subjects).read([0, 3, 5])
+    exact = replace(batch, images=batch.structures[:, None] / 4)  # intensities that say the structure
+    still = BatchedGenerator(5, replace(PAPER, gamma=0, motion_fwhm=0, elastic_nodes=4))
+    found = RealAugmented(still)(exact, torch.Generator().manual_seed(0))
+    assert not torch.equal(found.structures, batch.structures)
+    assert ((found.images[:, 0] * 4).round().long() == found.structures).float().mean() > 0.9
+    assert torch.equal(found.labels, torch.tensor(TARGET)[found.structures])
+
+
+@pytest.mark.parametrize("shape", [(20, 14), (16, 16), (12, 18)])
+def test_structures_are_cut_and_padded_as_their_classes_are(folder, shape):
+    with Cache(make_cache(folder / "fine maps.h5", generation=True)) as cache:
+        batch = SliceDataset(cache, cache.subjects).read([0, 3, 5])
+    moved = cropped_or_padded(batch, shape)
+    assert moved.structures.shape == (3, *shape)
+    assert torch.equal(moved.labels, torch.tensor(TARGET)[moved.structures])
+    assert torch.equal(moved.structures, cropped_or_padded(Batch(batch.structures, None, batch.subject), shape).labels)
+    assert moved.images is None
 
 
 def test_real_images_in_training_need_images(others):
