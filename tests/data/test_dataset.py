@@ -89,7 +89,9 @@ def test_label_only_cache_gives_no_images(tmp_path, monkeypatch):
 
 def test_only_small_caches_are_kept_in_memory(cache, monkeypatch):
     read = []
-    monkeypatch.setattr(cache, "read_labels", lambda rows: read.append(list(rows)) or np.zeros((len(rows), 6, 7), int))
+    monkeypatch.setattr(
+        cache, "read_structures", lambda rows: read.append(list(rows)) or np.zeros((len(rows), 6, 7), int)
+    )
     SliceDataset(cache, cache.subjects).read([0])
     assert read == []
     monkeypatch.setattr(dataset_module, "IN_MEMORY_BYTES", 15 * 6 * 7 * 5)
