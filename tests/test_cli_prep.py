@@ -1,4 +1,4 @@
-"""The commands that make caches from files, from the command line to the cache."""
+"""The commands that make caches from files, from the command line to the cache; long, as all of them share fixtures."""
 
 import json
 import subprocess
