@@ -41,7 +41,7 @@ class Sum:
             raise self.error or KeyboardInterrupt
         self.taken.append(index)
         self.total = self.total + batch.inner.images.mean() + torch.rand(())
-        return {"inner_loss": self.total.item()}
+        return [{"inner_loss": self.total.item()}]
 
     def state_dict(self):
         return {"total": self.total}
@@ -182,8 +182,8 @@ class Learning(Sum):
     """Every second step is an outer one, after which the total is observed."""
 
     def step(self, index, batch):
-        record = super().step(index, batch)
-        return record | ({"outer_step": index // 2 + 1, "total": record["inner_loss"]} if index % 2 else {})
+        (record,) = super().step(index, batch)
+        return [record | ({"outer_step": index // 2 + 1, "total": record["inner_loss"]} if index % 2 else {})]
 
 
 def learned(run, data, resume=False, stop=None, name="a"):
