@@ -46,6 +46,8 @@ class InnerStep:
         parameter (None where φ* does not depend on it). May be called once.
     diagnostics : dict
         What the strategy reports of its own accuracy (see there), filled by the pullback; empty for exact ones.
+    judged : list of tensor or None
+        Where the outer loss is taken if not at φ*, such as a mean of iterates; ``pullback`` is then of these.
     """
 
     parameters: list[Tensor]
@@ -54,6 +56,7 @@ class InnerStep:
     losses: tuple[Tensor, ...]
     pullback: Pullback
     diagnostics: dict[str, float] = field(default_factory=dict)
+    judged: list[Tensor] | None = None
 
 
 class HypergradientStrategy(ABC):
@@ -174,7 +177,7 @@ def hypergradient(
 
     leaves = [
         p.detach().requires_grad_(own.requires_grad)
-        for p, own in zip(step.parameters, model.model.parameters(), strict=True)
+        for p, own in zip(step.judged or step.parameters, model.model.parameters(), strict=True)
     ]
     model.load_buffers(step.buffers)
     outer_loss = inputs.problem.outer_value(model.bind(leaves), inputs.outer, outer_batch)
