@@ -131,7 +131,7 @@ class OuterSettings:
     def hypergradient_strategy(self) -> HypergradientStrategy:
         """The strategy, in parts where that is asked for; that of a longer horizon is always `Unrolled`."""
         if self.horizon > 1:
-            return Unrolled(self.horizon, remat=True)
+            return Unrolled(self.horizon, remat=True, mean_of=self.mean_of)
         strategy = in_studies()[self.strategy]
         if self.samples == self.chunk == 0:
             return strategy

@@ -158,6 +158,16 @@ from bad_input.table import Place, Row, table
         "--set adversarial.tail: tail must be in (0, 1], got 0.0",
     ),
     Row(
+        "run unpaired --data c.h5 --set outer.horizon=2000 --set outer.every=2000",
+        2,
+        "--set outer: outer.warmup + outer.horizon must be at most discriminator.steps = 600, got 150 + 2000",
+    ),
+    Row(
+        "run real_world --data c.h5 --set outer.horizon=2000 --set outer.every=2000",
+        2,
+        "--set outer: outer.warmup + outer.horizon must be at most segmenter.steps = 1500, got 200 + 2000",
+    ),
+    Row(
         "run unpaired --data c.h5 --set outer.reference=random",
         2,
         "--set outer: outer.reference must be none (a discriminator's two losses are",

@@ -92,6 +92,38 @@ def test_a_resumed_stage_is_the_uninterrupted_one(tmp_path, data, stop):
     assert not (tmp_path / "run" / "checkpoints" / "a-b" / "latest.pt").exists()
 
 
+class InTwos(Sum):
+    """Takes steps two at a time."""
+
+    def __init__(self, stop=None):
+        super().__init__(stop)
+        self.kept = []
+
+    def step(self, index, batch):
+        if index == self.stop:
+            raise KeyboardInterrupt
+        self.kept.append((index, batch))
+        if len(self.kept) < 2:
+            return []
+        kept, self.kept = self.kept, []
+        return [record for one in kept for record in super(InTwos, self).step(*one)]
+
+
+@pytest.mark.parametrize("stop", range(10))
+def test_steps_that_are_taken_as_one_are_recorded_one_by_one_and_never_divided(tmp_path, data, stop):
+    _, plain = one_stage(tmp_path / "plain", data)
+    with pytest.raises(KeyboardInterrupt):
+        one_stage(tmp_path / "run", data, trainer=InTwos(stop))
+    assert len(metrics(tmp_path / "run").splitlines()) == stop - stop % 2
+    latest = tmp_path / "run" / "checkpoints" / "a-b" / "latest.pt"
+    saved = load_checkpoint(latest)["step"] if latest.exists() else 0
+    assert saved == max(step for step in (0, 4, 6) if step <= stop)  # due at 3, 6 and 9, of which the last is the end
+    _, resumed = one_stage(tmp_path / "run", data, resume=True, trainer=InTwos())
+    assert resumed.taken == list(range(saved, 10))
+    assert torch.equal(resumed.total, plain.total)
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "plain")
+
+
 def test_a_stage_that_is_stopped_again_and_again(tmp_path, data):
     _, whole = one_stage(tmp_path / "whole", data)
     for stop, resume in ((4, False), (4, True), (5, True), (9, True)):
