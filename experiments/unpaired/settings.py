@@ -13,7 +13,7 @@ from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.settings import OuterSettings, require_window
+from metasynth.training.settings import OuterSettings
 
 OUTER = OuterSettings(
     lr=0.03,
@@ -116,7 +116,11 @@ class UnpairedSettings:
                 f"outer.strategy must be {' or '.join(others)} (the discriminator's spectral norms have no "
                 f"forward-mode derivative), got {self.outer.strategy}"
             )
-        require_window(self.outer, self.discriminator.steps, "discriminator.steps")
+        if self.outer.horizon > 1:
+            raise ValueError(
+                "outer.horizon must be 1 (the discriminator's spectral norms take their singular vectors for constants, "
+                f"so several steps cannot be differentiated), got {self.outer.horizon}"
+            )
         if not self.outer.outer_steps(self.discriminator.steps):
             raise ValueError(
                 f"outer.warmup, every and average must leave an outer step in discriminator.steps = "

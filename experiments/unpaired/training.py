@@ -24,7 +24,7 @@ from metasynth.training.reach import constrained_in, within_reach
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepBatch
-from metasynth.training.trainers import Window, records_of
+from metasynth.training.trainers import records_of
 
 
 def adversarial_losses(
@@ -87,41 +87,31 @@ class Adversarial:
         self._inner, self._outer, self._first = inner, outer, round((1 - weights.tail) * inner.steps)
         self._rates = [group["lr"] for group in self.solver.outer_optimizer.param_groups]
         self._constrained = constrained_in(generator)
-        self._window = Window(outer, inner.steps)
         self._mean: dict[str, Tensor] = {}
         self._counted = 0
 
     def check(self, data: Dataset[StepBatch]) -> None:
         """As `metasynth.training.trainers.Bilevel.check`."""
-        batch = data[self._outer.first_due].to(str(next(self.discriminator.parameters()).device))
+        batch = data[self._outer.warmup].to(str(next(self.discriminator.parameters()).device))
         self.solver.preflight(batch.inner, batch.outer)
 
     def step(self, index: int, batch: StepBatch) -> list[dict[str, Any]]:
-        """A step of the discriminator, and one of the generator where the batch has an outer example.
-
-        The steps of a window are taken with its last; the generator that is averaged stays as it is until then.
-        """
-        records = self._records(index, batch)
+        """A step of the discriminator, and one of the generator where the batch has an outer example."""
+        if batch.outer is None:
+            (record,) = records_of(self.solver.inner_step(batch.inner))
+        else:
+            factor = self._outer.rate_at(index)
+            for group, rate in zip(self.solver.outer_optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+            with within_reach(self._constrained, "outer.lr"):
+                report = self.solver.step([batch.inner], batch.outer)
+            (record,) = records_of(report)
+            record |= self._told_apart(batch.outer)
+            if report.outer_stepped:
+                record |= {"outer_step": report.outer_steps, **self.generator.observed()}
         if index >= self._first:
             self._count()
-        return records
-
-    def _records(self, index: int, batch: StepBatch) -> list[dict[str, Any]]:
-        inner = self._window.add(index, batch.inner)
-        if not inner:
-            return []
-        if batch.outer is None:
-            return records_of(self.solver.inner_step(*inner))
-        factor = self._outer.rate_at(index)
-        for group, rate in zip(self.solver.outer_optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
-        with within_reach(self._constrained, "outer.lr"):
-            report = self.solver.step(inner, batch.outer)
-        records = records_of(report)
-        records[-1] |= self._told_apart(batch.outer)
-        if report.outer_stepped:
-            records[-1] |= {"outer_step": report.outer_steps, **self.generator.observed()}
-        return records
+        return [record]
 
     def averaged(self) -> dict[str, Tensor]:
         """The generator's weights, averaged; as they are before the last part of the training."""

@@ -212,8 +212,8 @@ from bad_input.table import Place, Row, table
     Row(
         "run noise --data c.h5 --set outer.horizon=2 --set outer.strategy=forward",
         2,
-        "--set outer.horizon, outer.strategy: horizon = 2 needs strategy = mixed, as several steps are differentiated in "
-        "one way only, got forward",
+        "--set outer.horizon, outer.strategy: horizon = 2 needs strategy = mixed, as several steps are differentiated "
+        "in one way only, got forward",
     ),
     Row(
         "run noise --data c.h5 --set outer.horizon=2 --set outer.samples=4",
