@@ -118,8 +118,8 @@ class UnpairedSettings:
             )
         if self.outer.horizon > 1:
             raise ValueError(
-                "outer.horizon must be 1 (the discriminator's spectral norms take their singular vectors for constants, "
-                f"so several steps cannot be differentiated), got {self.outer.horizon}"
+                "outer.horizon must be 1 (the discriminator's spectral norms take their singular vectors for "
+                f"constants, so several steps cannot be differentiated), got {self.outer.horizon}"
             )
         if not self.outer.outer_steps(self.discriminator.steps):
             raise ValueError(
