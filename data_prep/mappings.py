@@ -1,4 +1,8 @@
-"""The named mappings, and those of a user's own file."""
+"""The mappings from label ids to classes: the named ones, and those of a user's own file.
+
+Which id makes which class stands in `metasynth.data_prep.label_tables`; `metasynth.data_prep.labels` applies a mapping
+to a label map.
+"""
 
 import csv
 from collections.abc import Iterable, Iterator

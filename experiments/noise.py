@@ -15,8 +15,8 @@ from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.augmenters import case_of, check_augmenter, learned_text, learned_values, start_of
 from metasynth.experiments.recovery.figures import example_figures
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
+from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.sizes import require_recovery
 from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table

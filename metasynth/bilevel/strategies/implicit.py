@@ -18,8 +18,8 @@ from metasynth.bilevel.update.updates import undifferentiated_steps
 class Implicit(HypergradientStrategy):
     """K ordinary inner steps; then the derivative of the optimum they are taken to have reached.
 
-    The invariant differentiated is g(φ*(θ), θ) = ∂L_inner/∂φ = 0, which gives, with v = ∂L_outer/∂φ* and
-    H = ∂²L_inner/∂φ²,
+    The invariant differentiated is `g(φ*(θ), θ) = ∂L_inner/∂φ = 0`, which gives, with `v = ∂L_outer/∂φ*` and
+    `H = ∂²L_inner/∂φ²`,
 
         h = -(∂g/∂θ)ᵀ x,      (H + damping I) x = v
 
