@@ -9,8 +9,7 @@ from metasynth.augment.augmenter import Grouped, Rate, check_groups
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.table import in_studies
-from metasynth.bilevel.strategies.unrolled import Unrolled
+from metasynth.bilevel.strategies.table import in_studies, in_studies_over
 from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.settings.values import OneOf
 from metasynth.training.reach import LARGEST_UNCONSTRAINED, require_rate
@@ -131,7 +130,7 @@ class OuterSettings:
     def hypergradient_strategy(self) -> HypergradientStrategy:
         """The strategy, in parts where that is asked for; that of a longer horizon is always `Unrolled`."""
         if self.horizon > 1:
-            return Unrolled(self.horizon, remat=True, mean_of=self.mean_of)
+            return in_studies_over(self.horizon, self.mean_of)
         strategy = in_studies()[self.strategy]
         if self.samples == self.chunk == 0:
             return strategy
