@@ -1,7 +1,8 @@
 """Settings that studies share: the segmenter's training and the outer level."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 
@@ -69,6 +70,8 @@ class OuterSettings:
         At outer step t from then on the rate is ``settle`` / (``settle`` + t - ``hold``) of it (Robbins & Monro 1951),
         so that the last values rest on all draws and not on the latest alone. 0: the rate never falls.
     """
+
+    ADDED: ClassVar[Mapping[str, Any]] = {"horizon": 1, "mean_of": 1}
 
     lr: float = 0.05
     network_lr: float = 1e-3

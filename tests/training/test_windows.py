@@ -17,6 +17,7 @@ from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.errors import RunError
 from metasynth.running.checkpoint import load_checkpoint
 from metasynth.running.seeding import derive_seed
+from metasynth.running.settings.config import from_dict, to_dict
 from metasynth.synthesis.cornucopia import CornucopiaConfig
 from metasynth.training import stages
 from metasynth.training.loop import Pace
@@ -181,6 +182,12 @@ def test_windows_follow_each_other_and_end_with_the_training(warmup, horizon, ev
         assert outer.outer_steps(steps) == len(begins) // 2
         assert outer.first_due == warmup + horizon - 1
     assert [outer.rate_at(t + horizon - 1) for t in begins] == [replace(outer, horizon=1).rate_at(t) for t in begins]
+
+
+def test_records_from_before_there_were_horizons_are_of_one_step():
+    recorded = to_dict(OUTER)
+    del recorded["horizon"], recorded["mean_of"]
+    assert from_dict(OuterSettings, recorded) == replace(OUTER, horizon=1, mean_of=1)
 
 
 def test_the_strategy_of_a_horizon():
