@@ -1,4 +1,8 @@
-"""Additive Gaussian noise: the learned augmenter of the paper's Eq. 8, and the known noise it has to find."""
+"""Additive Gaussian noise: the learned augmenter of the paper's Eq. 8, and the known noise it has to find.
+
+Noise whose strength differs from image to image is in `varying_noise`; a generator's own is in
+`metasynth.synthesis.intensity`, and that of simulated scans in `metasynth.synthesis.mri`.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """The table of augmenters: what studies call each, how it is made, and what they have to know of it.
 
 Studies decide nothing by a name; they ask the line of the table. An augmenter is added by one line in `built_in`, by an
-entry point of the group `GROUP`, or in a program by `register`.
+entry point of the group `GROUP`, or in a program by `register`. The class that it makes is an `augmenter.Augmenter`, of
+which `bias_field` is an example; what a line says is in `entry`.
 """
 
 from importlib.metadata import EntryPoint, entry_points
