@@ -31,7 +31,6 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-NO_MONTAGE = click.option("--no-montage", is_flag=True, help="Do not draw a picture beside the cache.")
 SHARED = (
     out_option("the cache (HDF5)", "FILE", required=True),
     OVERWRITE,
@@ -43,7 +42,7 @@ SHARED = (
     click.option("--source", metavar="TEXT", default="", help="Origin, licence and citation, kept in the cache."),
     jobs_option("one a subject"),
     click.option("--keep-work", is_flag=True, help="Keep the work folder (OUT.work), to add subjects later."),
-    NO_MONTAGE,
+    click.option("--no-montage", is_flag=True, help="Do not draw a picture beside the cache."),
     QUIET,
 )
 MAPPING = mapping_option(default="freesurfer-4", show_default=True)
