@@ -1,6 +1,5 @@
 """Curves of intensities: piecewise linear from [0, 1] to [0, 1]; light to import, as help lists their names."""
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,8 +26,8 @@ class Curve:
 
     @property
     def said(self) -> str:
-        """Name, if it has one, and points: 'inverted (0:1,1:0)'."""
-        points = ",".join(f"{x:g}:{y:g}" for x, y in self.points)
+        """Name, if it has one, and points with all their digits: 'inverted (0:1,1:0)'."""
+        points = ",".join(":".join(repr(number).removesuffix(".0") for number in point) for point in self.points)
         return f"{self.name} ({points})" if self.name else points
 
 
@@ -72,7 +71,7 @@ def _point(part: str, where: str) -> Point:
         point = float(x), float(y)
     except ValueError:
         raise UsageError(f"{where}: expected {', '.join(CURVES)} or points X:Y,X:Y,..., got {shown(part)}") from None
-    wrong = next((number for number in point if not 0 <= number <= 1 or math.isnan(number)), None)
+    wrong = next((number for number in point if not 0 <= number <= 1), None)
     if wrong is not None:
         raise UsageError(f"{where}: x and y must be numbers in [0, 1], got {wrong:g} in {shown(part)}")
     return point

@@ -82,7 +82,8 @@ class CacheInfo:
     @property
     def marks(self) -> tuple[str, ...]:
         """What says that the images are no scans, the last that was done to them first; nothing where they are."""
-        return tuple(takewhile((SIMULATED, REMAPPED).__contains__, self.mapping.split("; ")))
+        found = takewhile((SIMULATED, REMAPPED).__contains__, self.mapping.split("; "))
+        return tuple(dict.fromkeys(found))
 
     @property
     def stored(self) -> LabelList:

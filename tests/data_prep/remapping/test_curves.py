@@ -19,6 +19,8 @@ def test_points_of_a_user():
     curve = parse_curve("0:0,0.3:.9, 1:2e-1")
     assert curve == Curve("", ((0.0, 0.0), (0.3, 0.9), (1.0, 0.2)))
     assert curve.said == "0:0,0.3:0.9,1:0.2"
+    exact = parse_curve("0:0.123456789,1:1e-9")
+    assert parse_curve(exact.said) == exact
 
 
 FORM = "expected inverted, bent or points X:Y,X:Y,..., got"

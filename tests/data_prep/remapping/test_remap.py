@@ -103,6 +103,14 @@ def test_of_simulated_images_both_are_said(tmp_path):
     assert dict(describe(tmp_path / "b.h5"))["images"] == "yes, REMAPPED, SIMULATED"
 
 
+def test_of_remapped_images_both_curves_are_said(tmp_path):
+    remap_cache(make(tmp_path / "a.h5"), tmp_path / "b.h5", CURVES["bent"])
+    remap_cache(tmp_path / "b.h5", tmp_path / "c.h5", CURVES["inverted"])
+    with Cache(tmp_path / "c.h5") as cache:
+        assert cache.info.marks == ("REMAPPED",)
+        assert cache.info.source.index("inverted (0:1,1:0)") < cache.info.source.index("bent (0:0,0.2:0.2,0.5:1,1:0.4)")
+
+
 def test_the_picture_says_it(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(
