@@ -24,6 +24,7 @@ SHOWN = {
     "bash": "a line for the file that a shell begins with",
     "zsh": "the same of another shell",
     "fish": "the same of a third",
+    "csv": "lines of a user's table",
     "ini": "a part of another package's setup.cfg",
 }
 """Languages of blocks that are only shown, with the reason."""
