@@ -1,6 +1,5 @@
 """What studies know of an augmenter: what it is called, how it is made, and what it asks of images and reports."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +9,7 @@ import torch
 from metasynth.augment.augmenter import Augmenter, check_groups
 from metasynth.augment.corruption import Corruption
 from metasynth.errors import MetasynthError, RunError, UsageError
+from metasynth.plugins import require_name
 
 Study = Literal["noise", "inu", "comparison", "unpaired"]
 """Which studies there are for an augmenter; 'comparison' stands for both on real images."""
@@ -93,8 +93,7 @@ class AugmenterEntry:
     studies: tuple[Study, ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise UsageError(f"name of an augmenter: expected letters, digits, '_' and '-', got {self.name!r}")
+        require_name(self.name, "name of an augmenter")
         if len(self.sigma) > 2:
             raise UsageError(f"augmenter {self.name!r}: sigma: expected at most 2 names, got {len(self.sigma)}")
 

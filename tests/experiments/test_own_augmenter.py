@@ -19,6 +19,7 @@ from support.tiny_noise import SETTINGS, make_cache
 from support.tiny_unpaired import carry_out as carry_out_unpaired
 from torch import nn
 
+from metasynth import plugins
 from metasynth.augment import table
 from metasynth.augment.entry import AugmenterEntry
 from metasynth.augment.table import entry_of, names, register
@@ -28,7 +29,7 @@ from metasynth.run import execute
 
 @pytest.fixture(autouse=True)
 def own_table(monkeypatch):
-    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
+    monkeypatch.setattr(table.TABLE, "_registered", {})
 
 
 @pytest.fixture
@@ -121,8 +122,7 @@ def test_scans_without_labels_are_learned_from_by_it(way, monkeypatch, tmp_path)
 def test_one_of_ours_that_says_so_is_a_method_where_nothing_is_labelled(monkeypatch):
     ours = replace(TINTED, studies=("unpaired",))
     monkeypatch.setattr(table, "ENTRIES", (*table.ENTRIES, ours, replace(ours, name="other", studies=("inu",))))
-    table._TABLE |= {"tinted": ours, "other": ours}
-    monkeypatch.setattr(table, "_BUILT_IN", tuple(table._TABLE))
+    monkeypatch.setattr(table.TABLE, "_own", table.TABLE._own | {"tinted": ours, "other": ours})
     assert [method.name for method in learned_among(["tinted", "naive", "intensities"])] == ["intensities", "tinted"]
     assert method_of("tinted") == Method("tinted", "Unpaired: random contrasts, a tint", "tinted")
     with pytest.raises(UsageError, match=r"^methods: unknown method 'other': "):
@@ -204,7 +204,7 @@ def test_its_network_has_to_fit_the_images_of_scans_without_labels(tmp_path):
 
 def declared(monkeypatch, value, name="brightness"):
     points = [EntryPoint(name, value, table.GROUP)]
-    monkeypatch.setattr(table, "entry_points", lambda group: points if group == table.GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == table.GROUP else [])
 
 
 def test_an_entry_point_adds_it(monkeypatch):

@@ -19,11 +19,13 @@ from support.head_phantom import head_image, head_labels, save
 from support.own_network import NETWORK, dilated
 from support.own_segmenter import DilatedAttention
 
+from metasynth import plugins
 from metasynth.cli.main import main
 from metasynth.errors import DataError, PackageError, RunError, UsageError
 from metasynth.run import execute
 from metasynth.running.settings.described import list_settings
 from metasynth.segment import BackboneEntry, Design, from_recipe, load_model, register, table
+from metasynth.segment.built_in import ENTRIES
 from metasynth.segment.table import entry_of, names
 from metasynth.training.run_sizes import Items, step_bytes
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -51,7 +53,7 @@ STUDIES = {
 
 @pytest.fixture(autouse=True)
 def own_table(monkeypatch):
-    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
+    monkeypatch.setattr(table.TABLE, "_registered", {})
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def registered():
 
 def declared(monkeypatch, value="support.own_network:NETWORK", name="dilated"):
     points = [EntryPoint(name, value, table.GROUP)]
-    monkeypatch.setattr(table, "entry_points", lambda group: points if group == table.GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == table.GROUP else [])
 
 
 def carry_out(experiment, out, cache, settings):
@@ -116,7 +118,7 @@ def test_it_goes_from_the_command_line_to_label_maps(monkeypatch, tmp_path):
     found = nib.load(tmp_path / "out" / "scan.nii.gz")
     assert found.shape == ids.shape
     assert np.asanyarray(found.dataobj).max() < 3
-    monkeypatch.setattr(table, "entry_points", lambda group: [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
     line = (
         "the network 'dilated' is of a package that is not installed here, which has unet, nnunet, nnunet_residual, "
         "monai"
@@ -291,4 +293,4 @@ def test_documentation_lists_the_table():
     page = (Path(__file__).parents[2] / "docs" / "reference" / "networks.md").read_text(encoding="utf-8")
     rows = [line.split(" | ")[:2] for line in page.partition("```")[0].splitlines() if line.startswith("| `")]
     told = {cell.removeprefix("| ").split("`")[1]: title for cell, title in rows}
-    assert {name: told[name] for name in table._TABLE} == {name: entry.title for name, entry in table._TABLE.items()}
+    assert {entry.name: told[entry.name] for entry in ENTRIES} == {entry.name: entry.title for entry in ENTRIES}
