@@ -53,6 +53,11 @@ class InnerUpdate:
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
             raise ValueError(f"clip_norm must be a finite number above 0 or None, got {self.clip_norm!r}")
 
+    @classmethod
+    def of(cls, optimizer: "torch.optim.Optimizer | InnerUpdate") -> "InnerUpdate":
+        """An update as it is, or that of an optimiser with nothing done around it."""
+        return optimizer if isinstance(optimizer, InnerUpdate) else cls(optimizer)
+
     def check(self, parameters: Sequence[Tensor]) -> None:
         """Raise ValueError, in one line, if the optimiser cannot be differentiated as it is now.
 
