@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.errors import UsageError
+from metasynth.files import is_plain
 
 Draws = Tensor | tuple["Draws", ...]
 """The randomness of one application: tensors with the batch as first axis, nested in tuples at will."""
@@ -106,6 +107,8 @@ def check_observed(augmenter: Augmenter[Any], name: str) -> dict[str, float]:
     """What an augmenter observes; UsageError, which begins with ``name``, unless records can hold all of it."""
     observed = augmenter.observed()
     for own, value in observed.items():
+        if not (isinstance(own, str) and is_plain(own)):
+            raise UsageError(f"{name}: observed: expected names that files can have, as figures do, got {own!r}")
         if own in RECORDED:
             expected = f"expected other names than what records hold anyway ({', '.join(RECORDED)})"
             raise UsageError(f"{name}: observed: {expected}, got {own!r}")

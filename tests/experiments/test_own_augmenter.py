@@ -303,6 +303,16 @@ def test_all_entries_of_records_are_known_to_be_theirs(study, tmp_path):
     assert {record["width"] for record in records if "outer_step" in record} == {0.5}
 
 
+@pytest.mark.parametrize("name", ["../../x", "a\\b", "", "a\nb", 3])
+def test_a_value_whose_figure_could_not_be_written_is_refused_before_the_run(name, tmp_path):
+    observing(name)
+    with pytest.raises(UsageError) as refused:
+        recovered(NOISE, tmp_path / "run", make_cache(tmp_path / "c.h5"), "own")
+    expected = "expected names that files can have, as figures do"
+    assert str(refused.value) == f"augmenter 'own': observed: {expected}, got {name!r}"
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_value_that_is_no_number(tmp_path):
     observing("width", torch.ones(()))
     with pytest.raises(UsageError) as refused:
