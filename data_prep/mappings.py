@@ -1,8 +1,4 @@
-"""The mappings from label ids to classes: the named ones, and those of a user's own file.
-
-Which id makes which class stands in `metasynth.data_prep.label_tables`; `metasynth.data_prep.labels` applies a mapping
-to a label map.
-"""
+"""Mappings of label ids to classes: named ones (ids in `label_tables`), and those of a file; `labels` applies them."""
 
 import csv
 from collections.abc import Iterable, Iterator

@@ -3,7 +3,8 @@
 "Real" images are synthetic ones with Gaussian noise of a preset level. Learn2Synth (L) sees noise-free synthetic
 images and learns, from the real ones, the sigma of the noise to add (Eq. 8), starting from a wrong value. Two plain
 segmenters stand beside it: one trained with the preset noise (N, naive) and one with the sigma that was found
-(O, optimised). All three are tested on every noise level.
+(O, optimised). All three are tested on every noise level. The sizes of the presets are in
+`metasynth.experiments.recovery.study`.
 """
 
 from dataclasses import dataclass

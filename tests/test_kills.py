@@ -28,6 +28,7 @@ def place(tmp_path_factory):
         save(folder / "aseg" / f"s{seed}.nii.gz", ids)
     save_random(folder / "model.pt")
     make_cache(folder / "cache.h5")
+    make_cache(folder / "images.h5", images=True)
     return folder
 
 
@@ -131,6 +132,12 @@ def test_copies_of_an_embedded_cohort(commands, place, out):
     assert commands(["prep", "template"]).status == 0
     shutil.copytree(out / "kept", kept)
     killed_everywhere(commands, out, COHORT, every, complete=COPIED, before=lambda: shutil.copytree(kept, out / "kept"))
+
+
+@MOMENTS
+def test_remapped_caches(commands, out, moments):
+    command = ["prep", "remap", "images.h5", "--curve", "bent", "--out", "out/a.h5"]
+    killed_everywhere(commands, out, command, moments, complete=f"Error: --out out/a.h5: {THERE}")
 
 
 @MOMENTS

@@ -85,7 +85,7 @@ class BilevelSolver:
     ) -> None:
         self.problem = problem
         self.model = model
-        self.update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
+        self.update = InnerUpdate.of(optimizer)
         self.optimizer = self.update.optimizer
         self.outer = outer
         self.outer_optimizer = outer_optimizer
