@@ -62,8 +62,8 @@ class BatchedGenerator(SeededGenerator):
     Raises
     ------
     UsageError
-        (a ValueError) when `n_classes` is less than 2, `class_sd` is not a finite number of at least 0, or there are
-        priors of another number of labels.
+        (a ValueError) when `n_classes` is less than 2, `class_sd` is not a finite number of at least 0, priors are of
+        another number of labels, or there are none and `config` names some.
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class BatchedGenerator(SeededGenerator):
         super().__init__(n_classes)
         if priors is not None and len(priors.labels) != n_classes:
             raise UsageError(f"priors: must be those of {n_classes} labels, got {len(priors.labels)}")
+        if priors is None and config.priors:
+            raise UsageError(f"priors: must be what the file of config.priors holds, {config.priors!r}, got None")
         self.config, self.priors = config, priors
         self._contrast: Contrast = RandomContrast(class_sd) if priors is None else EstimatedContrast(priors)
 
