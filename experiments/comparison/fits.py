@@ -13,6 +13,7 @@ from metasynth.experiments.comparison.atlas import atlas_segmenter
 from metasynth.experiments.comparison.methods import BILEVEL_METHODS, variants_among
 from metasynth.experiments.comparison.trial import Trial
 from metasynth.experiments.real_images.cohorts import RealImages
+from metasynth.experiments.real_images.estimated_priors import keep_estimate
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment
 from metasynth.experiments.real_images.method_result import BEST, LAST, ONLY, MethodResult
 from metasynth.experiments.real_images.streams import cropped_or_padded
@@ -40,6 +41,17 @@ def _naive(trial: Trial) -> MethodResult:
 
 def _clustered(trial: Trial) -> MethodResult:
     return _plain(trial, Corrupted(trial.clustered, Corruptions(())))
+
+
+def _estimated(trial: Trial) -> MethodResult:
+    """Naive but for its contrasts: those of the real subjects to learn from, of whom nothing else is seen."""
+    several = len(trial.cohorts.sizes) > 1
+    name = f"priors-{len(trial.real.subjects)}.json" if several else "priors.json"
+    estimate = keep_estimate(trial.context.folder, name, trial.real)
+    maps = trial.cohorts.maps.cache
+    priors = estimate.priors.of_labels(maps.generation_names, maps.generation_classes)
+    generator = trial.cohorts.generator_of(trial.config.baseline, priors)
+    return replace(_plain(trial, Corrupted(generator, Corruptions(()))), found={"priors": name})
 
 
 def _mixed(trial: Trial) -> MethodResult:
@@ -147,6 +159,7 @@ FITS: Mapping[str, Fit] = {
     "naive": _naive,
     "clustered": _clustered,
     "atlas": without_training(atlas_segmenter),
+    "estimated": _estimated,
     "mixed": _mixed,
     "finetuned": _finetuned,
     "interpolated": _interpolated,
