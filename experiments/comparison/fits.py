@@ -44,13 +44,13 @@ def _clustered(trial: Trial) -> MethodResult:
 
 
 def _estimated(trial: Trial) -> MethodResult:
-    """Naive but for its contrasts: those of the real subjects to learn from, of whom nothing else is seen."""
+    """Naive but for its contrasts: those of the real subjects to learn from, raised to no power as real images are."""
     several = len(trial.cohorts.sizes) > 1
     name = f"priors-{len(trial.real.subjects)}.json" if several else "priors.json"
     estimate = keep_estimate(trial.context.folder, name, trial.real)
     maps = trial.cohorts.maps.cache
     priors = estimate.priors.of_labels(maps.generation_names, maps.generation_classes)
-    generator = trial.cohorts.generator_of(trial.config.baseline, priors)
+    generator = trial.cohorts.generator_of(replace(trial.config.baseline, gamma=0.0), priors)
     return replace(_plain(trial, Corrupted(generator, Corruptions(()))), found={"priors": name})
 
 
