@@ -19,6 +19,7 @@ from metasynth.experiments.real_images.streams import cropped_or_padded
 from torch import Tensor
 
 from metasynth.augment.corruption import Corruptions
+from metasynth.augment.table import entry_of
 from metasynth.training.courses import Course
 from metasynth.training.selection import Weights
 from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
@@ -91,10 +92,12 @@ def interpolate(begin: Weights, end: Weights, weight: float) -> Weights:
 def _bilevel(trial: Trial, variant: str) -> MethodResult:
     """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
     config, segmenter = trial.config, trial.new_segmenter()
-    augmenter = config.learned.build(variant, len(trial.cohorts.cache.shape), trial.context.seed)
+    ndim, structures = len(trial.cohorts.cache.shape), trial.cohorts.generator.n_classes
+    priors = trial.priors() if entry_of(variant).priors else None
+    augmenter = config.learned.build(variant, ndim, trial.context.seed, structures, priors)
     trainer = bilevel_trainer(trial.context, segmenter, augmenter)
     data = trial.data(
-        Synthetic(trial.cohorts.generator, augmenter.draw),
+        Synthetic(trial.cohorts.generator, augmenter.draw, augmenter.takes),
         outer_batch_size=config.outer.batch_size,
         is_due=config.outer.is_due,
         reference=config.outer.reference,

@@ -9,6 +9,7 @@ from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.entry import Start
+from metasynth.augment.learned_synthesis import Priors
 from metasynth.augment.table import entry_of
 from metasynth.running.seeding import generator_for
 from metasynth.running.settings.bounds import require_at_least
@@ -50,7 +51,7 @@ class TestCache:
 
 @dataclass(frozen=True)
 class AugmenterSettings:
-    """The augmenters that are learned: where they start, and the network of the nonparametric ones.
+    """The augmenters that are learned: where they start, the network of the nonparametric ones, what stays random.
 
     Attributes
     ----------
@@ -62,21 +63,47 @@ class AugmenterSettings:
         Nodes per axis of the fields' grids.
     network : tuple of int
         Channels of each level of the network.
+    start_blur : float
+        Where the width of a synthesis's blur starts, in voxels.
+    start_gamma : float
+        Where the standard deviation of the logarithm of its power starts.
+    random_share : float
+        How much of the images of a learned synthesis keeps random contrasts, in [0, 1); see
+        `metasynth.augment.random_share.RandomShare`.
     """
 
     start: float = 0.1
     start_c: float = 0.3
     nodes: tuple[int, ...] = (2, 4, 8)
     network: tuple[int, ...] = (8, 16)
+    start_blur: float = 0.4
+    start_gamma: float = 0.2
+    random_share: float = 0.0
 
     def __post_init__(self) -> None:
         for name in BILEVEL_METHODS:
-            self.build(name, 2, 0)
+            self.check(name)
 
-    def build(self, name: str, ndim: int, seed: int) -> Augmenter[Any]:
-        """The augmenter of a bilevel method at its start."""
+    def check(self, name: str) -> None:
+        """Make the augmenter of a bilevel method once, about no real priors; UsageError or RunError if it cannot be."""
+        self.build(name, 2, 0, 2, Priors.random(2))
+
+    def build(self, name: str, ndim: int, seed: int, structures: int, priors: Priors | None = None) -> Augmenter[Any]:
+        """The augmenter of a bilevel method at its start, for images of so many structures."""
         return entry_of(name).made(
-            Start(ndim, generator_for(seed, "augmenter"), self.start, self.start_c, self.nodes, self.network)
+            Start(
+                ndim,
+                generator_for(seed, "augmenter"),
+                self.start,
+                self.start_c,
+                self.nodes,
+                self.network,
+                self.start_blur,
+                self.start_gamma,
+                structures,
+                priors,
+                self.random_share,
+            )
         )
 
 
@@ -203,7 +230,7 @@ class ComparisonConfig:
         if not variants:
             return
         for name in variants:
-            self.learned.build(name, 2, 0)
+            self.learned.check(name)
         check_together(self.segmenter, self.outer)
         if not self.outer.outer_steps(self.segmenter.steps):
             raise ValueError(
