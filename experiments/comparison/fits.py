@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from metasynth.experiments.comparison.atlas import atlas_segmenter
 from metasynth.experiments.comparison.methods import BILEVEL_METHODS, variants_among
+from metasynth.experiments.comparison.priors import estimated_priors
 from metasynth.experiments.comparison.trial import Trial
 from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment
@@ -93,7 +94,7 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
     """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
     config, segmenter = trial.config, trial.new_segmenter()
     ndim, structures = len(trial.cohorts.cache.shape), trial.cohorts.generator.n_classes
-    priors = trial.priors() if entry_of(variant).priors else None
+    priors = estimated_priors(trial.real, trial.cohorts.maps.cache) if entry_of(variant).priors else None
     augmenter = config.learned.build(variant, ndim, trial.context.seed, structures, priors)
     trainer = bilevel_trainer(trial.context, segmenter, augmenter)
     data = trial.data(

@@ -1,0 +1,121 @@
+"""A synthesis that is learned in a comparison: from both starts, from what priors, and with a random share."""
+
+import json
+
+import numpy as np
+import pytest
+from metasynth.experiments.comparison import fits
+from metasynth.experiments.comparison.priors import estimated_priors
+from metasynth.experiments.comparison.settings import AugmenterSettings
+from metasynth.experiments.real_world import EXPERIMENT
+from support.tiny_comparison import carry_out, real_cache, results
+from support.tiny_noise import make_cache
+
+from metasynth.augment.learned_synthesis import LearnedSynthesis
+from metasynth.augment.random_share import RandomShare
+from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
+from metasynth.running.records import RunFolder
+from metasynth.synthesis.batched import BatchedGenerator
+
+METHODS = "synthesis_random,synthesis_estimated,optimised"
+STRENGTHS = {"spread", "texture", "offset", "blur", "sigma", "c_low", "c_mid", "c_high", "gamma"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return real_cache(tmp_path_factory.mktemp("fine") / "fine.h5", subjects=6, generation=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache):
+    run = tmp_path_factory.mktemp("synthesis") / "run"
+    carry_out(EXPERIMENT, run, cache, methods=METHODS, learned__random_share="0.25")
+    return run
+
+
+def test_strengths_are_learned_from_both_starts_and_trained_with_again(run):
+    rows = {row["method"]: row for row in results(run) if row["checkpoint"] == "last"}
+    assert set(rows["synthesis_estimated"]["learned"]) == STRENGTHS
+    assert set(rows["synthesis_random"]["learned"]) == STRENGTHS - {"offset"}  # all have one mean
+    for name in ("synthesis_random", "synthesis_estimated"):
+        starts = {"blur": 0.4, "sigma": 0.1, "gamma": 0.2} | dict.fromkeys(("c_low", "c_mid", "c_high"), 0.3)
+        moved = {key: abs(value - starts.get(key, 1)) for key, value in rows[name]["learned"].items()}
+        assert min(moved.values()) > 1e-4, name
+    assert rows["optimised"]["augmenter"] in rows
+    assert "Learn2Synth, synthesis, from estimated contrasts" in (run / "table.md").read_text()
+
+
+def test_the_report_shows_the_image_before_and_after_its_field(run):
+    with np.load(run / "examples.npz") as shown:
+        parts = [name.rsplit("/", 1)[1] for name in shown.files if name.startswith("augmentation/synthesis_estimated")]
+        assert parts == ["synthetic", "field", "noise", "augmented"]
+    assert {"augmentation", "sigma"} <= {path.stem for path in (run / "figures").iterdir()}
+
+
+def test_a_run_interrupted_while_it_learns_ends_as_one_that_was_not(run, cache, tmp_path, monkeypatch):
+    append = RunFolder.append
+
+    def stopping(folder, record):
+        if record["stage"] == "n=2/synthesis_estimated" and record["step"] == 5:
+            raise KeyboardInterrupt
+        append(folder, record)
+
+    again, settings = tmp_path / "again", {"methods": METHODS, "learned__random_share": "0.25"}
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(EXPERIMENT, again, cache, **settings)
+    carry_out(EXPERIMENT, again, cache, resume=True, **settings)
+    assert results(again) == results(run)
+    assert (again / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+
+
+def test_training_makes_no_image_that_nobody_looks_at(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(BatchedGenerator, "_imaged", None)
+    carry_out(EXPERIMENT, tmp_path / "run", cache, methods=METHODS, segmenter__steps="4")
+    assert len(results(tmp_path / "run")) == 2 * 3 + 2  # and the chosen one
+
+
+def test_priors_are_those_of_the_people_that_are_learned_from(cache, tmp_path, monkeypatch):
+    made = []
+    build = AugmenterSettings.build
+
+    def watched(self, name, *args):
+        made.append((name, build(self, name, *args)))
+        return made[-1][1]
+
+    monkeypatch.setattr(AugmenterSettings, "build", watched)
+    run = tmp_path / "run"
+    carry_out(EXPERIMENT, run, cache, methods="synthesis_estimated", learned__random_share="0.5", segmenter__steps="4")
+    ((_, augmenter),) = [one for one in made if one[0] == "synthesis_estimated" and len(one[1].learned.mean) == 4]
+    assert isinstance(augmenter, RandomShare)
+    people = json.loads((run / "split.json").read_text())["train"][:2]
+    with Cache(cache) as opened:
+        real = SliceDataset(opened, people).read(range(4))
+        found = estimated_priors(SliceDataset(opened, people), opened)
+    for k in (1, 2, 3, 4):
+        median = real.images[:, 0][real.structures == k].median().item()
+        assert found.mean[k] == pytest.approx(median, abs=0.03)
+        assert augmenter.learned.mean[k - 1].item() == pytest.approx(found.mean[k])
+    assert augmenter.learned.texture.tolist() == pytest.approx(found.texture[1:])
+    assert augmenter.random.mean.tolist() == [0.5] * 4
+
+
+def test_priors_of_classes_serve_label_maps_of_structures(tmp_path, cache):
+    scans = real_cache(tmp_path / "scans.h5", subjects=6)
+    with Cache(scans) as real, Cache(make_cache(tmp_path / "maps.h5", generation=True)) as maps:
+        dataset = SliceDataset(real, real.subjects)
+        found = estimated_priors(dataset, maps)
+        own = estimated_priors(dataset, real)
+    assert [found.mean[k] for k in (2, 3, 4)] == [own.mean[2], own.mean[1], own.mean[1]]
+
+
+def test_the_share_out_of_range_is_refused_before_anything_is_done(tmp_path, cache):
+    with pytest.raises(
+        ValueError, match=r"learned\.random_share: random_share: must be at least 0 and less than 1, got 1\.0$"
+    ):
+        carry_out(EXPERIMENT, tmp_path / "run", cache, methods=METHODS, learned__random_share="1")
+    assert not (tmp_path / "run").exists()
+    assert fits.FITS.keys() >= set(METHODS.split(","))
+    assert isinstance(AugmenterSettings().build("synthesis_random", 2, 0, 7), LearnedSynthesis)
