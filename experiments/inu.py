@@ -125,7 +125,7 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
         data = embedded(config.cohort, progress.counter)
-    prepared = check_cache(data, config.segmenter)
+    prepared = check_cache(data, config.segmenter, config)
     observed = check_augmenter(config.augmenter, prepared, "network", **_values(config))
     named = entry_of(config.augmenter).exponents
     if named and (len(named) != len(FIELDS) or not set(named) <= set(observed)):

@@ -58,7 +58,7 @@ def prepare(config: NoiseConfig, data: Path | None, progress: Progress) -> Prepa
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
         data = embedded(config.cohort, progress.counter)
-    prepared = check_cache(data, config.segmenter)
+    prepared = check_cache(data, config.segmenter, config)
     check_augmenter(config.augmenter, prepared, "augmenter", sigma=config.start)
     return prepared
 

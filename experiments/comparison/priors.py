@@ -26,13 +26,10 @@ def estimated_priors(real: SliceDataset, maps: Cache) -> Priors:
     DataError
         When nothing is known of a label's class.
     """
-    found = estimate_priors(_people(real), *_labels_of(real.cache)).priors.of_labels(*_labels_of(maps))
+    own = real.cache
+    priors = estimate_priors(_people(real), own.generation_names, own.generation_classes).priors
+    found = priors.of_labels(maps.generation_names, maps.generation_classes)
     return Priors(found.mean, found.spread, found.texture)
-
-
-def _labels_of(cache: Cache) -> tuple[tuple[str, ...], list[str]]:
-    """The generation labels, and the class that each is part of."""
-    return tuple(cache.generation_names), [cache.class_names[k] for k in cache.target]
 
 
 def _people(real: SliceDataset) -> Iterator[tuple[NDArray, NDArray]]:

@@ -1,5 +1,6 @@
 """The settings of a comparison of methods on real images; each method has its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -71,6 +72,8 @@ class AugmenterSettings:
         How much of the images of a learned synthesis keeps random contrasts, in [0, 1); see
         `metasynth.augment.random_share.RandomShare`.
     """
+
+    ADDED: ClassVar[Mapping[str, Any]] = {"start_blur": 0.4, "start_gamma": 0.2, "random_share": 0.0}
 
     start: float = 0.1
     start_c: float = 0.3

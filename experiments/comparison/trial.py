@@ -62,7 +62,8 @@ class Trial:
     def clustered(self) -> ClusteredGenerator:
         """The baselines' generator with large classes in clusters."""
         own, baseline = self.config.clustered, self.cohorts.baseline
-        inner = BatchedGenerator(1 + (baseline.n_classes - 1) * own.clusters, baseline.config)
+        priors = baseline.priors and baseline.priors.repeated(own.clusters)
+        inner = BatchedGenerator(1 + (baseline.n_classes - 1) * own.clusters, baseline.config, priors=priors)
         return ClusteredGenerator(inner, own.clusters, own.share, own.nodes)
 
     def data(self, synthetic: Source, fraction: float = 0.0, **options: Any) -> ComparisonData:

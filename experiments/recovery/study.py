@@ -95,6 +95,8 @@ class RecoveryConfig:
         require_at_least(1, test_repeats=self.test_repeats)
         if self.outer.reference == "matched" and self.generator != "batched":
             raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
+        if self.synthesis.priors and self.generator != "batched":
+            raise ValueError(f"synthesis.priors needs generator = batched, got {self.generator}")
         check_together(self.segmenter, self.outer)
         if self.outer.warmup >= self.segmenter.steps:
             raise ValueError(
