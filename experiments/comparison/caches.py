@@ -1,15 +1,17 @@
 """The caches of a comparison of methods on real images."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from metasynth.experiments.comparison.methods import variants_among
 from metasynth.experiments.comparison.settings import ComparisonConfig
-from metasynth.experiments.real_images.cohorts import check_caches, require_same_generation
+from metasynth.experiments.real_images.cohorts import check_caches, maps_of, require_same_generation
 
 from metasynth.augment.table import entry_of
 from metasynth.data.cache import Cache
 from metasynth.running.prepared import PreparedData
+from metasynth.training.augmenter_file import FROZEN, check_frozen
 from metasynth.training.network_check import check_network
 
 
@@ -22,7 +24,8 @@ def check_comparison(
     ------
     DataError
         As there; if images cannot be halved as often as the network of an augmenter does; if a reference batch is to
-        be synthesised from label maps of both caches and these have other generation labels.
+        be synthesised from label maps of both caches and these have other generation labels; if what an earlier run
+        learned cannot be read, or is for other images.
     UsageError
         If the segmenter's network cannot be made.
     """
@@ -32,4 +35,7 @@ def check_comparison(
     if any(entry_of(name).network for name in variants_among(config.methods)):
         with Cache(data, check_values=False) as cache:  # checked before
             check_network(cache, config.learned.network, "learned.network")
+    if config.learned.frozen:
+        frozen = check_frozen(Path(config.learned.frozen), maps_of(prepared))
+        return replace(prepared, others={**prepared.others, FROZEN: frozen})
     return prepared

@@ -20,7 +20,9 @@ from metasynth.experiments.real_images.streams import cropped_or_padded
 from torch import Tensor
 
 from metasynth.augment.corruption import Corruptions
+from metasynth.augment.entry import Start
 from metasynth.augment.table import entry_of
+from metasynth.training.augmenter_file import FROZEN, augmenter_path, load_augmenter, save_augmenter
 from metasynth.training.courses import Course
 from metasynth.training.selection import Weights
 from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
@@ -92,10 +94,8 @@ def interpolate(begin: Weights, end: Weights, weight: float) -> Weights:
 
 def _bilevel(trial: Trial, variant: str) -> MethodResult:
     """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
-    config, segmenter = trial.config, trial.new_segmenter()
-    ndim, structures = len(trial.cohorts.cache.shape), trial.cohorts.generator.n_classes
-    priors = estimated_priors(trial.real, trial.cohorts.maps.cache) if entry_of(variant).priors else None
-    augmenter = config.learned.build(variant, ndim, trial.context.seed, structures, priors)
+    config, segmenter, start = trial.config, trial.new_segmenter(), _start_of(trial, variant)
+    augmenter = entry_of(variant).made(start)
     trainer = bilevel_trainer(trial.context, segmenter, augmenter)
     data = trial.data(
         Synthetic(trial.cohorts.generator, augmenter.draw, augmenter.takes),
@@ -107,11 +107,28 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
     options = {"note": note_of(augmenter), "check": trainer.check, "course": course}
     found = trial.train(data, segmenter, trainer, config.segmenter, **options)
     mean, sd = course.tails()
+    labels = trial.cohorts.maps.cache.generation_names
+    save_augmenter(augmenter_path(trial.context.folder.path, trial.name), variant, start, labels, augmenter)
     return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd})
 
 
+def _start_of(trial: Trial, variant: str) -> Start:
+    """Where a variant of Learn2Synth starts: about priors, if it takes them, of the people that are learned from."""
+    cohorts = trial.cohorts
+    priors = estimated_priors(trial.real, cohorts.maps.cache) if entry_of(variant).priors else None
+    ndim, structures = len(cohorts.cache.shape), cohorts.maps.cache.n_generation
+    return trial.config.learned.start_of(ndim, trial.context.seed, structures, priors)
+
+
 def _optimised(trial: Trial) -> MethodResult:
-    """From scratch, with the augmenter of the variant that is best on the validation subjects, as it ended."""
+    """From scratch, with the augmenter of the variant that is best on the validation subjects, as it ended.
+
+    Or with that of an earlier run, if the settings name one.
+    """
+    if FROZEN in trial.context.others:
+        learned = load_augmenter(trial.context.others[FROZEN])
+        found = _plain(trial, Augmented(trial.cohorts.generator, learned.augmenter))
+        return replace(found, found={"augmenter": learned.name})
     variant = best_variant(trial.done)
     before = trial.done[variant]
     if before.augmenter is None:

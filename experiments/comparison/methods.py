@@ -105,8 +105,11 @@ def _added() -> list[str]:
     return [name for name in own_names() if name not in METHODS]
 
 
-def check_methods(names: Sequence[str]) -> None:
-    """Raise UsageError unless every method is known, listed once, and has what it needs listed too."""
+def check_methods(names: Sequence[str], frozen: bool = False) -> None:
+    """Raise UsageError unless every method is known, listed once, and has what it needs listed too.
+
+    Where there is a ``frozen`` augmenter of an earlier run, 'optimised' needs none that is learned.
+    """
     for name in names:
         method_of(name)
     if not names or len(set(names)) != len(names):
@@ -115,7 +118,8 @@ def check_methods(names: Sequence[str]) -> None:
         missing = [needed for needed in method_of(name).needs if needed not in names]
         if missing:
             raise UsageError(f"methods: {name} is made from {' and '.join(missing)}; list it too")
-    if "optimised" in names and not variants_among(names):
+    if "optimised" in names and not (frozen or variants_among(names)):
         raise UsageError(
-            f"methods: optimised trains with what a variant learned; list one of {', '.join(BILEVEL_METHODS)} too"
+            f"methods: optimised trains with what a variant learned; list one of {', '.join(BILEVEL_METHODS)} too, or "
+            "name a file of it as learned.frozen"
         )

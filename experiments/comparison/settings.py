@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS, check_methods, variants_among
 from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
 
-from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.entry import Start
 from metasynth.augment.learned_synthesis import Priors
 from metasynth.augment.table import entry_of
@@ -71,9 +70,12 @@ class AugmenterSettings:
     random_share : float
         How much of the images of a learned synthesis keeps random contrasts, in [0, 1); see
         `metasynth.augment.random_share.RandomShare`.
+    frozen : str
+        File of what an earlier run learned (``models/*.augmenter``), which the method 'optimised' trains with; empty:
+        it trains with what is best of what this run learns.
     """
 
-    ADDED: ClassVar[Mapping[str, Any]] = {"start_blur": 0.4, "start_gamma": 0.2, "random_share": 0.0}
+    ADDED: ClassVar[Mapping[str, Any]] = {"start_blur": 0.4, "start_gamma": 0.2, "random_share": 0.0, "frozen": ""}
 
     start: float = 0.1
     start_c: float = 0.3
@@ -82,6 +84,7 @@ class AugmenterSettings:
     start_blur: float = 0.4
     start_gamma: float = 0.2
     random_share: float = 0.0
+    frozen: str = ""
 
     def __post_init__(self) -> None:
         for name in BILEVEL_METHODS:
@@ -89,24 +92,22 @@ class AugmenterSettings:
 
     def check(self, name: str) -> None:
         """Make the augmenter of a bilevel method once, about no real priors; UsageError or RunError if it cannot be."""
-        self.build(name, 2, 0, 2, Priors.random(2))
+        entry_of(name).made(self.start_of(2, 0, 2, Priors.random(2)))
 
-    def build(self, name: str, ndim: int, seed: int, structures: int, priors: Priors | None = None) -> Augmenter[Any]:
-        """The augmenter of a bilevel method at its start, for images of so many structures."""
-        return entry_of(name).made(
-            Start(
-                ndim,
-                generator_for(seed, "augmenter"),
-                self.start,
-                self.start_c,
-                self.nodes,
-                self.network,
-                self.start_blur,
-                self.start_gamma,
-                structures,
-                priors,
-                self.random_share,
-            )
+    def start_of(self, ndim: int, seed: int, structures: int, priors: Priors | None = None) -> Start:
+        """Where the augmenter of a bilevel method starts, for images of so many structures."""
+        return Start(
+            ndim,
+            generator_for(seed, "augmenter"),
+            self.start,
+            self.start_c,
+            self.nodes,
+            self.network,
+            self.start_blur,
+            self.start_gamma,
+            structures,
+            priors,
+            self.random_share,
         )
 
 
@@ -222,7 +223,7 @@ class ComparisonConfig:
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
-        check_methods(self.methods)
+        check_methods(self.methods, bool(self.learned.frozen))
         names = [self.domain, *(test.name for test in self.tests)]
         if not self.domain or len(set(names)) != len(names):
             raise ValueError(f"domain and the names of tests must be different, got {names}")

@@ -20,7 +20,7 @@ from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.text import by
 from metasynth.training.kept_split import kept_split
-from metasynth.training.priors import FILES, check_priors, priors_in
+from metasynth.training.priors import check_priors, priors_in
 
 TESTS = "tests"
 _SPACING_TOLERANCE = 0.01
@@ -150,7 +150,7 @@ def check_division(config: RealImageSettings, prepared: PreparedData, seed: int)
         If too few are left of those of a cache.
     """
     with ExitStack() as stack:
-        others = {name: other.path for name, other in prepared.others.items() if name not in FILES}
+        others = {name: other.path for name, other in prepared.others.items() if _is_cache(name)}
         paths = {"": prepared.path, **others}
         opened = {name: stack.enter_context(Cache(path, check_values=False)) for name, path in paths.items()}
         cache = opened.pop("")
@@ -197,7 +197,7 @@ def divided(context: StudyContext) -> tuple[RealImages, dict[str, Any]]:
     """Open the caches of a run and divide their subjects; with who is for what, to be kept in split.json."""
     config: RealImageSettings = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
-    others = {name: Cache(path, check_values=False) for name, path in context.others.items() if name not in FILES}
+    others = {name: Cache(path, check_values=False) for name, path in context.others.items() if _is_cache(name)}
     split = kept_split(context) or split_of(config, cache, context.seed)
     division = divide(config, cache, others, split)
     test_caches = {config.domain: cache, **{condition_of(name): other for name, other in others.items()}}
@@ -213,6 +213,11 @@ def divided(context: StudyContext) -> tuple[RealImages, dict[str, Any]]:
     )
     people = {"maps": cohorts.maps, **{f"test {name}": test for name, test in cohorts.tests.items()}}
     return cohorts, {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}
+
+
+def _is_cache(setting: str) -> bool:
+    """Whether what a setting names is a cache, and not a file of something that was estimated or learned."""
+    return setting == LABELS or setting.startswith(f"{TESTS}.")
 
 
 def _check_images(cache: Cache, config: RealImageSettings) -> None:
