@@ -11,7 +11,6 @@ from functools import partial
 import torch
 from metasynth.experiments.comparison.atlas import atlas_segmenter
 from metasynth.experiments.comparison.methods import BILEVEL_METHODS, variants_among
-from metasynth.experiments.comparison.priors import estimated_priors
 from metasynth.experiments.comparison.trial import Trial
 from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.entry import Start
+from metasynth.augment.learned_synthesis import Priors
 from metasynth.augment.table import entry_of
 from metasynth.training.augmenter_file import FROZEN, augmenter_path, load_augmenter, save_augmenter
 from metasynth.training.courses import Course
@@ -44,6 +44,13 @@ def _naive(trial: Trial) -> MethodResult:
 
 def _clustered(trial: Trial) -> MethodResult:
     return _plain(trial, Corrupted(trial.clustered, Corruptions(())))
+
+
+def _estimated(trial: Trial) -> MethodResult:
+    """Naive but for its contrasts: those of the real subjects to learn from, of whom nothing else is seen."""
+    name, priors = trial.estimate()
+    generator = trial.cohorts.generator_of(trial.config.baseline, priors)
+    return replace(_plain(trial, Corrupted(generator, Corruptions(()))), found={"priors": name})
 
 
 def _mixed(trial: Trial) -> MethodResult:
@@ -94,7 +101,7 @@ def interpolate(begin: Weights, end: Weights, weight: float) -> Weights:
 
 def _bilevel(trial: Trial, variant: str) -> MethodResult:
     """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
-    config, segmenter, start = trial.config, trial.new_segmenter(), _start_of(trial, variant)
+    config, segmenter, (start, kept) = trial.config, trial.new_segmenter(), _start_of(trial, variant)
     augmenter = entry_of(variant).made(start)
     trainer = bilevel_trainer(trial.context, segmenter, augmenter)
     data = trial.data(
@@ -109,15 +116,17 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
     mean, sd = course.tails()
     labels = trial.cohorts.maps.cache.generation_names
     save_augmenter(augmenter_path(trial.context.folder.path, trial.name), variant, start, labels, augmenter)
-    return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd})
+    return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd, **kept})
 
 
-def _start_of(trial: Trial, variant: str) -> Start:
-    """Where a variant of Learn2Synth starts: about priors, if it takes them, of the people that are learned from."""
-    cohorts = trial.cohorts
-    priors = estimated_priors(trial.real, cohorts.maps.cache) if entry_of(variant).priors else None
+def _start_of(trial: Trial, variant: str) -> tuple[Start, dict[str, str]]:
+    """Where a variant of Learn2Synth starts, and what its rows say of it: the file of priors, if it takes these."""
+    cohorts, kept, priors = trial.cohorts, {}, None
+    if entry_of(variant).priors:
+        kept["priors"], found = trial.estimate()
+        priors = Priors(found.mean, found.spread, found.texture)
     ndim, structures = len(cohorts.cache.shape), cohorts.maps.cache.n_generation
-    return trial.config.learned.start_of(ndim, trial.context.seed, structures, priors)
+    return trial.config.learned.start_of(ndim, trial.context.seed, structures, priors), kept
 
 
 def _optimised(trial: Trial) -> MethodResult:
@@ -168,6 +177,7 @@ FITS: Mapping[str, Fit] = {
     "naive": _naive,
     "clustered": _clustered,
     "atlas": without_training(atlas_segmenter),
+    "estimated": _estimated,
     "mixed": _mixed,
     "finetuned": _finetuned,
     "interpolated": _interpolated,

@@ -61,6 +61,7 @@ _METHODS = (
     Method("naive", "Naive SynthSeg", "none", sized=False),
     Method("clustered", "SynthSeg, clustered classes", "none", sized=False),
     Method("atlas", "SAMSEG-style atlas", "none", sized=False),
+    Method("estimated", "SynthSeg, estimated priors", "augmenter"),
     Method("mixed", "Mixed SynthSeg", "training"),
     Method("finetuned", "Finetuned SynthSeg", "training", needs=("naive",)),
     Method("interpolated", "Interpolated weights", "training", needs=("naive", "finetuned")),
@@ -69,6 +70,10 @@ _METHODS = (
 )
 # In the order in which they are trained and shown: what a method needs comes before it.
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
+
+_ON_REQUEST = ("estimated", "synthesis_random", "synthesis_estimated")
+DEFAULT = tuple(name for name in METHODS if name not in _ON_REQUEST)
+"""The methods that are compared where the settings do not say."""
 
 TITLES: Mapping[str, str] = Titles({method.name: method.title for method in (*_METHODS, CHOSEN)}, _title)
 """Those of `METHODS` and of `CHOSEN`; one from outside the package has its title when it is asked for."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS, check_methods, variants_among
+from metasynth.experiments.comparison.methods import BILEVEL_METHODS, DEFAULT, METHODS, check_methods, variants_among
 from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
 
 from metasynth.augment.entry import Start
@@ -204,7 +204,7 @@ class ComparisonConfig:
         Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
     """
 
-    methods: tuple[str, ...] = field(default=tuple(METHODS), metadata={CHOICES: tuple(METHODS)})
+    methods: tuple[str, ...] = field(default=DEFAULT, metadata={CHOICES: tuple(METHODS)})
     domain: str = "test"
     tests: tuple[TestCache, ...] = ()
     labels: str = ""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from metasynth.experiments.real_images.estimated_priors import priors_figures, priors_tables
 from metasynth.experiments.real_images.figures import (
     augmentation_figures,
     dice_figure,
@@ -73,10 +74,12 @@ class ComparisonReport:
             dice_figure(rows, naming),
             *segmentation_figures(rows, naming, examples, class_names),
             *augmentation_figures(rows, naming, examples),
+            *priors_figures(folder, rows, naming),
             *self._courses(folder, rows, naming),
         ]
         summary = [_subjects(folder), CAVEAT, *_variants(rows, naming)]
-        return ReportContent(self.title, summary, self._tables(rows, naming), figures)
+        tables = [*self._tables(rows, naming), *priors_tables(folder, rows, naming)]
+        return ReportContent(self.title, summary, [*tables, *map(published_table, self.published)], figures)
 
     def _courses(self, folder: RunFolder, rows: Sequence[Row], naming: Naming) -> list[ReportFigure]:
         """Sigma of all augmenters whose line names it, and of each other one all that is drawn of it."""
@@ -110,12 +113,13 @@ class ComparisonReport:
             CAVEAT,
             *_variants(rows, naming),
         ]
-        return ReportContent(self.title, summary, self._tables(rows, naming), [dice_figure(rows, naming)])
+        tables = [*self._tables(rows, naming), *map(published_table, self.published)]
+        return ReportContent(self.title, summary, tables, [dice_figure(rows, naming)])
 
     def _tables(self, rows: Sequence[Row], naming: Naming) -> list[Table]:
         tables = [method_table(rows, naming), difference_table(rows, naming), class_table(rows, naming)]
         tables += [learned_table(rows, naming), cost_table(rows, naming)]
-        return [table for table in tables if table.rows] + [published_table(one) for one in self.published]
+        return [table for table in tables if table.rows]
 
 
 def pooled(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:

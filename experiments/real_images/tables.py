@@ -34,7 +34,7 @@ TESTED = {
 }
 _ROW = entries(
     {**TESTED, "validation": maybe(NUMBER), "peak_mib": maybe(NUMBER)},
-    {"learned": mapping(NUMBER), "variant": TEXT},
+    {"learned": mapping(NUMBER), "variant": TEXT, "priors": TEXT},
 )
 PEOPLE = listing(TEXT)
 CONTENTS = {

@@ -168,7 +168,7 @@ class BatchedGenerator(SeededGenerator):
         self, labels: Tensor, draws: dict[str, Tensor], seeds: Tensor, generators: list[torch.Generator]
     ) -> Tensor:
         """Images (B, 1, *S) of label maps that are not deformed any more."""
-        mixed = self._mixed(labels, draws, generators)
+        mixed = self._contrast.cut(self._mixed(labels, draws, generators))
         images = self._contrast.scaled(self._scanned(mixed, draws, generators), mixed, labels)
         images *= labels.flatten(1).any(1).reshape(-1, *(1,) * (labels.ndim - 1))
         for seed, finite in zip(seeds.tolist(), torch.isfinite(images.flatten(1).sum(1)).tolist(), strict=True):

@@ -34,6 +34,10 @@ class Contrast(ABC):
         """Standard deviations (B, K - 1) of noise that `fwhms`, of at most `widest`, then smooth along all axes."""
 
     @abstractmethod
+    def cut(self, mixed: Tensor) -> Tensor:
+        """Images (B, *S) of means and textures alone, without what no image of the kind has."""
+
+    @abstractmethod
     def scaled(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
         """Images (B, *S) in their scale; `mixed` are those before fields, blur and noise, `labels` what they show."""
 
@@ -68,6 +72,10 @@ class RandomContrast(Contrast):
         """U(0, `class_sd`), whatever smoothing leaves of it."""
         return uniform * self.class_sd
 
+    def cut(self, mixed: Tensor) -> Tensor:
+        """All of it."""
+        return mixed
+
     def scaled(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
         """The 1 % and 99 % quantiles of the non-zero voxels to 0 and 1."""
         return intensity.scaled(images)
@@ -79,7 +87,7 @@ class EstimatedContrast(Contrast):
 
     A cache scales a scan as a whole, so that a slice of it has neither end of the scale in general. Hence an image is
     not scaled by its own quantiles: only the gain that fields and all else give it is undone
-    (`metasynth.synthesis.intensity.gain_undone`), and it is cut to [0, 1], as the images of a cache are.
+    (`metasynth.synthesis.intensity.gain_undone`). It is cut to [0, 1], before and after, as the images of a cache are.
 
     Parameters
     ----------
@@ -100,6 +108,10 @@ class EstimatedContrast(Contrast):
     def sds(self, uniform: Tensor, fwhms: Tensor, widest: float, ndim: int) -> Tensor:
         """What makes the texture that of the priors after smoothing."""
         return self._priors[2].to(uniform.device) / left_of_noise(fwhms, widest, ndim)
+
+    def cut(self, mixed: Tensor) -> Tensor:
+        """In [0, 1]; the background is then the darkest, and stays it whatever power the image is raised to."""
+        return mixed.clamp(0, 1)
 
     def scaled(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
         """With the gain undone."""

@@ -1,12 +1,17 @@
-"""Files of priors that settings of synthesis name: checked before a run, and read in it."""
+"""Priors of a cache's structures: estimated from its images, or from files that settings of synthesis name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metasynth.data.cache import Cache
+from metasynth.data.dataset import SliceDataset
 from metasynth.errors import DataError
+from metasynth.interrupts import check
 from metasynth.running.prepared import PreparedData
+from metasynth.synthesis.priors.estimate import Array, Estimate, estimate_priors
 from metasynth.synthesis.priors.priors_file import digest_of_priors, read_priors
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 
@@ -52,6 +57,35 @@ def priors_for(cache: Cache, path: Path) -> StructurePriors:
         if str(error).startswith(str(path)):
             raise
         raise DataError(f"{path}: {error}; they are for {cache.path}") from error
+
+
+def estimate_from(dataset: SliceDataset) -> Estimate:
+    """The priors of the subjects of a dataset, for the labels of its cache; see `estimate_priors`.
+
+    Raises
+    ------
+    DataError
+        The cache holds labels only.
+    """
+    cache = dataset.cache
+    if not cache.has_images:
+        raise DataError(f"{cache.path}: holds labels only; priors are estimated from images")
+    return estimate_priors(_people(dataset), cache.generation_names, cache.generation_classes)
+
+
+def _people(dataset: SliceDataset) -> Iterator[tuple[Array, Array]]:
+    """Images and generation labels of each subject, (N, *S)."""
+    for subject in range(len(dataset.subjects)):
+        check()
+        batch = dataset.read(np.flatnonzero(dataset.subject_index.numpy() == subject).tolist())
+        if batch.images is not None:  # as was checked
+            yield batch.images[:, 0].numpy(), batch.structures.numpy()
+
+
+def origin_of(dataset: SliceDataset) -> dict[str, Any]:
+    """What a file says of the dataset that its priors are estimated from."""
+    cache = dataset.cache
+    return {"cache": cache.path.name, "digest": cache.info.digest, "subjects": list(dataset.subjects)}
 
 
 def _named(settings: Any, group: str) -> str:

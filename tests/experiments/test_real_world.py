@@ -164,7 +164,9 @@ def test_tables_and_figures(run):
     for text in ("Naive SynthSeg", "difference to naive", "peak memory", "white matter", "0.869", "c_mid"):
         assert text in table
     assert not any("0.869" in line and "Learn2Synth, chosen" in line for line in table.splitlines())
-    assert {path.stem for path in (run / "figures").iterdir()} == {"dice", "segmentation-0", "augmentation", "sigma"}
+    assert {path.stem for path in (run / "figures").iterdir()} == {
+        *("dice", "segmentation-0", "augmentation", "sigma", "priors")
+    }
     assert len(list(csv.DictReader((run / "table.csv").read_text().splitlines()))) == 2 * len(METHODS) + 1
     with np.load(run / "examples.npz") as shown:
         field = shown["augmentation/parametric_fixed/2/field"]

@@ -4,19 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from metasynth.experiments.comparison import fits
-from metasynth.experiments.comparison.priors import estimated_priors
-from metasynth.experiments.comparison.settings import AugmenterSettings
 from metasynth.experiments.real_world import EXPERIMENT
 from support.tiny_comparison import carry_out, real_cache, results
-from support.tiny_noise import make_cache
+from support.tiny_noise import STRUCTURES
 
-from metasynth.augment.learned_synthesis import LearnedSynthesis
 from metasynth.augment.random_share import RandomShare
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.running.records import RunFolder
 from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.training.augmenter_file import augmenter_path, load_augmenter
+from metasynth.training.priors import estimate_from
 
 METHODS = "synthesis_random,synthesis_estimated,optimised"
 STRENGTHS = {"spread", "texture", "offset", "blur", "sigma", "c_low", "c_mid", "c_high", "gamma"}
@@ -78,37 +76,50 @@ def test_training_makes_no_image_that_nobody_looks_at(cache, tmp_path, monkeypat
 
 
 def test_priors_are_those_of_the_people_that_are_learned_from(cache, tmp_path, monkeypatch):
-    made = []
-    build = AugmenterSettings.build
-
-    def watched(self, name, *args):
-        made.append((name, build(self, name, *args)))
-        return made[-1][1]
-
-    monkeypatch.setattr(AugmenterSettings, "build", watched)
     run = tmp_path / "run"
     carry_out(EXPERIMENT, run, cache, methods="synthesis_estimated", learned__random_share="0.5", segmenter__steps="4")
-    ((_, augmenter),) = [one for one in made if one[0] == "synthesis_estimated" and len(one[1].learned.mean) == 4]
+    augmenter = load_augmenter(augmenter_path(run, "n=2/synthesis_estimated")).augmenter
     assert isinstance(augmenter, RandomShare)
     people = json.loads((run / "split.json").read_text())["train"][:2]
     with Cache(cache) as opened:
         real = SliceDataset(opened, people).read(range(4))
-        found = estimated_priors(SliceDataset(opened, people), opened)
+        found = estimate_from(SliceDataset(opened, people)).priors
     for k in (1, 2, 3, 4):
         median = real.images[:, 0][real.structures == k].median().item()
         assert found.mean[k] == pytest.approx(median, abs=0.03)
         assert augmenter.learned.mean[k - 1].item() == pytest.approx(found.mean[k])
     assert augmenter.learned.texture.tolist() == pytest.approx(found.texture[1:])
     assert augmenter.random.mean.tolist() == [0.5] * 4
+    assert results(run)[0]["priors"] == "priors.json"
+    assert [label["mean"] for label in json.loads((run / "priors.json").read_text())["labels"]] == list(found.mean)
+    assert (run / "figures" / "priors.png").is_file()
 
 
-def test_priors_of_classes_serve_label_maps_of_structures(tmp_path, cache):
-    scans = real_cache(tmp_path / "scans.h5", subjects=6)
-    with Cache(scans) as real, Cache(make_cache(tmp_path / "maps.h5", generation=True)) as maps:
-        dataset = SliceDataset(real, real.subjects)
-        found = estimated_priors(dataset, maps)
-        own = estimated_priors(dataset, real)
-    assert [found.mean[k] for k in (2, 3, 4)] == [own.mean[2], own.mean[1], own.mean[1]]
+def test_what_was_learned_is_trained_with_again_by_a_later_run(run, cache, tmp_path):
+    kept = augmenter_path(run, "n=2/synthesis_estimated")
+    learned = load_augmenter(kept)
+    assert (learned.name, learned.labels, learned.ndim) == ("synthesis_estimated", STRUCTURES, 2)
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if "outer_step" in line]
+    course = [record for record in last if record["stage"] == "n=2/synthesis_estimated"]
+    for name, value in learned.augmenter.observed().items():
+        assert value == pytest.approx(course[-1][name], rel=1e-6)
+    again = tmp_path / "again"
+    carry_out(EXPERIMENT, again, cache, methods="optimised", learned__frozen=str(kept))
+    rows = results(again)
+    assert [(row["method"], row["augmenter"]) for row in rows] == [("optimised", "synthesis_estimated")] * 2
+    others = json.loads((again / "config.json").read_text())["data"]["others"]
+    assert others["learned.frozen"]["path"] == str(kept)
+    carry_out(EXPERIMENT, again, cache, methods="optimised", learned__frozen=str(kept), resume=True)
+    assert results(again) == rows
+
+
+def test_a_run_trained_with_an_own_file_gives_what_one_with_the_variant_itself_gives(cache, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    carry_out(EXPERIMENT, first, cache, methods="synthesis_random,optimised", learned__random_share="0.5")
+    kept = augmenter_path(first, "n=2/synthesis_random")
+    carry_out(EXPERIMENT, second, cache, methods="optimised", learned__frozen=str(kept))
+    ours, theirs = ([r for r in results(one) if r["method"] == "optimised"] for one in (first, second))
+    assert ours == theirs
 
 
 def test_the_share_out_of_range_is_refused_before_anything_is_done(tmp_path, cache):
@@ -117,5 +128,3 @@ def test_the_share_out_of_range_is_refused_before_anything_is_done(tmp_path, cac
     ):
         carry_out(EXPERIMENT, tmp_path / "run", cache, methods=METHODS, learned__random_share="1")
     assert not (tmp_path / "run").exists()
-    assert fits.FITS.keys() >= set(METHODS.split(","))
-    assert isinstance(AugmenterSettings().build("synthesis_random", 2, 0, 7), LearnedSynthesis)

@@ -85,6 +85,17 @@ def test_a_slice_keeps_the_scale_of_its_scan():
     assert images.max() <= 1
 
 
+def test_the_background_stays_black_whatever_the_power():
+    labels = quarters(20)
+    images, _ = BatchedGenerator(4, replace(STILL, gamma=0.6), priors=PRIORS)(labels, seeded(6))
+    assert images[:, 0][labels == 0].max() < 0.01
+    fluid = StructurePriors(
+        (PRIORS.labels[0], *(replace(label, mean=0.05, texture=0.2) for label in PRIORS.labels[1:]))
+    )
+    images, _ = BatchedGenerator(4, replace(STILL, gamma=0.3), priors=fluid)(labels, seeded(6))
+    assert images[:, 0][labels == 0].max() < 0.02
+
+
 def test_the_gain_of_a_field_is_undone_and_its_slope_is_kept():
     labels = torch.ones(1, 32, 32, dtype=torch.int64)
     labels[0, 0] = 0
