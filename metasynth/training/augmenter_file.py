@@ -20,7 +20,7 @@ from metasynth.data.cache import Cache
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.files import MODELS, first_line
 from metasynth.running.prepared import PreparedData
-from metasynth.schema import TEXT, entries, expect, listing, mapping, one_of, scalar
+from metasynth.schema import TEXT, WHOLE, entries, expect, listing, mapping, one_of, scalar
 from metasynth.tensor_files import load_tensors, save_tensors
 
 FORMAT = "metasynth-augmenter/1"
@@ -32,7 +32,7 @@ _CONTENT = entries(
     {
         "format": one_of(FORMAT),
         "name": TEXT,
-        "start": mapping(lambda value: None),  # its line checks it
+        "start": entries({"ndim": WHOLE}),  # the line checks the rest
         "labels": listing(TEXT, least=2),
         "state": mapping(scalar("a tensor", torch.is_tensor)),
     }
@@ -107,7 +107,7 @@ def load_augmenter(path: Path) -> Learned:
     expect(content, _CONTENT, f"{path}: is no file of an augmenter")
     kept, name = content["start"], content["name"]
     try:
-        priors = None if kept["priors"] is None else Priors(*kept["priors"])
+        priors = None if kept.get("priors") is None else Priors(*kept["priors"])
         augmenter = entry_of(name).made(Start(generator=torch.Generator(), **{**kept, "priors": priors}))
         augmenter.load_state_dict(content["state"])
     except RunError as error:
