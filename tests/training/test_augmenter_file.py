@@ -62,7 +62,7 @@ def spoiled(path, **changes):
         ({"start": {}}, "{path}: is no file of an augmenter: start: "),
         ({"start": {"ndim": 2, "colour": 3}}, "{path}: its parts do not fit together (Start.__init__() got an "
          "unexpected keyword argument 'colour')"),
-        ({"start": {"ndim": 2, "priors": [[0, 1]]}}, "{path}: its parts do not fit together (Priors.__new__() missing "),
+        ({"start": {"ndim": 2, "priors": [[0, 1]]}}, "{path}: its parts do not fit together (Priors.__new__() "),
         ({"state": {}}, "{path}: its parts do not fit together (Error(s) in loading state_dict"),
     ],
 )  # fmt: skip
