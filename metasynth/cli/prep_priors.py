@@ -23,7 +23,7 @@ def priors(cache: Path, out: Path, subjects: str | None, overwrite: bool) -> Non
     from metasynth.synthesis.priors.priors_file import PRIORS, as_json, write_priors
     from metasynth.training.priors import estimate_from, origin_of
 
-    check_outputs([Output(f"--out {out}:", out, PRIORS, overwrite)], [cache])
+    check_outputs([Output(f"--out {out}:", out, PRIORS, overwrite, make_folder=False)], [cache])
     with Cache(cache) as opened:
         names = opened.subjects if subjects is None else tuple(name.strip() for name in subjects.split(","))
         dataset = SliceDataset(opened, names)

@@ -62,6 +62,7 @@ MEANINGS = {
     "--spacing": "Voxel size (x, y, z)",
     "--stage": "Which segmenter of a run that has several.",
     "--stripped": "The scans show the brain alone already.",
+    "--subjects": "Whose images to estimate from",
     "--threads": "CPU threads of torch; by default half of the cores",
     "--transforms": "Matrices to the template's space",
     "--units": "What the files' affines are in",
