@@ -34,7 +34,7 @@ class AugmenterSettings:
         How much of the images of a learned synthesis keeps random contrasts, in [0, 1); see
         `metasynth.augment.random_share.RandomShare`.
     frozen : str
-        File of what an earlier run learned (``models/*.augmenter``), which the method 'optimised' trains with; empty:
+        File of what an earlier run learned (``learned/*.augmenter``), which the method 'optimised' trains with; empty:
         it trains with what is best of what this run learns.
     """
 

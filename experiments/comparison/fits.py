@@ -22,7 +22,7 @@ from metasynth.augment.corruption import Corruptions
 from metasynth.augment.entry import Start
 from metasynth.augment.learned_synthesis import Priors
 from metasynth.augment.table import entry_of
-from metasynth.training.augmenter_file import FROZEN, augmenter_path, load_augmenter, save_augmenter
+from metasynth.training.augmenter_file import FROZEN, augmenter_bytes, augmenter_name, load_augmenter
 from metasynth.training.courses import Course
 from metasynth.training.selection import Weights
 from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
@@ -115,7 +115,7 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
     found = trial.train(data, segmenter, trainer, config.segmenter, **options)
     mean, sd = course.tails()
     labels = trial.cohorts.maps.cache.generation_names
-    save_augmenter(augmenter_path(trial.context.folder.path, trial.name), variant, start, labels, augmenter)
+    trial.context.folder.write_bytes(augmenter_name(trial.name), augmenter_bytes(variant, start, labels, augmenter))
     return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd, **kept})
 
 

@@ -18,10 +18,10 @@ from metasynth.augment.learned_synthesis import Priors
 from metasynth.augment.table import entry_of
 from metasynth.data.cache import Cache
 from metasynth.errors import DataError, RunError, UsageError
-from metasynth.files import MODELS, first_line
+from metasynth.files import LEARNED, first_line
 from metasynth.running.prepared import PreparedData
 from metasynth.schema import TEXT, WHOLE, entries, expect, listing, mapping, one_of, scalar
-from metasynth.tensor_files import load_tensors, save_tensors
+from metasynth.tensor_files import load_tensors, sealed_tensors
 
 FORMAT = "metasynth-augmenter/1"
 SUFFIX = ".augmenter"
@@ -61,18 +61,16 @@ class Learned:
     augmenter: Augmenter[Any]
 
 
-def augmenter_path(run: Path, stage: str) -> Path:
-    """Where a run keeps what a stage ("n=5/synthesis_estimated") learned, beside the stage's segmenters."""
-    return run / MODELS / f"{stage.replace('/', '-')}{SUFFIX}"
+def augmenter_name(stage: str) -> str:
+    """What a run calls the file of what a stage ("n=5/synthesis_estimated") learned, with its folder."""
+    return f"{LEARNED}/{stage.replace('/', '-')}{SUFFIX}"
 
 
-def save_augmenter(path: Path, name: str, start: Start, labels: Sequence[str], augmenter: Augmenter[Any]) -> None:
-    """Write an augmenter, atomically and sealed (see `metasynth.sealed`).
+def augmenter_bytes(name: str, start: Start, labels: Sequence[str], augmenter: Augmenter[Any]) -> memoryview:
+    """What a file of an augmenter holds, sealed (see `metasynth.sealed`).
 
     Parameters
     ----------
-    path : Path
-        The file.
     name : str
         Of its line in the table.
     start : Start
@@ -81,16 +79,11 @@ def save_augmenter(path: Path, name: str, start: Start, labels: Sequence[str], a
         (G,) names of the generation labels.
     augmenter : Augmenter
         As it is now.
-
-    Raises
-    ------
-    RunError
-        When the file cannot be written.
     """
     kept = {field.name: getattr(start, field.name) for field in fields(start) if field.name != "generator"}
     kept["priors"] = None if start.priors is None else [list(values) for values in start.priors]
     state = {key: value.detach().cpu() for key, value in augmenter.state_dict().items()}
-    save_tensors(path, {"format": FORMAT, "name": name, "start": kept, "labels": list(labels), "state": state})
+    return sealed_tensors({"format": FORMAT, "name": name, "start": kept, "labels": list(labels), "state": state})
 
 
 def load_augmenter(path: Path) -> Learned:

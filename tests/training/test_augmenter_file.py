@@ -9,7 +9,7 @@ from metasynth.augment.entry import Start
 from metasynth.augment.table import entry_of
 from metasynth.errors import DataError
 from metasynth.tensor_files import load_tensors, save_tensors
-from metasynth.training.augmenter_file import augmenter_path, check_frozen, load_augmenter, save_augmenter
+from metasynth.training.augmenter_file import augmenter_bytes, augmenter_name, check_frozen, load_augmenter
 
 LABELS = ("background", "a", "b", "c")
 
@@ -25,7 +25,7 @@ def kept(folder, name="synthesis_estimated", labels=LABELS, **options):
         for parameter in augmenter.parameters():
             parameter += 0.2
     path = folder / "kept.augmenter"
-    save_augmenter(path, name, start, labels, augmenter)
+    path.write_bytes(augmenter_bytes(name, start, labels, augmenter))
     return path, augmenter
 
 
@@ -42,8 +42,8 @@ def test_an_augmenter_comes_back_as_it_was(name, share, tmp_path):
     assert found.augmenter.observed() == augmenter.observed()
 
 
-def test_a_run_keeps_it_among_its_models(tmp_path):
-    assert augmenter_path(tmp_path, "n=5/synthesis_random") == tmp_path / "models" / "n=5-synthesis_random.augmenter"
+def test_a_run_keeps_it_in_a_folder_of_its_own():
+    assert augmenter_name("n=5/synthesis_random") == "learned/n=5-synthesis_random.augmenter"
 
 
 def spoiled(path, **changes):

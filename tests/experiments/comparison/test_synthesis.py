@@ -13,7 +13,7 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.running.records import RunFolder
 from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.augmenter_file import augmenter_path, load_augmenter
+from metasynth.training.augmenter_file import augmenter_name, load_augmenter
 from metasynth.training.priors import estimate_from
 
 METHODS = "synthesis_random,synthesis_estimated,optimised"
@@ -78,7 +78,7 @@ def test_training_makes_no_image_that_nobody_looks_at(cache, tmp_path, monkeypat
 def test_priors_are_those_of_the_people_that_are_learned_from(cache, tmp_path, monkeypatch):
     run = tmp_path / "run"
     carry_out(EXPERIMENT, run, cache, methods="synthesis_estimated", learned__random_share="0.5", segmenter__steps="4")
-    augmenter = load_augmenter(augmenter_path(run, "n=2/synthesis_estimated")).augmenter
+    augmenter = load_augmenter(run / augmenter_name("n=2/synthesis_estimated")).augmenter
     assert isinstance(augmenter, RandomShare)
     people = json.loads((run / "split.json").read_text())["train"][:2]
     with Cache(cache) as opened:
@@ -96,8 +96,9 @@ def test_priors_are_those_of_the_people_that_are_learned_from(cache, tmp_path, m
 
 
 def test_what_was_learned_is_trained_with_again_by_a_later_run(run, cache, tmp_path):
-    kept = augmenter_path(run, "n=2/synthesis_estimated")
+    kept = run / augmenter_name("n=2/synthesis_estimated")
     learned = load_augmenter(kept)
+    assert f"  {augmenter_name('n=2/synthesis_estimated')}\n" in (run / "SHA256SUMS").read_text()
     assert (learned.name, learned.labels, learned.ndim) == ("synthesis_estimated", STRUCTURES, 2)
     last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if "outer_step" in line]
     course = [record for record in last if record["stage"] == "n=2/synthesis_estimated"]
@@ -116,7 +117,7 @@ def test_what_was_learned_is_trained_with_again_by_a_later_run(run, cache, tmp_p
 def test_a_run_trained_with_an_own_file_gives_what_one_with_the_variant_itself_gives(cache, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     carry_out(EXPERIMENT, first, cache, methods="synthesis_random,optimised", learned__random_share="0.5")
-    kept = augmenter_path(first, "n=2/synthesis_random")
+    kept = first / augmenter_name("n=2/synthesis_random")
     carry_out(EXPERIMENT, second, cache, methods="optimised", learned__frozen=str(kept))
     ours, theirs = ([r for r in results(one) if r["method"] == "optimised"] for one in (first, second))
     assert ours == theirs
