@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from support.bilevel_steps import LAST, PLAIN, Size, methods
+from common.bilevel_steps import LAST, PLAIN, Size, methods
 
 from metasynth.running.device import keep_freed_memory
 

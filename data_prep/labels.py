@@ -1,6 +1,6 @@
 """From the ids of a label map to the classes of a cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from metasynth.data_prep import label_tables as tables
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from metasynth.errors import DataError
+from metasynth.errors import DataError, UsageError
 
 Unknown = Literal["error", "background"]
 LARGEST_TABLE = 1 << 20
@@ -33,6 +33,19 @@ class Structures:
     names: tuple[str, ...]
     labels: dict[int, int] = field(repr=False)
     target: tuple[int, ...]
+
+
+def require_every_class(where: str, class_names: Sequence[str], structures: Structures) -> None:
+    """Refuse structures of which some class has none.
+
+    Raises
+    ------
+    UsageError
+        Which begins with ``where`` and names the class.
+    """
+    missing = [name for k, name in enumerate(class_names) if k not in structures.target]
+    if missing:
+        raise UsageError(f"{where}: class {missing[0]!r} has no structure to be synthesised from; expected one or more")
 
 
 @dataclass(frozen=True)

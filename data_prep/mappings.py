@@ -1,4 +1,4 @@
-"""The named mappings, and those of a user's own file."""
+"""Mappings of label ids to classes: named ones (ids in `label_tables`), and those of a file; `labels` applies them."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from metasynth.data_prep import label_tables as tables
 from metasynth.data_prep.cohorts.template import CLASS_NAMES
-from metasynth.data_prep.labels import LabelMapping, Structures
+from metasynth.data_prep.labels import LabelMapping, Structures, require_every_class
 from metasynth.data_prep.mapping_names import catalogue
 from metasynth.data_prep.naming.names import listed
 
@@ -143,6 +143,7 @@ def read_mapping(path: Path) -> LabelMapping:
         own, labels = _numbered(path, parts, "structure", "structures", ())
         found = {labels[i]: classes[i] for i in parts}
         structures = Structures(own, labels, (0, *(found[g] for g in range(1, len(own)))))
+        require_every_class(f"--mapping {path}", names, structures)
         text = f"{path.name}: ids, classes and {len(own) - 1} structures of a file"
     return LabelMapping(path.name, names, {0: 0} | classes, text, t1=t1, structures=structures)
 

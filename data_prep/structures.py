@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from metasynth.data_prep import structure_tables as tables
-from metasynth.data_prep.labels import LabelMapping, Structures, Unknown
+from metasynth.data_prep.labels import LabelMapping, Structures, Unknown, require_every_class
 from metasynth.data_prep.mapping_names import IDS, STRUCTURES
 
 from metasynth.errors import UsageError
@@ -47,7 +47,9 @@ def with_structures(mapping: LabelMapping, name: str, unknown: Unknown = "error"
     target = tuple(classes.get(each, classes.get(tables.PART_OF.get(each, ""), 0)) for each in names)
     text = f"{mapping.text}; images are synthesised from {name}: {len(names) - 1} structures, left and right as one"
     labels = {i: g for i in ids if (g := table.get(i, 0))}
-    return replace(mapping, text=text, structures=Structures(names, labels, (0, *target[1:])))
+    structures = Structures(names, labels, (0, *target[1:]))
+    require_every_class(f"--generate {name}: --mapping {mapping.name}", mapping.class_names, structures)
+    return replace(mapping, text=text, structures=structures)
 
 
 def _check_pair(mapping: LabelMapping, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands that make caches from files, from the command line to the cache."""
+"""The commands that make caches from files, from the command line to the cache; long, as all of them share fixtures."""
 
 import json
 import subprocess
@@ -159,6 +159,11 @@ def test_freesurfer_subjects_with_their_talairach_transform(cli, tmp_path):
         with Cache(f"{align}.h5") as cache:
             assert cache.subjects == ("bert",)
             assert cache.has_images
+    given = ("--generate", "freesurfer-structures", "--out", "fine.h5", "--no-montage")
+    assert cli("prep", "freesurfer", "subjects", *given).exit_code == 0
+    with Cache("fine.h5") as fine, Cache("none.h5") as plain:
+        assert len(np.unique(fine.read_structures(range(fine.n)))) == 7
+        np.testing.assert_array_equal(fine.read_labels(range(fine.n)), plain.read_labels(range(plain.n)))
 
 
 def test_bids(cli, tmp_path):
@@ -170,6 +175,27 @@ def test_bids(cli, tmp_path):
     assert result.exit_code == 0, result.output
     with Cache("b.h5") as cache:
         assert cache.subjects == ("sub-1",)
+    given = ("--generate", "freesurfer-structures", "--out", "fine.h5", "--no-montage")
+    assert cli("prep", "bids", "study", *given).exit_code == 0
+    with Cache("fine.h5") as fine:
+        assert fine.n_generation == 22
+
+
+def test_oasis_slices_with_structures_of_a_file(cli, tmp_path):
+    folder = tmp_path / "oasis" / "OASIS_OAS1_0001_MR1"
+    folder.mkdir(parents=True)
+    labels = np.zeros((160, 192, 1), np.float32)
+    labels[20:140, 30:160] = np.random.default_rng(0).integers(1, 5, (120, 130, 1))
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / "slice_seg24.nii.gz")
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / "slice_norm.nii.gz")
+    (tmp_path / "mine.csv").write_text("1,white,white\n2,grey,cortex\n3,grey,nuclei\n4,background,fluid\n")
+    result = cli("prep", "oasis2d", "oasis", "--mapping", "mine.csv", "--out", "o.h5", "--no-montage")
+    assert result.exit_code == 0, result.output
+    with Cache("o.h5") as cache:
+        counts = np.bincount(labels.astype(int).ravel())
+        assert np.bincount(cache.read_structures([0]).ravel()).tolist() == counts.tolist()
+        air, white, cortex, nuclei, fluid = counts.tolist()
+        assert np.bincount(cache.read_labels([0]).ravel()).tolist() == [air + fluid, white, cortex + nuclei]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.reach import require_rate
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.settings import MATCHED, OuterSettings, check_together
+from metasynth.training.settings import MATCHED, OuterSettings, check_together, require_window
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,7 @@ class ComparisonConfig:
         for name in variants:
             self.learned.check(name)
         check_together(self.segmenter, self.outer)
+        require_window(self.outer, self.segmenter.steps, "segmenter.steps")
         if not self.outer.outer_steps(self.segmenter.steps):
             raise ValueError(
                 f"outer.warmup, every and average must leave an outer step in segmenter.steps = "

@@ -1,7 +1,8 @@
 """The data that recovery studies work on: a cache, who is learned from and tested on, and the generator.
 
 A recovery study (paper section 4.1) corrupts synthetic images in a known way, calls them real, and asks whether the
-augmenter learns the corruption.
+augmenter learns the corruption. Its values are settings (``RecoveryConfig.sigma`` in
+`metasynth.experiments.recovery.study`); `metasynth.training.sources.Corrupted` puts it on the images.
 """
 
 from pathlib import Path

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.errors import UsageError
+from metasynth.files import is_plain
 
 Draws = Tensor | tuple["Draws", ...]
 """The randomness of one application: tensors with the batch as first axis, nested in tuples at will."""
@@ -17,6 +18,12 @@ Rate = Literal["values", "weights"]
 
 Takes = Literal["images", "structures"]
 """What an augmenter makes its images of: synthetic images, or the label maps that these are synthesised from."""
+
+RECORDED = (
+    *("stage", "step", "inner_loss", "outer_loss", "reference_loss", "hypergradient_norm", "outer_step"),
+    *("validation", "real_loss", "synthetic_loss", "accuracy"),
+)
+"""What records of a training hold beside the values that an augmenter observes, which take other names."""
 
 DrawsT = TypeVar("DrawsT", bound=Draws)
 
@@ -57,7 +64,7 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
 
     @abstractmethod
     def observed(self) -> dict[str, float]:
-        """What is learned, by name and in natural units, such as {"sigma": 0.1}; for records."""
+        """What is learned, by name and in natural units, such as {"sigma": 0.1}; for records (see `RECORDED`)."""
 
     def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
         """All parameters by the rate that suits them, each once; here all of them are values."""
@@ -107,6 +114,20 @@ def check_groups(augmenter: Grouped, name: str) -> None:
     for own, parameter in augmenter.named_parameters():
         if (count := grouped.count(id(parameter))) != 1:
             raise UsageError(f"{name}: parameter_groups: expected parameter {own} in one group, got it in {count}")
+
+
+def check_observed(augmenter: Augmenter[Any], name: str) -> dict[str, float]:
+    """What an augmenter observes; UsageError, which begins with ``name``, unless records can hold all of it."""
+    observed = augmenter.observed()
+    for own, value in observed.items():
+        if not (isinstance(own, str) and is_plain(own)):
+            raise UsageError(f"{name}: observed: expected names that files can have, as figures do, got {own!r}")
+        if own in RECORDED:
+            expected = f"expected other names than what records hold anyway ({', '.join(RECORDED)})"
+            raise UsageError(f"{name}: observed: {expected}, got {own!r}")
+        if not isinstance(value, int | float):
+            raise UsageError(f"{name}: observed: expected numbers, got a {type(value).__name__} for {own!r}")
+    return observed
 
 
 def check_draws(draws: Draws, expected: tuple[Any, ...]) -> None:

@@ -1,16 +1,16 @@
 """What studies know of an augmenter: what it is called, how it is made, and what it asks of images and reports."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from metasynth.augment.augmenter import Augmenter, check_groups
+from metasynth.augment.augmenter import Augmenter, check_groups, check_observed
 from metasynth.augment.corruption import Corruption
 from metasynth.augment.learned_synthesis import Priors
 from metasynth.errors import MetasynthError, RunError, UsageError
+from metasynth.plugins import require_name
 
 Study = Literal["noise", "inu", "comparison", "unpaired"]
 """Which studies there are for an augmenter; 'comparison' stands for both on real images."""
@@ -112,8 +112,7 @@ class AugmenterEntry:
     studies: tuple[Study, ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise UsageError(f"name of an augmenter: expected letters, digits, '_' and '-', got {self.name!r}")
+        require_name(self.name, "name of an augmenter")
         if len(self.sigma) > 2:
             raise UsageError(f"augmenter {self.name!r}: sigma: expected at most 2 names, got {len(self.sigma)}")
 
@@ -123,8 +122,8 @@ class AugmenterEntry:
         Raises
         ------
         UsageError
-            (a ValueError) when a start is out of range, its parameter groups are not all of its parameters, or the line
-            names values that it does not observe.
+            (a ValueError) when a start is out of range, its parameter groups are not all of its parameters, it observes
+            what is no number or has a name that records have anyway, or the line names values that it does not observe.
         RunError
             When it cannot be made.
         """
@@ -137,7 +136,7 @@ class AugmenterEntry:
         if not isinstance(augmenter, Augmenter):
             raise RunError(f"augmenter {self.name!r} cannot be made: got a {type(augmenter).__name__}, no Augmenter")
         check_groups(augmenter, f"augmenter {self.name!r}")
-        observed = augmenter.observed()
+        observed = check_observed(augmenter, f"augmenter {self.name!r}")
         for kind, names in (("sigma", self.sigma), ("undrawn", self.undrawn)):
             if unknown := [name for name in names if name not in observed]:
                 expected = f"expected values that it observes ({', '.join(observed)})"

@@ -42,7 +42,7 @@ class StepData(Dataset[StepBatch]):
     ----------
     dataset : SliceDataset
         The training subjects. In every step they are halved at random: one half gives the label maps for synthesis,
-        the other the real examples.
+        the other the real examples. A hypergradient that follows several steps has the real examples of the last.
     inner, outer : callable
         How the examples are made.
     seed : int

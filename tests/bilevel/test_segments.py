@@ -1,5 +1,7 @@
 """Long unrolls in the memory of few steps: the same derivative, the same model after it, and fewer graphs at once."""
 
+import copy
+import re
 import weakref
 from typing import Any
 
@@ -53,11 +55,11 @@ def taken(strategy: Unrolled, problem: BilevelProblem) -> tuple[Hypergradient, I
     return hypergradient(inputs, batches[0], strategy)
 
 
-@pytest.mark.parametrize("last", [None, 1, 7])
-def test_with_statistics_dropout_and_checkpoints_it_is_the_same(last: int | None) -> None:
+@pytest.mark.parametrize(("last", "mean_of"), [(None, 1), (1, 1), (7, 1), (None, 3), (None, 6), (None, STEPS), (7, 5)])
+def test_with_statistics_dropout_and_checkpoints_it_is_the_same(last: int | None, mean_of: int) -> None:
     problem = BilevelProblem(inner, target)
-    kept, kept_step = taken(Unrolled(STEPS, last=last), problem)
-    again, again_step = taken(Unrolled(STEPS, last=last, remat=True), problem)
+    kept, kept_step = taken(Unrolled(STEPS, last=last, mean_of=mean_of), problem)
+    again, again_step = taken(Unrolled(STEPS, last=last, remat=True, mean_of=mean_of), problem)
     assert again.gradients["outer"].item() == pytest.approx(kept.gradients["outer"].item(), rel=1e-12)
     assert kept.gradients["outer"].abs() > 1e-5
     assert again.outer_loss == kept.outer_loss
@@ -65,6 +67,51 @@ def test_with_statistics_dropout_and_checkpoints_it_is_the_same(last: int | None
     assert all(torch.equal(a, b) for a, b in zip(again_step.parameters, kept_step.parameters, strict=True))
     assert again_step.buffers.keys() == kept_step.buffers.keys()
     assert all(torch.equal(again_step.buffers[name], value) for name, value in kept_step.buffers.items())
+
+
+@pytest.mark.parametrize("remat", [False, True], ids=["kept", "again"])
+@pytest.mark.parametrize("mean_of", [2, 5, STEPS])
+def test_the_outer_loss_is_taken_at_the_mean_of_the_last_iterates(mean_of: int, remat: bool) -> None:
+    """Against central differences of plain training with `torch.optim`."""
+    torch.manual_seed(3)
+    start = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    *batches, real = torch.randn(STEPS + 1, 6, 3, dtype=torch.float64)
+
+    def trained(log_scale: Tensor) -> tuple[float, list[Tensor]]:
+        model = copy.deepcopy(start)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        iterates = []
+        for batch in batches:
+            optimizer.zero_grad()
+            inner(model, log_scale, batch).backward()
+            optimizer.step()
+            iterates.append([p.detach().clone() for p in model.parameters()])
+        means = [torch.stack(values).mean(0) for values in zip(*iterates[-mean_of:], strict=True)]
+        with torch.no_grad():
+            for p, mean in zip(model.parameters(), means, strict=True):
+                p.copy_(mean)
+            return target(model, log_scale, real).item(), iterates[-1]
+
+    at, step = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True), 1e-4
+    with torch.no_grad():
+        above, below = at + step, at - step
+    expected = (trained(above)[0] - trained(below)[0]) / (2 * step)
+    outer_loss, last = trained(at.detach())
+    model = copy.deepcopy(start)
+    update = InnerUpdate(torch.optim.Adam(model.parameters(), lr=0.05))
+    inputs = StepInputs(BilevelProblem(inner, target), FunctionalModel(model), update, at, batches)
+    result, taken_step = hypergradient(inputs, real, Unrolled(STEPS, remat=remat, mean_of=mean_of))
+    assert result.gradients["outer"].item() == pytest.approx(expected, rel=1e-6)
+    assert result.outer_loss.item() == pytest.approx(outer_loss, rel=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(taken_step.parameters, last, strict=True))  # training goes on from it
+
+
+def test_the_mean_is_over_steps_that_are_differentiated() -> None:
+    for arguments, most in (({"steps": 3}, 3), ({"steps": 5, "last": 2}, 2)):
+        for wrong in (0, most + 1, 1.5):
+            expected = f"mean_of must be an integer from 1 to the {most} steps that are differentiated, got {wrong!r}"
+            with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+                Unrolled(**arguments, mean_of=wrong)  # type: ignore[arg-type]
 
 
 def test_few_graphs_are_held_at_once() -> None:

@@ -19,6 +19,7 @@ MEANINGS = {
     "--classes": "Score these alone",
     "--cohort": "template, mprage-young",
     "--config": "Settings, from the config.json of a run or a .toml file",
+    "--curve": "What becomes of intensities: inverted (1 - x), bent (not monotone), or points",
     "--data": "HDF5 cache to use.",
     "--derivatives": "Where the segmentations are",
     "--desc": "desc- of the _dseg files",

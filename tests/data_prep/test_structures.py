@@ -153,6 +153,12 @@ def test_what_a_mapping_of_one_structure_leaves_to_the_background_is_synthesised
             "'background'; expected one",
         ),
         (
+            own({2: 1, 41: 1}),
+            "freesurfer-structures",
+            "error",
+            "--mapping mine.csv: class 'b' has no structure to be synthesised from; expected one or more",
+        ),
+        (
             own({2: 1, 507: 2}),
             "freesurfer-structures",
             "error",
@@ -207,6 +213,10 @@ def test_a_file_of_three_columns(tmp_path):
         (
             "1,1,0\n",
             ", line 1: id 1 of class '1' is of no structure; expected one, as classes are synthesised from structures",
+        ),
+        (
+            "2,white matter,white\n3,cortical grey,cortex\n",  # names of the embedded cohort, which has more classes
+            ": class 'subcortical grey' has no structure to be synthesised from; expected one or more",
         ),
         ("1,a,1\n2,b,3\n", ": structures must be 0 to G-1 without a gap, got [1, 3]"),
         (

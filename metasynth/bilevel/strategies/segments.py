@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull, sum_of
@@ -25,13 +26,14 @@ Moments = dict[tuple[int, int, str], Tensor | None]
 
 @dataclass(frozen=True)
 class _Segment:
-    """Some consecutive steps that were taken, and what they started from."""
+    """Some consecutive steps that were taken, what they started from, and how many of the last are in the mean."""
 
     parameters: list[Tensor]
     states: States
     replay: Replay
     batches: Sequence[Any]
     losses: list[Tensor]
+    averaged: int
 
 
 class Segments:
@@ -47,32 +49,42 @@ class Segments:
         φ before them, leaves as `FunctionalModel.refresh` returns them.
     batches : sequence
         One a step, at least one.
+    mean_of : int
+        n: how many iterates the mean is of that the outer loss is taken at.
 
     Attributes
     ----------
     parameters : list of tensor
         φ after the steps, leaves.
+    mean : IterateMean
+        Of the last n iterates.
     losses : list of tensor
         One a step, detached.
     """
 
-    def __init__(self, inputs: StepInputs, twin: Any, parameters: list[Tensor], batches: Sequence[Any]) -> None:
+    def __init__(
+        self, inputs: StepInputs, twin: Any, parameters: list[Tensor], batches: Sequence[Any], mean_of: int
+    ) -> None:
         self._inputs = inputs
         self._again = inputs.update.start(list(inputs.model.model.parameters()))
         self._segments: list[_Segment] = []
         self.losses: list[Tensor] = []
+        self.mean, self._mean_of = IterateMean(mean_of, len(batches)), mean_of
         size = math.ceil(math.sqrt(len(batches)))
         for start in range(0, len(batches), size):
             part = batches[start : start + size]
-            states, replay = states_of(twin), Replay(inputs.model, inputs.outer, parameters)
-            after, losses = undifferentiated_steps(inputs, twin, parameters, part)
-            self._segments.append(_Segment(parameters, states, replay, part, losses))
-            self.losses += losses
-            parameters = after
+            before, states = parameters, states_of(twin)
+            replay = Replay(inputs.model, inputs.outer, parameters)
+            for batch in part:
+                parameters, losses = undifferentiated_steps(inputs, twin, parameters, [batch])
+                self.losses += losses
+                self.mean.add(parameters)
+            averaged = min(len(part), max(0, start + len(part) - (len(batches) - mean_of)))
+            self._segments.append(_Segment(before, states, replay, part, self.losses[start:], averaged))
         self.parameters = parameters
 
     def pullback(self, cotangents: Sequence[Tensor | None]) -> Gradients:
-        """(dφ*/dθ)ᵀ of ``cotangents``, one entry per learned outer parameter.
+        """(dφ̄/dθ)ᵀ of ``cotangents``, one entry per learned outer parameter, with φ̄ the mean of the iterates.
 
         Raises
         ------
@@ -80,35 +92,41 @@ class Segments:
             When a step taken again has another loss.
         """
         through: Gradients = [None] * len(self._inputs.learned)
-        at_parameters, at_moments = list(cotangents), Moments()
+        each = shared(cotangents, self._mean_of)
+        at_parameters: Gradients = [None] * len(cotangents)
+        at_moments = Moments()
         while self._segments:
-            found, at_parameters, at_moments = self._through(self._segments.pop(), at_parameters, at_moments)
+            found, at_parameters, at_moments = self._through(self._segments.pop(), each, at_parameters, at_moments)
             through = [sum_of(a, b) for a, b in zip(through, found, strict=True)]
         self._inputs.model.release()
         return through
 
     def _through(
-        self, segment: _Segment, at_parameters: Gradients, at_moments: Moments
+        self, segment: _Segment, each: Gradients, at_parameters: Gradients, at_moments: Moments
     ) -> tuple[Gradients, Gradients, Moments]:
-        """Derivatives in θ, and in φ and the moments at the segment's start, from those at its end."""
+        """Derivatives in θ, and in φ and the moments at the segment's start, from those at its end.
+
+        ``each`` is the derivative in every iterate that is in the mean.
+        """
         start = [p.detach().requires_grad_(p.requires_grad) for p in segment.parameters]
         moments = moments_of(segment.states)
         for moment in moments.values():
             moment.requires_grad_()
-        end = self._steps(segment, start)
+        iterates = self._steps(segment, start)
         end_moments = moments_of(self._again.state)
+        averaged = iterates[len(iterates) - segment.averaged :]
         learned = list(self._inputs.learned.values())
         found = pull(
-            [*end, *end_moments.values()],
-            [*at_parameters, *(at_moments.get(key) for key in end_moments)],
+            [*iterates[-1], *end_moments.values(), *(p for iterate in averaged for p in iterate)],
+            [*at_parameters, *(at_moments.get(key) for key in end_moments), *each * len(averaged)],
             [*learned, *(p if p.requires_grad else None for p in start), *moments.values()],
         )
         n, m = len(learned), len(learned) + len(start)
         return found[:n], found[n:m], dict(zip(moments, found[m:], strict=True))
 
-    def _steps(self, segment: _Segment, parameters: list[Tensor]) -> list[Tensor]:
+    def _steps(self, segment: _Segment, parameters: list[Tensor]) -> list[list[Tensor]]:
         """Take the segment's steps from leaves, with their graph; ``_again`` has the moments after them."""
-        inputs = self._inputs
+        inputs, iterates = self._inputs, []
         load_states(self._again, segment.states)
         with segment.replay.again():
             for batch, before in zip(segment.batches, segment.losses, strict=True):
@@ -116,4 +134,40 @@ class Segments:
                 require_equal_losses(before, loss, "Unrolled(remat=True)")
                 gradients = gradient_of(loss, parameters, create_graph=True)
                 parameters = inputs.update.apply(self._again, parameters, gradients, inputs.outer)
-        return parameters
+                iterates.append(parameters)
+        return iterates
+
+
+class IterateMean:
+    """The mean of the last n iterates, as they come, in the memory of two.
+
+    Parameters
+    ----------
+    n : int
+    of : int
+        How many iterates come in all.
+    """
+
+    def __init__(self, n: int, of: int) -> None:
+        self._n, self._left_out = n, of - n
+        self._first: list[Tensor] = []
+        self._moved: list[Tensor] = []
+
+    def add(self, iterate: Sequence[Tensor]) -> None:
+        """Take the next iterate."""
+        self._left_out -= 1
+        values = [p.detach() for p in iterate]
+        if self._left_out == -1:
+            self._first, self._moved = values, [torch.zeros_like(p) for p in values]
+        elif self._left_out < -1:
+            for total, value, first in zip(self._moved, values, self._first, strict=True):
+                total += value - first
+
+    def value(self) -> list[Tensor]:
+        """The mean: the first of them, and how far the others moved from it, so that what did not move is as it is."""
+        return [first + moved / self._n for first, moved in zip(self._first, self._moved, strict=True)]
+
+
+def shared(cotangents: Sequence[Tensor | None], n: int) -> Gradients:
+    """The derivative in each of n iterates, from that in their mean."""
+    return [None if v is None else v / n for v in cotangents]

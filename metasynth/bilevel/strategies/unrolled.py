@@ -1,14 +1,19 @@
-"""Reverse mode through the last T of K differentiable updates of a `higher` monkeypatched model."""
+"""Reverse mode through the last T of K differentiable updates of a `higher` monkeypatched model.
 
+In the memory of few steps: `metasynth.bilevel.strategies.segments`.
+"""
+
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.step_inputs import StepInputs
-from metasynth.bilevel.strategies.segments import Segments
+from metasynth.bilevel.strategies.segments import IterateMean, Segments, shared
 from metasynth.bilevel.update.updates import undifferentiated_steps
 
 
@@ -28,6 +33,10 @@ class Unrolled(HypergradientStrategy):
     graph, from the last to the first (`metasynth.bilevel.strategies.segments`). The hypergradient is the same; memory
     is that of the graphs of about √T steps and as many copies of weights and moments, for one more plain step a step.
 
+    With ``mean_of`` = n the outer loss is taken at the mean of the last n iterates, and h is its derivative. At a high
+    learning rate an iterate is a noisy draw from about the point that a falling rate would lead to, and so is its v;
+    the mean is near that point (Polyak & Juditsky 1992). The model goes on from the last iterate all the same.
+
     For a single process: the graph of a step would have to pass through the averaging of g over processes.
 
     Parameters
@@ -38,17 +47,30 @@ class Unrolled(HypergradientStrategy):
         T in 1..K; None: all.
     remat : bool
         Recompute ("rematerialise") the graphs of steps in the pullback instead of keeping them.
+    mean_of : int
+        n in 1..T.
     """
 
     steps: int = 1
     last: int | None = None
     remat: bool = False
+    mean_of: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps must be an integer of at least 1, got {self.steps!r}")
         if self.last is not None and not (isinstance(self.last, int) and 1 <= self.last <= self.steps):
             raise ValueError(f"last must be an integer from 1 to steps={self.steps} or None, got {self.last!r}")
+        if not (isinstance(self.mean_of, int) and 1 <= self.mean_of <= self._differentiated):
+            raise ValueError(
+                f"mean_of must be an integer from 1 to the {self._differentiated} steps that are differentiated, "
+                f"got {self.mean_of!r}"
+            )
+
+    @property
+    def _differentiated(self) -> int:
+        """T."""
+        return self.steps if self.last is None else self.last
 
     @property
     def inner_steps(self) -> int:
@@ -58,7 +80,7 @@ class Unrolled(HypergradientStrategy):
     @property
     def needs_hessian(self) -> bool:
         """Only if more than one step is differentiated."""
-        return (self.steps if self.last is None else self.last) > 1
+        return self._differentiated > 1
 
     def inner_step(self, inputs: StepInputs) -> InnerStep:
         """See `HypergradientStrategy.inner_step`; ValueError with more than one process."""
@@ -70,31 +92,39 @@ class Unrolled(HypergradientStrategy):
                 "process"
             )
         twin = update.start(list(model.model.parameters()))
-        skipped = 0 if self.last is None else self.steps - self.last
+        skipped = self.steps - self._differentiated
         parameters, losses = undifferentiated_steps(inputs, twin, model.refresh(), inputs.batches[:skipped])
-        if self.remat:
-            segments = Segments(inputs, twin, parameters, inputs.batches[skipped:])
-            return InnerStep(
-                parameters=[p.detach() for p in segments.parameters],
-                buffers=model.buffers(),
-                optimizer=twin,
-                losses=(*losses, *segments.losses),
-                pullback=segments.pullback,
-            )
-        for batch in inputs.batches[skipped:]:
-            loss = inputs.inner_loss(parameters, batch)
-            gradients = gradient_of(loss, parameters, create_graph=True)
-            parameters = update.apply(twin, parameters, gradients, inputs.outer)
-            losses.append(loss.detach())
-        learned = list(inputs.learned.values())
-
-        def pullback(cotangents: Sequence[Tensor | None]) -> Gradients:
-            return pull(parameters, cotangents, learned)
-
+        taken = (Segments if self.remat else _Kept)(inputs, twin, parameters, inputs.batches[skipped:], self.mean_of)
         return InnerStep(
-            parameters=[p.detach() for p in parameters],
+            parameters=[p.detach() for p in taken.parameters],
             buffers=model.buffers(),
             optimizer=twin,
-            losses=tuple(losses),
-            pullback=pullback,
+            losses=(*losses, *taken.losses),
+            pullback=taken.pullback,
+            judged=None if self.mean_of == 1 else taken.mean.value(),
         )
+
+
+class _Kept:
+    """Inner steps whose graphs are kept; see `Segments`, which takes the same."""
+
+    def __init__(
+        self, inputs: StepInputs, twin: Any, parameters: list[Tensor], batches: Sequence[Any], mean_of: int
+    ) -> None:
+        self._learned = list(inputs.learned.values())
+        self.losses: list[Tensor] = []
+        self.mean = IterateMean(mean_of, len(batches))
+        self._averaged: deque[list[Tensor]] = deque(maxlen=mean_of)
+        for batch in batches:
+            loss = inputs.inner_loss(parameters, batch)
+            gradients = gradient_of(loss, parameters, create_graph=True)
+            parameters = inputs.update.apply(twin, parameters, gradients, inputs.outer)
+            self.losses.append(loss.detach())
+            self.mean.add(parameters)
+            self._averaged.append(parameters)
+        self.parameters = parameters
+
+    def pullback(self, cotangents: Sequence[Tensor | None]) -> Gradients:
+        """(dφ̄/dθ)ᵀ of ``cotangents``, one entry per learned outer parameter."""
+        n = len(self._averaged)
+        return pull([p for iterate in self._averaged for p in iterate], shared(cotangents, n) * n, self._learned)
