@@ -120,10 +120,15 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
 
 
 def _start_of(trial: Trial, variant: str) -> tuple[Start, dict[str, str]]:
-    """Where a variant of Learn2Synth starts, and what its rows say of it: the file of priors, if it takes these."""
+    """Where a variant of Learn2Synth starts, and what its rows say of it: the run's file of priors, if it has one.
+
+    Priors are those that the settings name, or else estimated from the real subjects to learn from.
+    """
     cohorts, kept, priors = trial.cohorts, {}, None
     if entry_of(variant).priors:
-        kept["priors"], found = trial.estimate()
+        found = cohorts.priors.get("synthesis")
+        if found is None:
+            kept["priors"], found = trial.estimate()
         priors = Priors(found.mean, found.spread, found.texture)
     ndim, structures = len(cohorts.cache.shape), cohorts.maps.cache.n_generation
     return trial.config.learned.start_of(ndim, trial.context.seed, structures, priors), kept

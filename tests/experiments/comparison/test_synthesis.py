@@ -123,6 +123,26 @@ def test_a_run_trained_with_an_own_file_gives_what_one_with_the_variant_itself_g
     assert ours == theirs
 
 
+def test_priors_of_a_file_are_where_it_starts(run, cache, tmp_path):
+    priors = json.loads((run / "priors.json").read_text())
+    priors["labels"][3]["mean"] = 0.123
+    (tmp_path / "own.json").write_text(json.dumps(priors))
+    settings = {"synthesis__priors": str(tmp_path / "own.json"), "segmenter__steps": "4"}
+    carry_out(EXPERIMENT, tmp_path / "run", cache, methods="synthesis_estimated", **settings)
+    found = load_augmenter(tmp_path / "run" / augmenter_name("n=2/synthesis_estimated")).augmenter
+    assert found.mean[2].item() == pytest.approx(0.123)
+    assert "priors" not in results(tmp_path / "run")[0]
+    assert not (tmp_path / "run" / "priors.json").exists()
+
+
+def test_it_is_learned_over_windows_of_several_steps(cache, tmp_path):
+    settings = {"outer__horizon": "2", "outer__mean_of": "2", "learned__random_share": "0.25"}
+    carry_out(EXPERIMENT, tmp_path / "run", cache, methods="synthesis_estimated", **settings)
+    (row, _) = results(tmp_path / "run")
+    assert set(row["learned"]) == STRENGTHS
+    assert abs(row["learned"]["spread"] - 1) > 1e-4
+
+
 def test_the_share_out_of_range_is_refused_before_anything_is_done(tmp_path, cache):
     with pytest.raises(
         ValueError, match=r"learned\.random_share: random_share: must be at least 0 and less than 1, got 1\.0$"
