@@ -141,7 +141,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     cases = [
         case_of(
             config.augmenter,
-            start_of(data.ndim, context.seed, **_values(config)),
+            start_of(data.train.cache, context.seed, **_values(config)),
             level,
             Corruptions((config.bias, level)),
             {"sigma_true": level.to_json(), "c_true": list(config.c)},

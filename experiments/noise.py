@@ -77,7 +77,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     cases = [
         case_of(
             config.augmenter,
-            start_of(data.ndim, context.seed, sigma=config.start),
+            start_of(data.train.cache, context.seed, sigma=config.start),
             level,
             level,
             {"sigma_true": level.to_json()},

@@ -13,6 +13,8 @@ from metasynth.errors import DataError, MetasynthError, RunError
 
 MODELS = "models"
 """The folder of a run in which its segmenters are: runs check what is in it, and models are looked for there."""
+LEARNED = "learned"
+"""The folder of a run in which the augmenters are that it learned."""
 
 _OTHERS = (
     (stat.S_ISDIR, "a folder"),

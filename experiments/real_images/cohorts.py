@@ -3,11 +3,19 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from metasynth.experiments.real_images.division import LABELS, Division, condition_of, divide, require_train, split_of
+from metasynth.experiments.real_images.division import (
+    LABELS,
+    TESTS,
+    Division,
+    condition_of,
+    divide,
+    is_cache,
+    require_train,
+    split_of,
+)
 from metasynth.experiments.real_images.settings import RealImageSettings
 
 from metasynth.data.cache import Cache
@@ -20,9 +28,8 @@ from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.text import by
 from metasynth.training.kept_split import kept_split
-from metasynth.training.priors import FILES, check_priors, priors_in
+from metasynth.training.priors import check_priors, priors_in
 
-TESTS = "tests"
 _SPACING_TOLERANCE = 0.01
 
 
@@ -150,35 +157,11 @@ def check_division(config: RealImageSettings, prepared: PreparedData, seed: int)
         If too few are left of those of a cache.
     """
     with ExitStack() as stack:
-        others = {name: other.path for name, other in prepared.others.items() if name not in FILES}
+        others = {name: other.path for name, other in prepared.others.items() if is_cache(name)}
         paths = {"": prepared.path, **others}
         opened = {name: stack.enter_context(Cache(path, check_values=False)) for name, path in paths.items()}
         cache = opened.pop("")
         return divide(config, cache, opened, split_of(config, cache, seed))
-
-
-def require_same_generation(data: Path, labels: Path, why: str) -> None:
-    """Refuse label maps from which other images are synthesised than from those of ``data``; both were checked before.
-
-    Raises
-    ------
-    DataError
-        Which names the first generation label that differs, and ``why`` the two are to be the same.
-    """
-    with Cache(data, check_values=False) as cache, Cache(labels, check_values=False) as other:
-        pairs = enumerate(zip_longest(_generation_labels(cache), _generation_labels(other), fillvalue="absent"))
-        found = next(((g, there, here) for g, (there, here) in pairs if there != here), None)
-        if found is not None:
-            g, there, here = found
-            raise DataError(
-                f"{labels}: expected the generation labels of {data}, as {why}; label {g} is {there} there, {here} "
-                "here: prepare both with the same --mapping and --generate, or set outer.reference=none"
-            )
-
-
-def _generation_labels(cache: Cache) -> list[str]:
-    labels = zip(cache.generation_names, cache.generation_classes, strict=True)
-    return [f"{name!r} of class {own!r}" for name, own in labels]
 
 
 def maps_of(prepared: PreparedData) -> Path:
@@ -197,7 +180,7 @@ def divided(context: StudyContext) -> tuple[RealImages, dict[str, Any]]:
     """Open the caches of a run and divide their subjects; with who is for what, to be kept in split.json."""
     config: RealImageSettings = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
-    others = {name: Cache(path, check_values=False) for name, path in context.others.items() if name not in FILES}
+    others = {name: Cache(path, check_values=False) for name, path in context.others.items() if is_cache(name)}
     split = kept_split(context) or split_of(config, cache, context.seed)
     division = divide(config, cache, others, split)
     test_caches = {config.domain: cache, **{condition_of(name): other for name, other in others.items()}}

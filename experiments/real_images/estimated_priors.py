@@ -52,10 +52,11 @@ def priors_figures(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> li
 
 
 def _estimates(folder: RunFolder, rows: Sequence[Row]) -> list[tuple[Row, Mapping[str, Any]]]:
-    """Rows with what the files of priors hold that they name; DataError if a file is not what was written."""
-    found = []
+    """Rows with what the files of priors hold that they name, each file once; DataError if one was changed."""
+    found, seen = [], set()
     for row in shown(rows):
-        if "priors" in row:
+        if "priors" in row and row["priors"] not in seen:
+            seen.add(row["priors"])
             path = place_inside(folder.path, row["priors"])
             value = folder.read_json(row["priors"])
             size = len(priors_of(value, str(path)).labels)

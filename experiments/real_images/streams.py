@@ -31,7 +31,7 @@ class RealAugmented:
         """Augmented images and labels of a batch; DataError if it has no images."""
         real = Real()(batch, generator)
         seeds = self.generator.draw_seeds(len(real.labels), generator)
-        return Example.of(batch, *self.generator.augment(real.images, real.structures, seeds))
+        return Example.of(batch, *self.generator.augment(real.given, real.structures, seeds))
 
 
 @dataclass(frozen=True)
@@ -143,4 +143,4 @@ def cropped_or_padded(batch: Batch, shape: Sequence[int]) -> Batch:
 
 def _joined(parts: Sequence[Example]) -> Example:
     """Examples of different caches side by side; their generation labels, which may not be the same, are left out."""
-    return Example(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]), None)
+    return Example(torch.cat([part.given for part in parts]), torch.cat([part.labels for part in parts]), None)

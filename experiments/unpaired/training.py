@@ -39,7 +39,7 @@ def adversarial_losses(
     def inner_loss(discriminator: nn.Module, generator: nn.Module, example: Example) -> Tensor:
         discriminator.train()
         synthetic = generator(example.labels, example.draws)
-        real, fake = discriminator(torch.cat([example.images, synthetic])).split(len(synthetic))
+        real, fake = discriminator(torch.cat([example.given, synthetic])).split(len(synthetic))
         return inner.looks_real(real) + inner.looks_fake(fake)
 
     def outer_loss(discriminator: nn.Module, generator: nn.Module, example: Example) -> Tensor:

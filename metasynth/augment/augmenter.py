@@ -16,6 +16,9 @@ Draws = Tensor | tuple["Draws", ...]
 Rate = Literal["values", "weights"]
 """How fast a parameter travels: a value in natural units behind its bijection, or one of a network's many weights."""
 
+Takes = Literal["images", "structures"]
+"""What an augmenter makes its images of: synthetic images, or the label maps that these are synthesised from."""
+
 RECORDED = (
     *("stage", "step", "inner_loss", "outer_loss", "reference_loss", "hypergradient_norm", "outer_step"),
     *("validation", "real_loss", "synthetic_loss", "accuracy"),
@@ -31,7 +34,15 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
     Drawing is apart from applying. `draw` does not depend on the parameters and can be done ahead, in another process;
     `forward` draws nothing, so that equal draws give equal images, and is twice differentiable with respect to the
     parameters. What an image becomes depends on its own draws alone. Augmenters can be pickled.
+
+    Attributes
+    ----------
+    takes : {'images', 'structures'}
+        What x is: synthetic images (B, C, *S), or structures, (B, *S) int64 generation labels with 0 for background, of
+        which the augmenter makes images (B, 1, *S) itself. Whoever feeds one asks for it.
     """
+
+    takes: Takes = "images"
 
     @abstractmethod
     def draw(self, images: Tensor, generator: torch.Generator) -> DrawsT:
@@ -43,7 +54,7 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
 
     @abstractmethod
     def forward(self, images: Tensor, draws: DrawsT) -> Tensor:
-        """Augmented images (B, C, *S) from `images` (B, C, *S) and `draws` of `draw`.
+        """Augmented images (B, C, *S) from `images` (B, C, *S), or what else it takes, and `draws` of `draw`.
 
         Raises
         ------
@@ -60,16 +71,18 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
         return {"values": list(self.parameters())}
 
     def shown(self, images: Tensor, draws: DrawsT) -> dict[str, Tensor]:
-        """What becomes visible of one application, by name: here the 'noise' that is added, (B, C, *S).
+        """What becomes visible of one application, by name, (B, C, *S) each.
 
-        A report draws 'field' around 1, as a factor, and all else around 0, as what is added.
+        Here the 'noise' that is added to images; of structures the 'synthetic' image that becomes of them. A report
+        draws 'synthetic' as an image, 'field' around 1, as a factor, and all else around 0, as what is added.
 
         Raises
         ------
         ValueError
             When the shapes of `draws` do not belong to those of `images`.
         """
-        return {"noise": self(images, draws) - images}
+        made = self(images, draws)
+        return {"noise": made - images} if self.takes == "images" else {"synthetic": made}
 
 
 def joined_groups(groups: Iterable[dict[Rate, list[nn.Parameter]]]) -> dict[Rate, list[nn.Parameter]]:

@@ -25,12 +25,12 @@ class Compose(Augmenter[tuple[Draws, ...]]):
     Parameters
     ----------
     *parts : Augmenter
-        The first is applied first.
+        The first is applied first, to what it takes.
 
     Raises
     ------
     UsageError
-        (a ValueError) when there is no part, or one is no `Augmenter`.
+        (a ValueError) when there is no part, one is no `Augmenter`, or one after the first takes structures.
     """
 
     def __init__(self, *parts: Augmenter[Any]) -> None:
@@ -40,6 +40,10 @@ class Compose(Augmenter[tuple[Draws, ...]]):
                 raise UsageError(f"parts: must be augmenters, got {type(part).__name__}")
         if not parts:
             raise UsageError("parts: must be one or more augmenters, got none")
+        for part in parts[1:]:
+            if part.takes != "images":
+                raise UsageError(f"parts: after the first must take images, got {type(part).__name__}, of {part.takes}")
+        self.takes = parts[0].takes
         self.parts = nn.ModuleList(parts)
 
     def __iter__(self) -> Iterator[Augmenter[Any]]:

@@ -8,6 +8,7 @@ import torch
 
 from metasynth.augment.augmenter import Augmenter, check_groups, check_observed
 from metasynth.augment.corruption import Corruption
+from metasynth.augment.learned_synthesis import Priors
 from metasynth.errors import MetasynthError, RunError, UsageError
 from metasynth.plugins import require_name
 
@@ -33,6 +34,16 @@ class Start:
         Nodes per axis of the fields' grids.
     network : tuple of int
         Channels of each level of a network.
+    blur : float
+        Width of a blur, in voxels.
+    gamma : float
+        Standard deviation of the logarithm of the power that images are raised to.
+    structures : int
+        G, the structures that there are, background included.
+    priors : Priors or None
+        What is known of their intensities; given to those whose line says `AugmenterEntry.priors`.
+    random_share : float
+        Share of images whose contrast stays random, in [0, 1).
     """
 
     ndim: int
@@ -41,6 +52,11 @@ class Start:
     exponent: float = 0.3
     nodes: tuple[int, ...] = (2, 4, 8)
     network: tuple[int, ...] = (8, 16)
+    blur: float = 0.4
+    gamma: float = 0.2
+    structures: int = 2
+    priors: Priors | None = None
+    random_share: float = 0.0
 
 
 Build = Callable[[Start], Augmenter[Any]]
@@ -61,6 +77,8 @@ class AugmenterEntry:
         The augmenter at its start.
     fields, network : bool
         Whether it takes ``Start.nodes`` and ``Start.network``, so that images and memory have to fit them.
+    priors : bool
+        Whether it starts from ``Start.priors``, which a study then estimates from labelled images.
     sigma : tuple of str
         Which of the observed values are the noise that it adds: sigma, or the two ends of its range. Empty: none, and
         recovery studies show all observed values as they are.
@@ -84,6 +102,7 @@ class AugmenterEntry:
     build: Build
     fields: bool = False
     network: bool = False
+    priors: bool = False
     sigma: tuple[str, ...] = ()
     exponents: tuple[str, ...] = ()
     undrawn: tuple[str, ...] = ()

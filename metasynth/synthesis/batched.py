@@ -88,11 +88,17 @@ class BatchedGenerator(SeededGenerator):
         labels = labels.detach().to(torch.int64, copy=True)
         if labels.numel() == 0:
             return torch.zeros(len(labels), 1, *labels.shape[1:], device=labels.device), labels
-        generators = generators_of(seeds, labels.device)
-        draws = uniforms(self._shapes(labels.ndim - 1), generators)
+        draws, generators = self._drawn(labels, seeds)
         draws["means"] = self._contrast.means(draws["means"])
         labels = self._deformed(labels, draws)
         return self._imaged(labels, draws, seeds, generators), labels
+
+    @torch.no_grad()
+    def deform(self, labels: Tensor, seeds: Tensor) -> Tensor:
+        """The deformed label maps alone (see `SeededGenerator`): step 1, and no image."""
+        self.check(labels)
+        labels = labels.detach().to(torch.int64, copy=True)
+        return self._deformed(labels, self._drawn(labels, seeds)[0]) if labels.numel() else labels
 
     @torch.no_grad()
     def matched(self, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
@@ -100,16 +106,8 @@ class BatchedGenerator(SeededGenerator):
 
         Between the darkest and the brightest class, each lies where the median of its voxels does in the given image;
         all else is drawn: also how far those two are apart before the image is scaled, by which textures and all that
-        comes later are scaled too. Labels are not deformed.
-
-        Parameters
-        ----------
-        images, labels, seeds
-            As of `augment`.
-
-        Returns
-        -------
-        images : Tensor (B, 1, *S) float32
+        comes later are scaled too. Labels are not deformed. Parameters are as of `augment`; what comes back are images
+        (B, 1, *S) float32.
 
         Raises
         ------
@@ -122,8 +120,7 @@ class BatchedGenerator(SeededGenerator):
         labels = labels.detach().to(torch.int64)
         if labels.numel() == 0:
             return torch.zeros_like(images)
-        generators = generators_of(seeds, labels.device)
-        draws = uniforms(self._shapes(labels.ndim - 1), generators)
+        draws, generators = self._drawn(labels, seeds)
         powers = torch.exp(self.config.gamma * normal(draws["gamma"]))
         means, is_absolute = self._contrast.means(draws["means"]), self._contrast.is_absolute
         draws["means"] = intensity.placed_as(means, images[:, 0], labels, powers, is_absolute)
@@ -159,8 +156,7 @@ class BatchedGenerator(SeededGenerator):
         labels, out = labels.detach().to(torch.int64, copy=True), images[:, 0].to(torch.float32, copy=True)
         if labels.numel() == 0:
             return out[:, None], labels
-        generators = generators_of(seeds, labels.device)
-        draws = uniforms(self._shapes(labels.ndim - 1), generators)
+        draws, generators = self._drawn(labels, seeds)
         geometry = self._geometry(labels, draws)
         if geometry is not None:
             at = deformation.positions(*geometry, labels.shape[1:])
@@ -179,6 +175,10 @@ class BatchedGenerator(SeededGenerator):
             if not finite:
                 raise RunError(f"synthesis gave a voxel that is not finite (label map drawn with seed {seed})")
         return images[:, None]
+
+    def _drawn(self, labels: Tensor, seeds: Tensor) -> tuple[dict[str, Tensor], list[torch.Generator]]:
+        generators = generators_of(seeds, labels.device)
+        return uniforms(self._shapes(labels.ndim - 1), generators), generators
 
     def _shapes(self, ndim: int) -> dict[str, tuple[int, ...]]:
         """What is drawn per image, switched off or not: leaving a step out does not change the parameters of others."""

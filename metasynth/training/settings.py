@@ -48,7 +48,8 @@ class OuterSettings:
     reference : {'random', 'matched', 'none'}
         The synthetic batch whose gradient is subtracted from the real one, which leaves of it what tells the two
         domains apart; see `metasynth.bilevel.hypergradient.hypergradient`. Its contrasts are random ones, or those of
-        the real images, whose chance is then no part of the difference (`metasynth.training.sources.reference_of`).
+        the real images, whose chance is then no part of the difference (`metasynth.training.sources.reference_of`). An
+        augmenter that makes the contrast itself is given the real images' label maps for 'matched'.
     memory : float
         Decay, in [0, 1), of the running mean that real gradients are replaced by; see
         `metasynth.bilevel.outer_step.OuterStep`. 0: none.

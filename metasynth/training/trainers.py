@@ -207,10 +207,10 @@ def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> No
 
 
 def bilevel_losses(settings: SegmenterSettings) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(images, draws)``."""
+    """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(given, draws)``."""
 
     def inner_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
-        return settings.loss_of(segmenter(augmenter(example.images, example.draws)), example.labels)
+        return settings.loss_of(segmenter(augmenter(example.given, example.draws)), example.labels)
 
     def outer_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
         return settings.loss_of(segmenter(example.images), example.labels)

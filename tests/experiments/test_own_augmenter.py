@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 import torch
 from metasynth.experiments.comparison.methods import in_order
@@ -73,6 +74,43 @@ def test_comparisons_train_it_as_a_method(registered, tmp_path):
     assert list(rows[0]["learned"]) == ["brightness"]
     assert rows[2]["augmenter"] == "brightness"
     assert "| Learn2Synth, brightness " in (tmp_path / "run" / "table.md").read_text()
+
+
+class Shades(Brightness):
+    """Structures in shades of grey, of a learned brightness."""
+
+    takes = "structures"
+
+    def forward(self, structures, draws):
+        return super().forward(structures[:, None] / 4, draws)
+
+
+SHADES = AugmenterEntry("shades", "shades", lambda start: Shades(start.structures / 10))
+
+
+def test_one_that_makes_images_of_structures_goes_through_the_studies(tmp_path):
+    register(SHADES)
+    cache = make_cache(tmp_path / "c.h5", generation=True)
+    (_, learned, optimised) = recovered(NOISE, tmp_path / "noise", cache, "shades")
+    assert learned["learned"]["brightness"] == pytest.approx(0.5, rel=0.5)  # of five structures
+    assert optimised["model"] == "O"
+    scans = real_cache(tmp_path / "s.h5", subjects=6, generation=True)
+    carry_out(REAL_WORLD, tmp_path / "real", scans, methods="shades,optimised", outer__reference="matched")
+    assert [row["method"] for row in results(tmp_path / "real")] == ["shades"] * 2 + ["optimised"] * 2
+    with np.load(tmp_path / "real" / "examples.npz") as shown:
+        assert [name for name in shown.files if "augmentation" in name] == [
+            f"augmentation/shades/2/{part}" for part in ("synthetic", "augmented")
+        ]
+
+
+def test_where_the_contrast_is_made_before_it_is_refused(tmp_path):
+    register(SHADES)
+    with pytest.raises(UsageError) as refused:
+        carry_out_unpaired(tmp_path / "run", real_cache(tmp_path / "c.h5", subjects=6), methods="shades")
+    assert str(refused.value) == (
+        "augmenter: must take images, as the contrast is made before, got Shades, of structures"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_learned_is_trained_before_what_trains_with_it(registered):
