@@ -148,7 +148,16 @@ def test_test_images_are_made_of_structures_and_scored_in_classes(dataset):
 
 def test_structures_go_through_the_pipes_of_workers(dataset):
     generator = BatchedGenerator(5, MOVING)
-    data = StepData(dataset, Synthetic(generator), Corrupted(generator, NOTHING), 0, 2, 2, _always, "matched")
+    data = StepData(
+        dataset,
+        Synthetic(generator),
+        Corrupted(generator, NOTHING),
+        seed=0,
+        batch_size=2,
+        outer_batch_size=2,
+        is_due=_always,
+        reference="matched",
+    )
     alone, one = (list(stream(data, 0, 2, workers)) for workers in (0, 1))
     for a, b in zip(alone, one, strict=True):
         for mine, theirs in zip(a, b, strict=True):
@@ -229,7 +238,16 @@ def test_a_reference_of_structures_is_of_the_real_examples_own_maps(dataset):
 
 def test_structures_without_images_go_through_the_pipes_of_workers(dataset):
     made = synthesis()
-    data = StepData(dataset, taken(BatchedGenerator(5, MOVING), made), Real(), 0, 2, 2, _always, "matched")
+    data = StepData(
+        dataset,
+        taken(BatchedGenerator(5, MOVING), made),
+        Real(),
+        seed=0,
+        batch_size=2,
+        outer_batch_size=2,
+        is_due=_always,
+        reference="matched",
+    )
     alone, one = (list(stream(data, 0, 2, workers)) for workers in (0, 1))
     for a, b in zip(alone, one, strict=True):
         assert a.inner.images is b.inner.images is b.reference.images is None

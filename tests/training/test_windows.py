@@ -151,9 +151,9 @@ def test_the_processes_that_make_the_data_change_nothing(tmp_path, cache, whole)
 def test_a_loss_within_a_window_that_is_not_finite_names_its_step(tmp_path, cache, whole, monkeypatch):
     seed = derive_seed(0, "inner", 11)
 
-    def poisoned(generator, draw):
+    def poisoned(*made):
         def source(batch, draws):
-            example = Synthetic(generator, draw)(batch, draws)
+            example = Synthetic(*made)(batch, draws)
             if draws.initial_seed() == seed:
                 example.images[0, 0, 0, 0] = float("nan")
             return example
