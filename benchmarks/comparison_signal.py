@@ -17,23 +17,20 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import torch
+from common.frozen import WIDTHS, Frozen, clipped, flat, generator_of, one_thread
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment import BiasField, Compose, GaussianNoise
-from metasynth.bilevel import BilevelProblem, FunctionalModel, InnerUpdate, Mixed, StepInputs, hypergradient
 from metasynth.data import Cache, SliceDataset, make_split
 from metasynth.running.device import keep_freed_memory
 from metasynth.running.seeding import generator_for
 from metasynth.segment import DiceAccumulator
-from metasynth.synthesis import PAPER, BatchedGenerator
 from metasynth.training.evaluation import segment
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Real, Synthetic
 from metasynth.training.streams import StepData, stream
-from metasynth.training.trainers import bilevel_losses
 
 HINTS = get_type_hints(SegmenterSettings)
-CLIP = 3.0
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,12 @@ def rows_of(options: argparse.Namespace, dataset: SliceDataset, test: SliceDatas
     """Train with the augmenter fixed, test, and draw."""
     cache, sigma, cooldown = dataset.cache, options.sigma, options.cooldown
     settings = SegmenterSettings(
-        (8, 16, 32, 64), norm=options.norm, loss=options.loss, lr=options.lr, steps=options.steps, cooldown=cooldown
+        WIDTHS, norm=options.norm, loss=options.loss, lr=options.lr, steps=options.steps, cooldown=cooldown
     )
     augmenter = Compose(BiasField((options.c,) * 3), GaussianNoise(sigma))
     data = StepData(
         dataset,
-        Synthetic(BatchedGenerator(cache.n_generation, PAPER.at_spacing(cache.info.spacing_mm[0])), augmenter.draw),
+        Synthetic(generator_of(cache), augmenter.draw),
         Real(),
         seed=options.seed,
         batch_size=settings.batch_size,
@@ -67,29 +64,19 @@ def rows_of(options: argparse.Namespace, dataset: SliceDataset, test: SliceDatas
     )
     segmenter = settings.build(cache.n_classes, 2, generator_for(options.seed, "segmenter"))
     segmenter = segmenter.to(memory_format=torch.channels_last)
-    problem, optimizer = BilevelProblem(*bilevel_losses(settings)), settings.optimizer(segmenter)
-    model, draws = FunctionalModel(segmenter), []
+    frozen, draws = Frozen(settings, segmenter, augmenter), []
     for step, batch in enumerate(stream(data, 0, options.steps + options.draws, 0)):
         if batch.outer is None:
-            optimizer.param_groups[0]["lr"] = settings.lr * settings.rate_at(step)
-            optimizer.zero_grad(set_to_none=True)
-            problem.inner_value(segmenter, augmenter, batch.inner).backward()
-            optimizer.step()
-            continue
-        result, _ = hypergradient(
-            StepInputs(problem, model, InnerUpdate(optimizer), augmenter, [batch.inner]),
-            batch.outer,
-            Mixed(),
-            batch.reference,
-        )
-        draws.append(torch.cat([g.flatten() for g in result.gradients.values() if g is not None]).tolist())
+            frozen.optimizer.param_groups[0]["lr"] = settings.lr * settings.rate_at(step)
+            frozen.train(batch.inner)
+        else:
+            draws.append(flat(frozen.gradients(batch.inner, batch.outer, batch.reference)))
     dice = _dice(segmenter, test)
     rows = []
     for name, values in zip(augmenter.observed(), zip(*draws, strict=True), strict=True):
-        limit = CLIP * statistics.median(map(abs, values))
-        clipped = [max(-limit, min(limit, value)) for value in values]
-        signal = statistics.fmean(clipped) / statistics.stdev(clipped)
-        rows.append(Row(sigma, cooldown, dice, name, signal, len(clipped) ** -0.5))
+        kept = clipped(values)
+        signal = statistics.fmean(kept) / statistics.stdev(kept)
+        rows.append(Row(sigma, cooldown, dice, name, signal, len(kept) ** -0.5))
     return rows
 
 
@@ -118,8 +105,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the rows here too")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    one_thread()
     keep_freed_memory()
     rows = []
     with Cache(ensure_cohort(COHORTS["mprage-young-64"])) as cache:

@@ -41,7 +41,7 @@ def trained(maps: SliceDataset, generator: BatchedGenerator, settings: Segmenter
     segmenter = settings.build(maps.cache.n_classes, 2, generator_for(seed, "segmenter"))
     segmenter = segmenter.to(memory_format=torch.channels_last)
     trainer = Supervised(segmenter, settings)
-    data = StepData(maps, Synthetic(generator), None, seed, settings.batch_size)
+    data = StepData(maps, Synthetic(generator), None, seed=seed, batch_size=settings.batch_size)
     for step, batch in enumerate(stream(data, 0, settings.steps, 0)):
         trainer.step(step, batch._replace(inner=batch.inner._replace(draws=None)))
     return segmenter

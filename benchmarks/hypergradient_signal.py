@@ -17,29 +17,19 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import torch
+from common.frozen import CLIP, WIDTHS, Frozen, generator_of, one_thread
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment import GaussianNoise, NoiseLevel
-from metasynth.bilevel import (
-    BilevelProblem,
-    BilevelSolver,
-    FunctionalModel,
-    InnerUpdate,
-    Mixed,
-    OuterStep,
-    StepInputs,
-    hypergradient,
-)
+from metasynth.bilevel import OuterStep
 from metasynth.bilevel.outer_step import Accumulator, CotangentMean
 from metasynth.data import Cache, SliceDataset
 from metasynth.running.seeding import generator_for
-from metasynth.synthesis import PAPER, BatchedGenerator
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Synthetic
 from metasynth.training.streams import StepData, stream
-from metasynth.training.trainers import bilevel_losses
 
-AVERAGE, CLIP = 5, 3.0
+AVERAGE = 5
 LOSSES, NORMS = (get_args(get_type_hints(SegmenterSettings)[name]) for name in ("loss", "norm"))
 MEMORIES = (0.9, 0.97)
 VARIANTS = ("plain", f"memory {MEMORIES[0]:g}", "gap", *(f"gap, memory {m:g}" for m in MEMORIES))
@@ -63,8 +53,8 @@ class Row:
 
 def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: SliceDataset) -> dict[str, list[float]]:
     """Hypergradients of sigma by variant of v, at a segmenter trained with ``sigma``."""
-    settings = SegmenterSettings((8, 16, 32, 64), norm=options.norm, loss=options.loss, lr=options.lr, steps=steps)
-    generator = BatchedGenerator(dataset.cache.n_generation, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
+    settings = SegmenterSettings(WIDTHS, norm=options.norm, loss=options.loss, lr=options.lr, steps=steps)
+    generator = generator_of(dataset.cache)
     data = StepData(
         dataset,
         Synthetic(generator),
@@ -76,10 +66,7 @@ def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: Sli
     )
     segmenter = settings.build(dataset.cache.n_classes, 2, generator_for(options.seed, "segmenter"))
     augmenter = GaussianNoise(sigma)
-    problem = BilevelProblem(*bilevel_losses(settings))
-    optimizer = settings.optimizer(segmenter)
-    solver = BilevelSolver(problem, segmenter, optimizer, augmenter, torch.optim.SGD(augmenter.parameters(), lr=0.0))
-    model = FunctionalModel(segmenter)
+    frozen = Frozen(settings, segmenter, augmenter)
     variants: dict[str, tuple[bool, Callable[[Any], Any] | None]] = {
         "plain": (False, None),
         f"memory {MEMORIES[0]:g}": (False, CotangentMean(MEMORIES[0]).add),
@@ -90,19 +77,11 @@ def draws_at(sigma: float, steps: int, options: argparse.Namespace, dataset: Sli
     found: dict[str, list[float]] = {name: [] for name in variants}
     for batch in stream(data, 0, steps + SETTLED + options.draws, options.workers):
         if batch.outer is None:
-            solver.inner_step(batch.inner)
+            frozen.train(batch.inner)
             continue
         for name, (corrected, combine) in variants.items():
             reference = batch.reference if corrected else None
-            result, _ = hypergradient(
-                StepInputs(problem, model, InnerUpdate(optimizer), augmenter, [batch.inner]),
-                batch.outer,
-                Mixed(),
-                reference,
-                combine,
-            )
-            gradient = result.gradients["raw_sigma"]
-            assert gradient is not None
+            gradient = frozen.gradients(batch.inner, batch.outer, reference, combine)["raw_sigma"]
             # With respect to sigma itself: softplus has the derivative 1 - exp(-sigma).
             found[name].append(gradient.item() / (1 - torch.exp(-augmenter.sigma)).item())
     return found
@@ -154,8 +133,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    if options.draws < 2 * AVERAGE:
+        parser.error(f"--draws: must be at least {2 * AVERAGE}, got {options.draws}")
+    one_thread()
     with Cache(ensure_cohort(COHORTS["template-64"])) as cache:
         dataset = SliceDataset(cache, cache.subjects)
         rows = []

@@ -23,30 +23,19 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import torch
+from common.frozen import WIDTHS, Frozen, clipped, flat, generator_of, one_thread
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
 
 from metasynth.augment import BiasField, Compose, Corruptions, GaussianNoise, KnownBias, NoiseLevel
-from metasynth.bilevel import (
-    BilevelProblem,
-    BilevelSolver,
-    FunctionalModel,
-    InnerUpdate,
-    Mixed,
-    StepInputs,
-    hypergradient,
-)
 from metasynth.bilevel.derivatives import Gradients
 from metasynth.data import Cache, SliceDataset, draw_disjoint
 from metasynth.running.device import keep_freed_memory
 from metasynth.running.seeding import generator_for
-from metasynth.synthesis import PAPER, BatchedGenerator
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import Corrupted, Example, Synthetic
 from metasynth.training.streams import StepBatch, StepData, stream
-from metasynth.training.trainers import bilevel_losses
 
 NORMS = get_args(get_type_hints(SegmenterSettings)["norm"])
-CLIP = 3.0
 
 
 @dataclass(frozen=True)
@@ -78,8 +67,8 @@ class Paired(StepData):
 
 def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[tuple[str, str], list[float]]:
     """Hypergradients of each unconstrained parameter, alone and averaged."""
-    settings = SegmenterSettings((8, 16, 32, 64), norm=options.norm, lr=options.lr, steps=options.steps)
-    generator = BatchedGenerator(dataset.cache.n_generation, PAPER.at_spacing(dataset.cache.info.spacing_mm[0]))
+    settings = SegmenterSettings(WIDTHS, norm=options.norm, lr=options.lr, steps=options.steps)
+    generator = generator_of(dataset.cache)
     augmenter = Compose(BiasField(options.c), GaussianNoise(options.sigma))
     truth = Corruptions((KnownBias(tuple(options.true_c)), NoiseLevel(options.truth, options.truth)))
     data = (Paired if options.reference == "paired" else StepData)(
@@ -93,10 +82,7 @@ def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[tuple[s
         reference="random" if options.reference == "paired" else options.reference,
     )
     segmenter = settings.build(dataset.cache.n_classes, 2, generator_for(options.seed, "segmenter"))
-    problem = BilevelProblem(*bilevel_losses(settings))
-    optimizer = settings.optimizer(segmenter)
-    solver = BilevelSolver(problem, segmenter, optimizer, augmenter, torch.optim.SGD(augmenter.parameters(), lr=0.0))
-    model = FunctionalModel(segmenter)
+    frozen = Frozen(settings, segmenter, augmenter)
     names = [*augmenter.observed()]
     gaps: list[Gradients] = []
 
@@ -107,19 +93,12 @@ def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[tuple[s
             gaps.append([None if v is None else v.clone() for v in own])
             return own
 
-        result, _ = hypergradient(
-            StepInputs(problem, model, InnerUpdate(optimizer), augmenter, [inner]),
-            outer,
-            Mixed(),
-            reference,
-            combine=combine,
-        )
-        return torch.cat([g.flatten() for g in result.gradients.values() if g is not None]).tolist()
+        return flat(frozen.gradients(inner, outer, reference, combine))
 
     alone, further = [], []
     for step, batch in enumerate(stream(data, 0, options.steps + options.draws + options.inner, 0), -options.steps):
         if batch.outer is None:
-            solver.inner_step(batch.inner)
+            frozen.train(batch.inner)
         elif step < options.draws:
             alone.append(product(batch.inner, batch.outer, batch.reference))
         else:
@@ -136,9 +115,8 @@ def draws_of(options: argparse.Namespace, dataset: SliceDataset) -> dict[tuple[s
 
 def row_of(name: str, product: str, values: list[float]) -> Row:
     """The draws of a parameter, clipped."""
-    largest = CLIP * statistics.median(map(abs, values))
-    clipped = [max(-largest, min(largest, value)) for value in values]
-    mean, sd = statistics.fmean(clipped), statistics.stdev(clipped)
+    kept = clipped(values)
+    mean, sd = statistics.fmean(kept), statistics.stdev(kept)
     return Row(name, product, mean, sd, mean / sd, len(values) ** -0.5)
 
 
@@ -161,8 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.draws, options.inner) < 2:
         parser.error(f"--draws and --inner: must be at least 2, got {options.draws} and {options.inner}")
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    one_thread()
     keep_freed_memory()
     with Cache(ensure_cohort(COHORTS["template-64"])) as cache:
         draws = draws_of(options, SliceDataset(cache, cache.subjects))

@@ -106,7 +106,15 @@ def main() -> None:
                     options.repeats,
                 )
             real = Real()
-            data = StepData(dataset, real, real, 0, options.batch, options.batch, is_due=lambda step: True)
+            data = StepData(
+                dataset,
+                real,
+                real,
+                seed=0,
+                batch_size=options.batch,
+                outer_batch_size=options.batch,
+                is_due=lambda step: True,
+            )
             steps = iter(stream(data, 0, options.repeats + 1, workers=1))
             seconds["whole steps, one worker (wait)"] = median_seconds(lambda: next(steps), options.repeats)
             batch = dataset.read(range(options.batch))

@@ -60,7 +60,7 @@ def trained(values: dict[str, float], seed: int, settings: SegmenterSettings, ca
     """A segmenter trained with the augmentation fixed at ``values``."""
     generator = BatchedGenerator(cache.n_generation, PAPER.at_spacing(min(cache.info.spacing_mm)))
     dataset = SliceDataset(cache, make_split(cache.subjects, seed).train)
-    data = StepData(dataset, Corrupted(generator, corruption(values)), None, seed, settings.batch_size)
+    data = StepData(dataset, Corrupted(generator, corruption(values)), None, seed=seed, batch_size=settings.batch_size)
     segmenter = settings.build(cache.n_classes, len(cache.shape), generator_for(seed, "segmenter"))
     trainer = Supervised(segmenter, settings)
     for step, batch in enumerate(stream(data, 0, settings.steps, 0)):

@@ -1,4 +1,4 @@
-"""The named mappings, and those of a user's own file."""
+"""Mappings of label ids to classes: named ones (ids in `label_tables`), and those of a file; `labels` applies them."""
 
 import csv
 from collections.abc import Iterable, Iterator

@@ -67,7 +67,7 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
             axis.axis("off")
         for line, items in zip(axes, grid, strict=True):
             _draw_subject(cache, items, line, overlays)
-        _add_legend(figure, [entry for overlay in overlays for entry in overlay.legend])
+        _add_legend(figure, [entry for overlay in overlays for entry in overlay.legend], cache.info.marks)
     out_png = Path(out_png)
     write_atomically(out_png, png_of(figure, 100, SOFTWARE), failure=DataError, make_folder=False, what="the picture")
     return out_png
@@ -98,8 +98,10 @@ def _overlays(cache: Cache) -> list[_Overlay]:
     return [_Overlay(read, [*zip(names[1:], colours(len(names) - 1), strict=True)]) for read, names in found]
 
 
-def _add_legend(figure: Figure, entries: list[tuple[str, tuple[float, float, float, float]]]) -> None:
-    """Name the labels below the slices, in as many lines as the width asks for."""
+def _add_legend(
+    figure: Figure, entries: list[tuple[str, tuple[float, float, float, float]]], marks: tuple[str, ...]
+) -> None:
+    """Name the labels below the slices, in as many lines as the width asks for, and say what are no scans."""
     entry_inches = 0.5 + 0.075 * max(len(name) for name, _ in entries)
     columns = max(1, min(len(entries), int(figure.get_figwidth() / entry_inches)))
     lines = -(-len(entries) // columns)
@@ -114,8 +116,14 @@ def _add_legend(figure: Figure, entries: list[tuple[str, tuple[float, float, flo
         labelcolor="white",
         fontsize=8,
     )
+    head = 0.25
+    if marks:
+        head += 0.2
+        figure.set_figheight(figure.get_figheight() + 0.2)
+        above = 1 - 0.13 / figure.get_figheight()
+        figure.text(0.5, above, ", ".join(marks), color="white", ha="center", va="center", fontsize=8)
     height = figure.get_figheight()
-    figure.subplots_adjust(0.005, room / height, 0.995, 1 - 0.25 / height, wspace=0.02, hspace=0.12)
+    figure.subplots_adjust(0.005, room / height, 0.995, 1 - head / height, wspace=0.02, hspace=0.12)
 
 
 def describe(cache_path: str | Path) -> list[tuple[str, str]]:
@@ -143,7 +151,7 @@ def describe(cache_path: str | Path) -> list[tuple[str, str]]:
         lines = [
             ("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"),
             ("holds", f"{cache.n} {kind} of {' x '.join(map(str, cache.shape))}"),
-            ("images", "yes" if cache.has_images else "no, labels only"),
+            ("images", ", ".join(("yes", *info.marks)) if cache.has_images else "no, labels only"),
             ("subjects", f"{len(cache.subjects)}, {spread} {kind} each"),
             ("spacing", f"{' x '.join(f'{s:g}' for s in info.spacing_mm)} mm"),
             ("axis", f"{info.axis}, orientation {info.orientation}"),

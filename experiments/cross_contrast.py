@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.comparison.caches import check_comparison
+from metasynth.experiments.comparison.machine import require_comparison
 from metasynth.experiments.comparison.methods import TITLES
 from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig
-from metasynth.experiments.comparison.sizes import require_comparison
 from metasynth.experiments.comparison.study import compare, stage_name
 from metasynth.experiments.real_images.cohorts import check_division, load_real_images
 from metasynth.experiments.real_images.report import ComparisonReport

@@ -21,9 +21,9 @@ from metasynth.experiments.recovery.augmenters import (
 )
 from metasynth.experiments.recovery.figures import example_figures, exponent_figures
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
-from metasynth.experiments.recovery.grid_tables import SIGMA, exponents
+from metasynth.experiments.recovery.machine import require_recovery
+from metasynth.experiments.recovery.quantities import SIGMA, exponents
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.sizes import require_recovery
 from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table, exponent_table
@@ -125,7 +125,7 @@ def prepare(config: InuConfig, data: Path | None, progress: Progress) -> Prepare
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
         data = embedded(config.cohort, progress.counter)
-    prepared = check_cache(data, config.segmenter)
+    prepared = check_cache(data, config.segmenter, config)
     observed = check_augmenter(config.augmenter, prepared, "network", **_values(config))
     named = entry_of(config.augmenter).exponents
     if named and (len(named) != len(FIELDS) or not set(named) <= set(observed)):
@@ -141,7 +141,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     cases = [
         case_of(
             config.augmenter,
-            start_of(data.ndim, context.seed, **_values(config)),
+            start_of(data.train.cache, context.seed, **_values(config)),
             level,
             Corruptions((config.bias, level)),
             {"sigma_true": level.to_json(), "c_true": list(config.c)},

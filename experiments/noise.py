@@ -3,7 +3,8 @@
 "Real" images are synthetic ones with Gaussian noise of a preset level. Learn2Synth (L) sees noise-free synthetic
 images and learns, from the real ones, the sigma of the noise to add (Eq. 8), starting from a wrong value. Two plain
 segmenters stand beside it: one trained with the preset noise (N, naive) and one with the sigma that was found
-(O, optimised). All three are tested on every noise level.
+(O, optimised). All three are tested on every noise level. The sizes of the presets are in
+`metasynth.experiments.recovery.study`.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.augmenters import case_of, check_augmenter, learned_text, learned_values, start_of
 from metasynth.experiments.recovery.figures import example_figures
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
+from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.sizes import require_recovery
 from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table
@@ -58,7 +59,7 @@ def prepare(config: NoiseConfig, data: Path | None, progress: Progress) -> Prepa
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
         data = embedded(config.cohort, progress.counter)
-    prepared = check_cache(data, config.segmenter)
+    prepared = check_cache(data, config.segmenter, config)
     check_augmenter(config.augmenter, prepared, "augmenter", sigma=config.start)
     return prepared
 
@@ -76,7 +77,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     cases = [
         case_of(
             config.augmenter,
-            start_of(data.ndim, context.seed, sigma=config.start),
+            start_of(data.train.cache, context.seed, sigma=config.start),
             level,
             level,
             {"sigma_true": level.to_json()},

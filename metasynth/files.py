@@ -13,6 +13,8 @@ from metasynth.errors import DataError, MetasynthError, RunError
 
 MODELS = "models"
 """The folder of a run in which its segmenters are: runs check what is in it, and models are looked for there."""
+LEARNED = "learned"
+"""The folder of a run in which the augmenters are that it learned."""
 
 _OTHERS = (
     (stat.S_ISDIR, "a folder"),
@@ -103,6 +105,11 @@ def _remove_dead(path: str, *, without_locks: bool = False) -> None:
             os.close(descriptor)
 
 
+def is_plain(name: str) -> bool:
+    """Whether a name, with '/' between folders, is one that leads to a place below where it starts."""
+    return all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in name.split("/"))
+
+
 def place_inside(folder: Path, name: str) -> Path:
     """The place of a file in a folder, or one below it; for names that come from a file that others may have made.
 
@@ -111,9 +118,7 @@ def place_inside(folder: Path, name: str) -> Path:
     DataError
         The name, or a link on its way, leads out of the folder.
     """
-    parts = name.split("/")
-    plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
-    place = folder / name if plain else None
+    place = folder / name if is_plain(name) else None
     if place is None or not place.parent.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"{folder}: the name {name!r} must not lead out of the folder; expected plain names and '/'")
     return place

@@ -21,9 +21,14 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
     RunError
         The file could not be written; one of that name stays as it was.
     """
+    write_atomically(path, sealed_tensors(content))
+
+
+def sealed_tensors(content: Mapping[str, Any]) -> memoryview:
+    """What such a file holds."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    write_atomically(path, seal(buffer))
+    return seal(buffer)
 
 
 def load_tensors(

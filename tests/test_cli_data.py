@@ -6,9 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from support.caches import FINE_INFO, make
 
 from metasynth.cli.main import main
-from metasynth.data.cache import CacheInfo, write_cache
+from metasynth.data.cache import Cache, CacheInfo, write_cache
+from metasynth.interrupts import Interrupted
 
 
 @pytest.fixture
@@ -61,6 +63,46 @@ def test_inspect_says_what_a_cache_holds(cli, tmp_path):
     assert "brain" in result.stdout
     assert result.stdout.endswith("Montage: a.png\n")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_prep_remap(cli, tmp_path):
+    make(tmp_path / "a.h5", info=FINE_INFO)
+    result = cli("prep", "remap", "a.h5", "--curve", "inverted", "--out", "b.h5")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "Cache: b.h5 (15 slices of 6 x 7), REMAPPED\n"
+    assert result.stderr == "items: 15/15, 0 s\n"
+    with Cache("a.h5") as a, Cache("b.h5") as b:
+        inverted = (1 - a.read_images(range(15)).astype(float)).astype(np.float32)
+        np.testing.assert_array_equal(b.read_images(range(15)), inverted)
+    assert "images       yes, REMAPPED\n" in cli("inspect", "b.h5").stdout
+    refused = cli("prep", "remap", "a.h5", "--curve", "bent", "--out", "b.h5")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        "Error: --out b.h5: exists already; give another name or --overwrite\n",
+    )
+    assert cli("prep", "remap", "a.h5", "--curve", "bent", "--out", "b.h5", "--overwrite").exit_code == 0
+
+
+def test_prep_remap_on_a_full_disk_is_one_line(cli, tmp_path, full_disk):
+    make(tmp_path / "a.h5")
+    with full_disk():
+        result = cli("prep", "remap", "a.h5", "--curve", "bent", "--out", "b.h5", "--quiet")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "Error: b.h5: cannot be written: No space left on device"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_prep_remap_can_be_interrupted(cli, tmp_path, monkeypatch):
+    from metasynth.data_prep.remapping import remap
+
+    def stop():
+        raise Interrupted
+
+    make(tmp_path / "a.h5")
+    monkeypatch.setattr(remap, "check", stop)
+    result = cli("prep", "remap", "a.h5", "--curve", "bent", "--out", "b.h5")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "Interrupted.")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
 def test_inspect_refuses_what_is_no_cache(cli, tmp_path):

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "outputs": {"errors"},
+    "plugins": {"errors"},
     "schema": {"errors"},
     "sealed": {"files"},
     "sizes": {"errors"},
@@ -45,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "": set(),
 }
 COMMON = {
-    *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "schema", "sealed", "sizes"),
-    *("tensor_files", "text", "workers"),
+    *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "plugins", "schema", "sealed"),
+    *("sizes", "tensor_files", "text", "workers"),
 }
 HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.update.optimizers"}
 IMAGE_PACKAGES = {"cornucopia", "nibabel", "nilearn", "h5py", "scipy", "matplotlib", "PIL", "skimage"}

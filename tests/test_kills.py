@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ def place(tmp_path_factory):
         save(folder / "aseg" / f"s{seed}.nii.gz", ids)
     save_random(folder / "model.pt")
     make_cache(folder / "cache.h5")
+    make_cache(folder / "images.h5", images=True)
     return folder
 
 
@@ -133,6 +135,12 @@ def test_copies_of_an_embedded_cohort(commands, place, out):
 
 
 @MOMENTS
+def test_remapped_caches(commands, out, moments):
+    command = ["prep", "remap", "images.h5", "--curve", "bent", "--out", "out/a.h5"]
+    killed_everywhere(commands, out, command, moments, complete=f"Error: --out out/a.h5: {THERE}")
+
+
+@MOMENTS
 def test_pictures_of_caches(commands, out, moments):
     command = ["inspect", "cache.h5", "--montage", "out/a.png"]
     killed_everywhere(commands, out, command, moments, complete=f"Error: --montage out/a.png: {THERE}")
@@ -164,6 +172,23 @@ def test_runs(commands, out):
         return every(changes)[::5]
 
     killed_everywhere(commands, out, command, moments, again=resumed(out / "run", command))
+
+
+@pytest.mark.slow
+def test_runs_within_the_window_of_a_hypergradient(commands, out):
+    """Before its first checkpoint, and between that and the last; its records are those of an undisturbed run."""
+    out.mkdir()
+    settings = {"outer__horizon": "5", "outer__mean_of": "3", "outer__every": "6", "segmenter__steps": "19"}
+    command = arguments("out/run", "cache.h5", baselines="false", **settings)
+    assert commands(command).status == 0
+    whole = content(out)
+    shutil.rmtree(out / "run")
+    for step, lines in ((6, 5), (9, 5), (15, 11)):  # windows begin at steps 5 and 11, from 0
+        again = resumed(out / "run", command)()
+        assert commands(again, step=step).status == -signal.SIGKILL
+        assert (out / "run" / "metrics.jsonl").read_bytes().count(b"\n") == lines
+    assert commands(resumed(out / "run", command)()).status == 0
+    assert content(out) == whole
 
 
 @MOMENTS

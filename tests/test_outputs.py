@@ -36,6 +36,7 @@ def made(tmp_path_factory) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"mine")
     make(folder / "c.h5")
+    make(folder / "d.h5", seed=1)
     (folder / "mine").mkdir()
     (folder / "folder.h5").mkdir()
     for name in ("mine/mine.h5", "mine/mine.png", "mine/mine.csv", "mine.txt", "o.png", "p.report.json"):
@@ -74,6 +75,7 @@ def content(folder: Path) -> dict[str, object]:
 
 
 LABELS = ["prep", "labels", "labels", "--jobs", "1"]
+REMAP = ["prep", "remap", "c.h5", "--curve", "inverted"]
 PREDICT = ["predict", "m.pt", "scans", "--stripped", "--device", "cpu", "--threads", "1", "--quiet"]
 EVALUATE = ["evaluate", "labels", "labels", "--quiet"]
 NOT_OURS = "is there and is no {} that metasynth wrote; give another name"
@@ -116,6 +118,24 @@ CLASHES = {
         "--out w.h5: w.h5.work is no folder; subjects are prepared in a folder of this name: move it, or give another "
         "--out",
     ),
+    "remapped over its cache": (
+        [*REMAP, "--out", "c.h5", "--overwrite"],
+        "--out c.h5: is the input; give another name",
+    ),
+    "remapped over its second name": (
+        [*REMAP, "--out", "hard.h5", "--overwrite"],
+        "--out hard.h5: is the input c.h5; give another name",
+    ),
+    "remapped over a user's": (
+        [*REMAP, "--out", "mine/mine.h5", "--overwrite"],
+        "--out mine/mine.h5: is there and is no cache that metasynth wrote; give another name",
+    ),
+    "remapped over text": (
+        [*REMAP, "--out", "mine.txt", "--overwrite"],
+        "--out mine.txt: expected a name that ends in .h5 or .hdf5, for a cache",
+    ),
+    "remapped unasked": ([*REMAP, "--out", "d.h5"], "--out d.h5: exists already; give another name or --overwrite"),
+    "remapped without a folder": ([*REMAP, "--out", "no/a.h5"], "--out no/a.h5: the folder no does not exist"),
     "cohort over a user's": (
         ["prep", "template", "--out", "mine/mine.h5"],
         "--out mine/mine.h5: exists already; give another name",

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
+from metasynth.data.schema import SIMULATED
 from metasynth.errors import UsageError
 from metasynth.synthesis.coils import draw_receive, draw_transmit, receive_field, transmit_field
 from metasynth.synthesis.mri import scaled, simulate
@@ -149,7 +150,7 @@ def build_simulated(spec: SimulatedSpec, path: Path, progress: Callable[[int, in
         slice_index=np.concatenate(slice_index),
         info=CacheInfo(
             class_names=CLASS_NAMES,
-            mapping=f"SIMULATED; {MAPPING}; the largest fraction of a pixel{fine}",
+            mapping=f"{SIMULATED}; {MAPPING}; the largest fraction of a pixel{fine}",
             spacing_mm=(cohort.spacing_mm, cohort.spacing_mm),
             axis="coronal",
             orientation="IR",
@@ -164,7 +165,7 @@ def build_simulated(spec: SimulatedSpec, path: Path, progress: Callable[[int, in
 def _described(spec: SimulatedSpec) -> str:
     aged = " with enlarged ventricles and a thinned cortex" if spec.group == "older" else ""
     return (
-        f"SIMULATED MR images, not scans: {spec.group} group{aged}, {spec.sequence} at {FIELD_TESLA:g} T by signal "
+        f"{SIMULATED} MR images, not scans: {spec.group} group{aged}, {spec.sequence} at {FIELD_TESLA:g} T by signal "
         "equations from published relaxation times, with partial volume, coil fields and Rician noise."
     )
 

@@ -1,15 +1,19 @@
 """The caches of a comparison of methods on real images."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 from metasynth.experiments.comparison.methods import variants_among
 from metasynth.experiments.comparison.settings import ComparisonConfig
-from metasynth.experiments.real_images.cohorts import check_caches, require_same_generation
+from metasynth.experiments.real_images.cohorts import check_caches, maps_of
 
 from metasynth.augment.table import entry_of
 from metasynth.data.cache import Cache
+from metasynth.errors import DataError
 from metasynth.running.prepared import PreparedData
+from metasynth.training.augmenter_file import FROZEN, check_frozen
 from metasynth.training.network_check import check_network
 
 
@@ -22,7 +26,8 @@ def check_comparison(
     ------
     DataError
         As there; if images cannot be halved as often as the network of an augmenter does; if a reference batch is to
-        be synthesised from label maps of both caches and these have other generation labels.
+        be synthesised from label maps of both caches and these have other generation labels; if what an earlier run
+        learned cannot be read, or is for other images.
     UsageError
         If the segmenter's network cannot be made.
     """
@@ -32,4 +37,31 @@ def check_comparison(
     if any(entry_of(name).network for name in variants_among(config.methods)):
         with Cache(data, check_values=False) as cache:  # checked before
             check_network(cache, config.learned.network, "learned.network")
+    if config.learned.frozen:
+        frozen = check_frozen(Path(config.learned.frozen), maps_of(prepared))
+        return replace(prepared, others={**prepared.others, FROZEN: frozen})
     return prepared
+
+
+def require_same_generation(data: Path, labels: Path, why: str) -> None:
+    """Refuse label maps from which other images are synthesised than from those of ``data``; both were checked before.
+
+    Raises
+    ------
+    DataError
+        Which names the first generation label that differs, and ``why`` the two are to be the same.
+    """
+    with Cache(data, check_values=False) as cache, Cache(labels, check_values=False) as other:
+        pairs = enumerate(zip_longest(_generation_labels(cache), _generation_labels(other), fillvalue="absent"))
+        found = next(((g, there, here) for g, (there, here) in pairs if there != here), None)
+        if found is not None:
+            g, there, here = found
+            raise DataError(
+                f"{labels}: expected the generation labels of {data}, as {why}; label {g} is {there} there, {here} "
+                "here: prepare both with the same --mapping and --generate, or set outer.reference=none"
+            )
+
+
+def _generation_labels(cache: Cache) -> list[str]:
+    labels = zip(cache.generation_names, cache.generation_classes, strict=True)
+    return [f"{name!r} of class {own!r}" for name, own in labels]

@@ -19,6 +19,10 @@ from metasynth.experiments.real_images.streams import cropped_or_padded
 from torch import Tensor
 
 from metasynth.augment.corruption import Corruptions
+from metasynth.augment.entry import Start
+from metasynth.augment.learned_synthesis import Priors
+from metasynth.augment.table import entry_of
+from metasynth.training.augmenter_file import FROZEN, augmenter_bytes, augmenter_name, load_augmenter
 from metasynth.training.courses import Course
 from metasynth.training.selection import Weights
 from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
@@ -40,6 +44,13 @@ def _naive(trial: Trial) -> MethodResult:
 
 def _clustered(trial: Trial) -> MethodResult:
     return _plain(trial, Corrupted(trial.clustered, Corruptions(())))
+
+
+def _estimated(trial: Trial) -> MethodResult:
+    """Naive but for its contrasts: those of the real subjects to learn from, raised to no power as real images are."""
+    name, priors = trial.estimate()
+    generator = trial.cohorts.generator_of(replace(trial.config.baseline, gamma=0.0), priors)
+    return replace(_plain(trial, Corrupted(generator, Corruptions(()))), found={"priors": name})
 
 
 def _mixed(trial: Trial) -> MethodResult:
@@ -90,11 +101,11 @@ def interpolate(begin: Weights, end: Weights, weight: float) -> Weights:
 
 def _bilevel(trial: Trial, variant: str) -> MethodResult:
     """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
-    config, segmenter = trial.config, trial.new_segmenter()
-    augmenter = config.learned.build(variant, len(trial.cohorts.cache.shape), trial.context.seed)
+    config, segmenter, (start, kept) = trial.config, trial.new_segmenter(), _start_of(trial, variant)
+    augmenter = entry_of(variant).made(start)
     trainer = bilevel_trainer(trial.context, segmenter, augmenter)
     data = trial.data(
-        Synthetic(trial.cohorts.generator, augmenter.draw),
+        Synthetic(trial.cohorts.generator, augmenter.draw, augmenter.takes),
         outer_batch_size=config.outer.batch_size,
         is_due=config.outer.is_due,
         reference=config.outer.reference,
@@ -103,11 +114,35 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
     options = {"note": note_of(augmenter), "check": trainer.check, "course": course}
     found = trial.train(data, segmenter, trainer, config.segmenter, **options)
     mean, sd = course.tails()
-    return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd})
+    labels = trial.cohorts.maps.cache.generation_names
+    trial.context.folder.write_bytes(augmenter_name(trial.name), augmenter_bytes(variant, start, labels, augmenter))
+    return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd, **kept})
+
+
+def _start_of(trial: Trial, variant: str) -> tuple[Start, dict[str, str]]:
+    """Where a variant of Learn2Synth starts, and what its rows say of it: the run's file of priors, if it has one.
+
+    Priors are those that the settings name, or else estimated from the real subjects to learn from.
+    """
+    cohorts, kept, priors = trial.cohorts, {}, None
+    if entry_of(variant).priors:
+        found = cohorts.priors.get("synthesis")
+        if found is None:
+            kept["priors"], found = trial.estimate()
+        priors = Priors(found.mean, found.spread, found.texture)
+    ndim, structures = len(cohorts.cache.shape), cohorts.maps.cache.n_generation
+    return trial.config.learned.start_of(ndim, trial.context.seed, structures, priors), kept
 
 
 def _optimised(trial: Trial) -> MethodResult:
-    """From scratch, with the augmenter of the variant that is best on the validation subjects, as it ended."""
+    """From scratch, with the augmenter of the variant that is best on the validation subjects, as it ended.
+
+    Or with that of an earlier run, if the settings name one.
+    """
+    if FROZEN in trial.context.others:
+        learned = load_augmenter(trial.context.others[FROZEN])
+        found = _plain(trial, Augmented(trial.cohorts.generator, learned.augmenter))
+        return replace(found, found={"augmenter": learned.name})
     variant = best_variant(trial.done)
     before = trial.done[variant]
     if before.augmenter is None:
@@ -147,6 +182,7 @@ FITS: Mapping[str, Fit] = {
     "naive": _naive,
     "clustered": _clustered,
     "atlas": without_training(atlas_segmenter),
+    "estimated": _estimated,
     "mixed": _mixed,
     "finetuned": _finetuned,
     "interpolated": _interpolated,

@@ -61,6 +61,7 @@ _METHODS = (
     Method("naive", "Naive SynthSeg", "none", sized=False),
     Method("clustered", "SynthSeg, clustered classes", "none", sized=False),
     Method("atlas", "SAMSEG-style atlas", "none", sized=False),
+    Method("estimated", "SynthSeg, estimated priors", "augmenter"),
     Method("mixed", "Mixed SynthSeg", "training"),
     Method("finetuned", "Finetuned SynthSeg", "training", needs=("naive",)),
     Method("interpolated", "Interpolated weights", "training", needs=("naive", "finetuned")),
@@ -69,6 +70,10 @@ _METHODS = (
 )
 # In the order in which they are trained and shown: what a method needs comes before it.
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
+
+_ON_REQUEST = ("estimated", "synthesis_random", "synthesis_estimated")
+DEFAULT = tuple(name for name in METHODS if name not in _ON_REQUEST)
+"""The methods that are compared where the settings do not say."""
 
 TITLES: Mapping[str, str] = Titles({method.name: method.title for method in (*_METHODS, CHOSEN)}, _title)
 """Those of `METHODS` and of `CHOSEN`; one from outside the package has its title when it is asked for."""
@@ -105,8 +110,11 @@ def _added() -> list[str]:
     return [name for name in own_names() if name not in METHODS]
 
 
-def check_methods(names: Sequence[str]) -> None:
-    """Raise UsageError unless every method is known, listed once, and has what it needs listed too."""
+def check_methods(names: Sequence[str], frozen: bool = False) -> None:
+    """Raise UsageError unless every method is known, listed once, and has what it needs listed too.
+
+    Where there is a ``frozen`` augmenter of an earlier run, 'optimised' needs none that is learned.
+    """
     for name in names:
         method_of(name)
     if not names or len(set(names)) != len(names):
@@ -115,7 +123,8 @@ def check_methods(names: Sequence[str]) -> None:
         missing = [needed for needed in method_of(name).needs if needed not in names]
         if missing:
             raise UsageError(f"methods: {name} is made from {' and '.join(missing)}; list it too")
-    if "optimised" in names and not variants_among(names):
+    if "optimised" in names and not (frozen or variants_among(names)):
         raise UsageError(
-            f"methods: optimised trains with what a variant learned; list one of {', '.join(BILEVEL_METHODS)} too"
+            f"methods: optimised trains with what a variant learned; list one of {', '.join(BILEVEL_METHODS)} too, or "
+            "name a file of it as learned.frozen"
         )

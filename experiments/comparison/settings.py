@@ -4,20 +4,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from metasynth.experiments.comparison.methods import BILEVEL_METHODS, METHODS, check_methods, variants_among
+from metasynth.experiments.comparison.augmenter_settings import AugmenterSettings
+from metasynth.experiments.comparison.methods import DEFAULT, METHODS, check_methods, variants_among
 from metasynth.experiments.real_images.settings import BASELINE, SubjectSettings
 
-from metasynth.augment.augmenter import Augmenter
-from metasynth.augment.entry import Start
-from metasynth.augment.table import entry_of
-from metasynth.running.seeding import generator_for
 from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.settings.values import CHOICES
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.reach import require_rate
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.settings import MATCHED, OuterSettings, check_together
+from metasynth.training.settings import MATCHED, OuterSettings, check_together, require_window
 
 
 @dataclass(frozen=True)
@@ -46,38 +43,6 @@ class TestCache:
     def to_json(self) -> str:
         """What `parse` reads."""
         return f"{self.name}={self.path}"
-
-
-@dataclass(frozen=True)
-class AugmenterSettings:
-    """The augmenters that are learned: where they start, and the network of the nonparametric ones.
-
-    Attributes
-    ----------
-    start : float
-        Where sigma starts, in units of intensity.
-    start_c : float
-        Where the exponent of each field starts, in (0, 1).
-    nodes : tuple of int
-        Nodes per axis of the fields' grids.
-    network : tuple of int
-        Channels of each level of the network.
-    """
-
-    start: float = 0.1
-    start_c: float = 0.3
-    nodes: tuple[int, ...] = (2, 4, 8)
-    network: tuple[int, ...] = (8, 16)
-
-    def __post_init__(self) -> None:
-        for name in BILEVEL_METHODS:
-            self.build(name, 2, 0)
-
-    def build(self, name: str, ndim: int, seed: int) -> Augmenter[Any]:
-        """The augmenter of a bilevel method at its start."""
-        return entry_of(name).made(
-            Start(ndim, generator_for(seed, "augmenter"), self.start, self.start_c, self.nodes, self.network)
-        )
 
 
 @dataclass(frozen=True)
@@ -168,12 +133,12 @@ class ComparisonConfig:
         The steps of the generator whose images are augmented by what is learned, for voxels of 1 mm.
     baseline : CornucopiaConfig
         Those of the baselines' generator; real images in a segmenter's training go through the same deformation, bias
-        field, smoothing and noise.
+        field, smoothing and noise. Estimated contrasts are raised to no power either.
     select_every : int
         Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
     """
 
-    methods: tuple[str, ...] = field(default=tuple(METHODS), metadata={CHOICES: tuple(METHODS)})
+    methods: tuple[str, ...] = field(default=DEFAULT, metadata={CHOICES: tuple(METHODS)})
     domain: str = "test"
     tests: tuple[TestCache, ...] = ()
     labels: str = ""
@@ -192,7 +157,7 @@ class ComparisonConfig:
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
-        check_methods(self.methods)
+        check_methods(self.methods, bool(self.learned.frozen))
         names = [self.domain, *(test.name for test in self.tests)]
         if not self.domain or len(set(names)) != len(names):
             raise ValueError(f"domain and the names of tests must be different, got {names}")
@@ -203,8 +168,9 @@ class ComparisonConfig:
         if not variants:
             return
         for name in variants:
-            self.learned.build(name, 2, 0)
+            self.learned.check(name)
         check_together(self.segmenter, self.outer)
+        require_window(self.outer, self.segmenter.steps, "segmenter.steps")
         if not self.outer.outer_steps(self.segmenter.steps):
             raise ValueError(
                 f"outer.warmup, every and average must leave an outer step in segmenter.steps = "

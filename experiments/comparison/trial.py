@@ -6,6 +6,7 @@ from typing import Any
 
 from metasynth.experiments.comparison.settings import ComparisonConfig
 from metasynth.experiments.real_images.cohorts import RealImages
+from metasynth.experiments.real_images.estimated_priors import keep_estimate
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment, mean_dice
 from metasynth.experiments.real_images.method_result import BEST, LAST, MethodResult
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented
@@ -16,6 +17,7 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
+from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.training.evaluation import segment
 from metasynth.training.loop import Stage, run_stage
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -62,8 +64,16 @@ class Trial:
     def clustered(self) -> ClusteredGenerator:
         """The baselines' generator with large classes in clusters."""
         own, baseline = self.config.clustered, self.cohorts.baseline
-        inner = BatchedGenerator(1 + (baseline.n_classes - 1) * own.clusters, baseline.config)
+        priors = baseline.priors and baseline.priors.repeated(own.clusters)
+        inner = BatchedGenerator(1 + (baseline.n_classes - 1) * own.clusters, baseline.config, priors=priors)
         return ClusteredGenerator(inner, own.clusters, own.share, own.nodes)
+
+    def estimate(self) -> tuple[str, StructurePriors]:
+        """Priors of the label maps for synthesis from the real subjects to learn from, and their file in the run."""
+        several, maps = len(self.cohorts.sizes) > 1, self.cohorts.maps.cache
+        name = f"priors-{len(self.real.subjects)}.json" if several else "priors.json"
+        priors = keep_estimate(self.context.folder, name, self.real).priors
+        return name, priors.of_labels(maps.generation_names, maps.generation_classes)
 
     def data(self, synthetic: Source, fraction: float = 0.0, **options: Any) -> ComparisonData:
         """Synthetic images and a fraction of real ones."""

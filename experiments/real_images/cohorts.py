@@ -2,12 +2,20 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from metasynth.experiments.real_images.division import LABELS, Division, condition_of, divide, require_train, split_of
+from metasynth.experiments.real_images.division import (
+    LABELS,
+    TESTS,
+    Division,
+    condition_of,
+    divide,
+    is_cache,
+    require_train,
+    split_of,
+)
 from metasynth.experiments.real_images.settings import RealImageSettings
 
 from metasynth.data.cache import Cache
@@ -16,10 +24,12 @@ from metasynth.errors import DataError, ShapeError
 from metasynth.running.prepared import PreparedData
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.config import CornucopiaConfig
+from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.text import by
 from metasynth.training.kept_split import kept_split
+from metasynth.training.priors import check_priors, priors_in
 
-TESTS = "tests"
 _SPACING_TOLERANCE = 0.01
 
 
@@ -37,6 +47,8 @@ class RealImages:
     maps : SliceDataset
         Whose label maps images are synthesised from.
     config : RealImageSettings
+    priors : mapping
+        Group of settings, 'synthesis' or 'baseline' -> the priors that it names, for the labels of the maps.
     """
 
     train: SliceDataset
@@ -44,6 +56,7 @@ class RealImages:
     tests: Mapping[str, SliceDataset]
     maps: SliceDataset
     config: RealImageSettings
+    priors: Mapping[str, StructurePriors] = field(default_factory=dict)
 
     @property
     def cache(self) -> Cache:
@@ -53,17 +66,21 @@ class RealImages:
     @property
     def generator(self) -> BatchedGenerator:
         """What makes the images that are augmented by what is learned."""
-        return BatchedGenerator(self.maps.cache.n_generation, self.config.synthesis.at_spacing(self._spacing))
+        return self.generator_of(self.config.synthesis, self.priors.get("synthesis"))
 
     @property
     def baseline(self) -> BatchedGenerator:
         """What makes the images of the baselines."""
-        return BatchedGenerator(self.maps.cache.n_generation, self.config.baseline.at_spacing(self._spacing))
+        return self.generator_of(self.config.baseline, self.priors.get("baseline"))
 
     @property
     def scanner(self) -> BatchedGenerator:
         """The baselines' generator for images there are: real intensities are raised to no power."""
-        return BatchedGenerator(self.cache.n_generation, replace(self.baseline.config, gamma=0.0))
+        return BatchedGenerator(self.cache.n_generation, replace(self.baseline.config, gamma=0.0, priors=""))
+
+    def generator_of(self, config: CornucopiaConfig, priors: StructurePriors | None) -> BatchedGenerator:
+        """What makes images of the label maps with these steps (of voxels of 1 mm) and these priors."""
+        return BatchedGenerator(self.maps.cache.n_generation, config.at_spacing(self._spacing), priors=priors)
 
     @property
     def _spacing(self) -> float:
@@ -106,8 +123,8 @@ def check_caches(
     Raises
     ------
     DataError
-        If a file is no valid cache, lacks images, has other classes, voxels or shapes than ``data``, or there are too
-        few subjects; the file and what was expected are named.
+        If a file is no valid cache, lacks images, has other classes, voxels or shapes than ``data``, there are too few
+        subjects, or a file of priors cannot be used; the file and what was expected are named.
     UsageError
         If the segmenter's network cannot be made.
     """
@@ -127,6 +144,7 @@ def check_caches(
         else:
             divide(config, cache, opened, split)
         prepared = {name: PreparedData(others[name], other.info.digest) for name, other in opened.items()}
+        prepared |= check_priors(config, labels or data)
         return PreparedData(data, cache.info.digest, prepared)
 
 
@@ -139,34 +157,11 @@ def check_division(config: RealImageSettings, prepared: PreparedData, seed: int)
         If too few are left of those of a cache.
     """
     with ExitStack() as stack:
-        paths = {"": prepared.path, **{name: other.path for name, other in prepared.others.items()}}
+        others = {name: other.path for name, other in prepared.others.items() if is_cache(name)}
+        paths = {"": prepared.path, **others}
         opened = {name: stack.enter_context(Cache(path, check_values=False)) for name, path in paths.items()}
         cache = opened.pop("")
         return divide(config, cache, opened, split_of(config, cache, seed))
-
-
-def require_same_generation(data: Path, labels: Path, why: str) -> None:
-    """Refuse label maps from which other images are synthesised than from those of ``data``; both were checked before.
-
-    Raises
-    ------
-    DataError
-        Which names the first generation label that differs, and ``why`` the two are to be the same.
-    """
-    with Cache(data, check_values=False) as cache, Cache(labels, check_values=False) as other:
-        pairs = enumerate(zip_longest(_generation_labels(cache), _generation_labels(other), fillvalue="absent"))
-        found = next(((g, there, here) for g, (there, here) in pairs if there != here), None)
-        if found is not None:
-            g, there, here = found
-            raise DataError(
-                f"{labels}: expected the generation labels of {data}, as {why}; label {g} is {there} there, {here} "
-                "here: prepare both with the same --mapping and --generate, or set outer.reference=none"
-            )
-
-
-def _generation_labels(cache: Cache) -> list[str]:
-    names = (cache.class_names[k] for k in cache.target)
-    return [f"{name!r} of class {own!r}" for name, own in zip(cache.generation_names, names, strict=True)]
 
 
 def maps_of(prepared: PreparedData) -> Path:
@@ -185,17 +180,19 @@ def divided(context: StudyContext) -> tuple[RealImages, dict[str, Any]]:
     """Open the caches of a run and divide their subjects; with who is for what, to be kept in split.json."""
     config: RealImageSettings = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
-    others = {name: Cache(path, check_values=False) for name, path in context.others.items()}
+    others = {name: Cache(path, check_values=False) for name, path in context.others.items() if is_cache(name)}
     split = kept_split(context) or split_of(config, cache, context.seed)
     division = divide(config, cache, others, split)
     test_caches = {config.domain: cache, **{condition_of(name): other for name, other in others.items()}}
     train = SliceDataset(cache, split.train)
+    maps = SliceDataset(others[LABELS], division.maps) if LABELS in others else train
     cohorts = RealImages(
         train=train,
         validation=SliceDataset(cache, split.val),
         tests={name: SliceDataset(test_caches[name], names) for name, names in division.tests.items()},
-        maps=SliceDataset(others[LABELS], division.maps) if LABELS in others else train,
+        maps=maps,
         config=config,
+        priors=priors_in(context.others, maps.cache),
     )
     people = {"maps": cohorts.maps, **{f"test {name}": test for name, test in cohorts.tests.items()}}
     return cohorts, {**split.to_dict(), **{name: list(dataset.subjects) for name, dataset in people.items()}}

@@ -9,7 +9,7 @@ from metasynth.data.cache import Cache
 from metasynth.data.splits import Split, rotated_split
 from metasynth.errors import DataError
 
-LABELS = "labels"
+LABELS, TESTS = "labels", "tests"
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ def require_train(config: RealImageSettings, cache: Cache, split: Split) -> None
             f"{cache.path}: subjects.train asks for {most} training subjects; {len(split.train)} of "
             f"{len(cache.subjects)} are left beside {len(split.val)} for validation and {len(split.test)} for tests"
         )
+
+
+def is_cache(setting: str) -> bool:
+    """Whether what a setting names is a cache, and not a file of what was estimated or learned."""
+    return setting == LABELS or setting.startswith(f"{TESTS}.")
 
 
 def condition_of(name: str) -> str:

@@ -33,7 +33,10 @@ class Checkpoint:
 
 
 def score(segments: Segment, dataset: SliceDataset) -> dict[str, Any]:
-    """The summary of `DiceAccumulator`, and ``per_subject_class``: subject -> Dice of each class, background first."""
+    """The summary of `DiceAccumulator`, and ``per_subject_class``: subject -> Dice of each class, background first.
+
+    Where the images are no scans, ``marks`` says so.
+    """
     names = dataset.cache.class_names
     counts = DiceAccumulator(len(names), len(dataset.subjects))
     for items in torch.arange(len(dataset)).split(CHUNK):
@@ -43,7 +46,9 @@ def score(segments: Segment, dataset: SliceDataset) -> dict[str, Any]:
             counts.update(segments(batch.images), batch.labels, batch.subject)
     each = [[None if math.isnan(value) else value for value in row] for row in counts.result().tolist()]
     by_subject = dict(zip(dataset.subjects, each, strict=True))
-    return {**counts.summary(names, dataset.subjects), "per_subject_class": by_subject}
+    marks = dataset.cache.info.marks
+    said = {"marks": list(marks)} if marks else {}
+    return {**counts.summary(names, dataset.subjects), "per_subject_class": by_subject, **said}
 
 
 def mean_dice(segments: Segment, dataset: SliceDataset) -> float:

@@ -18,6 +18,7 @@ from metasynth.data.dataset import Batch, SliceDataset
 from metasynth.running.seeding import generator_for
 from metasynth.running.study import StudyContext
 from metasynth.training.evaluation import CHUNK, foreground_of, middle_plane
+from metasynth.training.sources import Example, Synthetic
 
 
 @final
@@ -46,8 +47,9 @@ class Examples:
             self._add(f"segmentation/{condition}/{method}/{subjects}", segments(_images(item))[0])
         if fitted.augmenter is not None:
             draws = generator_for(self._seed, "example")
-            images, _ = self._cohorts.generator(self._map.structures, draws)
-            for part, image in shown_parts(fitted.augmenter, images, draws).items():
+            augmenter = fitted.augmenter
+            made = Synthetic(self._cohorts.generator, augmenter.draw, augmenter.takes)(self._map, draws)
+            for part, image in shown_parts(augmenter, made).items():
                 self._add(f"augmentation/{method}/{subjects}/{part}", image[0, 0])
 
     def _add(self, name: str, image: Tensor) -> None:
@@ -61,17 +63,18 @@ def _images(item: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def shown_parts(augmenter: Augmenter[Any], images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """An augmenter at work on images (B, 1, *S).
+def shown_parts(augmenter: Augmenter[Any], example: Example) -> dict[str, Tensor]:
+    """An augmenter at work on an example that was made for it.
 
     Returns
     -------
     dict
-        'synthetic' and 'augmented', the images before and after; between them what the augmenter shows of itself
-        (`metasynth.augment.augmenter.Augmenter.shown`).
+        (B, 1, *S) each: 'synthetic' and 'augmented', the images before and after; between them what the augmenter shows
+        of itself (`metasynth.augment.augmenter.Augmenter.shown`), the former too if it takes structures.
     """
-    draws = augmenter.draw(images, generator)
-    return {"synthetic": images, **augmenter.shown(images, draws), "augmented": augmenter(images, draws)}
+    given, draws = example.given, example.draws
+    before = {"synthetic": given} if augmenter.takes == "images" else {}
+    return {**before, **augmenter.shown(given, draws), "augmented": augmenter(given, draws)}
 
 
 def fullest_item(dataset: SliceDataset) -> Batch:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from metasynth.experiments.real_images.tables import Naming, Row, shown
+from metasynth.experiments.real_images.tables import Naming, Row, images_of, shown
 from numpy.typing import NDArray
 
 from metasynth.report.figures import Series, trajectory
@@ -35,7 +35,7 @@ def dice_figure(rows: Sequence[Row], naming: Naming) -> ReportFigure:
             for place, row in enumerate(chosen):
                 values = [v for v in row["dice"][condition]["per_subject"].values() if v is not None]
                 _bar(panel, place, values, color(methods.index(row["method"])))
-            panel.set_title(condition)
+            panel.set_title(images_of(chosen[0], condition))
             panel.set_xlim(0, 1)
             panel.set_xlabel("Dice")
             panel.set_axisbelow(True)
@@ -67,7 +67,7 @@ def segmentation_figures(
             name = f"segmentation/{condition}/{row['method']}/{row['subjects']}"
             if name in examples:
                 maps[naming(row)] = examples[name]
-        caption = f"A test image ({condition}), its true classes and what the methods make of it."
+        caption = f"A test image ({images_of(rows[0], condition)}), its true classes and what the methods make of it."
         figure = _segmentations(examples[f"image/{condition}"], maps, class_names)
         figures.append(ReportFigure(f"segmentation-{number}", caption, figure))
     return figures
@@ -106,7 +106,7 @@ def augmentation_figures(rows: Sequence[Row], naming: Naming, examples: Arrays) 
             lines.append((naming(row), found))
     if not lines:
         return []
-    titles = ("synthetic", "field or network", "noise", "augmented", f"real ({condition})")
+    titles = ("synthetic", "field or network", "noise", "augmented", f"real ({images_of(rows[0], condition)})")
     real = examples[f"image/{condition}"]
     with style():
         height, width = real.shape

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from metasynth.experiments.real_images.estimated_priors import priors_figures, priors_tables
 from metasynth.experiments.real_images.figures import (
     augmentation_figures,
     dice_figure,
@@ -18,6 +19,7 @@ from metasynth.experiments.real_images.tables import (
     class_table,
     cost_table,
     difference_table,
+    images_of,
     learned_table,
     method_table,
     published_table,
@@ -73,10 +75,12 @@ class ComparisonReport:
             dice_figure(rows, naming),
             *segmentation_figures(rows, naming, examples, class_names),
             *augmentation_figures(rows, naming, examples),
+            *priors_figures(folder, rows, naming),
             *self._courses(folder, rows, naming),
         ]
-        summary = [_subjects(folder), CAVEAT, *_variants(rows, naming)]
-        return ReportContent(self.title, summary, self._tables(rows, naming), figures)
+        summary = [_subjects(folder, rows[0]), CAVEAT, *_variants(rows, naming)]
+        tables = [*self._tables(rows, naming), *priors_tables(folder, rows, naming)]
+        return ReportContent(self.title, summary, [*tables, *map(published_table, self.published)], figures)
 
     def _courses(self, folder: RunFolder, rows: Sequence[Row], naming: Naming) -> list[ReportFigure]:
         """Sigma of all augmenters whose line names it, and of each other one all that is drawn of it."""
@@ -110,12 +114,13 @@ class ComparisonReport:
             CAVEAT,
             *_variants(rows, naming),
         ]
-        return ReportContent(self.title, summary, self._tables(rows, naming), [dice_figure(rows, naming)])
+        tables = [*self._tables(rows, naming), *map(published_table, self.published)]
+        return ReportContent(self.title, summary, tables, [dice_figure(rows, naming)])
 
     def _tables(self, rows: Sequence[Row], naming: Naming) -> list[Table]:
         tables = [method_table(rows, naming), difference_table(rows, naming), class_table(rows, naming)]
         tables += [learned_table(rows, naming), cost_table(rows, naming)]
-        return [table for table in tables if table.rows] + [published_table(one) for one in self.published]
+        return [table for table in tables if table.rows]
 
 
 def pooled(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:
@@ -163,6 +168,7 @@ def _pooled_dice(summaries: Sequence[Row], runs: Sequence[str]) -> Row:
         },
         "per_subject": per_subject,
         "per_run": {run: summary["mean"] for run, summary in zip(runs, summaries, strict=True)},
+        **{key: value for key, value in summaries[0].items() if key == "marks"},
     }
 
 
@@ -170,9 +176,10 @@ def _variants(rows: Sequence[Row], naming: Naming) -> list[str]:
     return [f"{naming(row)}: {row['variant']}." for row in shown(rows) if "variant" in row]
 
 
-def _subjects(folder: RunFolder) -> str:
+def _subjects(folder: RunFolder, row: Row) -> str:
     split = folder.read_json("split.json")
-    tests = ", ".join(f"{len(names)} ({key[5:]})" for key, names in split.items() if key.startswith("test "))
+    tested = {images_of(row, key[5:]): names for key, names in split.items() if key.startswith("test ")}
+    tests = ", ".join(f"{len(names)} ({images})" for images, names in tested.items())
     return (
         f"Label maps of {len(split['maps'])} subjects for synthesis; real images of {len(split['train'])} subjects to "
         f"learn from, of which each method used as many as its row says, {len(split['val'])} for validation; tested on "

@@ -1,19 +1,18 @@
 """What a step of a comparison is fed: synthetic images, real ones, or both, counter-based as in `streams`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils.data import Dataset
 
 from metasynth.data.dataset import Batch, SliceDataset, draw_items
 from metasynth.running.seeding import generator_for
 from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.sources import Example, Real, ReferenceKind, Source, reference_of
-from metasynth.training.streams import StepBatch
+from metasynth.training.sources import Example, Real, Source
+from metasynth.training.streams import StepBatch, Steps
 
 _ROUNDING = 1e-9
 
@@ -31,12 +30,12 @@ class RealAugmented:
         """Augmented images and labels of a batch; DataError if it has no images."""
         real = Real()(batch, generator)
         seeds = self.generator.draw_seeds(len(real.labels), generator)
-        return Example.of(batch, *self.generator.augment(real.images, real.structures, seeds))
+        return Example.of(batch, *self.generator.augment(real.given, real.structures, seeds))
 
 
 @dataclass(frozen=True)
-class ComparisonData(Dataset[StepBatch]):
-    """Step t's data as item t.
+class ComparisonData(Steps):
+    """The data of a study with label maps of one cache and real images of another.
 
     The synthetic examples of a step are of the same label maps for every method that learns from the same real
     subjects. Where these have label maps among those for synthesis, half of them at random give the step's outer
@@ -47,21 +46,13 @@ class ComparisonData(Dataset[StepBatch]):
     maps : SliceDataset
         Label maps for synthesis.
     real : SliceDataset
-        Real images.
+        Real images; as they are, they are the outer examples.
     synthetic : callable
         Makes examples from label maps.
     direct : callable
         Makes training examples from real images.
     fraction : float
         Of the inner examples that are real, in [0, 1]; over steps exactly, in each as nearly as whole numbers can be.
-    seed : int
-        The run's.
-    batch_size, outer_batch_size : int
-        Inner examples, and outer ones.
-    is_due : callable or None
-        Whether step t takes a hypergradient; None: never. The outer examples are real images as they are.
-    reference : {'random', 'matched', 'none'}
-        The reference batch of such a step, see `metasynth.training.sources.reference_of`.
     """
 
     maps: SliceDataset
@@ -69,11 +60,6 @@ class ComparisonData(Dataset[StepBatch]):
     synthetic: Source
     direct: Source
     fraction: float
-    seed: int
-    batch_size: int
-    outer_batch_size: int = 1
-    is_due: Callable[[int], bool] | None = None
-    reference: ReferenceKind = "random"
 
     def __getitem__(self, step: int) -> StepBatch:
         draw = generator_for(self.seed, "subjects", step)
@@ -88,13 +74,12 @@ class ComparisonData(Dataset[StepBatch]):
             chosen = draw_items(self.real, n_real, generator_for(self.seed, "direct subjects", step))
             parts.append(self.direct(self.real.read(chosen), generator_for(self.seed, "direct", step)))
         inner = parts[0] if len(parts) == 1 else _joined(parts)
-        if self.is_due is None or not self.is_due(step):
-            return StepBatch(inner, None, None)
-        seen = self.real.read(draw_items(self.real, self.outer_batch_size, draw, theirs))
-        outer = Real()(seen, draw)
-        draws = generator_for(self.seed, "reference", step)
-        reference = reference_of(self.reference, self.synthetic, seen, outer, draws)
-        return StepBatch(inner, outer, reference)
+
+        def real() -> tuple[Batch, Example]:
+            seen = self.real.read(draw_items(self.real, self.outer_batch_size, draw, theirs))
+            return seen, Real()(seen, draw)
+
+        return self.completed(step, inner, self.synthetic, real)
 
     def real_in(self, step: int) -> int:
         """How many of the inner examples of a step are real."""
@@ -143,4 +128,4 @@ def cropped_or_padded(batch: Batch, shape: Sequence[int]) -> Batch:
 
 def _joined(parts: Sequence[Example]) -> Example:
     """Examples of different caches side by side; their generation labels, which may not be the same, are left out."""
-    return Example(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]), None)
+    return Example(torch.cat([part.given for part in parts]), torch.cat([part.labels for part in parts]), None)

@@ -2,7 +2,7 @@
 
 A row has ``method``, ``subjects`` (real ones it learned from), ``checkpoint``, ``validation`` (None where nothing was
 chosen), ``steps``, ``wall_s``, ``total_s``, ``peak_mib``, and ``dice`` by test condition, each with ``mean``, ``sd``,
-``per_class``, ``per_subject``.
+``per_class``, ``per_subject``, and where the images are no scans ``marks``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,8 @@ DICE = entries(
         "sd": maybe(NUMBER),
         "per_class": mapping(maybe(NUMBER), least=1),
         "per_subject": mapping(maybe(NUMBER)),
-    }
+    },
+    {"marks": listing(TEXT)},
 )
 TESTED = {
     "method": TEXT,
@@ -34,7 +35,7 @@ TESTED = {
 }
 _ROW = entries(
     {**TESTED, "validation": maybe(NUMBER), "peak_mib": maybe(NUMBER)},
-    {"learned": mapping(NUMBER), "variant": TEXT},
+    {"learned": mapping(NUMBER), "variant": TEXT, "priors": TEXT},
 )
 PEOPLE = listing(TEXT)
 CONTENTS = {
@@ -80,6 +81,11 @@ def shown(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["checkpoint"] in SHOWN_CHECKPOINTS]
 
 
+def images_of(row: Row, condition: str) -> str:
+    """What test images are called: their condition, and what says that they are no scans: 'FLASH, SIMULATED'."""
+    return ", ".join((condition, *row["dice"].get(condition, {}).get("marks", ())))
+
+
 def method_table(rows: Sequence[Row], naming: Naming) -> Table:
     """Mean and standard deviation of Dice by method, checkpoint and condition (Tables 5 to 7 and 9 of the paper)."""
     conditions = list(rows[0]["dice"])
@@ -98,14 +104,16 @@ def method_table(rows: Sequence[Row], naming: Naming) -> Table:
         "Dice, mean of the foreground classes: mean ± standard deviation over test subjects, for the checkpoint that "
         "was best on the validation subjects and for the last."
     )
-    return Table.from_records(caption, records, headings | {f"test {name}": name for name in conditions})
+    return Table.from_records(
+        caption, records, headings | {f"test {name}": images_of(rows[0], name) for name in conditions}
+    )
 
 
 def class_table(rows: Sequence[Row], naming: Naming) -> Table:
     """Dice per class of every method's best checkpoint, by condition."""
     chosen = shown(rows)
     records = [
-        {"test": name, "method": naming(row), **dict(list(row["dice"][name]["per_class"].items())[1:])}
+        {"test": images_of(row, name), "method": naming(row), **dict(list(row["dice"][name]["per_class"].items())[1:])}
         for name in chosen[0]["dice"]
         for row in chosen
     ]
@@ -177,7 +185,7 @@ def differences(rows: Sequence[Row], naming: Naming) -> Iterator[Difference]:
             runs = _pairs(ours.get("per_run", {}), theirs.get("per_run", {}))
             over_runs = interval([a - b for a, b in runs]) if len(runs) > 1 else None
             if pairs:
-                yield Difference(condition, naming(row), paired(*zip(*pairs, strict=True)), over_runs)
+                yield Difference(images_of(row, condition), naming(row), paired(*zip(*pairs, strict=True)), over_runs)
 
 
 def _pairs(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> list[tuple[float, float]]:

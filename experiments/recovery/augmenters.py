@@ -24,9 +24,9 @@ from metasynth.training.network_check import check_network
 from metasynth.training.stages import BilevelResult
 
 
-def start_of(ndim: int, seed: int, **values: Any) -> Start:
-    """A start whose weights follow from the run's seed."""
-    return Start(ndim, generator_for(seed, "augmenter"), **values)
+def start_of(cache: Cache, seed: int, **values: Any) -> Start:
+    """A start for images like those of a cache, whose weights follow from the run's seed."""
+    return Start(len(cache.shape), generator_for(seed, "augmenter"), structures=cache.n_generation, **values)
 
 
 def check_augmenter(name: str, prepared: PreparedData, setting: str, **values: Any) -> dict[str, float]:
@@ -43,7 +43,7 @@ def check_augmenter(name: str, prepared: PreparedData, setting: str, **values: A
     """
     entry = entry_of(name)
     with Cache(prepared.path, check_values=False) as cache:  # checked before
-        start = start_of(len(cache.shape), 0, **values)
+        start = start_of(cache, 0, **values)
         if entry.network:
             check_network(cache, start.network, setting)
     return entry.made(start).observed()

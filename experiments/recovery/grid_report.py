@@ -7,12 +7,11 @@ from typing import Any
 
 from metasynth.experiments.recovery.grid_figures import Course, Recovered, courses_figure, recovered_figure
 from metasynth.experiments.recovery.grid_tables import (
-    SIGMA,
-    Quantity,
     comparison_table,
     dice_table_over_seeds,
     recovery_table,
 )
+from metasynth.experiments.recovery.quantities import SIGMA, Quantity, values
 from metasynth.experiments.recovery.rows import Label, Row
 
 from metasynth.report.grid import GridResults, describe_runs
@@ -31,7 +30,7 @@ class RecoveryGridReport:
     stage : callable
         Label -> the stage of training that learned it, as in the records.
     quantities : sequence of Quantity
-        What is recovered; each is reported on if rows have it.
+        What is recovered; each is reported on if rows have it. So is what augmenters without a sigma observe.
     preset, starts : str, sequence of str
         Settings that are not told apart in tables: that of the preset, which has a column of its own, and starts.
     """
@@ -49,13 +48,14 @@ class RecoveryGridReport:
         rows: list[Row] = results["rows"]
         by = [key for key in results["vary"] if key != self.preset and key not in self.starts]
         learned = [row for row in rows if row["model"] == "L"]
-        present = [one for one in self.quantities if any(one.learned_in(row) is not None for row in learned)]
+        quantities = (*self.quantities, *values(learned))
+        present = [one for one in quantities if any(one.learned_in(row) is not None for row in learned)]
         tables = [recovery_table(learned, quantity, self.label, by) for quantity in present]
         tables.append(dice_table_over_seeds(rows, self.label, by))
         compared = comparison_table(rows, self.label, by)
         if compared.rows:
             tables.append(compared)
-        figures = [figure for quantity in present for figure in self._figures(grid, quantity, learned)]
+        figures = [figure for quantity in quantities for figure in self._figures(grid, quantity, learned)]
         return ReportContent(self.title, list(_summary(grid, learned, present)), tables, figures)
 
     def _figures(self, grid: GridResults, quantity: Quantity, learned: Sequence[Row]) -> Iterator[ReportFigure]:
@@ -70,25 +70,28 @@ class RecoveryGridReport:
             yield ReportFigure(f"recovered-{quantity.observed}", caption, recovered_figure(points, quantity.name))
         courses = list(self._courses(grid, quantity, varied))
         if courses:
-            caption = f"{quantity.name} against outer steps in every run; the truth is dashed, a range shaded."
+            known = any(course.truth is not None for course in courses)
+            told = "; the truth is dashed, a range shaded" if known else ""
+            caption = f"{quantity.name} against outer steps in every run{told}."
             yield ReportFigure(f"courses-{quantity.observed}", caption, courses_figure(courses, quantity.name))
 
     def _courses(self, grid: GridResults, quantity: Quantity, varied: Sequence[str]) -> Iterator[Course]:
         for point, folder in grid.finished:
-            records = [record for record in folder.read_metrics() if quantity.observed in record]
+            records = [record for record in folder.read_metrics() if "outer_step" in record]
             start = folder.manifest["config"].get(quantity.start)
             for row in folder.results["rows"]:
                 label = self.label(row["sigma_true"])
                 stage = self.stage(label)
-                course = [r for r in records if r["stage"] == stage and "outer_step" in r]
-                if row["model"] != "L" or not course:
+                name = quantity.course_in(row) if row["model"] == "L" else None
+                course = [record for record in records if record["stage"] == stage and name in record]
+                if name is None or not course:
                     continue
                 begin = [] if start is None else [start]
                 yield Course(
                     f"σ {label}",
                     _group(point.values, varied),
                     [0] * len(begin) + [r["outer_step"] for r in course],
-                    begin + [r[quantity.observed] for r in course],
+                    begin + [r[name] for r in course],
                     quantity.truth_in(row),
                 )
 

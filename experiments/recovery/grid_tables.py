@@ -4,71 +4,16 @@ Rows are those of `metasynth.experiments.recovery.rows`, each with its ``seed`` 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from metasynth.experiments.recovery.grid_figures import Truth
-from metasynth.experiments.recovery.rows import MODELS, Label, Row, is_comparable
+from metasynth.experiments.recovery.quantities import Quantity
+from metasynth.experiments.recovery.rows import MODELS, Label, Row
 
 from metasynth.report.statistics import Comparison, Interval, grouped, holm, interval, p_text, paired
 from metasynth.report.tables import Table
 
 PAIRS = (("L", "N"), ("O", "L"))
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A value that is recovered, by its names.
-
-    Attributes
-    ----------
-    name : str
-        In headings.
-    truth, learned : str
-        In rows.
-    observed : str
-        In the records of training.
-    start : str
-        In the settings: where it starts.
-    item : int or None
-        Which of a row's lists it is; None where rows hold the value itself.
-    """
-
-    name: str
-    truth: str
-    learned: str
-    observed: str
-    start: str
-    item: int | None = None
-
-    def learned_in(self, row: Row) -> float | None:
-        """What was learned; None where it is not a single value."""
-        return _number(self._of(row, self.learned))
-
-    def truth_in(self, row: Row) -> Truth:
-        """A number, or a range (low, high); None where what is learned is not to be compared with it."""
-        value = self._of(row, self.truth)
-        if value is None or not is_comparable(row):
-            return None
-        return (float(value[0]), float(value[1])) if isinstance(value, list | tuple) else float(value)
-
-    def error_in(self, row: Row) -> float | None:
-        """|learned - true|, where both are numbers."""
-        learned, truth = self.learned_in(row), self.truth_in(row)
-        return abs(learned - truth) if isinstance(truth, float) and learned is not None else None
-
-    def _of(self, row: Row, key: str) -> Any:
-        value = row.get(key)
-        return value if self.item is None or value is None else value[self.item]
-
-
-SIGMA = Quantity("σ", "sigma_true", "sigma_learned", "sigma", "start")
-
-
-def exponents(names: Sequence[str]) -> tuple[Quantity, ...]:
-    """The exponents of bias fields: items of ``c_true`` and ``c_learned``."""
-    return tuple(Quantity(name, "c_true", "c_learned", name, "start_c", item) for item, name in enumerate(names))
 
 
 def recovery_table(learned: Sequence[Row], quantity: Quantity, label: Label, by: Sequence[str] = ()) -> Table:
@@ -98,10 +43,10 @@ def recovery_table(learned: Sequence[Row], quantity: Quantity, label: Label, by:
         if known:
             total = {"preset": "all with a truth", "n": known, **_errors(quantity, rows)}
             records.append(_named(by, settings) | total)
-    truth_heading = {} if quantity.item is None else {"truth": f"true {quantity.name}"}
+    truth_heading = {"truth": f"true {quantity.name}"} if isinstance(quantity.item, int) else {}
     headings = {key: key for key in by} | {"preset": "preset σ"} | truth_heading | {"n": "runs"}
     headings |= {"mean": f"learned {quantity.name}", "half": "±"}
-    headings |= {"error": "mean absolute error", "worst": "worst absolute error"}
+    headings |= {"error": "mean absolute error", "worst": "worst absolute error"} if quantity.truth else {}
     caption = f"Preset and learned {quantity.name} over runs. ± is half the width of a 95 % t-interval of the mean."
     return _table(caption, headings, records)
 
@@ -178,13 +123,9 @@ def _table(caption: str, headings: Mapping[str, str], records: Sequence[Mapping[
     return Table(caption, tuple(headings.values()), rows)
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
 def _text(quantity: Quantity, row: Row) -> Any:
     truth = quantity.truth_in(row)
-    return None if quantity.item is None else truth
+    return truth if isinstance(quantity.item, int) else None
 
 
 def _errors(quantity: Quantity, rows: Sequence[Row]) -> dict[str, Any]:

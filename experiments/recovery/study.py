@@ -24,7 +24,7 @@ from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.settings import OuterSettings, check_together
+from metasynth.training.settings import OuterSettings, check_together, require_window
 from metasynth.training.sources import Augmented, Corrupted
 from metasynth.training.stages import BilevelResult, StudyData, train_bilevel, train_plain
 
@@ -95,11 +95,14 @@ class RecoveryConfig:
         require_at_least(1, test_repeats=self.test_repeats)
         if self.outer.reference == "matched" and self.generator != "batched":
             raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
+        if self.synthesis.priors and self.generator != "batched":
+            raise ValueError(f"synthesis.priors needs generator = batched, got {self.generator}")
         check_together(self.segmenter, self.outer)
         if self.outer.warmup >= self.segmenter.steps:
             raise ValueError(
                 f"outer.warmup must be below segmenter.steps = {self.segmenter.steps}, got {self.outer.warmup}"
             )
+        require_window(self.outer, self.segmenter.steps, "segmenter.steps")
         if not self.outer.outer_steps(self.segmenter.steps):
             raise ValueError(
                 f"outer.average must leave an outer step in segmenter.steps = {self.segmenter.steps} with outer.warmup "

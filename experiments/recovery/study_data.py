@@ -1,11 +1,12 @@
 """The data that recovery studies work on: a cache, who is learned from and tested on, and the generator.
 
 A recovery study (paper section 4.1) corrupts synthetic images in a known way, calls them real, and asks whether the
-augmenter learns the corruption.
+augmenter learns the corruption. Its values are settings (``RecoveryConfig.sigma`` in
+`metasynth.experiments.recovery.study`); `metasynth.training.sources.Corrupted` puts it on the images.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from metasynth.augment.corruption import Corruption
 from metasynth.data.cache import Cache
@@ -17,19 +18,31 @@ from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
+from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.kept_split import kept_split
+from metasynth.training.priors import check_priors, priors_in
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.stages import StudyData
 
 
-def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
+def check_cache(path: Path, segmenter: SegmenterSettings, settings: Any = None) -> PreparedData:
     """Open a cache, check every value in it, and that the segmenter can take images like its label maps.
+
+    Parameters
+    ----------
+    path : Path
+        The cache.
+    segmenter : SegmenterSettings
+        What the segmenter is.
+    settings : dataclass or None
+        Those of the study, which may name files of priors.
 
     Raises
     ------
     DataError
-        If the file is no valid cache, images of its shape cannot go through, or the subjects are too few.
+        If the file is no valid cache, images of its shape cannot go through, the subjects are too few, or a file of
+        priors cannot be used.
     UsageError
         If the segmenter's network cannot be made.
     """
@@ -47,16 +60,11 @@ def check_cache(path: Path, segmenter: SegmenterSettings) -> PreparedData:
                 f"{path}: expected at least 2 training subjects (synthetic and real examples come from different "
                 f"ones), got {len(split.train)} of {len(cache.subjects)} subjects"
             )
-        return PreparedData(Path(path), cache.info.digest)
+        return PreparedData(Path(path), cache.info.digest, check_priors(settings, path))
 
 
 GeneratorName = Literal["batched", "cornucopia"]
 """Which generator makes the images: ours for whole batches, or cornucopia itself, of which it is the same family."""
-
-_GENERATORS: dict[str, type[BatchedGenerator] | type[CornucopiaGenerator]] = {
-    "batched": BatchedGenerator,
-    "cornucopia": CornucopiaGenerator,
-}
 
 
 def load_study_data(
@@ -72,8 +80,8 @@ def load_study_data(
     """
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     split = _kept_split(context, cache)
-    # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
-    generator = _GENERATORS[generator_name](cache.n_generation, synthesis.at_spacing(min(cache.info.spacing_mm)))
+    priors = priors_in(context.others, cache).get("synthesis")
+    generator = _generator(generator_name, cache, synthesis, priors)
     held_out = SliceDataset(cache, split.test)
     return StudyData(
         train=SliceDataset(cache, split.train),
@@ -81,6 +89,16 @@ def load_study_data(
         generator=generator,
         ndim=len(cache.shape),
     )
+
+
+def _generator(
+    name: GeneratorName, cache: Cache, synthesis: CornucopiaConfig, priors: StructurePriors | None
+) -> BatchedGenerator | CornucopiaGenerator:
+    # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
+    config = synthesis.at_spacing(min(cache.info.spacing_mm))
+    if name == "cornucopia":
+        return CornucopiaGenerator(cache.n_generation, config)
+    return BatchedGenerator(cache.n_generation, config, priors=priors)
 
 
 def _kept_split(context: StudyContext, cache: Cache) -> Split:

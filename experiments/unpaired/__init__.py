@@ -12,12 +12,12 @@ from typing import Any
 
 from metasynth.data_prep.cohorts.cohort import SimulatedScans, embedded
 from metasynth.experiments.comparison.settings import SIZES
+from metasynth.experiments.unpaired.machine import require_unpaired
 from metasynth.experiments.unpaired.methods import METHODS, TITLES
 from metasynth.experiments.unpaired.models import DiscriminatorSettings
 from metasynth.experiments.unpaired.people import check_people, check_seed, load_unpaired
 from metasynth.experiments.unpaired.report import CONTENTS, UnpairedReport
 from metasynth.experiments.unpaired.settings import OUTER, UnpairedSettings
-from metasynth.experiments.unpaired.sizes import require_unpaired
 from metasynth.experiments.unpaired.study import UnpairedStudy
 
 from metasynth.running.examples import load_examples, save_examples

@@ -150,7 +150,7 @@ class GeneratorSettings:
         Raises
         ------
         UsageError
-            (a ValueError) when a start is out of range, or the method has none.
+            (a ValueError) when a start is out of range, the method has none, or its augmenter takes structures.
         RunError
             When its augmenter cannot be made.
         """
@@ -159,5 +159,7 @@ class GeneratorSettings:
         if method.learned_contrast:
             contrast = ClassIntensities(n_classes, ndim, self.mean, self.spread, self.texture, self.blur, self.grain)
         weights = generator_for(seed, "augmenter")
-        start = Start(ndim, weights, self.sigma, self.exponent, self.nodes, self.network)
+        start = Start(
+            ndim, weights, self.sigma, self.exponent, self.nodes, self.network, self.blur, structures=n_classes
+        )
         return LabelGenerator(contrast, entry_of(method.augmenter).made(start))

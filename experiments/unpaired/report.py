@@ -5,7 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metasynth.experiments.real_images.figures import dice_figure, segmentation_figures, values_figure
-from metasynth.experiments.real_images.tables import PEOPLE, TESTED, Naming, Row, class_table, difference_table
+from metasynth.experiments.real_images.tables import (
+    PEOPLE,
+    TESTED,
+    Naming,
+    Row,
+    class_table,
+    difference_table,
+    images_of,
+)
 from metasynth.experiments.unpaired.methods import undrawn
 from numpy.typing import NDArray
 
@@ -92,7 +100,7 @@ def _method_table(rows: Sequence[Row], naming: Naming) -> Table:
         records.append({"method": naming(row), "scans": row["subjects"], **dice, **spread, **minutes})
     headings = {"method": "method", "scans": "subjects with scans"}
     for name in rows[0]["dice"]:
-        headings |= {f"test {name}": f"Dice ({name})", f"sd {name}": "sd over subjects"}
+        headings |= {f"test {name}": f"Dice ({images_of(rows[0], name)})", f"sd {name}": "sd over subjects"}
     headings |= {"minutes": "minutes", "total": "minutes, with its generator"}
     return Table.from_records("Mean Dice of the foreground classes over test subjects.", records, headings)
 

@@ -116,6 +116,11 @@ class UnpairedSettings:
                 f"outer.strategy must be {' or '.join(others)} (the discriminator's spectral norms have no "
                 f"forward-mode derivative), got {self.outer.strategy}"
             )
+        if self.outer.horizon > 1:
+            raise ValueError(
+                "outer.horizon must be 1 (the discriminator's spectral norms take their singular vectors for "
+                f"constants, so several steps cannot be differentiated), got {self.outer.horizon}"
+            )
         if not self.outer.outer_steps(self.discriminator.steps):
             raise ValueError(
                 f"outer.warmup, every and average must leave an outer step in discriminator.steps = "

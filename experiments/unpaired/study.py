@@ -125,7 +125,9 @@ class UnpairedStudy:
         segmenter = segmenter_for(context, cache)
         direct = RealAugmented(people.cohorts.scanner)
         fraction, size = float(method.labelled), settings.batch_size
-        data = ComparisonData(people.maps, people.scans, synthetic, direct, fraction, context.seed, size)
+        data = ComparisonData(
+            people.maps, people.scans, synthetic, direct, fraction, seed=context.seed, batch_size=size
+        )
         stage = Stage(f"{method.name}/segmenter", settings.steps, data)
         seconds = run_stage(stage, Supervised(segmenter, settings), self._settings.pace, context)
         keep_segmenter(context, cache, method.name, segmenter)

@@ -24,6 +24,7 @@ from metasynth.training.reach import constrained_in, within_reach
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Example
 from metasynth.training.streams import StepBatch
+from metasynth.training.trainers import records_of
 
 
 def adversarial_losses(
@@ -38,7 +39,7 @@ def adversarial_losses(
     def inner_loss(discriminator: nn.Module, generator: nn.Module, example: Example) -> Tensor:
         discriminator.train()
         synthetic = generator(example.labels, example.draws)
-        real, fake = discriminator(torch.cat([example.images, synthetic])).split(len(synthetic))
+        real, fake = discriminator(torch.cat([example.given, synthetic])).split(len(synthetic))
         return inner.looks_real(real) + inner.looks_fake(fake)
 
     def outer_loss(discriminator: nn.Module, generator: nn.Module, example: Example) -> Tensor:
@@ -94,23 +95,23 @@ class Adversarial:
         batch = data[self._outer.warmup].to(str(next(self.discriminator.parameters()).device))
         self.solver.preflight(batch.inner, batch.outer)
 
-    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
+    def step(self, index: int, batch: StepBatch) -> list[dict[str, Any]]:
         """A step of the discriminator, and one of the generator where the batch has an outer example."""
         if batch.outer is None:
-            record: dict[str, Any] = {"inner_loss": self.solver.inner_step(batch.inner).inner_loss}
+            (record,) = records_of(self.solver.inner_step(batch.inner))
         else:
             factor = self._outer.rate_at(index)
             for group, rate in zip(self.solver.outer_optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
             with within_reach(self._constrained, "outer.lr"):
                 report = self.solver.step([batch.inner], batch.outer)
-            record = {"inner_loss": report.inner_loss, "outer_loss": report.outer_loss}
-            record |= {"hypergradient_norm": report.hypergradient_norm, **self._told_apart(batch.outer)}
+            (record,) = records_of(report)
+            record |= self._told_apart(batch.outer)
             if report.outer_stepped:
                 record |= {"outer_step": report.outer_steps, **self.generator.observed()}
         if index >= self._first:
             self._count()
-        return record
+        return [record]
 
     def averaged(self) -> dict[str, Tensor]:
         """The generator's weights, averaged; as they are before the last part of the training."""

@@ -13,7 +13,9 @@ from metasynth.augment.corruption import Corruption, Corruptions
 from metasynth.augment.discriminator import Discriminator
 from metasynth.augment.entry import AugmenterEntry, Start
 from metasynth.augment.label_generator import LabelGenerator
+from metasynth.augment.learned_synthesis import LearnedSynthesis, Priors
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.augment.random_share import RandomShare
 from metasynth.augment.residual import ResidualNetwork, residual_unet
 from metasynth.augment.table import register
 from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
@@ -32,9 +34,12 @@ __all__ = [
     "GaussianNoise",
     "KnownBias",
     "LabelGenerator",
+    "LearnedSynthesis",
     "NoiseLevel",
     "NoiseRange",
+    "Priors",
     "RandomAmplitudeNoise",
+    "RandomShare",
     "ResidualNetwork",
     "Sigmoid",
     "Softplus",

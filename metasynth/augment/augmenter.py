@@ -8,12 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.errors import UsageError
+from metasynth.files import is_plain
 
 Draws = Tensor | tuple["Draws", ...]
 """The randomness of one application: tensors with the batch as first axis, nested in tuples at will."""
 
 Rate = Literal["values", "weights"]
 """How fast a parameter travels: a value in natural units behind its bijection, or one of a network's many weights."""
+
+Takes = Literal["images", "structures"]
+"""What an augmenter makes its images of: synthetic images, or the label maps that these are synthesised from."""
+
+RECORDED = (
+    *("stage", "step", "inner_loss", "outer_loss", "reference_loss", "hypergradient_norm", "outer_step"),
+    *("validation", "real_loss", "synthetic_loss", "accuracy"),
+)
+"""What records of a training hold beside the values that an augmenter observes, which take other names."""
 
 DrawsT = TypeVar("DrawsT", bound=Draws)
 
@@ -24,7 +34,15 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
     Drawing is apart from applying. `draw` does not depend on the parameters and can be done ahead, in another process;
     `forward` draws nothing, so that equal draws give equal images, and is twice differentiable with respect to the
     parameters. What an image becomes depends on its own draws alone. Augmenters can be pickled.
+
+    Attributes
+    ----------
+    takes : {'images', 'structures'}
+        What x is: synthetic images (B, C, *S), or structures, (B, *S) int64 generation labels with 0 for background, of
+        which the augmenter makes images (B, 1, *S) itself. Whoever feeds one asks for it.
     """
+
+    takes: Takes = "images"
 
     @abstractmethod
     def draw(self, images: Tensor, generator: torch.Generator) -> DrawsT:
@@ -36,7 +54,7 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
 
     @abstractmethod
     def forward(self, images: Tensor, draws: DrawsT) -> Tensor:
-        """Augmented images (B, C, *S) from `images` (B, C, *S) and `draws` of `draw`.
+        """Augmented images (B, C, *S) from `images` (B, C, *S), or what else it takes, and `draws` of `draw`.
 
         Raises
         ------
@@ -46,23 +64,25 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
 
     @abstractmethod
     def observed(self) -> dict[str, float]:
-        """What is learned, by name and in natural units, such as {"sigma": 0.1}; for records."""
+        """What is learned, by name and in natural units, such as {"sigma": 0.1}; for records (see `RECORDED`)."""
 
     def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
         """All parameters by the rate that suits them, each once; here all of them are values."""
         return {"values": list(self.parameters())}
 
     def shown(self, images: Tensor, draws: DrawsT) -> dict[str, Tensor]:
-        """What becomes visible of one application, by name: here the 'noise' that is added, (B, C, *S).
+        """What becomes visible of one application, by name, (B, C, *S) each.
 
-        A report draws 'field' around 1, as a factor, and all else around 0, as what is added.
+        Here the 'noise' that is added to images; of structures the 'synthetic' image that becomes of them. A report
+        draws 'synthetic' as an image, 'field' around 1, as a factor, and all else around 0, as what is added.
 
         Raises
         ------
         ValueError
             When the shapes of `draws` do not belong to those of `images`.
         """
-        return {"noise": self(images, draws) - images}
+        made = self(images, draws)
+        return {"noise": made - images} if self.takes == "images" else {"synthetic": made}
 
 
 def joined_groups(groups: Iterable[dict[Rate, list[nn.Parameter]]]) -> dict[Rate, list[nn.Parameter]]:
@@ -94,6 +114,20 @@ def check_groups(augmenter: Grouped, name: str) -> None:
     for own, parameter in augmenter.named_parameters():
         if (count := grouped.count(id(parameter))) != 1:
             raise UsageError(f"{name}: parameter_groups: expected parameter {own} in one group, got it in {count}")
+
+
+def check_observed(augmenter: Augmenter[Any], name: str) -> dict[str, float]:
+    """What an augmenter observes; UsageError, which begins with ``name``, unless records can hold all of it."""
+    observed = augmenter.observed()
+    for own, value in observed.items():
+        if not (isinstance(own, str) and is_plain(own)):
+            raise UsageError(f"{name}: observed: expected names that files can have, as figures do, got {own!r}")
+        if own in RECORDED:
+            expected = f"expected other names than what records hold anyway ({', '.join(RECORDED)})"
+            raise UsageError(f"{name}: observed: {expected}, got {own!r}")
+        if not isinstance(value, int | float):
+            raise UsageError(f"{name}: observed: expected numbers, got a {type(value).__name__} for {own!r}")
+    return observed
 
 
 def check_draws(draws: Draws, expected: tuple[Any, ...]) -> None:

@@ -10,9 +10,12 @@ from metasynth.augment.bias_field import BiasField, KnownBias
 from metasynth.augment.compose import Compose, nonparametric
 from metasynth.augment.corruption import Corruption, Corruptions
 from metasynth.augment.entry import AugmenterEntry, Start
+from metasynth.augment.learned_synthesis import LearnedSynthesis, Priors
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
+from metasynth.augment.random_share import RandomShare
 from metasynth.augment.residual import ResidualNetwork, residual_unet
 from metasynth.augment.varying_noise import NoiseRange, RandomAmplitudeNoise
+from metasynth.errors import UsageError
 
 
 def _noise(start: Start) -> Augmenter[Any]:
@@ -43,6 +46,29 @@ def _parametric(start: Start) -> Augmenter[Any]:
 def _nonparametric(start: Start) -> Augmenter[Any]:
     """A network (Eqs 10-11), then noise of Eq. 9."""
     return nonparametric(_network(start), start.sigma)
+
+
+def _synthesis(start: Start, priors: Priors) -> Augmenter[Any]:
+    """Images of structures about priors, and a share of them about none."""
+    exponents = (start.exponent,) * len(start.nodes)
+
+    def about(given: Priors) -> Augmenter[Any]:
+        return LearnedSynthesis(given, start.ndim, start.sigma, start.blur, start.gamma, exponents, start.nodes)
+
+    learned = about(priors)
+    if start.random_share == 0:
+        return learned
+    return RandomShare(learned, about(Priors.random(len(priors.mean))), start.random_share)
+
+
+def _synthesis_random(start: Start) -> Augmenter[Any]:
+    return _synthesis(start, Priors.random(start.structures))
+
+
+def _synthesis_estimated(start: Start) -> Augmenter[Any]:
+    if start.priors is None:
+        raise UsageError("augmenter 'synthesis_estimated': must be given estimated priors, got none")
+    return _synthesis(start, start.priors)
 
 
 def _known_sigma(values: Mapping[str, float], start: Start) -> NoiseLevel:
@@ -123,6 +149,23 @@ ENTRIES = (
         "nonparametric, varying σ",
         _nonparametric,
         network=True,
+        sigma=_SIGMA,
+        studies=("comparison",),
+    ),
+    AugmenterEntry(
+        "synthesis_random",
+        "synthesis, from random contrasts",
+        _synthesis_random,
+        fields=True,
+        sigma=_SIGMA,
+        studies=("comparison",),
+    ),
+    AugmenterEntry(
+        "synthesis_estimated",
+        "synthesis, from estimated contrasts",
+        _synthesis_estimated,
+        fields=True,
+        priors=True,
         sigma=_SIGMA,
         studies=("comparison",),
     ),

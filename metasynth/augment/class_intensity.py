@@ -86,8 +86,7 @@ class ClassIntensities(nn.Module):
         """
         z = standard_normal(images.new_empty(len(images), self.n_classes - 1), generator)
         shape = images.shape[2:]
-        nodes = standard_normal(images.new_empty(len(images), 1, *(2 + n // self.grain for n in shape)), generator)
-        return z, _texture(nodes, shape, self.grain)
+        return z, smooth_texture(texture_nodes(images, self.grain, generator), shape, self.grain)
 
     def forward(self, labels: Tensor, draws: IntensityDraws) -> Tensor:
         """Images (B, 1, *S) of label maps (B, *S) int64 with classes 0..K-1, from ``draws`` of `draw`.
@@ -136,7 +135,12 @@ def _of_class(table: Tensor, labels: Tensor) -> Tensor:
     return pad(table, (1, 0)).gather(1, labels)
 
 
-def _texture(nodes: Tensor, shape: Sequence[int], grain: int) -> Tensor:
+def texture_nodes(images: Tensor, grain: int, generator: torch.Generator) -> Tensor:
+    """Normal draws (B, 1, *M) on nodes ``grain`` voxels apart, of the dtype and device of ``images`` (B, 1, *S)."""
+    return standard_normal(images.new_empty(len(images), 1, *(2 + n // grain for n in images.shape[2:])), generator)
+
+
+def smooth_texture(nodes: Tensor, shape: Sequence[int], grain: int) -> Tensor:
     """Linear between normal nodes (B, 1, *M), ``grain`` voxels apart, at voxels of ``shape``; of unit variance."""
     mode = _LINEAR[len(shape)]
     fine = [(n - 1) * grain + 1 for n in nodes.shape[2:]]

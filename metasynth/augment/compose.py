@@ -1,7 +1,9 @@
 """Augmenters one after the other."""
 
-from collections.abc import Iterator
-from typing import Any, final
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from metasynth.augment.augmenter import Augmenter, Draws, Rate, joined_groups
 from metasynth.augment.residual import ResidualNetwork
 from metasynth.augment.varying_noise import RandomAmplitudeNoise
 from metasynth.errors import UsageError
+
+ValueT = TypeVar("ValueT")
 
 
 @final
@@ -21,12 +25,12 @@ class Compose(Augmenter[tuple[Draws, ...]]):
     Parameters
     ----------
     *parts : Augmenter
-        The first is applied first.
+        The first is applied first, to what it takes.
 
     Raises
     ------
     UsageError
-        (a ValueError) when there is no part, or one is no `Augmenter`.
+        (a ValueError) when there is no part, one is no `Augmenter`, or one after the first takes structures.
     """
 
     def __init__(self, *parts: Augmenter[Any]) -> None:
@@ -36,6 +40,10 @@ class Compose(Augmenter[tuple[Draws, ...]]):
                 raise UsageError(f"parts: must be augmenters, got {type(part).__name__}")
         if not parts:
             raise UsageError("parts: must be one or more augmenters, got none")
+        for part in parts[1:]:
+            if part.takes != "images":
+                raise UsageError(f"parts: after the first must take images, got {type(part).__name__}, of {part.takes}")
+        self.takes = parts[0].takes
         self.parts = nn.ModuleList(parts)
 
     def __iter__(self) -> Iterator[Augmenter[Any]]:
@@ -63,31 +71,22 @@ class Compose(Augmenter[tuple[Draws, ...]]):
 
     def observed(self) -> dict[str, float]:
         """What each part observes. Names that several of them have are numbered: sigma_1, sigma_2."""
-        found = [item for part in self for item in part.observed().items()]
-        names = [name for name, _ in found]
-        taken = set(names)
-        union = {}
-        for name, value in found:
-            own = name
-            if names.count(name) > 1:
-                number = 1
-                while (own := f"{name}_{number}") in taken:
-                    number += 1
-                taken.add(own)
-            union[own] = value
-        return union
+        return _numbered(item for part in self for item in part.observed().items())
 
     def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
         """Those of the parts."""
         return joined_groups(part.parameter_groups() for part in self)
 
     def shown(self, images: Tensor, draws: tuple[Draws, ...]) -> dict[str, Tensor]:
-        """What becomes visible of each part on its way, from `images` (B, C, *S) and `draws` of `draw`."""
-        found: dict[str, Tensor] = {}
+        """What becomes visible of each part on its way, from `images` (B, C, *S) and `draws` of `draw`.
+
+        Names that several of them have are numbered as in `observed`.
+        """
+        found: list[tuple[str, Tensor]] = []
         for part, own in zip(self, draws, strict=True):
-            found |= part.shown(images, own)
+            found += part.shown(images, own).items()
             images = part(images, own)
-        return found
+        return _numbered(found)
 
 
 def nonparametric(network: nn.Module, sigma_start: float) -> Compose:
@@ -106,3 +105,18 @@ def nonparametric(network: nn.Module, sigma_start: float) -> Compose:
         (a ValueError) when `sigma_start` is not positive and finite.
     """
     return Compose(ResidualNetwork(network), RandomAmplitudeNoise(sigma_start))
+
+
+def _numbered(items: Iterable[tuple[str, ValueT]]) -> dict[str, ValueT]:
+    """The union, in which names that occur more than once are numbered."""
+    found = list(items)
+    counts = Counter(name for name, _ in found)
+    taken = set(counts)
+    union = {}
+    for name, value in found:
+        own = name
+        if counts[name] > 1:
+            own = next(numbered for k in count(1) if (numbered := f"{name}_{k}") not in taken)
+            taken.add(own)
+        union[own] = value
+    return union

@@ -1,15 +1,16 @@
 """What studies know of an augmenter: what it is called, how it is made, and what it asks of images and reports."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from metasynth.augment.augmenter import Augmenter, check_groups
+from metasynth.augment.augmenter import Augmenter, check_groups, check_observed
 from metasynth.augment.corruption import Corruption
+from metasynth.augment.learned_synthesis import Priors
 from metasynth.errors import MetasynthError, RunError, UsageError
+from metasynth.plugins import require_name
 
 Study = Literal["noise", "inu", "comparison", "unpaired"]
 """Which studies there are for an augmenter; 'comparison' stands for both on real images."""
@@ -33,6 +34,16 @@ class Start:
         Nodes per axis of the fields' grids.
     network : tuple of int
         Channels of each level of a network.
+    blur : float
+        Width of a blur, in voxels.
+    gamma : float
+        Standard deviation of the logarithm of the power that images are raised to.
+    structures : int
+        G, the structures that there are, background included.
+    priors : Priors or None
+        What is known of their intensities; given to those whose line says `AugmenterEntry.priors`.
+    random_share : float
+        Share of images whose contrast stays random, in [0, 1).
     """
 
     ndim: int
@@ -41,6 +52,11 @@ class Start:
     exponent: float = 0.3
     nodes: tuple[int, ...] = (2, 4, 8)
     network: tuple[int, ...] = (8, 16)
+    blur: float = 0.4
+    gamma: float = 0.2
+    structures: int = 2
+    priors: Priors | None = None
+    random_share: float = 0.0
 
 
 Build = Callable[[Start], Augmenter[Any]]
@@ -61,6 +77,8 @@ class AugmenterEntry:
         The augmenter at its start.
     fields, network : bool
         Whether it takes ``Start.nodes`` and ``Start.network``, so that images and memory have to fit them.
+    priors : bool
+        Whether it starts from ``Start.priors``, which a study then estimates from labelled images.
     sigma : tuple of str
         Which of the observed values are the noise that it adds: sigma, or the two ends of its range. Empty: none, and
         recovery studies show all observed values as they are.
@@ -84,6 +102,7 @@ class AugmenterEntry:
     build: Build
     fields: bool = False
     network: bool = False
+    priors: bool = False
     sigma: tuple[str, ...] = ()
     exponents: tuple[str, ...] = ()
     undrawn: tuple[str, ...] = ()
@@ -93,8 +112,7 @@ class AugmenterEntry:
     studies: tuple[Study, ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise UsageError(f"name of an augmenter: expected letters, digits, '_' and '-', got {self.name!r}")
+        require_name(self.name, "name of an augmenter")
         if len(self.sigma) > 2:
             raise UsageError(f"augmenter {self.name!r}: sigma: expected at most 2 names, got {len(self.sigma)}")
 
@@ -104,8 +122,8 @@ class AugmenterEntry:
         Raises
         ------
         UsageError
-            (a ValueError) when a start is out of range, its parameter groups are not all of its parameters, or the line
-            names values that it does not observe.
+            (a ValueError) when a start is out of range, its parameter groups are not all of its parameters, it observes
+            what is no number or has a name that records have anyway, or the line names values that it does not observe.
         RunError
             When it cannot be made.
         """
@@ -118,7 +136,7 @@ class AugmenterEntry:
         if not isinstance(augmenter, Augmenter):
             raise RunError(f"augmenter {self.name!r} cannot be made: got a {type(augmenter).__name__}, no Augmenter")
         check_groups(augmenter, f"augmenter {self.name!r}")
-        observed = augmenter.observed()
+        observed = check_observed(augmenter, f"augmenter {self.name!r}")
         for kind, names in (("sigma", self.sigma), ("undrawn", self.undrawn)):
             if unknown := [name for name in names if name not in observed]:
                 expected = f"expected values that it observes ({', '.join(observed)})"

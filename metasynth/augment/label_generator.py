@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from metasynth.augment.augmenter import Augmenter, Draws, Rate, joined_groups
 from metasynth.augment.class_intensity import ClassIntensities
+from metasynth.errors import UsageError
 
 
 @final
@@ -22,10 +23,22 @@ class LabelGenerator(nn.Module):
     contrast : ClassIntensities or None
         None: the synthetic images given to `draw` are what is augmented.
     augmenter : Augmenter
+        Of images.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) when the augmenter takes structures, of which it makes a contrast itself, or both observe a value
+        of the same name.
     """
 
     def __init__(self, contrast: ClassIntensities | None, augmenter: Augmenter[Any]) -> None:
         super().__init__()
+        if augmenter.takes != "images":
+            kind = type(augmenter).__name__
+            raise UsageError(f"augmenter: must take images, as the contrast is made before, got {kind}, of structures")
+        if both := sorted(set(contrast.observed() if contrast else ()) & augmenter.observed().keys()):
+            raise UsageError(f"augmenter: expected other names of values than the contrast's, got {both[0]!r}")
         self.contrast = contrast
         self.augmenter = augmenter
 

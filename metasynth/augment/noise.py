@@ -1,4 +1,8 @@
-"""Additive Gaussian noise: the learned augmenter of the paper's Eq. 8, and the known noise it has to find."""
+"""Additive Gaussian noise: the learned augmenter of the paper's Eq. 8, and the known noise it has to find.
+
+Noise whose strength differs from image to image is in `varying_noise`; a generator's own is in
+`metasynth.synthesis.intensity`, and that of simulated scans in `metasynth.synthesis.mri`.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,24 +11,23 @@ from typing import ClassVar, Self, final
 import torch
 from torch import Tensor, nn
 
-from metasynth.augment.augmenter import Augmenter, shapes_of
+from metasynth.augment.augmenter import Augmenter, DrawsT, shapes_of
 from metasynth.augment.bijections import Bijection, Softplus
 from metasynth.errors import UsageError
 
 
-@final
-class GaussianNoise(Augmenter[Tensor]):
-    """x <- x + sigma * eps with eps ~ N(0, 1) per voxel and one learned sigma (Eq. 8).
+class LearnedSigma(Augmenter[DrawsT]):
+    """Noise with one learned sigma.
 
-    Sigma is in units of image intensity and positive by construction: `sigma = bijection.forward(raw_sigma)`,
-    where `raw_sigma` () is the parameter that an optimiser moves.
+    It is in units of image intensity and positive by construction: `sigma = bijection.forward(raw_sigma)`, where
+    `raw_sigma` () is the parameter that an optimiser moves.
 
     Parameters
     ----------
     start : float
         The first value of sigma.
     bijection : Bijection
-        The map from `raw_sigma` to sigma.
+        The map from `raw_sigma` to sigma; `Softplus` unless given.
 
     Raises
     ------
@@ -35,13 +38,21 @@ class GaussianNoise(Augmenter[Tensor]):
     def __init__(self, start: float, bijection: Bijection | None = None) -> None:
         super().__init__()
         self.bijection = Softplus() if bijection is None else bijection
-        value = torch.tensor(float(start), dtype=torch.get_default_dtype())
-        self.raw_sigma = nn.Parameter(self.bijection.inverse(value, name="start"))
+        self.raw_sigma = raw_parameter(self.bijection, start, "start")
 
     @property
     def sigma(self) -> Tensor:
         """The noise level (), differentiable with respect to `raw_sigma`."""
         return self.bijection.forward(self.raw_sigma)
+
+    def observed(self) -> dict[str, float]:
+        """The value of sigma."""
+        return {"sigma": self.sigma.item()}
+
+
+@final
+class GaussianNoise(LearnedSigma[Tensor]):
+    """x <- x + sigma * eps with eps ~ N(0, 1) per voxel and one learned sigma (Eq. 8); see `LearnedSigma`."""
 
     def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Standard normal draws of the shape, dtype and device of `images` (B, C, *S)."""
@@ -57,10 +68,6 @@ class GaussianNoise(Augmenter[Tensor]):
         """
         _check_draws(images, draws)
         return images + self.sigma * draws
-
-    def observed(self) -> dict[str, float]:
-        """The value of sigma."""
-        return {"sigma": self.sigma.item()}
 
 
 @final
@@ -150,6 +157,11 @@ class NoiseLevel:
         """
         draws = standard_normal(images, generator)
         return add_noise(images, self.draw(len(images), generator), draws)
+
+
+def raw_parameter(bijection: Bijection, value: float, name: str) -> nn.Parameter:
+    """What an optimiser moves (), so that the bijection gives ``value``; UsageError, with ``name``, if it cannot."""
+    return nn.Parameter(bijection.inverse(torch.tensor(float(value), dtype=torch.get_default_dtype()), name=name))
 
 
 def standard_normal(images: Tensor, generator: torch.Generator) -> Tensor:

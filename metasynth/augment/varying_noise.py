@@ -3,11 +3,11 @@
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metasynth.augment.augmenter import Augmenter, check_draws
 from metasynth.augment.bijections import Bijection, Softplus
-from metasynth.augment.noise import add_noise, standard_normal
+from metasynth.augment.noise import LearnedSigma, add_noise, raw_parameter, standard_normal
 from metasynth.errors import UsageError
 
 PerImage = tuple[Tensor, Tensor]
@@ -15,35 +15,11 @@ PerImage = tuple[Tensor, Tensor]
 
 
 @final
-class RandomAmplitudeNoise(Augmenter[PerImage]):
+class RandomAmplitudeNoise(LearnedSigma[PerImage]):
     """x <- x + sigma * s * eps with s ~ N(0, 1) per image, eps ~ N(0, 1) per voxel and one learned sigma (Eq. 9).
 
-    Sigma is in units of image intensity and positive by construction: `sigma = bijection.forward(raw_sigma)`, where
-    `raw_sigma` () is the parameter that an optimiser moves. It is the standard deviation of the noise over all images;
-    an image's own is |s| sigma.
-
-    Parameters
-    ----------
-    start : float
-        The first value of sigma.
-    bijection : Bijection
-        The map from `raw_sigma` to sigma; `Softplus` unless given.
-
-    Raises
-    ------
-    UsageError
-        (a ValueError) when the bijection does not reach `start`.
+    Sigma is the standard deviation of the noise over all images; an image's own is |s| sigma. See `LearnedSigma`.
     """
-
-    def __init__(self, start: float, bijection: Bijection | None = None) -> None:
-        super().__init__()
-        self.bijection = Softplus() if bijection is None else bijection
-        self.raw_sigma = nn.Parameter(_raw(self.bijection, start, "start"))
-
-    @property
-    def sigma(self) -> Tensor:
-        """The noise level (), differentiable with respect to `raw_sigma`."""
-        return self.bijection.forward(self.raw_sigma)
 
     def draw(self, images: Tensor, generator: torch.Generator) -> PerImage:
         """(s (B,), eps (B, C, *S)); eps is drawn first, as for all noise."""
@@ -61,10 +37,6 @@ class RandomAmplitudeNoise(Augmenter[PerImage]):
         _check(draws, images)
         amplitudes, eps = draws
         return add_noise(images, self.sigma * amplitudes, eps)
-
-    def observed(self) -> dict[str, float]:
-        """The value of sigma."""
-        return {"sigma": self.sigma.item()}
 
 
 @final
@@ -95,8 +67,8 @@ class NoiseRange(Augmenter[PerImage]):
         if not low < high:
             raise UsageError(f"high: must be greater than low = {low:g}, got {high:g}")
         self.bijection = Softplus() if bijection is None else bijection
-        self.raw_low = nn.Parameter(_raw(self.bijection, low, "low"))
-        self.raw_width = nn.Parameter(_raw(self.bijection, high - low, "high - low"))
+        self.raw_low = raw_parameter(self.bijection, low, "low")
+        self.raw_width = raw_parameter(self.bijection, high - low, "high - low")
 
     @property
     def low(self) -> Tensor:
@@ -132,10 +104,6 @@ class NoiseRange(Augmenter[PerImage]):
     def observed(self) -> dict[str, float]:
         """The values of both ends."""
         return {"sigma_low": self.low.item(), "sigma_high": self.high.item()}
-
-
-def _raw(bijection: Bijection, value: float, name: str) -> Tensor:
-    return bijection.inverse(torch.tensor(float(value), dtype=torch.get_default_dtype()), name=name)
 
 
 def _check(draws: PerImage, images: Tensor) -> None:

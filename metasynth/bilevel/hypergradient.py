@@ -42,8 +42,8 @@ class InnerStep:
     losses : tuple of tensor
         The inner losses, detached, one per unrolled step.
     pullback : callable
-        Maps v = ∂L/∂φ* (one entry per parameter, None for zero) to (dφ*/dθ)ᵀ v, one entry per learned outer
-        parameter (None where φ* does not depend on it). May be called once.
+        Maps `v = ∂L/∂φ*` (one entry per parameter, None for zero) to `(dφ*/dθ)ᵀ v`, one entry per learned outer
+        parameter (None where `φ*` does not depend on it). May be called once.
     diagnostics : dict
         What the strategy reports of its own accuracy (see there), filled by the pullback; empty for exact ones.
     judged : list of tensor or None
@@ -136,7 +136,7 @@ def hypergradient(
     """Take the strategy's inner steps (uncommitted) from ``inputs`` and differentiate the outer loss through them.
 
     With a ``reference_batch`` (a fresh inner batch, independent of those of the step), v is corrected to
-    v = ∂L_outer/∂φ* - ∂L_inner(φ*, θ; reference)/∂φ* with θ held fixed. While the inner model is still learning, both
+    `v = ∂L_outer/∂φ* - ∂L_inner(φ*, θ; reference)/∂φ*` with θ held fixed. While the inner model is still learning, both
     losses share the pull towards "more training"; their difference is what separates the two domains, so the
     corrected hypergradient vanishes in the mean where the domains agree, converged or not. At an inner optimum the
     second term has mean zero and both forms coincide.

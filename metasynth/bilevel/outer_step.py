@@ -70,8 +70,8 @@ class OuterStep:
 
 
 PERSISTENT = OuterStep(clip=3.0, memory=0.9, warmup=200, every=2)
-"""For an inner model that is trained on and on, with a reference batch at every step: what the measurements in
-docs/reference/strategies.md recommend. The studies on images have its clip, memory and warm-up by default, and a
+"""For an inner model that is trained on and on, with a reference batch at every step: what
+docs/reference/strategies.md recommends. The studies on images have its clip, memory and warm-up by default, and a
 hypergradient at every third step (`metasynth.training.settings.OuterSettings`)."""
 
 

@@ -85,7 +85,7 @@ class BilevelSolver:
     ) -> None:
         self.problem = problem
         self.model = model
-        self.update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
+        self.update = InnerUpdate.of(optimizer)
         self.optimizer = self.update.optimizer
         self.outer = outer
         self.outer_optimizer = outer_optimizer
@@ -141,7 +141,7 @@ class BilevelSolver:
         self.update.processes.average_buffers(self.model, buffers)
         self.update.processes.average_buffers(self.outer, outers)
         self._state.inner_steps += 1
-        return StepReport(self.inner_steps, self.outer_steps, loss.item())
+        return StepReport(self.inner_steps, self.outer_steps, (loss.item(),))
 
     def step(self, inner_batches: Sequence[Any], outer_batch: Any, reference_batch: Any = None) -> StepReport:
         """Take the inner steps, differentiate through them, commit; then an outer step once enough are averaged.
@@ -188,7 +188,7 @@ class BilevelSolver:
         return StepReport(
             inner_steps=self.inner_steps,
             outer_steps=self.outer_steps,
-            inner_loss=result.inner_losses[-1].item(),
+            inner_losses=tuple(loss.item() for loss in result.inner_losses),
             outer_loss=result.outer_loss.item(),
             reference_loss=None if result.reference_loss is None else result.reference_loss.item(),
             hypergradient_norm=norm,

@@ -31,8 +31,8 @@ class StepReport:
         Inner steps committed so far, over the solver's life.
     outer_steps : int
         Outer steps taken so far.
-    inner_loss : float
-        Loss of the last inner step, at the parameters before it.
+    inner_losses : tuple of float
+        One an inner step of the call, in order, at the parameters before it.
     outer_loss, reference_loss : float or None
         At φ*; see `metasynth.bilevel.hypergradient.Hypergradient`.
     hypergradient_norm : float or None
@@ -45,9 +45,14 @@ class StepReport:
 
     inner_steps: int
     outer_steps: int
-    inner_loss: float
+    inner_losses: tuple[float, ...]
     outer_loss: float | None = None
     reference_loss: float | None = None
     hypergradient_norm: float | None = None
     outer_stepped: bool = False
     diagnostics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def inner_loss(self) -> float:
+        """Loss of the last inner step."""
+        return self.inner_losses[-1]

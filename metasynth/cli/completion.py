@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from metasynth.data_prep.mapping_names import IDS
+from metasynth.data_prep.remapping.curves import CURVES
 from metasynth.errors import MetasynthError
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def complete_cohort(context: click.Context, param: click.Parameter, incomplete: 
     from metasynth.data_prep.cohorts.cohort import COHORTS
 
     return _items(COHORTS, incomplete)
+
+
+def complete_curve(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Names of the curves of intensities."""
+    return _items(CURVES, incomplete)
 
 
 def complete_file(context: click.Context, param: click.Parameter, incomplete: str) -> Items:

@@ -1,4 +1,4 @@
-"""How the command line tells a failure: one line, and the exit code of its kind."""
+"""How the command line tells a failure: one line, and the exit code of its kind (which `metasynth.errors` sets)."""
 
 import click
 

@@ -11,6 +11,8 @@ from metasynth.cli.completion import complete_cohort, complete_file
 from metasynth.cli.options import OVERWRITE, PATH, QUIET, mapping_option, out_option, renamed, with_options
 from metasynth.cli.prep_job import implied, make
 from metasynth.cli.prep_options import GEOMETRY, IMAGES, PERSON, SHARED, TRANSFORMS
+from metasynth.cli.prep_priors import priors
+from metasynth.cli.remap import remap
 from metasynth.data_prep.mapping_names import IDS, OASIS, catalogue
 from metasynth.errors import UsageError
 from metasynth.lines import tell
@@ -224,4 +226,4 @@ def inspect(cache: Path, montage: Path | None, overwrite: bool) -> None:
         click.echo(f"Montage: {montage}")
 
 
-PREP_COMMANDS = (template, labels, nifti, freesurfer, bids, oasis2d)
+PREP_COMMANDS = (template, labels, nifti, freesurfer, bids, oasis2d, priors, remap)

@@ -1,4 +1,7 @@
-"""The commands that carry out an experiment and report on it; they import what they need when they run."""
+"""The commands that carry out an experiment and report on it; they import what they need when they run.
+
+Presets belong to a study: ``PRESETS`` in its file (`metasynth.experiments.noise`) or its folder's ``__init__``.
+"""
 
 import os
 import shlex

@@ -133,6 +133,11 @@ class Cache:
         return len(self.class_names)
 
     @property
+    def generation_classes(self) -> tuple[str, ...]:
+        """(G,) name of the class that each generation label is part of."""
+        return tuple(self.class_names[k] for k in self.target)
+
+    @property
     def n_generation(self) -> int:
         """Number of generation labels, G; K where the file has no others than the classes."""
         return len(self.generation_names)

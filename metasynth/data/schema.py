@@ -13,6 +13,7 @@ Attributes name them and say which class each is part of. Version 1 is what is w
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from metasynth.outputs import Kind
 
 FORMAT = "metasynth-cache"
 VERSIONS = (1, 2)
+SIMULATED, REMAPPED = "SIMULATED", "REMAPPED"
+"""Marks of images that are no scans, with which `CacheInfo.mapping` begins."""
 STORED_TYPES = {"labels": ("uint8", "int16"), "images": ("float16", "float32")}
 _TEXT_ATTRIBUTES = ("mapping", "axis", "orientation", "source", "created_by", "digest")
 _DATASETS = ("labels", "subject", "subjects", "slice")
@@ -75,6 +78,12 @@ class CacheInfo:
     def version(self) -> int:
         """Of the format, the least that can say this."""
         return 2 if self.generation_names or self.target else 1
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What says that the images are no scans, the last that was done to them first; nothing where they are."""
+        found = takewhile((SIMULATED, REMAPPED).__contains__, self.mapping.split("; "))
+        return tuple(dict.fromkeys(found))
 
     @property
     def stored(self) -> LabelList:

@@ -1,5 +1,8 @@
 """How a scan is turned and cut for a network, and the way back to the scan's own voxels.
 
+`metasynth.predict.scan` takes these steps in order. On the way back posteriors are put in the place of their window,
+resampled to the scan's spacing class by class, made labels, and turned.
+
 A stack is a volume (D, H, W) turned as the training images: D along the slicing axis, H and W the rows and columns.
 """
 

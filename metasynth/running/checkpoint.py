@@ -1,4 +1,10 @@
-"""Checkpoints: atomic files of tensors and plain containers, and the random states of the process."""
+"""Checkpoints: atomic files of tensors and plain containers, and the random states of the process.
+
+What is in one is for the caller to say. That of a training (`metasynth.training.loop.run_stage`) holds its stage, step
+and length, the seconds it took, the bytes of ``metrics.jsonl`` until then, digests of what it belongs to, the random
+states below, and what its trainer goes on from: the weights and the optimiser of each level, and in a bilevel training
+the running means of the outer step (`metasynth.bilevel.solver_state`).
+"""
 
 import random
 from collections.abc import Mapping

@@ -86,7 +86,8 @@ def differing(old: Json, new: Json) -> list[str]:
     before, after = flatten(without_digest(old)), flatten(without_digest(new))
     others = {**old.get("data", {}).get("others", {}), **new.get("data", {}).get("others", {})}
     places = {"data.path", "data.given", "format"}
-    places |= {f"data.others.{name}.path" for name in others} | {f"config.{name.partition('.')[0]}" for name in others}
+    places |= {f"data.others.{name}.path" for name in others}
+    places |= {f"config.{setting}" for name in others for setting in (name, name.partition(".")[0])}
     if str(before.get("data.path")).endswith(".py"):
         places.add("data.digest")
     for place in places:

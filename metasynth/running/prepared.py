@@ -10,8 +10,8 @@ from typing import Any
 class PreparedData:
     """The cache a run reads: its place and the digest of its content.
 
-    ``others`` are the further caches of a study that reads several, by the settings that name them: "labels", or
-    "tests.flash-3" of several.
+    ``others`` are the further files of a study that reads several, by the settings that name them: "labels", or
+    "tests.flash-3" of several, and "synthesis.priors", which is no cache.
     """
 
     path: Path

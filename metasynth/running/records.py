@@ -2,7 +2,7 @@
 
 ``config.json`` (the manifest) is the first file of a run and marks the folder as one. Whole files are written
 atomically; ``metrics.jsonl`` grows by one line a record and is cut back to a checkpoint's position when a run
-resumes. What ties them together is in `metasynth.running.integrity.checks`.
+resumes. The files are listed in `metasynth.running.integrity.run_files`; what ties them together is in `checks` there.
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from metasynth.errors import MetasynthError, RunError, UsageError
+from metasynth.errors import UsageError
+from metasynth.plugins import load_declared
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
@@ -135,20 +136,11 @@ def load_experiment(name: str) -> Experiment:
     UsageError
         No experiment has that name (the nearest and the list are given).
     RunError
-        Its module cannot be imported, or gives something else than an ``Experiment``.
+        Its module cannot be imported, or gives something else than an ``Experiment``, or one of another name.
     """
     found = discover_experiments()
     if name not in found:
         hint = nearest(name, found)
         every = f" (experiments: {', '.join(found)})" if hint.startswith("did") else ""
         raise UsageError(f"unknown experiment {name!r}: {hint}{every}")
-    try:
-        experiment = found[name].load()
-    except (MetasynthError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # SystemExit too: a module that ends its process must not end this one
-        reason = f"{type(error).__name__}: {error}"
-        raise RunError(f"experiment {name!r} ({found[name].value}) cannot be loaded: {reason}") from error
-    if not isinstance(experiment, Experiment):
-        raise RunError(f"experiment {name!r} ({found[name].value}) is a {type(experiment).__name__}, no Experiment")
-    return experiment
+    return load_declared(name, found[name], Experiment, "experiment")

@@ -1,6 +1,5 @@
 """What studies know of a network: what it is called, how it is made, what of the settings it takes, how it is kept."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from torch import nn
 
 from metasynth.errors import MetasynthError, RunError, UsageError
 from metasynth.files import first_line
+from metasynth.plugins import require_name
 from metasynth.segment.backbone import Backbone, drawn_from, try_images
 from metasynth.segment.unet import UNet
 
@@ -109,8 +109,7 @@ class BackboneEntry:
     counted: bool = False
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise UsageError(f"name of a network: expected letters, digits, '_' and '-', got {self.name!r}")
+        require_name(self.name, "name of a network")
 
     @property
     def sized_by(self) -> str:

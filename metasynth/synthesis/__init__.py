@@ -11,6 +11,9 @@ from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.synthesis.generator import ImageGenerator, SeededGenerator
 from metasynth.synthesis.mri import simulate
+from metasynth.synthesis.priors.estimate import Estimate, estimate_priors
+from metasynth.synthesis.priors.priors_file import read_priors, write_priors
+from metasynth.synthesis.priors.structure_priors import Prior, StructurePriors
 from metasynth.synthesis.sequences import Flash, Mprage, PulseSequence
 from metasynth.synthesis.tissue import Tissue, TissueSpread, TissueTable, draw_person, tissue_table
 
@@ -23,17 +26,23 @@ __all__ = [
     "ClusteredGenerator",
     "CornucopiaConfig",
     "CornucopiaGenerator",
+    "Estimate",
     "Flash",
     "ImageGenerator",
     "Mprage",
+    "Prior",
     "PulseSequence",
     "SeededGenerator",
+    "StructurePriors",
     "Tissue",
     "TissueSpread",
     "TissueTable",
     "draw_person",
+    "estimate_priors",
+    "read_priors",
     "simulate",
     "tissue_table",
+    "write_priors",
 ]
 
 

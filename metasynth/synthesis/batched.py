@@ -1,6 +1,5 @@
 """Cornucopia's family of images for whole batches, in 2D and 3D, on any device."""
 
-import math
 from typing import final
 
 import torch
@@ -8,17 +7,16 @@ from torch import Tensor
 
 from metasynth.errors import RunError, UsageError
 from metasynth.synthesis import deformation, intensity
+from metasynth.synthesis.acquisition import GFACTOR_NODES, acquired
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
+from metasynth.synthesis.contrast import Contrast, EstimatedContrast, RandomContrast
 from metasynth.synthesis.draws import either_way, generators_of, normal, uniforms, whole
 from metasynth.synthesis.generator import SeededGenerator
 from metasynth.synthesis.mixture import mixture
+from metasynth.synthesis.priors.structure_priors import StructurePriors
 
 # What `cornucopia.SynthFromLabelTransform` sets where this package's options say nothing else.
 _BIAS_STRENGTH = 0.5
-_GFACTOR_NODES = 5
-_GFACTOR = (0.5, 1.5)
-_CHANNELS = (2, 8)
-_LEAST_THICKNESS = 0.1
 
 
 @final
@@ -38,6 +36,8 @@ class BatchedGenerator(SeededGenerator):
        0.5 and 1.5; in the larger voxels where there are any;
     8. the 1 % and 99 % quantiles of the non-zero voxels to 0 and 1, not clamped, as in `CornucopiaGenerator`.
 
+    With priors, means, textures (after smoothing) and scale are those of scans, see `EstimatedContrast`.
+
     A label map with no foreground, before or after its deformation, gives an image of zeros.
 
     It differs from cornucopia in the random streams, hence in the image a seed gives, and in what is far below the
@@ -56,19 +56,30 @@ class BatchedGenerator(SeededGenerator):
         The steps and their strengths.
     class_sd : float
         Largest standard deviation of a class's noise before smoothing; in cornucopia's transform it is always 0.05.
+    priors : StructurePriors or None
+        Of all K; `class_sd` has no meaning then.
 
     Raises
     ------
     UsageError
-        (a ValueError) when `n_classes` is less than 2, or `class_sd` is not a finite number of at least 0.
+        (a ValueError) when `n_classes` is less than 2, `class_sd` is not a finite number of at least 0, priors are of
+        another number of labels, or there are none and `config` names some.
     """
 
-    def __init__(self, n_classes: int, config: CornucopiaConfig = PAPER, class_sd: float = 0.05) -> None:
+    def __init__(
+        self,
+        n_classes: int,
+        config: CornucopiaConfig = PAPER,
+        class_sd: float = 0.05,
+        priors: StructurePriors | None = None,
+    ) -> None:
         super().__init__(n_classes)
-        if not 0 <= class_sd < math.inf:
-            raise UsageError(f"class_sd: must be a finite number >= 0, got {class_sd!r}")
-        self.config = config
-        self.class_sd = class_sd
+        if priors is not None and len(priors.labels) != n_classes:
+            raise UsageError(f"priors: must be those of {n_classes} labels, got {len(priors.labels)}")
+        if priors is None and config.priors:
+            raise UsageError(f"priors: must be what the file of config.priors holds, {config.priors!r}, got None")
+        self.config, self.class_sd, self.priors = config, class_sd, priors
+        self._contrast: Contrast = RandomContrast(class_sd) if priors is None else EstimatedContrast(priors)
 
     @torch.no_grad()
     def synthesise(self, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,10 +88,17 @@ class BatchedGenerator(SeededGenerator):
         labels = labels.detach().to(torch.int64, copy=True)
         if labels.numel() == 0:
             return torch.zeros(len(labels), 1, *labels.shape[1:], device=labels.device), labels
-        generators = generators_of(seeds, labels.device)
-        draws = uniforms(self._shapes(labels.ndim - 1), generators)
+        draws, generators = self._drawn(labels, seeds)
+        draws["means"] = self._contrast.means(draws["means"])
         labels = self._deformed(labels, draws)
         return self._imaged(labels, draws, seeds, generators), labels
+
+    @torch.no_grad()
+    def deform(self, labels: Tensor, seeds: Tensor) -> Tensor:
+        """The deformed label maps alone (see `SeededGenerator`): step 1, and no image."""
+        self.check(labels)
+        labels = labels.detach().to(torch.int64, copy=True)
+        return self._deformed(labels, self._drawn(labels, seeds)[0]) if labels.numel() else labels
 
     @torch.no_grad()
     def matched(self, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
@@ -88,16 +106,8 @@ class BatchedGenerator(SeededGenerator):
 
         Between the darkest and the brightest class, each lies where the median of its voxels does in the given image;
         all else is drawn: also how far those two are apart before the image is scaled, by which textures and all that
-        comes later are scaled too. Labels are not deformed.
-
-        Parameters
-        ----------
-        images, labels, seeds
-            As of `augment`.
-
-        Returns
-        -------
-        images : Tensor (B, 1, *S) float32
+        comes later are scaled too. Labels are not deformed. Parameters are as of `augment`; what comes back are images
+        (B, 1, *S) float32.
 
         Raises
         ------
@@ -110,10 +120,10 @@ class BatchedGenerator(SeededGenerator):
         labels = labels.detach().to(torch.int64)
         if labels.numel() == 0:
             return torch.zeros_like(images)
-        generators = generators_of(seeds, labels.device)
-        draws = uniforms(self._shapes(labels.ndim - 1), generators)
+        draws, generators = self._drawn(labels, seeds)
         powers = torch.exp(self.config.gamma * normal(draws["gamma"]))
-        draws["means"] = intensity.placed_as(draws["means"], images[:, 0], labels, powers)
+        means, is_absolute = self._contrast.means(draws["means"]), self._contrast.is_absolute
+        draws["means"] = intensity.placed_as(means, images[:, 0], labels, powers, is_absolute)
         return self._imaged(labels, draws, seeds, generators)
 
     @torch.no_grad()
@@ -146,8 +156,7 @@ class BatchedGenerator(SeededGenerator):
         labels, out = labels.detach().to(torch.int64, copy=True), images[:, 0].to(torch.float32, copy=True)
         if labels.numel() == 0:
             return out[:, None], labels
-        generators = generators_of(seeds, labels.device)
-        draws = uniforms(self._shapes(labels.ndim - 1), generators)
+        draws, generators = self._drawn(labels, seeds)
         geometry = self._geometry(labels, draws)
         if geometry is not None:
             at = deformation.positions(*geometry, labels.shape[1:])
@@ -159,13 +168,17 @@ class BatchedGenerator(SeededGenerator):
         self, labels: Tensor, draws: dict[str, Tensor], seeds: Tensor, generators: list[torch.Generator]
     ) -> Tensor:
         """Images (B, 1, *S) of label maps that are not deformed any more."""
-        images = self._scanned(self._mixed(labels, draws, generators), draws, generators)
-        images = intensity.scaled(images)
+        mixed = self._contrast.cut(self._mixed(labels, draws, generators))
+        images = self._contrast.scaled(self._scanned(mixed, draws, generators), mixed, labels)
         images *= labels.flatten(1).any(1).reshape(-1, *(1,) * (labels.ndim - 1))
         for seed, finite in zip(seeds.tolist(), torch.isfinite(images.flatten(1).sum(1)).tolist(), strict=True):
             if not finite:
                 raise RunError(f"synthesis gave a voxel that is not finite (label map drawn with seed {seed})")
         return images[:, None]
+
+    def _drawn(self, labels: Tensor, seeds: Tensor) -> tuple[dict[str, Tensor], list[torch.Generator]]:
+        generators = generators_of(seeds, labels.device)
+        return uniforms(self._shapes(labels.ndim - 1), generators), generators
 
     def _shapes(self, ndim: int) -> dict[str, tuple[int, ...]]:
         """What is drawn per image, switched off or not: leaving a step out does not change the parameters of others."""
@@ -176,7 +189,7 @@ class BatchedGenerator(SeededGenerator):
             **{"means": (classes,), "sds": (classes,), "fwhms": (classes,)},
             **{"bias_strength": (), "bias_nodes": (ndim,), "gamma": (), "motion_fwhm": ()},
             **{"isotropic": (), "axis": (), "resolution": (), "thickness": ()},
-            **{"sigma": (), "channels": (), "gfactor_nodes": (), "gfactor": (_GFACTOR_NODES,) * ndim},
+            **{"sigma": (), "channels": (), "gfactor_nodes": (), "gfactor": (GFACTOR_NODES,) * ndim},
             **{"controls": (ndim, *(self.config.elastic_nodes,) * ndim), "bias": (int(self.config.bias),) * ndim},
         }
 
@@ -208,9 +221,9 @@ class BatchedGenerator(SeededGenerator):
 
     def _mixed(self, labels: Tensor, draws: dict[str, Tensor], generators: list[torch.Generator]) -> Tensor:
         widest = self.config.gmm_fwhm
-        return mixture(
-            labels, draws["means"], draws["sds"] * self.class_sd, draws["fwhms"] * widest, widest, generators
-        )
+        fwhms = draws["fwhms"] * widest
+        sds = self._contrast.sds(draws["sds"], fwhms, widest, labels.ndim - 1)
+        return mixture(labels, draws["means"], sds, fwhms, widest, generators)
 
     def _scanned(self, images: Tensor, draws: dict[str, Tensor], generators: list[torch.Generator]) -> Tensor:
         config, shape = self.config, images.shape[1:]
@@ -224,27 +237,10 @@ class BatchedGenerator(SeededGenerator):
         if config.motion_fwhm:
             images = intensity.blurred(images, config.motion_fwhm * draws["motion_fwhm"], config.motion_fwhm)
         if config.resolution or config.snr:
-            images = torch.stack([self._acquired(i, images[i], draws, generators[i]) for i in range(len(images))])
+            images = torch.stack(
+                [
+                    acquired(image, {name: draw[i] for name, draw in draws.items()}, config, generators[i])
+                    for i, image in enumerate(images)
+                ]
+            )
         return images
-
-    def _acquired(self, index: int, image: Tensor, draws: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        """Image `index` of the batch, (*S), in larger voxels and with noise."""
-        shape, ndim = image.shape, image.ndim
-        if self.config.resolution:
-            factor = 1 + (float(self.config.resolution) - 1) * draws["resolution"][index].item()
-            if draws["isotropic"][index].item() < 0.5:
-                image = intensity.lowered(image, [factor] * ndim, [factor] * ndim, least=1)
-            else:
-                axis = int(whole(draws["axis"][index], 0, ndim - 1))
-                thickness = _LEAST_THICKNESS + (1 - _LEAST_THICKNESS) * draws["thickness"][index].item()
-                voxel = [factor if d == axis else 1.0 for d in range(ndim)]
-                width = [factor * thickness if d == axis else 0.0 for d in range(ndim)]
-                image = intensity.lowered(image, width, voxel, least=2)
-        if self.config.snr:
-            sigma = draws["sigma"][index].item() / float(self.config.snr)
-            noise = intensity.chi_noise(image.shape, sigma, int(whole(draws["channels"][index], *_CHANNELS)), generator)
-            nodes = whole(draws["gfactor_nodes"][index], 2, _GFACTOR_NODES).expand(1, ndim)
-            field = intensity.smooth_fields(draws["gfactor"][index, None], nodes, image.shape, self.config.order)[0]
-            noise *= _GFACTOR[0] + (_GFACTOR[1] - _GFACTOR[0]) * field
-            image = torch.sqrt(image.square() + noise.square())
-        return intensity.restored(image, shape) if self.config.resolution else image

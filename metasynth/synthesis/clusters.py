@@ -65,6 +65,11 @@ class ClusteredGenerator(SeededGenerator):
         images, fine = self.inner.synthesise(self.split(labels, seeds), seeds)
         return images, (fine + self.clusters - 1) // self.clusters
 
+    def deform(self, labels: Tensor, seeds: Tensor) -> Tensor:
+        """The deformed label maps alone (see `SeededGenerator`); clusters move with what they are of."""
+        self.check(labels)
+        return self.inner.deform(labels, seeds)
+
     def split(self, labels: Tensor, seeds: Tensor) -> Tensor:
         """Label maps (B, *S) int64 for the inner generator: class c > 0 becomes classes (c - 1) `clusters` + 1, ...
 

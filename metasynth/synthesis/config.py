@@ -1,8 +1,9 @@
 """The options of synthesis, by cornucopia's names; one configuration drives either generator."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import final
+from typing import Any, ClassVar, final
 
 from metasynth.errors import UsageError
 
@@ -43,12 +44,17 @@ class CornucopiaConfig:
         Largest simulated voxel size, in voxels, at least 1.
     snr : float or bool
         Smallest signal-to-noise ratio of cornucopia's own noise, which is not the sigma of Eq. 8.
+    priors : str
+        File of priors that intensities and textures are drawn from; empty: those of random contrasts. Studies read it.
+        A generator is given what is in it.
 
     Raises
     ------
     UsageError
         (a ValueError) when an option is out of range.
     """
+
+    ADDED: ClassVar[Mapping[str, Any]] = {"priors": ""}
 
     order: int = 1
     translations: float = 0.1
@@ -63,9 +69,10 @@ class CornucopiaConfig:
     bias: int | bool = False
     resolution: float | bool = False
     snr: float | bool = False
+    priors: str = ""
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in self.options().items():
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name}: must be a finite number >= 0, got {value!r}")
         for name, least, value in (
@@ -79,6 +86,10 @@ class CornucopiaConfig:
             raise UsageError(f"order: must be a whole number from 1 to 7, got {self.order!r}")
         if self.zooms >= 1:
             raise UsageError(f"zooms: must be less than 1, got {self.zooms!r}")
+
+    def options(self) -> dict[str, float]:
+        """The options of `cornucopia.SynthFromLabelTransform`, which knows no priors."""
+        return {name: value for name, value in asdict(self).items() if name != "priors"}
 
     def at_spacing(self, spacing_mm: float) -> "CornucopiaConfig":
         """The same configuration for voxels of another size.

@@ -3,14 +3,13 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, final
 
 import cornucopia
 import torch
 from torch import Tensor
 
-from metasynth.errors import RunError
+from metasynth.errors import RunError, UsageError
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.synthesis.generator import SeededGenerator
 
@@ -41,11 +40,15 @@ class CornucopiaGenerator(SeededGenerator):
     Raises
     ------
     UsageError
-        (a ValueError) when `n_classes` is less than 2.
+        (a ValueError) when `n_classes` is less than 2, or `config` names priors.
     """
 
     def __init__(self, n_classes: int, config: CornucopiaConfig = PAPER) -> None:
         super().__init__(n_classes)
+        if config.priors:
+            raise UsageError(
+                f"config.priors: must be empty, as cornucopia draws random contrasts, got {config.priors!r}"
+            )
         self.config = config
         self._transform: Any = None
 
@@ -57,7 +60,7 @@ class CornucopiaGenerator(SeededGenerator):
         """Images whose randomness is drawn (see `SeededGenerator`)."""
         self.check(labels)
         if self._transform is None:
-            self._transform = cornucopia.SynthFromLabelTransform(**asdict(self.config))
+            self._transform = cornucopia.SynthFromLabelTransform(**self.config.options())
         deformed = labels.detach().to("cpu", torch.int64, copy=True)
         images = torch.zeros(len(deformed), 1, *deformed.shape[1:])
         with _global_streams_restored(), torch.no_grad():

@@ -1,4 +1,4 @@
-"""Random draws of a batch, each image's from a generator of its own."""
+"""Random draws of a batch, each image's from a generator of its own. `batched` says what is drawn."""
 
 import math
 from collections.abc import Mapping, Sequence

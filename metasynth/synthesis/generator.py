@@ -40,6 +40,13 @@ class ImageGenerator(ABC):
             (a ValueError) when the labels are not integers in 0..K-1.
         """
 
+    def deformed(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """The label maps (B, *S) int64 that a call with the same generator state returns, which moves on as there.
+
+        For whoever makes images of them by other means. Here the call's images are made and thrown away.
+        """
+        return self(labels, generator)[1]
+
 
 class SeededGenerator(ImageGenerator):
     """A generator in two steps: draw one seed per image, then make each image from its label map and seed alone.
@@ -75,6 +82,10 @@ class SeededGenerator(ImageGenerator):
             images[part], deformed[part] = self.synthesise(labels[part], seeds[part])
         return images, deformed
 
+    def deformed(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """See `ImageGenerator`; without images where `deform` makes none."""
+        return self.deform(labels, self.draw_seeds(len(labels), generator))
+
     def draw_seeds(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """One 63-bit seed per image, (B,) int64."""
         return torch.randint(_SEED_BOUND, (batch_size,), generator=generator, device=generator.device)
@@ -103,6 +114,10 @@ class SeededGenerator(ImageGenerator):
         RunError
             When an image has a voxel that is not finite.
         """
+
+    def deform(self, labels: Tensor, seeds: Tensor) -> Tensor:
+        """The label maps that `synthesise` returns; here by making the images too. Parameters and errors as there."""
+        return self.synthesise(labels, seeds)[1]
 
     def check(self, labels: Tensor) -> None:
         """Raise DataError (a ValueError) unless `labels` is what `synthesise` takes."""

@@ -86,7 +86,7 @@ def restored(image: Tensor, shape: Sequence[int]) -> Tensor:
     return _resized(image[None, None], shape)[0, 0]
 
 
-def placed_as(means: Tensor, images: Tensor, labels: Tensor, powers: Tensor) -> Tensor:
+def placed_as(means: Tensor, images: Tensor, labels: Tensor, powers: Tensor, is_absolute: bool = False) -> Tensor:
     """Class means from the least to the largest of drawn ones, placed as in given images.
 
     Of the classes that an image has, the one with the least median of its voxels gets the least of their drawn means,
@@ -104,6 +104,8 @@ def placed_as(means: Tensor, images: Tensor, labels: Tensor, powers: Tensor) -> 
         Class indices 0..K-1; 0 is background, of intensity 0.
     powers : Tensor (B,)
         What the images will be raised to.
+    is_absolute : bool
+        The least and the largest too are those of the given images, in place of drawn ones.
 
     Returns
     -------
@@ -120,7 +122,7 @@ def placed_as(means: Tensor, images: Tensor, labels: Tensor, powers: Tensor) -> 
         medians = torch.stack([image[classes == k].median() for k in present])
         low, high = medians.aminmax()
         places = (medians - low) / (high - low).clamp(min=1e-6)
-        least, most = own[at].aminmax()
+        least, most = (medians.clamp(min=0) if is_absolute else own[at]).aminmax()
         floor = torch.zeros_like(least) if len(present) < len(found) else least
         lowest = ((least - floor) / (most - floor).clamp(min=1e-6)) ** power
         own[at] = floor + (most - floor) * (lowest + (1 - lowest) * places) ** (1 / power)
@@ -149,6 +151,23 @@ def scaled(images: Tensor) -> Tensor:
     if bool(failed.any()):
         out = torch.where(failed, (out - least) / (most - least), out)
     return out.reshape(images.shape)
+
+
+def gain_undone(images: Tensor, before: Tensor, labels: Tensor) -> Tensor:
+    """Images (B, *S), multiplied so that the 99 % quantile of the foreground is what it was before; cut to [0, 1].
+
+    Where either is not above 0 the gain is 1.
+    """
+    out = torch.empty_like(images)
+    for index, own in enumerate(labels):
+        at = own.flatten().nonzero()[:, 0]
+        at = at[:: math.ceil(len(at) / _QUANTILE_VOXELS) or 1]
+        gain = 1.0
+        if len(at):
+            then, now = (_quantile(each[index].take(at), 0.01, largest=True).item() for each in (before, images))
+            gain = then / now if min(then, now) > 0 else 1.0
+        torch.clamp(images[index] * gain, 0, 1, out=out[index])
+    return out
 
 
 def _quantile(values: Tensor, q: float, largest: bool) -> Tensor:

@@ -1,4 +1,7 @@
-"""A Gaussian per class, its noise smoothed within the class (texture)."""
+"""A Gaussian per class, its noise smoothed within the class (texture).
+
+The means, standard deviations and widths are drawn in `metasynth.synthesis.batched`.
+"""
 
 from collections.abc import Sequence
 

@@ -48,6 +48,13 @@ def kernels(fwhm: Tensor, widest: float) -> Tensor:
     return torch.where(weights > _NEGLIGIBLE, weights, 0).float()
 
 
+def left_of_noise(fwhms: Tensor, widest: float, ndim: int) -> Tensor:
+    """Standard deviation of white noise of unit variance after smoothing along `ndim` axes; `fwhms` as in `kernels`."""
+    weights = kernels(fwhms.flatten(), widest)
+    along = weights[:, 0].square() + 2 * weights[:, 1:].square().sum(1)
+    return (along ** (ndim / 2)).reshape(fwhms.shape)
+
+
 def smoothing_matrix(weights: Tensor, size: int) -> Tensor:
     """Smoothing along an axis of `size` voxels by one of `kernels`, (L + 1,), as a matrix (size, size)."""
     # A source at j has images at every j + 2 m size and -1 - j + 2 m size: one period of the sum of all images.

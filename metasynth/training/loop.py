@@ -72,7 +72,7 @@ class Pace:
     Attributes
     ----------
     checkpoint_every : int
-        Steps from one checkpoint to the next.
+        Steps from one checkpoint to the next; what falls between steps that are taken as one comes after the last.
     workers : int
         Processes that make the data; 0: the process that trains.
     """
@@ -138,11 +138,13 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
         for index, batch in enumerate(batches, start=start):
             check()
             with stopped_in_one_line(where, _last_good(saved)):
-                record = trainer.step(index, batch.to(context.device))
-            folder.append({"stage": stage.name, "step": index + 1, **record})
-            stage.course.add(record)
-            task.advance(note=stage.note(record))
-            if (index + 1) % pace.checkpoint_every == 0 and index + 1 < stage.steps:
+                records = trainer.step(index, batch.to(context.device))
+            before = index + 1 - len(records)
+            for step, record in enumerate(records, start=before + 1):
+                folder.append({"stage": stage.name, "step": step, **record})
+                stage.course.add(record)
+                task.advance(note=stage.note(record))
+            if (index + 1) // pace.checkpoint_every > before // pace.checkpoint_every and index + 1 < stage.steps:
                 save(latest, index + 1)
                 saved = (latest, index + 1)
     taken = save(finished, stage.steps)

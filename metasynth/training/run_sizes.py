@@ -4,6 +4,7 @@ What is counted is what is certainly needed (see `metasynth.sizes`): the tensors
 pass, told by a pass on torch's meta device, which computes nothing; the draws of the generator; the test images.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,36 @@ def require_network(widths: Sequence[int], items: Items, batch: int, setting: st
     ndim = len(items.shape)
     size = convolutions(widths, ndim, items.shape, batch)
     require_memory(size, f"a step on {batch} images of {items.by}", setting, _largest_memory())
+
+
+def require_horizon(outer: OuterSettings, items: Items, batch: int, step: int, setting: str) -> None:
+    """Refuse a hypergradient of several inner steps whose batches and graphs cannot be held.
+
+    Those of about the square root of its steps are there at a time, see `metasynth.bilevel.strategies.segments`.
+
+    Parameters
+    ----------
+    outer : OuterSettings
+        How many steps.
+    items : Items
+        Of the cache.
+    batch : int
+        Inner examples a step.
+    step : int
+        Bytes that one step certainly keeps: its features, and weights, gradient and moments after it.
+    setting : str
+        What decides about these besides.
+
+    Raises
+    ------
+    UsageError
+        Which names the settings and the memory that they would take.
+    """
+    if outer.horizon == 1:
+        return
+    what = f"a hypergradient of {outer.horizon} steps on {batch} images of {items.by}"
+    size = outer.horizon * batch * items.voxels * (FLOAT + LABEL) + math.ceil(math.sqrt(outer.horizon)) * step
+    require_memory(size, what, f"outer.horizon, {setting}", _largest_memory())
 
 
 def require_nodes(nodes: Sequence[int], items: Items, batch: int, setting: str) -> None:

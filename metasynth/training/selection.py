@@ -35,7 +35,7 @@ class Selecting:
     validate : callable
         Gives the value to raise, such as the mean Dice.
     every, steps : int
-        Steps between looks, and in all.
+        Steps between looks, and in all. What falls between steps that are taken as one comes after the last of them.
     memory : PeakMemory
         Of this session; the most of all sessions is kept.
 
@@ -64,15 +64,16 @@ class Selecting:
         self.best_value, self.best_step, self.last_value = float("-inf"), 0, float("-inf")
         self.peak_mib = 0.0
 
-    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
-        """The other trainer's step; its record has ``validation`` where the subjects were looked at."""
-        record = self._trainer.step(index, batch)
-        if (index + 1) % self._every and index + 1 != self._steps:
-            return record
+    def step(self, index: int, batch: StepBatch) -> list[dict[str, Any]]:
+        """The other trainer's step; the last record has ``validation`` where the subjects were looked at."""
+        records = self._trainer.step(index, batch)
+        before = index + 1 - len(records)
+        if (index + 1) // self._every == before // self._every and index + 1 != self._steps:
+            return records
         self.last_value = self._validate()
         if self.last_value > self.best_value:
             self.best, self.best_value, self.best_step = weights_of(self._segmenter), self.last_value, index + 1
-        return {**record, "validation": self.last_value}
+        return [*records[:-1], {**records[-1], "validation": self.last_value}]
 
     def state_dict(self) -> dict[str, Any]:
         """The other trainer's, what was kept, and how much memory was taken."""

@@ -1,15 +1,16 @@
 """Settings that studies share: the segmenter's training and the outer level."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 
 from metasynth.augment.augmenter import Grouped, Rate, check_groups
+from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.strategies.parts import InParts
-from metasynth.bilevel.strategies.product import ProductStrategy
-from metasynth.bilevel.strategies.table import in_studies
+from metasynth.bilevel.strategies.table import in_studies, in_studies_over
 from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.settings.values import OneOf
 from metasynth.training.reach import LARGEST_UNCONSTRAINED, require_rate
@@ -36,11 +37,19 @@ class OuterSettings:
         Inner steps before the first hypergradient.
     every : int
         A hypergradient at every ``every``-th inner step from then on; one costs about seven plain steps here, and the
-        default takes fewer than `metasynth.bilevel.outer_step.PERSISTENT` does.
+        default takes fewer than `metasynth.bilevel.outer_step.PERSISTENT` does. With a ``horizon``: inner steps from
+        the beginning of one window to that of the next.
+    horizon : int
+        Inner steps that a hypergradient is followed back through, its window: those up to the one that is due. What
+        serves the next step alone may harm a training of many (Wu et al. 2018, short-horizon bias). A window of K steps
+        costs about 5 K plain ones, and the memory of about √K; see `metasynth.bilevel.strategies.unrolled.Unrolled`.
+    mean_of : int
+        Iterates, the last ones of the window, at whose mean the outer loss is taken; at most ``horizon``.
     reference : {'random', 'matched', 'none'}
         The synthetic batch whose gradient is subtracted from the real one, which leaves of it what tells the two
         domains apart; see `metasynth.bilevel.hypergradient.hypergradient`. Its contrasts are random ones, or those of
-        the real images, whose chance is then no part of the difference (`metasynth.training.sources.reference_of`).
+        the real images, whose chance is then no part of the difference (`metasynth.training.sources.reference_of`). An
+        augmenter that makes the contrast itself is given the real images' label maps for 'matched'.
     memory : float
         Decay, in [0, 1), of the running mean that real gradients are replaced by; see
         `metasynth.bilevel.outer_step.OuterStep`. 0: none.
@@ -63,12 +72,16 @@ class OuterSettings:
         so that the last values rest on all draws and not on the latest alone. 0: the rate never falls.
     """
 
+    ADDED: ClassVar[Mapping[str, Any]] = {"horizon": 1, "mean_of": 1}
+
     lr: float = 0.05
     network_lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     batch_size: int = 16
     warmup: int = PERSISTENT.warmup
     every: int = 3
+    horizon: int = 1
+    mean_of: int = 1
     reference: ReferenceKind = "random"
     memory: float = PERSISTENT.memory
     clip: float = PERSISTENT.clip or 0.0
@@ -82,7 +95,7 @@ class OuterSettings:
     def __post_init__(self) -> None:
         require_rate(LARGEST_UNCONSTRAINED, lr=self.lr)
         require_rate(network_lr=self.network_lr)
-        require_at_least(1, batch_size=self.batch_size, every=self.every)
+        require_at_least(1, batch_size=self.batch_size, every=self.every, horizon=self.horizon, mean_of=self.mean_of)
         require_at_least(
             0, warmup=self.warmup, hold=self.hold, settle=self.settle, samples=self.samples, chunk=self.chunk
         )
@@ -91,6 +104,22 @@ class OuterSettings:
         if self.strategy not in in_studies():
             raise ValueError(f"strategy must be one of {', '.join(in_studies())}, got {self.strategy!r}")
         self.step_options()
+        self._check_horizon()
+
+    def _check_horizon(self) -> None:
+        if self.mean_of > self.horizon:
+            raise ValueError(f"mean_of must be at most horizon = {self.horizon}, got {self.mean_of}")
+        if self.every < self.horizon:
+            raise ValueError(f"every must be at least horizon = {self.horizon}, got {self.every}")
+        if self.horizon == 1:
+            return
+        for name, only in (("strategy", "mixed"), ("samples", 0), ("chunk", 0)):
+            value = getattr(self, name)
+            if value != only:
+                raise ValueError(
+                    f"horizon = {self.horizon} needs {name} = {only}, as several steps are differentiated in one way "
+                    f"only, got {value}"
+                )
 
     def step_options(self) -> OuterStep:
         """The options of the solver's outer step."""
@@ -102,8 +131,10 @@ class OuterSettings:
             every=self.every,
         )
 
-    def hypergradient_strategy(self) -> ProductStrategy:
-        """The strategy, in parts where that is asked for."""
+    def hypergradient_strategy(self) -> HypergradientStrategy:
+        """The strategy, in parts where that is asked for; that of a longer horizon is always `Unrolled`."""
+        if self.horizon > 1:
+            return in_studies_over(self.horizon, self.mean_of)
         strategy = in_studies()[self.strategy]
         if self.samples == self.chunk == 0:
             return strategy
@@ -124,17 +155,45 @@ class OuterSettings:
         return torch.optim.Adam(groups, lr=self.lr, betas=self.betas)
 
     def is_due(self, step: int) -> bool:
-        """Whether inner step ``step`` (from 0) takes a hypergradient."""
-        return self.step_options().is_due(step)
+        """Whether inner step ``step`` (from 0) takes a hypergradient: the last one of a window."""
+        return self.step_options().is_due(step + 1 - self.horizon)
+
+    @property
+    def first_due(self) -> int:
+        """The first inner step (from 0) that takes a hypergradient."""
+        return self.warmup + self.horizon - 1
+
+    def waits(self, step: int, steps: int) -> bool:
+        """Whether inner step ``step`` (from 0) of ``steps`` is taken with a later one, the last of its window.
+
+        A window that would not end is not begun: its steps are plain ones.
+        """
+        within = (step - self.warmup) % self.every
+        last = step - within + self.horizon - 1
+        return self.warmup <= step < last < steps
 
     def outer_steps(self, steps: int) -> int:
         """Outer steps in ``steps`` inner steps."""
-        return -(-max(0, steps - self.warmup) // self.every) // self.average
+        return -(-max(0, steps - self.first_due) // self.every) // self.average
 
     def rate_at(self, step: int) -> float:
         """What the learning rates are multiplied by at inner step ``step`` (from 0)."""
         falling = (step - self.warmup) // (self.every * self.average) - self.hold
         return 1.0 if self.settle == 0 or falling <= 0 else self.settle / (self.settle + falling)
+
+
+def require_window(outer: OuterSettings, steps: int, setting: str) -> None:
+    """Refuse a horizon that is longer than what a training has after its warm-up.
+
+    Raises
+    ------
+    ValueError
+        Naming ``setting``, the number of ``steps`` of the training.
+    """
+    if outer.horizon > 1 and outer.first_due >= steps:
+        raise ValueError(
+            f"outer.warmup + outer.horizon must be at most {setting} = {steps}, got {outer.warmup} + {outer.horizon}"
+        )
 
 
 def check_together(segmenter: SegmenterSettings, outer: OuterSettings) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from metasynth.augment.augmenter import Augmenter, Draws
+from metasynth.augment.augmenter import Augmenter, Draws, Takes
 from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import standard_normal
 from metasynth.data.dataset import Batch
@@ -19,12 +19,12 @@ from metasynth.synthesis.generator import ImageGenerator
 class Example(NamedTuple):
     """Images with their truth.
 
-    ``images`` (B, 1, *S) float32; ``labels`` (B, *S) int64, the classes; ``draws`` what the augmenter is to apply, a
-    tensor (B, ...) or a nested tuple of such, or None where the images are final; ``fine`` (B, *S) int64, the
-    generation labels, or None where these are the classes.
+    ``images`` (B, 1, *S) float32, or None where the augmenter is to make them of the structures; ``labels`` (B, *S)
+    int64, the classes; ``draws`` what the augmenter is to apply, a tensor (B, ...) or a nested tuple of such, or None
+    where the images are final; ``fine`` (B, *S) int64, the generation labels, or None where these are the classes.
     """
 
-    images: Tensor
+    images: Tensor | None
     labels: Tensor
     draws: Draws | None
     fine: Tensor | None = None
@@ -34,8 +34,16 @@ class Example(NamedTuple):
         """(B, *S) int64 generation labels of what the images show."""
         return self.labels if self.fine is None else self.fine
 
+    @property
+    def given(self) -> Tensor:
+        """What an augmenter is given, and whoever sees final images: the images, or of an example without structures.
+
+        See `metasynth.augment.augmenter.Augmenter.takes`.
+        """
+        return self.structures if self.images is None else self.images
+
     @classmethod
-    def of(cls, batch: Batch, images: Tensor, structures: Tensor, draws: Draws | None = None) -> "Example":
+    def of(cls, batch: Batch, images: Tensor | None, structures: Tensor, draws: Draws | None = None) -> "Example":
         """Images made of a batch, and the generation labels that they show, deformed or not, with their classes."""
         labels = batch.classes_of(structures)
         return cls(images, labels, draws, None if labels is structures else structures)
@@ -61,30 +69,43 @@ Source = Callable[[Batch, torch.Generator], Example]
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Clean synthetic images, with draws for the augmenter to apply."""
+    """What an augmenter takes, clean synthetic images or their structures alone, with draws for it to apply."""
 
     generator: ImageGenerator
     draw: Draw = standard_normal
+    takes: Takes = "images"
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Images and deformed labels of a batch's label maps."""
+        if self.takes == "structures":
+            structures = self.generator.deformed(batch.structures, generator)
+            return Example.of(batch, None, structures, self.draw(_shaped_as(structures), generator))
         images, structures = self.generator(batch.structures, generator)
         return Example.of(batch, images, structures, self.draw(images, generator))
 
     def like(self, real: Example, generator: torch.Generator) -> Example:
         """Clean images of a real example's own label maps, in its contrast, with draws for the augmenter.
 
+        One that takes structures makes the contrast itself: it gets the label maps as they are.
+
         Raises
         ------
         UsageError
             If the generator cannot make images in a given contrast.
         """
+        if self.takes == "structures":
+            return real._replace(images=None, draws=self.draw(_shaped_as(real.structures), generator))
         if not isinstance(self.generator, BatchedGenerator):
             raise UsageError(f"reference: 'matched' needs the batched generator, got {type(self.generator).__name__}")
         images = self.generator.matched(
-            real.images, real.structures, self.generator.draw_seeds(len(real.labels), generator)
+            real.given, real.structures, self.generator.draw_seeds(len(real.labels), generator)
         )
         return real._replace(images=images, draws=self.draw(images, generator))
+
+
+def _shaped_as(structures: Tensor) -> Tensor:
+    """Images (B, 1, *S) float32 of the shape and device of structures (B, *S), whose values nobody is to look at."""
+    return torch.empty(len(structures), 1, *structures.shape[1:], device=structures.device)
 
 
 @dataclass(frozen=True)
@@ -112,10 +133,9 @@ class Augmented:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Augmented images and deformed labels of a batch's label maps."""
-        images, structures = self.generator(batch.structures, generator)
+        made = Synthetic(self.generator, self.augmenter.draw, self.augmenter.takes)(batch, generator)
         with torch.no_grad():
-            augmented = self.augmenter(images, self.augmenter.draw(images, generator))
-        return Example.of(batch, augmented, structures)
+            return made._replace(images=self.augmenter(made.given, made.draws), draws=None)
 
 
 @dataclass(frozen=True)
@@ -145,8 +165,8 @@ def reference_of(
 
     Both are of the same people, so that anatomy does not tell them apart. Most of what is left between two batches is
     the contrast that each image happens to have, which no augmentation has a part in. With 'matched' the reference
-    has the contrasts of the real images: the same differences of the domains, with less than half of the noise
-    (docs/measurements/recovery.md).
+    has the contrasts of the real images (of an augmenter that makes the contrast itself, their label maps alone): the
+    same differences of the domains, with less than half of the noise (docs/measurements/recovery.md).
 
     Parameters
     ----------

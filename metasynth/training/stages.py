@@ -108,7 +108,7 @@ def train_bilevel(
     settings: TrainingSettings = context.config
     segmenter = segmenter_for(context, data.train.cache)
     trainer = bilevel_trainer(context, segmenter, augmenter)
-    fed = _step_data(context, data, Synthetic(data.generator, augmenter.draw), real)
+    fed = _step_data(context, data, Synthetic(data.generator, augmenter.draw, augmenter.takes), real)
     course = Course(augmenter.observed())
     stage = Stage(name, settings.segmenter.steps, fed, note_of(augmenter), trainer.check, course)
     seconds = run_stage(stage, trainer, settings.pace, context)

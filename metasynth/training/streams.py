@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from metasynth.data.dataset import SliceDataset, draw_disjoint
+from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
 from metasynth.errors import MetasynthError, RunError
 from metasynth.running.seeding import generator_for
 from metasynth.training.sources import Example, ReferenceKind, Source, mapped, reference_of
@@ -34,47 +34,80 @@ class StepBatch(NamedTuple):
         return StepBatch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class StepData(Dataset[StepBatch]):
-    """Step t's data as item t.
+@dataclass(frozen=True, kw_only=True)
+class Steps(Dataset[StepBatch]):
+    """Step t's data as item t: what is the same wherever the examples come from.
 
     Attributes
     ----------
-    dataset : SliceDataset
-        The training subjects. In every step they are halved at random: one half gives the label maps for synthesis,
-        the other the real examples.
-    inner, outer : callable
-        How the examples are made.
     seed : int
         The run's.
     batch_size, outer_batch_size : int
-        Examples of each kind.
+        Inner examples, and outer ones.
     is_due : callable or None
         Whether step t takes a hypergradient; None: never.
     reference : {'random', 'matched', 'none'}
         The reference batch of such a step, see `reference_of`.
     """
 
-    dataset: SliceDataset
-    inner: Source
-    outer: Source | None
     seed: int
     batch_size: int
     outer_batch_size: int = 1
     is_due: Callable[[int], bool] | None = None
     reference: ReferenceKind = "random"
 
+    def completed(
+        self, step: int, inner: Example, synthetic: Source, real: Callable[[], tuple[Batch, Example]]
+    ) -> StepBatch:
+        """The step's batch: with outer and reference examples where a hypergradient is due.
+
+        Parameters
+        ----------
+        step : int
+            From 0.
+        inner : Example
+        synthetic : callable
+            What makes the reference examples.
+        real : callable
+            Makes the outer examples, and gives the items that they are of.
+        """
+        if self.is_due is None or not self.is_due(step):
+            return StepBatch(inner, None, None)
+        items, outer = real()
+        draws = generator_for(self.seed, "reference", step)
+        return StepBatch(inner, outer, reference_of(self.reference, synthetic, items, outer, draws))
+
+
+@dataclass(frozen=True)
+class StepData(Steps):
+    """The data of a study with one cache.
+
+    Attributes
+    ----------
+    dataset : SliceDataset
+        The training subjects. In every step they are halved at random: one half gives the label maps for synthesis,
+        the other the real examples. A hypergradient that follows several steps has the real examples of the last.
+    inner, outer : callable
+        How the examples are made; None: there are no outer ones.
+    """
+
+    dataset: SliceDataset
+    inner: Source
+    outer: Source | None
+
     def __getitem__(self, step: int) -> StepBatch:
         draw = generator_for(self.seed, "subjects", step)
         ours, theirs = draw_disjoint(self.dataset, self.batch_size, self.outer_batch_size, draw)
         inner = self.inner(self.dataset.read(ours), generator_for(self.seed, "inner", step))
-        if self.is_due is None or self.outer is None or not self.is_due(step):
+        if self.outer is None:
             return StepBatch(inner, None, None)
-        items = self.dataset.read(theirs)
-        outer = self.outer(items, generator_for(self.seed, "outer", step))
-        draws = generator_for(self.seed, "reference", step)
-        reference = reference_of(self.reference, self.inner, items, outer, draws)
-        return StepBatch(inner, outer, reference)
+        make = self.outer
+
+        def real() -> tuple[Batch, Example]:
+            items = self.dataset.read(theirs)
+            return items, make(items, generator_for(self.seed, "outer", step))
+
+        return self.completed(step, inner, self.inner, real)
 
 
 def stream(data: Dataset[StepBatch], start: int, stop: int, workers: int) -> Generator[StepBatch, None, None]:

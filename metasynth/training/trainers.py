@@ -12,6 +12,7 @@ from metasynth.bilevel.derivatives import total_norm
 from metasynth.bilevel.patched.buffers import copies_of, restore
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.step_report import StepReport
 from metasynth.training.reach import constrained_in, within_reach
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
@@ -20,10 +21,14 @@ from metasynth.training.streams import StepBatch
 
 
 class Trainer(Protocol):
-    """Takes steps and can be saved."""
+    """Takes steps and can be saved, wherever the steps that it was given are taken."""
 
-    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
-        """Take step ``index`` (from 0) and return what to record; NonFiniteError or ValueError if none can be taken."""
+    def step(self, index: int, batch: StepBatch) -> list[dict[str, Any]]:
+        """Take step ``index`` (from 0) and return what to record; NonFiniteError or ValueError if none can be taken.
+
+        A trainer may take several steps as one. Then it keeps what it is given for all but the last, returning nothing;
+        with the last it returns a record of each of them, in order.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly."""
@@ -42,7 +47,7 @@ class Supervised:
         _, loss = bilevel_losses(settings)  # that on images as they are
         self._problem = BilevelProblem(loss, loss, settings.autocast_dtype)
 
-    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
+    def step(self, index: int, batch: StepBatch) -> list[dict[str, Any]]:
         """One step of Adam on the loss of the inner examples; if it cannot be taken, all is as it was."""
         buffers = copies_of(self.segmenter)
         try:
@@ -53,7 +58,7 @@ class Supervised:
             raise
         _set_rate(self._optimizer, [self._settings.lr], self._settings.rate_at(index))
         self._optimizer.step()
-        return {"inner_loss": loss.item()}
+        return [{"inner_loss": loss.item()}]
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimiser."""
@@ -65,6 +70,40 @@ class Supervised:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
+class Window:
+    """The inner examples of a hypergradient's window, kept until its last step comes.
+
+    Parameters
+    ----------
+    outer : OuterSettings
+        Says which steps wait for others.
+    steps : int
+        Of the whole training.
+    """
+
+    def __init__(self, outer: OuterSettings, steps: int) -> None:
+        self._outer, self._steps = outer, steps
+        self._kept: list[Example] = []
+
+    def add(self, index: int, inner: Example) -> list[Example]:
+        """Those of all steps that are now to be taken, of step ``index`` (from 0) last; none while it waits."""
+        self._kept.append(inner)
+        if self._outer.waits(index, self._steps):
+            return []
+        due, self._kept = self._kept, []
+        return due
+
+
+def records_of(report: StepReport) -> list[dict[str, Any]]:
+    """A record of each inner step of a call, with its loss; the last has the other losses and the norm, if any."""
+    records: list[dict[str, Any]] = [{"inner_loss": loss} for loss in report.inner_losses]
+    for name in ("outer_loss", "reference_loss", "hypergradient_norm"):
+        value = getattr(report, name)
+        if value is not None:
+            records[-1][name] = value
+    return records
+
+
 class Bilevel:
     """Training of a segmenter whose augmenter learns from real examples (Learn2Synth).
 
@@ -72,7 +111,8 @@ class Bilevel:
     ----------
     solver : BilevelSolver
     inner : SegmenterSettings
-        Learning rate of the inner level over time.
+        Learning rate of the inner level over time. Within the window of a hypergradient it is held at that of the
+        window's first step, as the steps of a window are one call of the solver.
     outer : OuterSettings
         That of the outer level.
     observe : callable
@@ -90,31 +130,31 @@ class Bilevel:
         self._inner = inner
         self._outer = outer
         self._observe = observe
+        self._window = Window(outer, inner.steps)
         self._rates = [group["lr"] for group in solver.outer_optimizer.param_groups]
         self._constrained = constrained_in(solver.outer) if isinstance(solver.outer, nn.Module) else {}
         self._device = str(next(solver.model.parameters()).device)
 
     def check(self, data: Dataset[StepBatch]) -> None:
         """Require, on the data of the first step that takes a hypergradient, that one can be taken; nothing changes."""
-        batch = data[self._outer.warmup].to(self._device)
+        batch = data[self._outer.first_due].to(self._device)
         self.solver.preflight(batch.inner, batch.outer)
 
-    def step(self, index: int, batch: StepBatch) -> dict[str, Any]:
-        """A plain inner step, or one with a hypergradient where the batch brings real examples."""
-        _set_rate(self.solver.optimizer, [self._inner.lr], self._inner.rate_at(index))
+    def step(self, index: int, batch: StepBatch) -> list[dict[str, Any]]:
+        """A plain inner step, or those of a window with a hypergradient where the batch brings real examples."""
+        inner = self._window.add(index, batch.inner)
+        if not inner:
+            return []
+        _set_rate(self.solver.optimizer, [self._inner.lr], self._inner.rate_at(index + 1 - len(inner)))
         if batch.outer is None:
-            return {"inner_loss": self.solver.inner_step(batch.inner).inner_loss}
+            return records_of(self.solver.inner_step(*inner))
         _set_rate(self.solver.outer_optimizer, self._rates, self._outer.rate_at(index))
         with within_reach(self._constrained, "outer.lr"):
-            report = self.solver.step([batch.inner], batch.outer, batch.reference)
-        record: dict[str, Any] = {"inner_loss": report.inner_loss, "outer_loss": report.outer_loss}
-        if report.reference_loss is not None:
-            record["reference_loss"] = report.reference_loss
-        record["hypergradient_norm"] = report.hypergradient_norm
+            report = self.solver.step(inner, batch.outer, batch.reference)
+        records = records_of(report)
         if report.outer_stepped:
-            record["outer_step"] = report.outer_steps
-            record.update(self._observe())
-        return record
+            records[-1] |= {"outer_step": report.outer_steps, **self._observe()}
+        return records
 
     def state_dict(self) -> dict[str, Any]:
         """The solver's."""
@@ -167,10 +207,10 @@ def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> No
 
 
 def bilevel_losses(settings: SegmenterSettings) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(images, draws)``."""
+    """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(given, draws)``."""
 
     def inner_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
-        return settings.loss_of(segmenter(augmenter(example.images, example.draws)), example.labels)
+        return settings.loss_of(segmenter(augmenter(example.given, example.draws)), example.labels)
 
     def outer_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
         return settings.loss_of(segmenter(example.images), example.labels)

@@ -51,6 +51,16 @@ def test_names_that_clash_are_numbered() -> None:
     assert crowded.observed() == pytest.approx({"sigma_1": 0.1, "sigma_2": 0.2, "sigma_3": 0.3, "sigma_4": 0.4})
 
 
+def test_what_is_shown_of_two_of_a_kind_is_numbered() -> None:
+    one, two = GaussianNoise(0.1), GaussianNoise(0.2)
+    both = Compose(one, two)
+    first, second = both.draw(images(), seeded(0))
+    shown = both.shown(images(), (first, second))
+    assert list(shown) == ["noise_1", "noise_2"]
+    assert torch.equal(shown["noise_1"], one.shown(images(), first)["noise"])
+    assert torch.equal(shown["noise_2"], two.shown(one(images(), first), second)["noise"])
+
+
 def test_the_nonparametric_model() -> None:
     made = network(2)
     model = nonparametric(made, 0.3)

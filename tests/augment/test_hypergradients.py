@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from augment.augmenters import AUGMENTERS, seeded
+from augment.augmenters import AUGMENTERS, given_to, seeded
 from bilevel import segmentation
 from support.strategies import taken
 from torch import Tensor, nn
@@ -29,15 +29,17 @@ class Example(NamedTuple):
     images: Tensor
     labels: Tensor
     draws: Any
+    given: Tensor
 
 
 def example(augmenter: Augmenter[Any], seed: int) -> Example:
     given = segmentation.batch(seed)
-    return Example(given.images, given.labels, augmenter.draw(given.images, seeded(seed)))
+    draws = augmenter.draw(given.images, seeded(seed))
+    return Example(given.images, given.labels, draws, given_to(augmenter, given.images))
 
 
 def inner_loss(model: nn.Module, augmenter: nn.Module, given: Example) -> Tensor:
-    return cross_entropy(model(augmenter(given.images, given.draws)), given.labels)
+    return cross_entropy(model(augmenter(given.given, given.draws)), given.labels)
 
 
 def outer_loss(model: nn.Module, augmenter: nn.Module, given: Example) -> Tensor:

@@ -198,6 +198,34 @@ from bad_input.table import Place, Row, table
         "--set outer: outer.warmup must be below segmenter.steps = 1500, got 99999",
     ),
     Row("run noise --data c.h5 --set outer.warmup=-1", 2, "--set outer.warmup: warmup must be at least 0, got -1"),
+    Row("run noise --data c.h5 --set outer.horizon=0", 2, "--set outer.horizon: horizon must be at least 1, got 0"),
+    Row(
+        "run noise --data c.h5 --set outer.horizon=80",
+        2,
+        "--set outer.horizon: every must be at least horizon = 80, got 3",
+    ),
+    Row(
+        "run noise --data c.h5 --set outer.mean_of=2",
+        2,
+        "--set outer.mean_of: mean_of must be at most horizon = 1, got 2",
+    ),
+    Row(
+        "run noise --data c.h5 --set outer.horizon=2 --set outer.strategy=forward",
+        2,
+        "--set outer.horizon, outer.strategy: horizon = 2 needs strategy = mixed, as several steps are differentiated "
+        "in one way only, got forward",
+    ),
+    Row(
+        "run noise --data c.h5 --set outer.horizon=2 --set outer.samples=4",
+        2,
+        "--set outer.horizon, outer.samples: horizon = 2 needs samples = 0, as several steps are differentiated in one "
+        "way only, got 4",
+    ),
+    Row(
+        "run noise --data c.h5 --set outer.horizon=2000 --set outer.every=2000",
+        2,
+        "--set outer: outer.warmup + outer.horizon must be at most segmenter.steps = 1500, got 200 + 2000",
+    ),
     Row("run noise --data c.h5 --set outer.every=0", 2, "--set outer.every: every must be at least 1, got 0"),
     Row(
         "run noise --data c.h5 --set outer.reference=maybe",

@@ -158,6 +158,17 @@ from bad_input.table import Place, Row, table
         "--set adversarial.tail: tail must be in (0, 1], got 0.0",
     ),
     Row(
+        "run unpaired --data c.h5 --set outer.horizon=2",
+        2,
+        "--set outer: outer.horizon must be 1 (the discriminator's spectral norms take their singular vectors "
+        "for constants, so several steps cannot be differentiated), got 2",
+    ),
+    Row(
+        "run real_world --data c.h5 --set outer.horizon=2000 --set outer.every=2000",
+        2,
+        "--set outer: outer.warmup + outer.horizon must be at most segmenter.steps = 1500, got 200 + 2000",
+    ),
+    Row(
         "run unpaired --data c.h5 --set outer.reference=random",
         2,
         "--set outer: outer.reference must be none (a discriminator's two losses are",

@@ -98,6 +98,45 @@ def test_a_solve_that_did_not_converge_is_visible() -> None:
     assert result.diagnostics["residual"] > 1e-12
 
 
+CURVATURES, PULL = np.array([2.0, -1.0]), np.array([0.7, -0.4])
+
+
+def at_a_saddle(v: list[float], **options: float) -> tuple[float, dict[str, float]]:
+    """The hypergradient of θ for L_inner = φᵀ diag(2, -1) φ / 2 - θ cᵀφ and L_outer = vᵀφ, so that h = cᵀx."""
+    model = nn.Linear(2, 1, bias=False, dtype=torch.float64)
+    c, h, outer = torch.tensor(PULL), torch.tensor(CURVATURES), torch.tensor(0.3, dtype=torch.float64).requires_grad_()
+    problem = BilevelProblem(
+        lambda model, outer, batch: 0.5 * (h * model.weight[0].square()).sum() - outer * (c * model.weight[0]).sum(),
+        lambda model, outer, batch: (batch * model.weight[0]).sum(),
+    )
+    inputs = StepInputs(
+        problem, FunctionalModel(model), InnerUpdate(torch.optim.SGD(model.parameters(), lr=0.1)), outer, [c]
+    )
+    target = torch.tensor(v, dtype=torch.float64)
+    result, _ = hypergradient(inputs, target, Implicit(ConjugateGradient(**options)))
+    return result.gradients["outer"].item(), result.diagnostics
+
+
+def test_of_negative_curvature_from_the_start_the_inverse_is_taken_for_the_identity() -> None:
+    found, diagnostics = at_a_saddle([0.2, 1.0])
+    assert found == pytest.approx(PULL @ [0.2, 1.0], rel=1e-14)
+    assert (diagnostics["converged"], diagnostics["negative_curvature"], diagnostics["iterations"]) == (0.0, 1.0, 0.0)
+
+
+def test_of_negative_curvature_later_the_iterate_before_it_is_taken() -> None:
+    v = np.array([1.0, 0.5])
+    x = v * (v @ v) / (v @ (CURVATURES * v))
+    found, diagnostics = at_a_saddle(v.tolist())
+    assert found == pytest.approx(PULL @ x, rel=1e-14)
+    assert (diagnostics["converged"], diagnostics["negative_curvature"], diagnostics["iterations"]) == (0.0, 1.0, 1.0)
+
+
+def test_damping_above_the_negative_curvature_gives_the_damped_inverse() -> None:
+    found, diagnostics = at_a_saddle([0.2, 1.0], damping=1.5, tolerance=1e-12)
+    assert found == pytest.approx(PULL @ (np.array([0.2, 1.0]) / (CURVATURES + 1.5)), rel=1e-12)
+    assert (diagnostics["converged"], diagnostics["negative_curvature"]) == (1.0, 0.0)
+
+
 def test_steps_are_those_of_the_optimiser() -> None:
     result, step = computed(ConjugateGradient(), np.zeros(D), steps=3)
     model = Linear(np.zeros(D))

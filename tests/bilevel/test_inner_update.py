@@ -240,3 +240,10 @@ def test_averages_then_clips_then_steps(call: str) -> None:
     expected = phi - 0.1 * (g * 5 / (g.norm() + 1e-6) + 0.5 * phi)
     solver.step([None], None) if call == "step" else solver.inner_step(None)
     assert torch.allclose(torch.cat([model.near, model.far]), expected, rtol=1e-14)
+
+
+def test_an_update_stays_itself_and_an_optimiser_gets_a_plain_one() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    update = InnerUpdate(optimizer, clip_norm=1.0)
+    assert InnerUpdate.of(update) is update
+    assert InnerUpdate.of(optimizer) == InnerUpdate(optimizer)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Neumann
+from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Neumann, Solution
 
 
 def spectrum(n: int, low: float, high: float, seed: int) -> np.ndarray:
@@ -80,6 +80,52 @@ def test_an_indefinite_operator_does_not_converge(solver: LinearSolver) -> None:
     assert not solution.converged
     assert np.isfinite(flat(solution.x)).all()
     assert solution.iterations < 50
+
+
+DIAGONAL = np.diag([2.0, -1.0, 3.0])
+
+
+def on(matrix: np.ndarray, b: list[float], **options: float) -> Solution:
+    a = torch.tensor(matrix)
+    return ConjugateGradient(**options).solve(lambda v: [a @ v[0]], [torch.tensor(b, dtype=torch.float64)])
+
+
+def test_a_right_hand_side_of_negative_curvature_is_returned_as_it_is() -> None:
+    """The identity for the inverse, and never x = 0; damping is in the residual."""
+    solution = on(DIAGONAL, [0.0, 2.0, 0.0], damping=0.5)
+    assert solution.x[0].tolist() == [0.0, 2.0, 0.0]
+    assert (solution.converged, solution.negative_curvature, solution.iterations) == (False, True, 0)
+    assert solution.residual == pytest.approx(abs(1 - (-1 + 0.5)))
+
+
+def test_it_stops_at_the_iterate_before_negative_curvature() -> None:
+    """In a plane with both curvatures the first step is of positive, and the second, conjugate to it, of negative."""
+    b = np.array([1.0, 0.5, 0.0])
+    size = b @ b / (b @ DIAGONAL @ b)
+    solution = on(DIAGONAL, b.tolist())
+    assert solution.x[0].numpy() == pytest.approx(size * b, rel=1e-14)
+    assert (solution.converged, solution.negative_curvature, solution.iterations) == (False, True, 1)
+    residual = np.linalg.norm(b - DIAGONAL @ (size * b)) / np.linalg.norm(b)
+    assert solution.residual == pytest.approx(residual, rel=1e-12)
+
+
+def test_no_curvature_counts_as_negative() -> None:
+    solution = on(np.zeros((2, 2)), [3.0, 4.0])
+    assert solution.x[0].tolist() == [3.0, 4.0]
+    assert (solution.negative_curvature, solution.residual) == (True, 1.0)
+
+
+def test_positive_curvatures_are_said_to_be() -> None:
+    assert not on(np.diag([1.0, 2.0]), [1.0, 1.0]).negative_curvature
+    assert not on(np.diag([1.0, 2.0]), [1.0, 1.0], max_steps=1).negative_curvature
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_product_that_is_not_finite_is_not_hidden(value: float) -> None:
+    solution = on(np.diag([value, 1.0]), [1.0, 1.0])
+    assert not torch.isfinite(solution.x[0]).any()
+    assert not np.isfinite(solution.residual)
+    assert (solution.converged, solution.negative_curvature) == (False, False)
 
 
 def test_damping_makes_it_definite() -> None:

@@ -60,3 +60,12 @@ def test_steps_are_those_of_the_optimiser(strategy: str) -> None:
     expected = native.model.state_dict()
     assert all(torch.allclose(v, expected[k], rtol=1e-12, atol=1e-15) for k, v in chosen.model.state_dict().items())
     assert chosen.inner_steps == native.inner_steps
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_loss_of_every_inner_step_is_reported(strategy: str) -> None:
+    chosen, native = solver(STRATEGIES[strategy], rate=0.0), solver(STRATEGIES[strategy])
+    batches = [batch(k) for k in range(chosen.strategy.inner_steps)]
+    report = chosen.step(batches, batch(7))
+    assert report.inner_losses == pytest.approx([native.inner_step(one).inner_loss for one in batches], rel=1e-12)
+    assert report.inner_loss == report.inner_losses[-1]

@@ -1,5 +1,6 @@
 """What a model is wrapped in, compilers above all, is looked through, or refused when a solver is made."""
 
+import copy
 from abc import ABC
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from bilevel.preflight_cases import IMAGES, PROBLEM, check, inner_loss, network,
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
@@ -21,7 +23,7 @@ DYNAMO_LOOKS_FOR_GRADIENTS = pytest.mark.filterwarnings("ignore:The .grad attrib
 Wrap = Callable[[nn.Sequential], nn.Module]
 
 
-def solver_of(model: nn.Module, strategy: HypergradientStrategy | None = None) -> BilevelSolver:
+def solver_of(model: nn.Module, strategy: HypergradientStrategy | None = None, checked: bool = True) -> BilevelSolver:
     outer = outer_parameters()
     return BilevelSolver(
         PROBLEM,
@@ -30,6 +32,7 @@ def solver_of(model: nn.Module, strategy: HypergradientStrategy | None = None) -
         outer,
         torch.optim.SGD(outer.values(), lr=0.1),
         strategy,
+        check=checked,
     )
 
 
@@ -265,3 +268,61 @@ def test_compiled_functions_in_a_loss_are_differentiated_once() -> None:
         "inner_loss cannot be differentiated twice: a function compiled by torch.compile has no second derivative; "
         "call it as it was before, or choose FiniteDifference"
     )
+
+
+class Copying(nn.Module):
+    """Adds what a copy of its first layer makes of the images, or that layer with its parameters as constants."""
+
+    def __init__(self, layers: nn.Sequential, how: str) -> None:
+        super().__init__()
+        self.layers, self.how = layers, how
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = self.layers[0]
+        if self.how == "copy":
+            held = copy.deepcopy(first)(images)
+        else:
+            held = nn.functional.linear(images, first.weight.detach(), first.bias.detach())
+        return self.layers(images) + held.mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_deep_copy_in_a_pass_is_refused_and_leaves_all_as_it_was(checked: bool) -> None:
+    model = Copying(network(), "copy")
+    before = copy.deepcopy(model.state_dict())
+    solver = solver_of(model, checked=checked)
+    with pytest.raises(ValueError, match="copy") as caught:
+        solver.step([IMAGES], IMAGES)
+    assert str(caught.value) == (
+        "inner model: layers.0 (Linear) is copied by copy.deepcopy where it is differentiated, but derivatives do not "
+        "reach the parameters of a copy; copy it when the model is made, or compute with its parameters, detached"
+    )
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_so_is_one_of_the_whole_model_in_a_loss() -> None:
+    outer = outer_parameters()
+    problem = BilevelProblem(lambda m, o, b: PROBLEM.inner_loss(copy.deepcopy(m), o, b), PROBLEM.outer_loss)
+    model = network()
+    inner, own = torch.optim.SGD(model.parameters(), lr=0.1), torch.optim.SGD(outer.values(), lr=0.1)
+    with pytest.raises(ValueError, match=r"^inner model: Sequential is copied by copy\.deepcopy where it is"):
+        BilevelSolver(problem, model, inner, outer, own).step([IMAGES], IMAGES)
+
+
+def test_what_the_line_advises_is_trained_as_by_torch() -> None:
+    model, plain = Copying(network(), "detached"), Copying(network(), "detached")
+    solver = solver_of(model)
+    solver.step([IMAGES], IMAGES)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.05)
+    PROBLEM.inner_loss(plain, outer_parameters(), IMAGES).backward()
+    optimizer.step()
+    assert all(torch.allclose(a, b, rtol=1e-5) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+def test_a_module_that_says_how_it_is_copied_is_copied_so() -> None:
+    class Own(nn.Linear):
+        def __deepcopy__(self, memo: Any) -> nn.Module:
+            return nn.Identity()
+
+    twin = FunctionalModel(Own(2, 2)).bind([torch.zeros(2, 2), torch.zeros(2)])
+    assert isinstance(copy.deepcopy(twin), nn.Identity)

@@ -55,6 +55,7 @@ def completions(words: str) -> list[str]:
         ("rum noise", []),
         ("evaluate a b --mapping muse", ["muse-4", "muse-5", "muse"]),
         ("prep template --cohort flash-3-", ["flash-3-64", "flash-3-96", "flash-3-192"]),
+        ("prep remap a.h5 --curve ", ["inverted", "bent"]),
         ("run noise --device c", ["cpu", "cuda"]),
         ("prep labels --vol", []),
         ("predict run scans --mask", ["--masks"]),

@@ -23,7 +23,7 @@ def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stocked(_stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the stock as the working folder; what a program registers is gone after it."""
     for one in (table, networks):
-        monkeypatch.setattr(one, "_TABLE", dict(one._TABLE))
+        monkeypatch.setattr(one.TABLE, "_registered", {})
     folder = tmp_path / "work"
     shutil.copytree(_stock, folder)
     monkeypatch.chdir(folder)

@@ -24,6 +24,7 @@ SHOWN = {
     "bash": "a line for the file that a shell begins with",
     "zsh": "the same of another shell",
     "fish": "the same of a third",
+    "csv": "lines of a user's table",
     "ini": "a part of another package's setup.cfg",
 }
 """Languages of blocks that are only shown, with the reason."""
@@ -47,7 +48,7 @@ def takes_arguments(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
         patch.setattr(sys, "argv", words[1:])
-        patch.syspath_prepend(ROOT / words[1].rpartition("/")[0])  # as the interpreter does
+        patch.syspath_prepend(str((ROOT / words[1]).parent))  # as for a script that is run
         with pytest.raises(_Parsed):
             runpy.run_path(str(ROOT / words[1]), run_name="__main__")
 

@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -9,10 +10,16 @@ import pytest
 import yaml
 from docs.blocks import DOCS, NAMES, ROOT, blocks, prose
 
+from metasynth.augment import table as augmenters
+from metasynth.running import study
+from metasynth.segment import table as networks
+
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 GUIDES = [name for name in NAMES if name.startswith("docs/guides/")]
 MEASUREMENTS = [name for name in NAMES if name.startswith("docs/measurements/")]
 MOST_WORDS = 800
+ENTRY_POINTS = {study.GROUP, augmenters.GROUP, networks.GROUP}
+"""Groups of entry points, which are named like modules."""
 
 
 def anchors(page: Path) -> set[str]:
@@ -35,9 +42,34 @@ def test_links_and_pictures_lead_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(file), f"{name}: {target}"
 
 
+def accidents(text: str) -> list[str]:
+    """What two stars of formulas such as that of an updated φ would set in italics, outside of code."""
+    parts = re.split(r"\n\s*\n|\n(?=\||- |\S+ : )", re.sub(r"``?[^`]+``?", "", text))
+    return [found[0] for part in parts if (found := re.search(r"(?<=\w)\*(?![\s*])[^*]*?(?<![\s*(,])\*(?!\*)", part))]
+
+
+def test_stars_of_formulas_are_found_outside_of_code() -> None:
+    assert accidents("a φ*(θ) and\nb φ*, *so* called") == ["*(θ) and\nb φ*"]
+    assert accidents("a φ* alone\n\n`v = D*(x) + D*(y)`, of *one* or (B, *S) to (B, K, *S)") == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_formula_of_a_page_becomes_italics(name: str) -> None:
+    assert accidents(prose(name)) == []
+
+
+@pytest.mark.parametrize("name", ["augment", "bilevel", "data", "segment", "synthesis"])
+def test_no_formula_of_the_reference_becomes_italics(name: str) -> None:
+    face = importlib.import_module(f"metasynth.{name}")
+    made = [getattr(face, each) for each in face.__all__]
+    members = [member for each in made if inspect.isclass(each) for member in vars(each).values()]
+    texts = [inspect.getdoc(each) or "" for each in (face, *made, *members)]
+    assert [found for text in texts for found in accidents(text)] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_the_package_exist(name: str) -> None:
-    for dotted in sorted(set(re.findall(r"`(metasynth(?:\.\w+)+)`", prose(name)))):
+    for dotted in sorted(set(re.findall(r"`(metasynth(?:\.\w+)+)`", prose(name))) - ENTRY_POINTS):
         found, path = importlib.import_module("metasynth"), "metasynth"
         for part in dotted.split(".")[1:]:
             path = f"{path}.{part}"

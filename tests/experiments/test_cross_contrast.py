@@ -3,12 +3,14 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 from metasynth.data_prep.cohorts import cohort
 from metasynth.data_prep.cohorts.cohort import COHORTS
 from metasynth.experiments.cross_contrast import EXPERIMENT, FLASH, PRESETS, CrossContrastConfig
-from support.tiny_comparison import carry_out, real_cache, rename, results
+from support.tiny_comparison import SETTINGS, carry_out, real_cache, rename, results
 from support.tiny_noise import make_cache
 
+from metasynth.cli.main import main
 from metasynth.errors import UsageError
 from metasynth.running.settings.config import from_dict, to_dict
 
@@ -63,6 +65,49 @@ def test_the_report(run):
         assert text in table
     figures = {path.stem for path in (run / "figures").iterdir()}
     assert figures == {"dice", "segmentation-0", "segmentation-1", "segmentation-2", "augmentation", "sigma"}
+
+
+@pytest.mark.parametrize("generation", [False, True], ids=["classes", "structures"])
+def test_remapped_images_of_the_test_people(tmp_path, monkeypatch, generation):
+    """From the command line: nobody who is learned from is tested, and all that shows their Dice says REMAPPED."""
+    monkeypatch.chdir(tmp_path)
+    real_cache(tmp_path / "t1.h5", subjects=8, generation=generation)
+    for name, curve in (("inverted", "inverted"), ("own", "0:0.5,0.5:1,1:0")):
+        done = CliRunner().invoke(main, ["prep", "remap", "t1.h5", "--curve", curve, "--out", f"{name}.h5"])
+        assert done.exit_code == 0, done.output
+    changed = {
+        **SETTINGS,
+        "methods": "naive,supervised",
+        "tests": "inverted=inverted.h5,own=own.h5",
+        "subjects.validation": "2",
+        "subjects.test": "3",
+    }
+    words = [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]
+    command = ["run", "cross_contrast", "--data", "t1.h5", "--out", "run", "--device", "cpu", "--threads", "1"]
+    done = CliRunner().invoke(main, [*command, "--quiet", *words])
+    assert done.exit_code == 0, done.output
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    for name in ("test inverted", "test own"):
+        assert sorted(split[name]) == sorted(split["test"])
+        assert not set(split[name]) & {*split["train"], *split["val"], *split["maps"]}
+    rows = results(tmp_path / "run")
+    for row in rows:
+        assert {name: dice.get("marks") for name, dice in row["dice"].items()} == {
+            "MPRAGE": None,
+            "inverted": ["REMAPPED"],
+            "own": ["REMAPPED"],
+        }
+        assert row["dice"]["inverted"]["per_subject"] != row["dice"]["MPRAGE"]["per_subject"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    for text in (
+        *("<th>MPRAGE</th>", "<th>inverted, REMAPPED</th>", "<th>own, REMAPPED</th>", "A test image (own, REMAPPED),"),
+        "tested on 3 (MPRAGE), 3 (inverted, REMAPPED), 3 (own, REMAPPED), the same",
+    ):
+        assert text in page, text
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert (
+        len([line for line in table.splitlines() if line.startswith("| inverted, REMAPPED ")]) == 3
+    )  # classes, difference
 
 
 def test_other_contrasts_are_needed(caches, tmp_path):

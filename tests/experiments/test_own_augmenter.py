@@ -5,9 +5,11 @@ import math
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 import torch
 from metasynth.experiments.comparison.methods import in_order
+from metasynth.experiments.cross_contrast import EXPERIMENT as CROSS_CONTRAST
 from metasynth.experiments.inu import EXPERIMENT as INU
 from metasynth.experiments.noise import EXPERIMENT as NOISE
 from metasynth.experiments.real_images import figures as real_images_figures
@@ -19,8 +21,12 @@ from support.tiny_noise import SETTINGS, make_cache
 from support.tiny_unpaired import carry_out as carry_out_unpaired
 from torch import nn
 
+from metasynth import plugins
 from metasynth.augment import table
+from metasynth.augment.augmenter import RECORDED
+from metasynth.augment.class_intensity import ClassIntensities
 from metasynth.augment.entry import AugmenterEntry
+from metasynth.augment.label_generator import LabelGenerator
 from metasynth.augment.table import entry_of, names, register
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.run import execute
@@ -28,7 +34,7 @@ from metasynth.run import execute
 
 @pytest.fixture(autouse=True)
 def own_table(monkeypatch):
-    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
+    monkeypatch.setattr(table.TABLE, "_registered", {})
 
 
 @pytest.fixture
@@ -68,6 +74,43 @@ def test_comparisons_train_it_as_a_method(registered, tmp_path):
     assert list(rows[0]["learned"]) == ["brightness"]
     assert rows[2]["augmenter"] == "brightness"
     assert "| Learn2Synth, brightness " in (tmp_path / "run" / "table.md").read_text()
+
+
+class Shades(Brightness):
+    """Structures in shades of grey, of a learned brightness."""
+
+    takes = "structures"
+
+    def forward(self, structures, draws):
+        return super().forward(structures[:, None] / 4, draws)
+
+
+SHADES = AugmenterEntry("shades", "shades", lambda start: Shades(start.structures / 10))
+
+
+def test_one_that_makes_images_of_structures_goes_through_the_studies(tmp_path):
+    register(SHADES)
+    cache = make_cache(tmp_path / "c.h5", generation=True)
+    (_, learned, optimised) = recovered(NOISE, tmp_path / "noise", cache, "shades")
+    assert learned["learned"]["brightness"] == pytest.approx(0.5, rel=0.5)  # of five structures
+    assert optimised["model"] == "O"
+    scans = real_cache(tmp_path / "s.h5", subjects=6, generation=True)
+    carry_out(REAL_WORLD, tmp_path / "real", scans, methods="shades,optimised", outer__reference="matched")
+    assert [row["method"] for row in results(tmp_path / "real")] == ["shades"] * 2 + ["optimised"] * 2
+    with np.load(tmp_path / "real" / "examples.npz") as shown:
+        assert [name for name in shown.files if "augmentation" in name] == [
+            f"augmentation/shades/2/{part}" for part in ("synthetic", "augmented")
+        ]
+
+
+def test_where_the_contrast_is_made_before_it_is_refused(tmp_path):
+    register(SHADES)
+    with pytest.raises(UsageError) as refused:
+        carry_out_unpaired(tmp_path / "run", real_cache(tmp_path / "c.h5", subjects=6), methods="shades")
+    assert str(refused.value) == (
+        "augmenter: must take images, as the contrast is made before, got Shades, of structures"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_learned_is_trained_before_what_trains_with_it(registered):
@@ -121,8 +164,7 @@ def test_scans_without_labels_are_learned_from_by_it(way, monkeypatch, tmp_path)
 def test_one_of_ours_that_says_so_is_a_method_where_nothing_is_labelled(monkeypatch):
     ours = replace(TINTED, studies=("unpaired",))
     monkeypatch.setattr(table, "ENTRIES", (*table.ENTRIES, ours, replace(ours, name="other", studies=("inu",))))
-    table._TABLE |= {"tinted": ours, "other": ours}
-    monkeypatch.setattr(table, "_BUILT_IN", tuple(table._TABLE))
+    monkeypatch.setattr(table.TABLE, "_own", table.TABLE._own | {"tinted": ours, "other": ours})
     assert [method.name for method in learned_among(["tinted", "naive", "intensities"])] == ["intensities", "tinted"]
     assert method_of("tinted") == Method("tinted", "Unpaired: random contrasts, a tint", "tinted")
     with pytest.raises(UsageError, match=r"^methods: unknown method 'other': "):
@@ -204,7 +246,7 @@ def test_its_network_has_to_fit_the_images_of_scans_without_labels(tmp_path):
 
 def declared(monkeypatch, value, name="brightness"):
     points = [EntryPoint(name, value, table.GROUP)]
-    monkeypatch.setattr(table, "entry_points", lambda group: points if group == table.GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == table.GROUP else [])
 
 
 def test_an_entry_point_adds_it(monkeypatch):
@@ -246,6 +288,80 @@ def test_names_that_are_taken_unknown_or_none():
         assert str(refused.value) == line
     with pytest.raises(UsageError, match=r"^unknown augmenter 'blur': expected one of fixed, random_amplitude, "):
         entry_of("blur")
+
+
+class Observing(Brightness):
+    """Observes a value of a given name."""
+
+    def __init__(self, start, name, value):
+        super().__init__(start)
+        self.name, self.value = name, value
+
+    def observed(self):
+        return {self.name: self.value}
+
+
+def observing(name, value=0.5):
+    register(AugmenterEntry("own", "own", lambda start: Observing(start.sigma, name, value)))
+
+
+ANYWHERE = {
+    "noise": lambda run, cache: recovered(NOISE, run, cache, "own"),
+    "inu": lambda run, cache: recovered(INU, run, cache, "own"),
+    "real_world": lambda run, cache: carry_out(REAL_WORLD, run, cache, methods="own"),
+    "cross_contrast": lambda run, cache: carry_out(CROSS_CONTRAST, run, cache, methods="own", tests=f"t={cache}"),
+    "unpaired": lambda run, cache: carry_out_unpaired(run, cache, methods="own"),
+}
+
+
+@pytest.mark.parametrize(
+    ("study", "name"), [*(("noise", name) for name in RECORDED), *((study, "accuracy") for study in ANYWHERE)]
+)
+def test_a_value_that_is_named_like_another_entry_of_records(study, name, tmp_path):
+    observing(name)
+    with pytest.raises(UsageError) as refused:
+        ANYWHERE[study](tmp_path / "run", real_cache(tmp_path / "c.h5", subjects=6))
+    line = (
+        "augmenter 'own': observed: expected other names than what records hold anyway (stage, step, inner_loss, "
+        "outer_loss, reference_loss, hypergradient_norm, outer_step, validation, real_loss, synthetic_loss, accuracy), "
+        f"got {name!r}"
+    )
+    where, own, said = str(refused.value).partition("augmenter")
+    assert own + said == line
+    assert where.partition(" ")[0] in ("", "--set")  # settings that say it together
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("study", ANYWHERE)
+def test_all_entries_of_records_are_known_to_be_theirs(study, tmp_path):
+    observing("width")
+    ANYWHERE[study](tmp_path / "run", real_cache(tmp_path / "c.h5", subjects=6))
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {name for record in records for name in record} - {"width"} <= set(RECORDED)
+    assert {record["width"] for record in records if "outer_step" in record} == {0.5}
+
+
+@pytest.mark.parametrize("name", ["../../x", "a\\b", "", "a\nb", 3])
+def test_a_value_whose_figure_could_not_be_written_is_refused_before_the_run(name, tmp_path):
+    observing(name)
+    with pytest.raises(UsageError) as refused:
+        recovered(NOISE, tmp_path / "run", make_cache(tmp_path / "c.h5"), "own")
+    expected = "expected names that files can have, as figures do"
+    assert str(refused.value) == f"augmenter 'own': observed: {expected}, got {name!r}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_value_that_is_no_number(tmp_path):
+    observing("width", torch.ones(()))
+    with pytest.raises(UsageError) as refused:
+        recovered(NOISE, tmp_path / "run", make_cache(tmp_path / "c.h5"), "own")
+    assert str(refused.value) == "augmenter 'own': observed: expected numbers, got a Tensor for 'width'"
+
+
+def test_a_value_that_is_named_like_one_of_the_contrast():
+    with pytest.raises(UsageError) as refused:
+        LabelGenerator(ClassIntensities(3, 2), Observing(0.1, "blur", 0.5))
+    assert str(refused.value) == "augmenter: expected other names of values than the contrast's, got 'blur'"
 
 
 class Forgetful(Brightness):

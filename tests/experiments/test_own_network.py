@@ -1,5 +1,6 @@
 """A network from outside the package is trained by the studies, kept in model files, and segments scans."""
 
+import csv
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -18,12 +19,15 @@ from support import tiny_comparison, tiny_noise
 from support.head_phantom import head_image, head_labels, save
 from support.own_network import NETWORK, dilated
 from support.own_segmenter import DilatedAttention
+from support.tiny_model import CLASSES, describe
 
+from metasynth import plugins
 from metasynth.cli.main import main
 from metasynth.errors import DataError, PackageError, RunError, UsageError
 from metasynth.run import execute
 from metasynth.running.settings.described import list_settings
-from metasynth.segment import BackboneEntry, Design, from_recipe, load_model, register, table
+from metasynth.segment import BackboneEntry, Design, from_recipe, load_model, register, save_model, table
+from metasynth.segment.built_in import ENTRIES
 from metasynth.segment.table import entry_of, names
 from metasynth.training.run_sizes import Items, step_bytes
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -51,7 +55,7 @@ STUDIES = {
 
 @pytest.fixture(autouse=True)
 def own_table(monkeypatch):
-    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
+    monkeypatch.setattr(table.TABLE, "_registered", {})
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def registered():
 
 def declared(monkeypatch, value="support.own_network:NETWORK", name="dilated"):
     points = [EntryPoint(name, value, table.GROUP)]
-    monkeypatch.setattr(table, "entry_points", lambda group: points if group == table.GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == table.GROUP else [])
 
 
 def carry_out(experiment, out, cache, settings):
@@ -116,7 +120,7 @@ def test_it_goes_from_the_command_line_to_label_maps(monkeypatch, tmp_path):
     found = nib.load(tmp_path / "out" / "scan.nii.gz")
     assert found.shape == ids.shape
     assert np.asanyarray(found.dataobj).max() < 3
-    monkeypatch.setattr(table, "entry_points", lambda group: [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
     line = (
         "the network 'dilated' is of a package that is not installed here, which has unet, nnunet, nnunet_residual, "
         "monai"
@@ -127,6 +131,35 @@ def test_it_goes_from_the_command_line_to_label_maps(monkeypatch, tmp_path):
     told = invoke("run", "noise", "--out", run, "--resume", code=2).stderr.splitlines()
     expected = "expected one of unet, nnunet, nnunet_residual, monai, got 'dilated'"
     assert told[1:] == [f"Error: {run}/config.json: segmenter.network: {expected}"]
+
+
+def test_what_it_segments_is_scored_where_its_package_is_and_where_it_is_gone(monkeypatch, tmp_path):
+    declared(monkeypatch)
+    design = Design(4, 2, (32, 32), (1.0, 1.0), torch.Generator().manual_seed(0))
+    save_model(tmp_path / "model.pt", entry_of("dilated").made(design), describe())
+    ids = head_labels(0, (24, 26, 22))
+    save(tmp_path / "scan.nii.gz", head_image(ids))
+    words = ("predict", tmp_path / "model.pt", tmp_path / "scan.nii.gz", "--stripped", "--out", tmp_path / "out")
+    assert CliRunner().invoke(main, [*map(str, words), "--device", "cpu", "--quiet"]).exit_code == 0
+    found = np.asanyarray(nib.load(tmp_path / "out" / "scan.nii.gz").dataobj)
+    truth = np.roll(found, 1, axis=0)
+    save(tmp_path / "truth" / "scan.nii.gz", truth)
+    dice = {}
+    for number, name in enumerate(CLASSES[1:], start=1):
+        sizes, common = np.sum(found == number) + np.sum(truth == number), np.sum((found == number) & (truth == number))
+        dice[name] = 2 * common / sizes if sizes else None
+    assert any(dice.values())
+
+    def scored(name):
+        words = ("evaluate", tmp_path / "out", tmp_path / "truth", "--out", tmp_path / name, "--quiet")
+        done = CliRunner().invoke(main, [*map(str, words)])
+        assert done.exit_code == 0, done.output
+        with (tmp_path / name).open(encoding="utf-8") as file:
+            return {row["class"]: float(row["dice"]) if row["dice"] else None for row in csv.DictReader(file)}
+
+    assert scored("here.csv") == pytest.approx(dice, abs=1e-5)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    assert scored("gone.csv") == pytest.approx(dice, abs=1e-5)
 
 
 def test_weights_come_from_the_generator_alone(registered):
@@ -291,4 +324,4 @@ def test_documentation_lists_the_table():
     page = (Path(__file__).parents[2] / "docs" / "reference" / "networks.md").read_text(encoding="utf-8")
     rows = [line.split(" | ")[:2] for line in page.partition("```")[0].splitlines() if line.startswith("| `")]
     told = {cell.removeprefix("| ").split("`")[1]: title for cell, title in rows}
-    assert {name: told[name] for name in table._TABLE} == {name: entry.title for name, entry in table._TABLE.items()}
+    assert {entry.name: told[entry.name] for entry in ENTRIES} == {entry.name: entry.title for entry in ENTRIES}

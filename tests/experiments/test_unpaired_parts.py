@@ -142,7 +142,7 @@ def test_the_averaged_generator_is_the_mean_of_the_last_part_and_is_kept():
 
     def step(one, index):
         batch = StepBatch(example(one.generator, index), example(one.generator, 9 + index), None)
-        record = one.step(index, batch)
+        (record,) = one.step(index, batch)
         return record, {name: value.clone() for name, value in one.generator.state_dict().items()}
 
     whole = trainer()

@@ -30,7 +30,12 @@ class Point:
 
 @pytest.fixture
 def registered(monkeypatch):
-    points = {"tiny": Point(tiny_experiment()), "noise": Point(ImportError("no module x")), "odd": Point(3)}
+    points = {
+        "tiny": Point(tiny_experiment()),
+        "noise": Point(ImportError("no module x")),
+        "odd": Point(3),
+        "alias": Point(tiny_experiment()),
+    }
     monkeypatch.setattr(study, "discover_experiments", lambda: points)
 
 
@@ -149,7 +154,7 @@ def test_experiments_are_loaded_by_name():
     assert load_experiment("tiny").name == "tiny"
     with pytest.raises(UsageError, match=r"unknown experiment 'tiney': did you mean 'tiny'\? \(experiments: tiny"):
         load_experiment("tiney")
-    with pytest.raises(UsageError, match="unknown experiment 'xyz': choose from noise, odd, tiny"):
+    with pytest.raises(UsageError, match="unknown experiment 'xyz': choose from alias, noise, odd, tiny"):
         load_experiment("xyz")
     with pytest.raises(
         RunError, match=r"'noise' \(package.module:EXPERIMENT\) cannot be loaded: ImportError: no module x"
@@ -157,6 +162,10 @@ def test_experiments_are_loaded_by_name():
         load_experiment("noise")
     with pytest.raises(RunError, match="is a int, no Experiment"):
         load_experiment("odd")
+    with pytest.raises(RunError) as refused:
+        load_experiment("alias")  # the runs' reports would not find it by the name that is in their folders
+    line = "experiment 'alias' (package.module:EXPERIMENT) has the name 'tiny'; its entry point must have it too"
+    assert str(refused.value) == line
 
 
 def test_noise_is_registered():

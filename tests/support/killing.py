@@ -1,5 +1,7 @@
 """Commands in processes that SIGKILL ends around a change of a file's name: the n-th rename, removal or new folder.
 
+Or at an inner step of a bilevel training, for what is kept between such changes.
+
 `Commands` is the side of the tests. This module, run as a program, is the other side: it imports the package once and
 carries out every command in a fork of its own. The changes of processes that a command starts count too, by the module
 that Python imports first there (`in_children`).
@@ -45,9 +47,12 @@ class Commands:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True, cwd=folder)
 
-    def __call__(self, command: Sequence[object], number: int = -1, when: When = "before") -> Done:
-        """Carry a command out; ``number``: of the change around which it is killed, if it comes so far."""
-        asked = {"command": list(map(str, command)), "number": number, "when": when}
+    def __call__(self, command: Sequence[object], number: int = -1, when: When = "before", step: int = -1) -> Done:
+        """Carry a command out; ``number``: of the change around which it is killed, if it comes so far.
+
+        ``step``: the inner step (from 0) of a bilevel training at which it is killed, when its data have come.
+        """
+        asked = {"command": list(map(str, command)), "number": number, "when": when, "step": step}
         print(json.dumps(asked), file=self._process.stdin, flush=True)
         assert self._process.stdout is not None
         return Done(*json.loads(self._process.stdout.readline()))
@@ -77,6 +82,20 @@ def kill_around(counter: Path, number: int, when: When) -> None:
 
     for name in CHANGES:
         setattr(os, name, hooked(getattr(os, name)))
+
+
+def kill_at_step(step: int) -> None:
+    """Have this process killed when it is to take an inner step of a bilevel training, or to keep it for later."""
+    from metasynth.training.trainers import Window
+
+    add = Window.add
+
+    def ended(window: Window, index: int, inner: Any) -> Any:
+        if index == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return add(window, index, inner)
+
+    setattr(Window, "add", ended)  # noqa: B010
 
 
 def main() -> None:
@@ -118,6 +137,8 @@ def _carry_out(command: Any, asked: dict[str, Any], output: Path, counter: Path)
     os.dup2(descriptor, 2)
     os.environ[VARIABLE] = f"{counter}:{asked['number']}:{asked['when']}"
     kill_around(counter, asked["number"], asked["when"])
+    if asked["step"] >= 0:
+        kill_at_step(asked["step"])
     status = 1
     try:
         command(asked["command"], prog_name="metasynth")

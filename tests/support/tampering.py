@@ -3,7 +3,7 @@
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,12 @@ STUDIES: dict[str, tuple[Any, dict[str, str]]] = {
 }
 
 
-def carry_out(study: str, run: Path, cache: Path, *, seed: int = 1, resume: bool = False) -> None:
-    """Begin a run of a study, or go on with it; the cache is for those that need one."""
+def carry_out(
+    study: str, run: Path, cache: Path, *, seed: int = 1, resume: bool = False, changes: Mapping[str, str] = {}
+) -> None:
+    """Begin a run of a study, with changes of its settings, or go on with it; the cache is for those that need one."""
     experiment, settings = STUDIES[study]
+    settings = {**settings, **changes}
     overrides = [] if resume else [f"{key}={value}" for key, value in settings.items()]
     given = None if resume or "segmenter.steps" not in settings else cache
     options: Any = {"resume": resume, "device": "cpu", "threads": 1, "quiet": True}

@@ -1,4 +1,3 @@
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import cornucopia
@@ -39,7 +38,7 @@ def test_without_geometry_labels_stay() -> None:
 
 def test_defaults_are_cornucopias_but_for_the_papers_four() -> None:
     defaults = cornucopia.SynthFromLabelTransform.__init__.__kwdefaults__
-    changed = {name: value for name, value in asdict(PAPER).items() if value != defaults[name]}
+    changed = {name: value for name, value in PAPER.options().items() if value != defaults[name]}
     assert changed == {"order": 1, "resolution": False, "snr": False, "bias": False}
 
 

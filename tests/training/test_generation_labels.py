@@ -10,6 +10,7 @@ from support.label_maps import patchwork, seeded
 from support.tiny_noise import STRUCTURES, TARGET, make_cache
 
 from metasynth.augment.corruption import Corruptions
+from metasynth.augment.learned_synthesis import LearnedSynthesis, Priors
 from metasynth.augment.noise import GaussianNoise, NoiseLevel
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import Batch, SliceDataset
@@ -17,6 +18,7 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
+from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.sources import Augmented, Corrupted, Real, Synthetic, reference_of
 from metasynth.training.streams import StepData, stream
@@ -146,7 +148,16 @@ def test_test_images_are_made_of_structures_and_scored_in_classes(dataset):
 
 def test_structures_go_through_the_pipes_of_workers(dataset):
     generator = BatchedGenerator(5, MOVING)
-    data = StepData(dataset, Synthetic(generator), Corrupted(generator, NOTHING), 0, 2, 2, _always, "matched")
+    data = StepData(
+        dataset,
+        Synthetic(generator),
+        Corrupted(generator, NOTHING),
+        seed=0,
+        batch_size=2,
+        outer_batch_size=2,
+        is_due=_always,
+        reference="matched",
+    )
     alone, one = (list(stream(data, 0, 2, workers)) for workers in (0, 1))
     for a, b in zip(alone, one, strict=True):
         for mine, theirs in zip(a, b, strict=True):
@@ -157,3 +168,88 @@ def test_structures_go_through_the_pipes_of_workers(dataset):
 
 def _always(step):
     return True
+
+
+def synthesis():
+    return LearnedSynthesis(Priors.random(5), nodes=(2, 3), exponents=(0.3, 0.3))
+
+
+def taken(generator, made):
+    return Synthetic(generator, made.draw, made.takes)
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        BatchedGenerator(5, MOVING),
+        BatchedGenerator(5, STILL),
+        CornucopiaGenerator(5, MOVING),
+        ClusteredGenerator(BatchedGenerator(9, MOVING), 2, share=0.0, nodes=4),
+    ],
+)
+def test_structures_alone_are_those_that_images_would_show_from_the_same_draws(dataset, generator):
+    batch, streams = dataset.read(range(4)), [seeded(3), seeded(3)]
+    _, moved = generator(batch.structures, streams[0])
+    assert torch.equal(generator.deformed(batch.structures, streams[1]), moved)
+    assert torch.equal(streams[0].get_state(), streams[1].get_state())
+
+
+def test_a_generator_of_few_needs_gives_structures_too(dataset):
+    class Plain(ImageGenerator):
+        def __call__(self, labels, generator):
+            return torch.zeros(len(labels), 1, *labels.shape[1:]), labels.flip(1)
+
+    batch = dataset.read([0, 1])
+    assert torch.equal(Plain().deformed(batch.structures, seeded(0)), batch.structures.flip(1))
+
+
+def test_what_takes_structures_is_given_them_and_no_image_is_made(dataset, monkeypatch):
+    batch, made, generator = dataset.read(range(4)), synthesis(), BatchedGenerator(5, MOVING)
+    _, moved = generator(batch.structures, seeded(0))
+    monkeypatch.setattr(BatchedGenerator, "_imaged", None)
+    found = taken(generator, made)(batch, seeded(0))
+    assert found.images is None
+    assert torch.equal(found.given, moved)
+    assert torch.equal(found.labels, torch.tensor(TARGET)[moved])
+    frozen = Augmented(generator, made)(batch, seeded(0))
+    assert frozen.draws is None
+    assert torch.equal(frozen.given, made(moved, found.draws).detach())
+    assert torch.equal(frozen.labels, found.labels)
+
+
+def test_given_images_are_images(dataset):
+    found = Synthetic(BatchedGenerator(5, MOVING))(dataset.read([0]), seeded(0))
+    assert found.given is found.images
+
+
+def test_a_reference_of_structures_is_of_the_real_examples_own_maps(dataset):
+    batch, made = dataset.read([0, 3]), synthesis()
+    real = Real()(batch, seeded(1))
+    matched, random = (
+        reference_of(kind, taken(BatchedGenerator(5, MOVING), made), batch, real, seeded(2))
+        for kind in ("matched", "random")
+    )
+    assert matched.images is random.images is None
+    assert torch.equal(matched.given, real.structures)
+    assert torch.equal(matched.labels, real.labels)
+    assert not torch.equal(random.given, real.structures)
+    assert made(matched.given, matched.draws).shape == real.images.shape
+
+
+def test_structures_without_images_go_through_the_pipes_of_workers(dataset):
+    made = synthesis()
+    data = StepData(
+        dataset,
+        taken(BatchedGenerator(5, MOVING), made),
+        Real(),
+        seed=0,
+        batch_size=2,
+        outer_batch_size=2,
+        is_due=_always,
+        reference="matched",
+    )
+    alone, one = (list(stream(data, 0, 2, workers)) for workers in (0, 1))
+    for a, b in zip(alone, one, strict=True):
+        assert a.inner.images is b.inner.images is b.reference.images is None
+        for mine, theirs in ((a.inner, b.inner), (a.reference, b.reference)):
+            assert torch.equal(made(mine.given, mine.draws), made(theirs.given, theirs.draws))

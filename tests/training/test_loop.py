@@ -41,7 +41,7 @@ class Sum:
             raise self.error or KeyboardInterrupt
         self.taken.append(index)
         self.total = self.total + batch.inner.images.mean() + torch.rand(())
-        return {"inner_loss": self.total.item()}
+        return [{"inner_loss": self.total.item()}]
 
     def state_dict(self):
         return {"total": self.total}
@@ -90,6 +90,38 @@ def test_a_resumed_stage_is_the_uninterrupted_one(tmp_path, data, stop):
     assert torch.equal(resumed.total, whole.total)
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
     assert not (tmp_path / "run" / "checkpoints" / "a-b" / "latest.pt").exists()
+
+
+class InTwos(Sum):
+    """Takes steps two at a time."""
+
+    def __init__(self, stop=None):
+        super().__init__(stop)
+        self.kept = []
+
+    def step(self, index, batch):
+        if index == self.stop:
+            raise KeyboardInterrupt
+        self.kept.append((index, batch))
+        if len(self.kept) < 2:
+            return []
+        kept, self.kept = self.kept, []
+        return [record for one in kept for record in super(InTwos, self).step(*one)]
+
+
+@pytest.mark.parametrize("stop", range(10))
+def test_steps_that_are_taken_as_one_are_recorded_one_by_one_and_never_divided(tmp_path, data, stop):
+    _, plain = one_stage(tmp_path / "plain", data)
+    with pytest.raises(KeyboardInterrupt):
+        one_stage(tmp_path / "run", data, trainer=InTwos(stop))
+    assert len(metrics(tmp_path / "run").splitlines()) == stop - stop % 2
+    latest = tmp_path / "run" / "checkpoints" / "a-b" / "latest.pt"
+    saved = load_checkpoint(latest)["step"] if latest.exists() else 0
+    assert saved == max(step for step in (0, 4, 6) if step <= stop)  # due at 3, 6 and 9, of which the last is the end
+    _, resumed = one_stage(tmp_path / "run", data, resume=True, trainer=InTwos())
+    assert resumed.taken == list(range(saved, 10))
+    assert torch.equal(resumed.total, plain.total)
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "plain")
 
 
 def test_a_stage_that_is_stopped_again_and_again(tmp_path, data):
@@ -182,8 +214,8 @@ class Learning(Sum):
     """Every second step is an outer one, after which the total is observed."""
 
     def step(self, index, batch):
-        record = super().step(index, batch)
-        return record | ({"outer_step": index // 2 + 1, "total": record["inner_loss"]} if index % 2 else {})
+        (record,) = super().step(index, batch)
+        return [record | ({"outer_step": index // 2 + 1, "total": record["inner_loss"]} if index % 2 else {})]
 
 
 def learned(run, data, resume=False, stop=None, name="a"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from metasynth.experiments import inu, noise
+from metasynth.experiments import inu, noise, real_world
 from support.tiny_noise import make_cache
 
 from metasynth import sizes
@@ -111,6 +111,32 @@ def test_draws_that_cannot_be_held_are_refused(prepared, name, value):
     with pytest.raises(UsageError) as error:
         noise.EXPERIMENT.check_sizes(config, prepared, prepared.path)
     assert str(error.value).startswith(f"synthesis.{name}: drawing 8 images with {value:g} takes ")
+
+
+def test_a_horizon_holds_the_batches_of_its_steps_and_the_graphs_of_some(prepared, monkeypatch):
+    step = step_bytes(SMALL, ITEMS, 8)
+    least = 80 * 8 * 256 * 12 + 9 * step  # float images and 64-bit labels; nine steps are recomputed at a time
+    outer = OuterSettings(horizon=80, every=80)
+    monkeypatch.setattr(run_sizes, "_largest_memory", lambda: least)
+    run_sizes.require_horizon(outer, ITEMS, 8, step, "segmenter.batch_size")
+    monkeypatch.setattr(run_sizes, "_largest_memory", lambda: least - 1)
+    with pytest.raises(UsageError, match=r"^outer.horizon, segmenter.batch_size: a hypergradient of 80 steps on 8 "):
+        run_sizes.require_horizon(outer, ITEMS, 8, step, "segmenter.batch_size")
+    run_sizes.require_horizon(replace(outer, horizon=1), ITEMS, 8, 2**80, "segmenter.batch_size")
+
+
+@pytest.mark.parametrize("study", [noise, real_world])
+def test_each_study_counts_the_horizon_of_its_segmenter(tmp_path, study, monkeypatch):
+    monkeypatch.setattr(run_sizes, "_largest_memory", lambda: 2**30)
+    prepared = PreparedData(make_cache(tmp_path / "c.h5", images=True), "d")
+    config = study.PRESETS["quick"]
+    outer = replace(config.outer, horizon=10**6, every=10**6)
+    config = replace(config, segmenter=replace(SMALL, steps=2 * 10**6), outer=outer)
+    with pytest.raises(UsageError) as error:
+        study.EXPERIMENT.check_sizes(config, prepared, tmp_path)
+    assert str(error.value).startswith(
+        "outer.horizon, segmenter.batch_size: a hypergradient of 1000000 steps on 8 images of 16 x 16 takes at least"
+    )
 
 
 def test_draws_are_counted_for_the_generation_labels_of_the_label_maps(tmp_path, monkeypatch):

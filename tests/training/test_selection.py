@@ -19,7 +19,7 @@ class Counting:
     def step(self, index, batch):
         with torch.no_grad():
             self.network.weight.fill_(index + 1)
-        return {"inner_loss": 0.0}
+        return [{"inner_loss": 0.0}]
 
     def state_dict(self):
         return {"network": weights_of(self.network)}
@@ -41,12 +41,30 @@ def selecting(every=2, steps=9):
 
 def test_the_first_of_the_best_looks_is_kept_and_the_last_step_is_looked_at():
     trainer, network, looks = selecting()
-    records = [trainer.step(index, None) for index in range(9)]
+    records = [record for index in range(9) for record in trainer.step(index, None)]
     assert looks == [2, 4, 6, 8, 9]
     assert [record.get("validation") for record in records] == [None, 0.2, None, 0.5, None, 0.4, None, 0.5, 0.1]
     assert (trainer.best_step, trainer.best_value, trainer.last_value) == (4, 0.5, 0.1)
     assert trainer.best["weight"].item() == 4
     assert network.weight.item() == 9
+
+
+def test_a_look_within_steps_that_are_taken_as_one_comes_after_the_last_of_them():
+    class InThrees(Counting):
+        def step(self, index, batch):
+            return super().step(index, batch) * 3 if index % 3 == 2 else []
+
+    network, looks = nn.Linear(1, 1, bias=False), []
+
+    def validate():
+        looks.append(int(network.weight.item()))
+        return -looks[-1]
+
+    trainer = Selecting(InThrees(network), network, validate, 4, 12, PeakMemory("cpu"))
+    counts = [[record.get("validation") for record in trainer.step(index, None)] for index in range(12)]
+    assert looks == [6, 9, 12]
+    assert [one for one in counts if one] == [[None] * 3, [None, None, -6], [None, None, -9], [None, None, -12]]
+    assert (trainer.best_step, trainer.best["weight"].item()) == (6, 6)
 
 
 @pytest.mark.parametrize("stop", range(1, 9))

@@ -43,11 +43,12 @@ def example(n, generator):
 
 
 def take_steps(inner, outer, seed=0):
-    """A step with a hypergradient, after all checks; the core's ValueError where there can be none."""
+    """The steps of a hypergradient, after all checks; the core's ValueError where there can be none."""
     generator, augmenter = torch.Generator().manual_seed(seed), GaussianNoise(0.3)
     segmenter = inner.build(3, 2, torch.Generator().manual_seed(seed))
     solver = bilevel_solver(segmenter, augmenter, inner, outer)
-    solver.step([example(inner.batch_size, generator)], example(2, generator), example(2, generator))
+    batches = [example(inner.batch_size, generator) for _ in range(outer.horizon)]
+    solver.step(batches, example(2, generator), example(2, generator))
 
 
 def assert_settled(combination, seeds):
@@ -85,6 +86,14 @@ def test_every_pair_of_settings():
     """Of those that the core looks at, the others as they are by default."""
     for combination in PAIRS:
         assert_settled(combination, seeds=(0,))
+
+
+def test_every_pair_of_settings_of_the_segmenter_with_a_horizon():
+    outer = OuterSettings(batch_size=2, horizon=3, mean_of=2)
+    for combination in sorted({one[: len(INNER)] for one in PAIRS}, key=str):
+        inner, _ = settings_of(*combination, "mixed", (0, 0))
+        check_together(inner, outer)
+        take_steps(inner, outer)
 
 
 @pytest.mark.slow

@@ -126,7 +126,16 @@ def test_a_matched_reference_has_the_contrast_of_the_real_examples(dataset):
     sharp = CornucopiaConfig(elastic_nodes=4, gmm_fwhm=0, motion_fwhm=0)
     generator = BatchedGenerator(dataset.cache.n_classes, sharp, class_sd=0.0)
     real = Corrupted(generator, NoiseLevel(0.0, 0.0))
-    data = StepData(dataset, Synthetic(generator), real, 0, 2, 8, is_due=_always, reference="matched")
+    data = StepData(
+        dataset,
+        Synthetic(generator),
+        real,
+        seed=0,
+        batch_size=2,
+        outer_batch_size=8,
+        is_due=_always,
+        reference="matched",
+    )
     batch = data[1]
     assert torch.equal(batch.reference.labels, batch.outer.labels)
     random = replace(data, reference="random")[1].reference
@@ -145,7 +154,7 @@ def test_a_matched_reference_has_the_contrast_of_the_real_examples(dataset):
 )
 def test_a_matched_reference_needs_a_generator_that_can_make_it(dataset, inner, message):
     real = Corrupted(CORNUCOPIA, NoiseLevel(0.0, 0.0))
-    data = StepData(dataset, inner, real, 0, 2, 2, is_due=_always, reference="matched")
+    data = StepData(dataset, inner, real, seed=0, batch_size=2, outer_batch_size=2, is_due=_always, reference="matched")
     with pytest.raises(UsageError, match=message):
         data[1]
 
@@ -212,7 +221,7 @@ def test_batches_move_to_a_device(data):
 def test_real_examples_are_the_images_of_other_subjects(tmp_path):
     with Cache(make_cache(tmp_path / "c.h5", images=True)) as cache:
         dataset = SliceDataset(cache, cache.subjects)
-        data = StepData(dataset, Real(), Real(), 0, 3, 4, is_due=lambda step: True)
+        data = StepData(dataset, Real(), Real(), seed=0, batch_size=3, outer_batch_size=4, is_due=lambda step: True)
         batch = data[5]
         ours, theirs = draw_disjoint(dataset, 3, 4, generator_for(0, "subjects", 5))
         assert torch.equal(batch.outer.images, dataset.read(theirs).images)

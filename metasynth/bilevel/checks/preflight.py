@@ -47,7 +47,7 @@ def preflight(
         Function or a hook of the user's own makes it wrong, or a learned outer parameter has no hypergradient. The
         line then says which loss cuts its graph, where and by what operation, as far as that can be found.
     """
-    update = optimizer if isinstance(optimizer, InnerUpdate) else InnerUpdate(optimizer)
+    update = InnerUpdate.of(optimizer)
     _refuse_hooks(model)
     update.start(list(model.parameters()))
     _refuse_shared(model, named_outer_parameters(outer))

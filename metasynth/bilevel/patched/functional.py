@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from metasynth.bilevel.patched.buffers import BufferPolicy, check_policy, keep_evaluating, tracks_statistics
 from metasynth.bilevel.patched.elementary import write_out
-from metasynth.bilevel.patched.patchable import refuse_unpatchable, submodules_uncompiled, uncompiled
+from metasynth.bilevel.patched.patchable import (
+    refuse_deep_copies,
+    refuse_unpatchable,
+    submodules_uncompiled,
+    uncompiled,
+)
 
 Buffers = dict[str, Tensor]
 
@@ -66,6 +71,8 @@ class FunctionalModel:
         self._kept: Buffers = {}
         self._modes = [twin.training for _, _, twin in self._pairs]
         self._patched.__dict__["as_bound"] = self.as_bound
+        for name, module, twin in self._pairs:
+            refuse_deep_copies(name, module, twin)
         for module in self._patched.modules():
             module.__dict__.pop("_compiled_call_impl", None)
             write_out(module)

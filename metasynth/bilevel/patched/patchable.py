@@ -4,7 +4,7 @@ import sys
 from abc import ABC, ABCMeta
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,25 @@ def refuse_unpatchable(model: nn.Module) -> None:
         if reason is not None:
             where = f"{name} ({type(module).__name__})" if name else type(module).__name__
             raise ValueError(f"inner model: {where} cannot be patched for differentiation: {reason}")
+
+
+def refuse_deep_copies(name: str, module: nn.Module, twin: nn.Module) -> None:
+    """Let `copy.deepcopy` of the patched twin of a module raise ValueError, in one line.
+
+    A copy made in a pass has parameters of its own, which no derivative reaches: a constant to the gradient, though
+    the step before has moved its values, so that hypergradients through several steps would be wrong without a word.
+    (`higher` keeps in a twin what cannot be copied at all, which ends in a TypeError about a generator.)
+    """
+    where = f"{name} ({type(module).__name__})" if name else type(module).__name__
+
+    def refuse(memo: dict[int, Any]) -> NoReturn:
+        raise ValueError(
+            f"inner model: {where} is copied by copy.deepcopy where it is differentiated, but derivatives do not reach "
+            "the parameters of a copy; copy it when the model is made, or compute with its parameters, detached"
+        )
+
+    if not hasattr(type(module), "__deepcopy__"):
+        twin.__dict__["__deepcopy__"] = refuse
 
 
 def _unpatchable(module: nn.Module) -> str | None:

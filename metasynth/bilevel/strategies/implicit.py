@@ -18,8 +18,8 @@ from metasynth.bilevel.update.updates import undifferentiated_steps
 class Implicit(HypergradientStrategy):
     """K ordinary inner steps; then the derivative of the optimum they are taken to have reached.
 
-    The invariant differentiated is g(φ*(θ), θ) = ∂L_inner/∂φ = 0, which gives, with v = ∂L_outer/∂φ* and
-    H = ∂²L_inner/∂φ²,
+    The invariant differentiated is `g(φ*(θ), θ) = ∂L_inner/∂φ = 0`, which gives, with `v = ∂L_outer/∂φ*` and
+    `H = ∂²L_inner/∂φ²`,
 
         h = -(∂g/∂θ)ᵀ x,      (H + damping I) x = v
 
@@ -34,8 +34,13 @@ class Implicit(HypergradientStrategy):
     Costs, beyond K plain steps: one pass with its graph (3, in passes of all convolutions) and about 8 for each product
     with H; memory is that of double backward, whatever K.
 
-    Reported as diagnostics: ``converged`` (1 or 0), ``iterations`` and ``residual`` of the solver, and
-    ``inner_gradient`` = |g| at φ*, which is to be small.
+    Where H + damping I is not positive definite φ is no minimum, and the invariant says nothing. Conjugate gradients
+    then stop at what they have: an x on directions of positive curvature alone, or x = v if v has none, which takes H
+    for the identity (T1-T2; Luketina et al. 2016). ``negative_curvature`` says so; damping above the most negative
+    curvature, or more inner steps, mends it.
+
+    Reported as diagnostics: ``converged`` and ``negative_curvature`` (1 or 0), ``iterations`` and ``residual`` of the
+    solver, and ``inner_gradient`` = |g| at φ*, which is to be small.
 
     Parameters
     ----------
@@ -101,6 +106,7 @@ class Implicit(HypergradientStrategy):
                 found = pull(g, [-x for x in solution.x], learned)
                 diagnostics.update(
                     converged=float(solution.converged),
+                    negative_curvature=float(solution.negative_curvature),
                     iterations=float(solution.iterations),
                     residual=solution.residual,
                     inner_gradient=norm_of(means),

@@ -29,12 +29,15 @@ class Solution:
         Products with A that were made for x; one more may have been made to check it.
     residual : float
         |b - (A + damping I) x| / |b|; 0 for b = 0.
+    negative_curvature : bool
+        Whether a direction d with dᵀ(A + damping I)d <= 0 ended it, so that there is no minimum to solve for.
     """
 
     x: Vector
     converged: bool
     iterations: int
     residual: float
+    negative_curvature: bool = False
 
 
 class LinearSolver(ABC):
@@ -49,9 +52,12 @@ class LinearSolver(ABC):
 class ConjugateGradient(LinearSolver):
     """Conjugate gradients (Hestenes and Stiefel 1952), from x = 0.
 
-    For A + damping I positive definite: the error falls by (√κ - 1)/(√κ + 1) a product, κ the condition number. It
-    stops, not converged, at a direction of curvature <= 0. Before it reports convergence the residual is recomputed
-    from x, as the recursive one drifts by rounding.
+    For A + damping I positive definite: the error falls by (√κ - 1)/(√κ + 1) a product, κ the condition number. Before
+    it reports convergence the residual is recomputed from x, as the recursive one drifts by rounding.
+
+    A direction of curvature <= 0 ends it, not converged, as in truncated Newton methods (Nocedal and Wright 2006,
+    algorithm 7.1): x is the iterate before that direction, and b itself if b is the first such, which takes the inverse
+    for the identity. A product that is not finite gives an x that is not.
 
     Parameters
     ----------
@@ -85,8 +91,10 @@ class ConjugateGradient(LinearSolver):
         while steps < self.max_steps:
             product = operator(direction)
             curvature = _dot(direction, product)
-            if not curvature > 0:
-                break
+            if not math.isfinite(curvature):
+                return Solution([torch.full_like(t, math.nan) for t in b], False, steps, math.nan)
+            if curvature <= 0:
+                return _before_negative_curvature(x, residual, b, product, steps)
             steps += 1
             step = square / curvature
             x = _axpy(step, direction, x)
@@ -153,6 +161,15 @@ class Neumann(LinearSolver):
             if not relative <= 1 + 1e-3:
                 return Solution(x, False, step, relative)
         return Solution(x, False, self.steps, relative)
+
+
+def _before_negative_curvature(
+    x: Vector, residual: Vector, b: Sequence[Tensor], product: Vector, steps: int
+) -> Solution:
+    """The iterate x after so many steps with its residual; before any of them b, whose product is known."""
+    if steps == 0:
+        x, residual = [t.clone() for t in b], _axpy(-1.0, product, b)
+    return Solution(x, False, steps, math.sqrt(_dot(residual, residual) / _dot(b, b)), negative_curvature=True)
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -65,3 +65,8 @@ def in_studies() -> dict[str, ProductStrategy]:
         for entry in ENTRIES
         if entry.in_studies and isinstance(entry.strategy, ProductStrategy)
     }
+
+
+def in_studies_over(steps: int, mean_of: int) -> HypergradientStrategy:
+    """What studies follow several inner steps by, with the outer loss at the mean of the last ``mean_of`` iterates."""
+    return Unrolled(steps, remat=True, mean_of=mean_of)

@@ -1,4 +1,7 @@
-"""Reverse mode through the last T of K differentiable updates of a `higher` monkeypatched model."""
+"""Reverse mode through the last T of K differentiable updates of a `higher` monkeypatched model.
+
+In the memory of few steps: `metasynth.bilevel.strategies.segments`.
+"""
 
 from collections import deque
 from collections.abc import Sequence

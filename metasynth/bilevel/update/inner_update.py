@@ -13,6 +13,7 @@ from metasynth.bilevel.derivatives import Gradients
 from metasynth.bilevel.problem import Outer
 from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.update.optimizers import apply_update, check_inner, commit_state, differentiable
+from metasynth.bilevel.update.rules import number_of
 
 Hyperparameters = Callable[[Any, Mapping[str, Any]], Mapping[str, Tensor | float]]
 """``(outer, group) -> {"lr": ..., "weight_decay": ...}``, either or both, each a 0-d tensor or a number.
@@ -51,6 +52,11 @@ class InnerUpdate:
     def __post_init__(self) -> None:
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
             raise ValueError(f"clip_norm must be a finite number above 0 or None, got {self.clip_norm!r}")
+
+    @classmethod
+    def of(cls, optimizer: "torch.optim.Optimizer | InnerUpdate") -> "InnerUpdate":
+        """An update as it is, or that of an optimiser with nothing done around it."""
+        return optimizer if isinstance(optimizer, InnerUpdate) else cls(optimizer)
 
     def check(self, parameters: Sequence[Tensor]) -> None:
         """Raise ValueError, in one line, if the optimiser cannot be differentiated as it is now.
@@ -101,7 +107,7 @@ class InnerUpdate:
         gradient_at = {id(p): g for p, g in zip(parameters, gradients, strict=True)}
         self._require_gradient(gradient_at.get(id(p)) for group in self.optimizer.param_groups for p in group["params"])
         with torch.no_grad():
-            given = [{name: _number(value) for name, value in values.items()} for values in self.given(outer)]
+            given = [{name: number_of(value) for name, value in values.items()} for values in self.given(outer)]
             limited = clipped(gradients, self.clip_norm)
         groups = self.optimizer.param_groups
         own = [{name: group[name] for name in values} for group, values in zip(groups, given, strict=True)]
@@ -167,10 +173,6 @@ def _check(name: str, value: Tensor | float, group: Mapping[str, Any]) -> None:
     if not isinstance(value, int | float | Tensor) or (isinstance(value, Tensor) and value.dim() != 0):
         got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"hyperparameters must give {name} as a number or a 0-d tensor, got {got}")
-    number = _number(value)
+    number = number_of(value)
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"hyperparameters must give {name} as a finite number of at least 0, got {number!r}")
-
-
-def _number(value: Tensor | float) -> float:
-    return value.item() if isinstance(value, Tensor) else value

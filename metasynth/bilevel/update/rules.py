@@ -100,7 +100,8 @@ def sqrt_flat_at_zero(value: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
 
 
-def _number(value: float | Tensor) -> float:
+def number_of(value: float | Tensor) -> float:
+    """The value of an option, which may be a 0-d tensor."""
     return value.item() if isinstance(value, Tensor) else value
 
 
@@ -114,13 +115,13 @@ def _slope(value: float | Tensor) -> Tensor | None:
 
 def _plus(base: Tensor, vector: Tensor, scale: float | Tensor) -> Tensor:
     """The sum base + scale vector."""
-    total, slope = base.add(vector, alpha=_number(scale)), _slope(scale)
+    total, slope = base.add(vector, alpha=number_of(scale)), _slope(scale)
     return total if slope is None else total + slope * vector
 
 
 def _plus_ratio(base: Tensor, above: Tensor, below: Tensor, scale: float | Tensor, over: float = 1.0) -> Tensor:
     """The sum base + (scale / over) above / below."""
-    total, slope = base.addcdiv(above, below, value=_number(scale) / over), _slope(scale)
+    total, slope = base.addcdiv(above, below, value=number_of(scale) / over), _slope(scale)
     return total if slope is None else total + slope / over * (above / below)
 
 
@@ -135,7 +136,7 @@ def _shrunk(parameter: Tensor, options: Options) -> Tensor:
     lr, decay = options["lr"], options["weight_decay"]
     if _is_zero(decay):
         return parameter
-    shrunk, slope = parameter.mul(1 - _number(lr) * _number(decay)), _slope(lr * decay)
+    shrunk, slope = parameter.mul(1 - number_of(lr) * number_of(decay)), _slope(lr * decay)
     return shrunk if slope is None else shrunk - slope * parameter
 
 

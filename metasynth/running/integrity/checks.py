@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError, RunError
-from metasynth.files import MODELS, first_line, remove_leftovers
+from metasynth.files import LEARNED, MODELS, first_line, remove_leftovers
 from metasynth.running.checkpoint import check_random_states, load_checkpoint
 from metasynth.running.integrity.json_files import Json, digest_of, read_json_file, read_sealed
 from metasynth.running.integrity.sessions import ENVIRONMENT, read_environment
@@ -25,7 +25,7 @@ from metasynth.running.manifest import CONFIG, FORMAT
 SPLIT, METRICS, RESULTS, SUMS = "split.json", "metrics.jsonl", "results.json", "SHA256SUMS"
 CHECKPOINTS, FINAL, LATEST = "checkpoints", "final.pt", "latest.pt"
 
-_FOLDERS = {CHECKPOINTS: "checkpoints", MODELS: "models", "figures": "figures"}
+_FOLDERS = {CHECKPOINTS: "checkpoints", MODELS: "models", LEARNED: "learned augmenters", "figures": "figures"}
 _WHOLE_FILES = (ENVIRONMENT, SPLIT, RESULTS, SUMS, "examples.npz", "table.csv", "table.md", "report.html")
 _KINDS = {"stage": str, "step": int, "position": int, "seconds": float, "trainer": Mapping, "random": Mapping}
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")

@@ -1,4 +1,18 @@
-"""What the files of a run that reports read must look like, checked before anything is made of them.
+"""The files of a run: which there are, and what those that reports read must look like before anything is made of them.
+
+=========================================  ==============================  ====================================
+file                                       written by                      read back by
+=========================================  ==============================  ====================================
+``config.json``, ``environment.json``      `metasynth.running.records`     ``--resume``, ``report``, ``--config``
+``split.json``                             the study                       ``--resume``, some reports
+``metrics.jsonl``                          `metasynth.training.loop`       ``--resume``, the study's reports
+``checkpoints/*/*.pt``                     `metasynth.training.loop`       ``--resume``
+``models/*.pt``                            `metasynth.training.stages`     ``predict``
+``examples.npz``                           `metasynth.running.examples`    the study's report
+``results.json``                           `metasynth.run`                 ``report``, reports on grids
+``SHA256SUMS``                             `metasynth.running.records`     ``report``
+``table.*``, ``figures/``, ``report.html`` `metasynth.report.html`         people
+=========================================  ==============================  ====================================
 
 A study adds what its own report reads, by the name of the file (``Experiment.contents``).
 """

@@ -1,7 +1,8 @@
-"""Settings that had another name: what is given by it goes into the setting that there is now.
+"""Settings that had another name, and those that there were none of: how records of earlier versions are read.
 
-A class of settings names them in ``RENAMED``. On the command line and in files of settings an old name works for one
-version and is told once. In the records of runs, which nobody writes, it is read without a word.
+A class of settings names the former in ``RENAMED``: what is given by an old name goes into the setting that there is
+now. On the command line and in files of settings an old name works for one version and is told once. In the records of
+runs, which nobody writes, it is read without a word. ``ADDED`` has what records mean that lack a setting.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,8 +41,14 @@ def renamed_in(cls: type) -> Mapping[str, Renamed]:
     return found
 
 
+def added_in(cls: type) -> Mapping[str, Any]:
+    """What a class of settings means, as JSON values, in records from before it had some of them."""
+    found: Mapping[str, Any] = getattr(cls, "ADDED", {})
+    return found
+
+
 def renewed(cls: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Recorded settings of one class with the names of today; those of the classes in it are left.
+    """Recorded settings of one class as they are today; those of the classes in it are left.
 
     Raises
     ------
@@ -55,11 +62,11 @@ def renewed(cls: type, values: Mapping[str, Any], prefix: str = "") -> dict[str,
             if old.now in found:
                 before = from_json(get_type_hints(cls)[old.now], found[old.now], prefix + old.now)
             found[old.now] = to_json(old.merge(before, from_json(old.hint, values[name], prefix + name)))
-    return found
+    return {**found, **{name: value for name, value in added_in(cls).items() if name not in found}}
 
 
 def all_renewed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Recorded settings with the names of today, groups within groups, as far as they are those of ``config``."""
+    """Recorded settings as they are today, groups within groups, as far as they are those of ``config``."""
     found = renewed(type(config), values)
     for name, value in found.items():
         group = getattr(config, name, None)

@@ -41,9 +41,11 @@ def test_everything_says_that_it_is_simulated(spec, folder):
         assert "Copyright (C)" in cache.info.source
         assert "Fonov" in cache.info.source
         assert cache.info.mapping.startswith("SIMULATED")
+        assert cache.info.marks == ("SIMULATED",)
         assert all(name.startswith(f"simulated-{spec.group}-") for name in cache.subjects)
     shown = dict(describe(path))
     assert "simulated-" in shown["file"]
+    assert shown["images"] == "yes, SIMULATED"
     assert "SIMULATED" in shown["mapping"]
     assert "SIMULATED" in shown["source"]
 

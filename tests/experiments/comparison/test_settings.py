@@ -6,6 +6,7 @@ from metasynth.experiments.real_images.settings import SubjectSettings
 
 from metasynth.errors import UsageError
 from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
+from metasynth.running.settings.renamed import all_renewed
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,9 @@ from metasynth.running.settings.config import apply_overrides, from_dict, to_dic
         ("segmenter.steps=100", "must leave an outer step in segmenter.steps = 100"),
         ("clustered.clusters=1", "clusters and nodes must be at least 2"),
         ("learned.start=0", "start"),
+        ("learned.start_blur=0", "learned.start_blur: blur: must be finite and at least 1.18e-38 "),
+        ("learned.start_gamma=-1", "learned.start_gamma: gamma: must be finite and at least 1.18e-38 "),
+        ("learned.random_share=1", "learned.random_share: random_share: must be at least 0 and less than 1, got 1.0"),
         ("select_every=0", "select_every must be at least 1"),
     ],
 )
@@ -43,3 +47,15 @@ def test_settings_are_written_and_read():
     assert from_dict(ComparisonConfig, to_dict(config)) == config
     with pytest.raises(UsageError, match="tests"):
         from_dict(ComparisonConfig, {**to_dict(config), "tests": [3]})
+
+
+def test_records_from_before_there_was_a_learned_synthesis_mean_what_they_did():
+    config = ComparisonConfig()
+    recorded = to_dict(config)
+    old = {name: recorded["learned"][name] for name in ("start", "start_c", "nodes", "network")}
+    assert all_renewed(config, {**recorded, "learned": old}) == recorded
+
+
+def test_optimised_needs_nothing_learned_where_a_file_is_named():
+    settings = ["methods=optimised", "learned.frozen=x.augmenter"]
+    assert apply_overrides(ComparisonConfig(**SIZES["quick"]), settings).learned.frozen == "x.augmenter"

@@ -8,14 +8,13 @@ import h5py
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metasynth.experiments.comparison.caches import check_comparison
+from metasynth.experiments.comparison.caches import check_comparison, require_same_generation
 from metasynth.experiments.comparison.fits import FITS
 from metasynth.experiments.comparison.settings import AugmenterSettings, ComparisonConfig, TestCache
 from metasynth.experiments.real_images.cohorts import (
     check_caches,
     check_division,
     load_real_images,
-    require_same_generation,
 )
 from metasynth.experiments.real_images.settings import SubjectSettings
 from metasynth.experiments.real_world import EXPERIMENT

@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from metasynth.experiments.real_images.figures import dice_figure
 from metasynth.experiments.real_images.report import pooled
-from metasynth.experiments.real_images.tables import Naming, cost_table, difference_table, learned_table, method_table
+from metasynth.experiments.real_images.tables import (
+    Naming,
+    class_table,
+    cost_table,
+    difference_table,
+    learned_table,
+    method_table,
+)
 
 from metasynth.report.published import CROSS_CONTRAST, REAL_WORLD, SAME_TEST_SIZE
 from metasynth.report.statistics import interval, paired
@@ -37,6 +45,17 @@ def test_means_and_deviations():
     assert table.columns == ("method", "real subjects", "checkpoint", "validation", "test")
     assert table.rows[0] == ("Naive SynthSeg", 0, "best", 0.5, "0.600 ± 0.100")
     assert [line[2] for line in table.rows] == ["best", "last", "best"]
+
+
+def test_images_that_are_no_scans_are_marked_wherever_their_dice_is_shown():
+    rows = [{**one, "dice": {"T2": {**one["dice"]["test"], "marks": ["REMAPPED", "SIMULATED"]}}} for one in ROWS]
+    assert method_table(rows, NAMING).columns[-1] == "T2, REMAPPED, SIMULATED"
+    assert {line[0] for line in class_table(rows, NAMING).rows} == {"T2, REMAPPED, SIMULATED"}
+    assert {line[0] for line in difference_table(rows, NAMING).rows} == {"T2, REMAPPED, SIMULATED"}
+    (panel,) = dice_figure(rows, NAMING).figure.axes
+    assert panel.get_title() == "T2, REMAPPED, SIMULATED"
+    runs = [{"seed": seed, "subjects.rotation": 0, **rows[0]} for seed in range(2)]
+    assert method_table(pooled(runs, []), NAMING).columns[-1] == "T2, REMAPPED, SIMULATED"
 
 
 def test_differences_are_paired_by_subject_and_of_the_best_checkpoints():

@@ -79,7 +79,7 @@ def test_the_fraction_of_real_images_is_right(data, fraction):
 
 @given(st.floats(0, 1), st.integers(1, 20), st.integers(0, 10**6))
 def test_no_step_has_more_real_images_than_there_is_room(fraction, batch_size, step):
-    data = ComparisonData(None, None, None, None, fraction, 0, batch_size)
+    data = ComparisonData(None, None, None, None, fraction, seed=0, batch_size=batch_size)
     assert 0 <= data.real_in(step) <= batch_size
     assert abs(data.real_in(step) - batch_size * fraction) < 1 + 1e-6
     assert sum(map(data.real_in, range(50))) == pytest.approx(50 * batch_size * fraction, abs=1)
@@ -177,7 +177,9 @@ def test_real_images_in_training_need_images(others):
 
 def test_workers_and_the_steps_before_change_nothing(real):
     synthetic = Synthetic(SMALL, GaussianNoise(0.1).draw)
-    learned = ComparisonData(real, real, synthetic, RealAugmented(SMALL), 0.0, 0, 2, 2, is_due=_odd)
+    learned = ComparisonData(
+        real, real, synthetic, RealAugmented(SMALL), 0.0, seed=0, batch_size=2, outer_batch_size=2, is_due=_odd
+    )
     mixed = replace(learned, synthetic=Corrupted(SMALL, Corruptions(())), fraction=0.5, is_due=None)
     for data in (learned, mixed):
         alone, one = (list(stream(data, 0, 4, workers)) for workers in (0, 1))

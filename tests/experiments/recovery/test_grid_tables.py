@@ -2,15 +2,16 @@ import numpy as np
 import pytest
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.grid_tables import (
-    SIGMA,
     comparison_table,
     dice_table_over_seeds,
-    exponents,
     recovery_table,
 )
+from metasynth.experiments.recovery.quantities import SIGMA, exponents
 from scipy import stats
 from support.many_runs import dice, make_grid
 
+from metasynth.augment import table as augmenters
+from metasynth.augment.entry import AugmenterEntry
 from metasynth.augment.noise import NoiseLevel
 from metasynth.report.html import write_report
 
@@ -216,3 +217,80 @@ def test_a_grid_with_bias_fields(tmp_path):
     ]
     (truth,) = content.figures[3].figure.axes[0].lines[2:]
     assert truth.get_ydata()[0] == 1
+
+
+def own_grid(tmp_path, monkeypatch, rows, records, **line):
+    """The report on runs with an augmenter from outside, of whose line only what is said of its values counts."""
+    monkeypatch.setattr(augmenters.TABLE, "_registered", {})
+    augmenters.register(AugmenterEntry("own", "own", lambda start: None, **line))
+    grid = make_grid(tmp_path / "g", rows, records_of=records)
+    quantities = (SIGMA, *exponents(["c_low", "c_high"]))
+    content = RecoveryGridReport("Learned?", label, lambda name: f"sigma={name}/learn", quantities)(grid)
+    write_report(grid, content)
+    return content
+
+
+def own_rows(**learned):
+    def rows(seed, values):
+        base = {"seed": seed, "sigma_true": 0.1, "augmenter": "own", "dice": {"0.1": dice(a=0.5)}}
+        return [{"model": model, **base, **learned} for model in "NL"]
+
+    return rows
+
+
+def own_records(seed, values):
+    for step in (1, 2):
+        yield {
+            **{"stage": "sigma=0.1/learn", "step": step, "outer_step": step, "width": seed + 0.1 * step},
+            **{"level": 0.2, "far": 0.3, "near": 0.4, "sigma": 9.0, "c_low": 9.0},
+        }
+    yield {"stage": "sigma=0.1/learn", "step": 3, "inner_loss": 1.0}
+
+
+def drawn(content):
+    """The points of every line of every figure of courses, by the figure's name."""
+    figures = [figure for figure in content.figures if figure.name.startswith("courses-")]
+    return {
+        figure.name.removeprefix("courses-"): [line.get_xydata().tolist() for line in figure.figure.axes[0].lines]
+        for figure in figures
+    }
+
+
+def test_courses_in_a_grid_are_of_the_values_that_the_line_names(tmp_path, monkeypatch):
+    rows = own_rows(sigma_learned=0.2, sigma_sd=0.0, c_true=[1, 0], c_learned=[0.3, 0.4], c_sd=[0, 0])
+    content = own_grid(tmp_path, monkeypatch, rows, own_records, sigma=("level",), exponents=("far", "near"))
+    assert drawn(content) == {
+        "sigma": [[[0, 0.4], [1, 0.2], [2, 0.2]]] * 2,
+        "c_low": [[[1, 0.3], [2, 0.3]]] * 2,
+        "c_high": [[[1, 0.4], [2, 0.4]]] * 2,
+    }
+
+
+def test_of_a_range_the_upper_end_is_drawn(tmp_path, monkeypatch):
+    rows = own_rows(sigma_learned=[0.1, 0.2], sigma_sd=[0.0, 0.0])
+    content = own_grid(tmp_path, monkeypatch, rows, own_records, sigma=("width", "level"))
+    assert drawn(content) == {"sigma": [[[0, 0.4], [1, 0.2], [2, 0.2]]] * 2}
+
+
+def test_values_that_are_no_sigma_have_tables_and_courses(tmp_path, monkeypatch):
+    rows = own_rows(learned={"width": 0.2, "level": 0.2}, learned_sd={"width": 0.0, "level": 0.0})
+    content = own_grid(tmp_path, monkeypatch, rows, own_records, undrawn=("level",))
+    assert drawn(content) == {"width": [[[1, 0.1], [2, 0.2]], [[1, 1.1], [2, 1.2]]]}
+    (figure,) = content.figures
+    assert figure.caption == "width against outer steps in every run."
+    width, level, _, _ = content.tables
+    assert width.columns == ("preset σ", "runs", "learned width", "±")
+    assert width.rows == (("0.1", 2, 0.2, 0.0),)
+    assert level.columns[2] == "learned level"
+
+
+@pytest.mark.parametrize(
+    ("learned", "expected"),
+    [
+        ({"learned": {"width": 0.2, "level": 0.2}, "learned_sd": {"width": 0.0, "level": 0.0}}, ["width", "level"]),
+        ({"sigma_learned": 0.2, "sigma_sd": 0.0}, []),
+    ],
+)
+def test_where_the_augmenter_is_missing_what_needs_no_line_is_drawn(tmp_path, learned, expected):
+    grid = make_grid(tmp_path / "g", own_rows(**learned), records_of=own_records)
+    assert list(drawn(report_of(grid))) == expected

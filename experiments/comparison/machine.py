@@ -8,7 +8,15 @@ from metasynth.experiments.real_images.cohorts import maps_of
 
 from metasynth.running.prepared import PreparedData
 from metasynth.sizes import require_memory
-from metasynth.training.run_sizes import FLOAT, Items, require_network, require_nodes, require_run
+from metasynth.training.run_sizes import (
+    FLOAT,
+    Items,
+    require_horizon,
+    require_network,
+    require_nodes,
+    require_run,
+    step_bytes,
+)
 
 
 def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Path) -> None:
@@ -16,6 +24,8 @@ def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Pa
     items, batch = Items.of(prepared.path, maps_of(prepared)), config.segmenter.batch_size
     require_run(config, items, out, baseline=config.baseline)
     if variants_among(config.methods):
+        step = step_bytes(config.segmenter, items, batch)
+        require_horizon(config.outer, items, batch, step, "segmenter.batch_size")
         require_nodes(config.learned.nodes, items, batch, "learned.nodes")
         require_network(config.learned.network, items, batch, "learned.network")
     if "clustered" in config.methods:

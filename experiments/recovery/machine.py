@@ -7,7 +7,17 @@ from typing import Protocol
 from metasynth.data.splits import make_split
 from metasynth.running.prepared import PreparedData
 from metasynth.sizes import require_memory
-from metasynth.training.run_sizes import FLOAT, LABEL, Items, Settings, require_network, require_nodes, require_run
+from metasynth.training.run_sizes import (
+    FLOAT,
+    LABEL,
+    Items,
+    Settings,
+    require_horizon,
+    require_network,
+    require_nodes,
+    require_run,
+    step_bytes,
+)
 
 
 class RecoverySettings(Settings, Protocol):
@@ -28,6 +38,8 @@ def require_recovery(
     """`require_run` of a recovery study, with its test set and what is learned: fields of ``nodes``, or a network."""
     items, batch = Items.of(prepared.path), settings.segmenter.batch_size
     require_run(settings, items, out)
+    step = step_bytes(settings.segmenter, items, batch)
+    require_horizon(settings.outer, items, batch, step, "segmenter.batch_size")
     require_test_set(items, settings.test_repeats)
     require_nodes(nodes, items, batch, "nodes")
     require_network(network, items, batch, "network")
