@@ -47,9 +47,9 @@ def _clustered(trial: Trial) -> MethodResult:
 
 
 def _estimated(trial: Trial) -> MethodResult:
-    """Naive but for its contrasts: those of the real subjects to learn from, of whom nothing else is seen."""
+    """Naive but for its contrasts: those of the real subjects to learn from, raised to no power as real images are."""
     name, priors = trial.estimate()
-    generator = trial.cohorts.generator_of(trial.config.baseline, priors)
+    generator = trial.cohorts.generator_of(replace(trial.config.baseline, gamma=0.0), priors)
     return replace(_plain(trial, Corrupted(generator, Corruptions(()))), found={"priors": name})
 
 

@@ -133,7 +133,7 @@ class ComparisonConfig:
         The steps of the generator whose images are augmented by what is learned, for voxels of 1 mm.
     baseline : CornucopiaConfig
         Those of the baselines' generator; real images in a segmenter's training go through the same deformation, bias
-        field, smoothing and noise.
+        field, smoothing and noise. Estimated contrasts are raised to no power either.
     select_every : int
         Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
     """

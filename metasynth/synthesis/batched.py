@@ -78,7 +78,7 @@ class BatchedGenerator(SeededGenerator):
             raise UsageError(f"priors: must be those of {n_classes} labels, got {len(priors.labels)}")
         if priors is None and config.priors:
             raise UsageError(f"priors: must be what the file of config.priors holds, {config.priors!r}, got None")
-        self.config, self.priors = config, priors
+        self.config, self.class_sd, self.priors = config, class_sd, priors
         self._contrast: Contrast = RandomContrast(class_sd) if priors is None else EstimatedContrast(priors)
 
     @torch.no_grad()

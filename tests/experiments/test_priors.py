@@ -49,12 +49,12 @@ def file(tmp_path_factory):
 
 @pytest.fixture
 def made(monkeypatch):
-    """The priors of all generators that are asked for images."""
-    found: list[StructurePriors | None] = []
+    """The priors of all generators that are asked for images, with the powers that these are raised to."""
+    found = []
     synthesise = BatchedGenerator.synthesise
 
     def noted(self, labels, seeds):
-        found.append(self.priors)
+        found.append((self.priors, self.config.gamma))
         return synthesise(self, labels, seeds)
 
     monkeypatch.setattr(BatchedGenerator, "synthesise", noted)
@@ -98,7 +98,7 @@ def test_its_row_names_the_file_and_its_report_shows_it(run):
 def test_only_the_estimated_method_draws_from_priors(tmp_path, cache, made, run):
     again = tmp_path / "run"
     carry_out(real_world.EXPERIMENT, again, cache, methods="naive,estimated", subjects__train="3")
-    assert set(made) == {None, read_priors(again / "priors.json")}
+    assert set(made) == {(None, 0.6), (read_priors(again / "priors.json"), 0.0)}
     assert results(again) == results(run)
     naive = tmp_path / "naive"
     carry_out(real_world.EXPERIMENT, naive, cache, methods="naive", subjects__train="3")
@@ -140,7 +140,7 @@ def test_a_changed_file_is_told_when_the_report_is_made_again(run, tmp_path, cha
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_file_starts_the_generator_of_every_study(study, tmp_path, cache, file, made):
     tampering.carry_out(study, tmp_path / "run", cache, changes={"synthesis.priors": str(file)})
-    assert PRIORS.of_labels(STRUCTURES, [CLASSES[k] for k in TARGET]) in made
+    assert (PRIORS.of_labels(STRUCTURES, [CLASSES[k] for k in TARGET]), 0.6) in made
     other = json.loads((tmp_path / "run" / "config.json").read_text())["data"]["others"]["synthesis.priors"]
     assert other["path"] == str(file.resolve())
     assert len(other["digest"]) == 64
@@ -149,7 +149,7 @@ def test_a_file_starts_the_generator_of_every_study(study, tmp_path, cache, file
 def test_clusters_and_baselines_draw_from_it_too(tmp_path, cache, file, made):
     asked = {"methods": "naive,clustered", "baseline__priors": str(file), "clustered__clusters": "2"}
     carry_out(real_world.EXPERIMENT, tmp_path / "run", cache, **asked)
-    assert set(made) == {PRIORS, PRIORS.repeated(2)}
+    assert set(made) == {(PRIORS, 0.6), (PRIORS.repeated(2), 0.6)}
 
 
 def test_a_run_is_resumed_with_the_same_file_wherever_it_is_and_no_other(tmp_path, cache, file, monkeypatch):

@@ -11,7 +11,7 @@ from metasynth.running.grid_folder import GridFolder
 from metasynth.running.manifest import make_manifest
 from metasynth.running.records import RunFolder
 from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
-from metasynth.running.settings.renamed import Renamed, tell_renamed
+from metasynth.running.settings.renamed import Renamed, all_renewed, tell_renamed
 
 DATA = {"path": "c.h5", "digest": "d", "given": False}
 
@@ -53,6 +53,24 @@ def test_overrides_go_into_what_there_is_now(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"inner.{name} is now inner.words; the old spelling goes in 0.3" for name in ("word", "many")
     ]
+
+
+@dataclass(frozen=True)
+class Later:
+    """Settings of which one came later than the first version."""
+
+    n: int
+    word: str = "new runs"
+
+    ADDED: ClassVar[dict[str, Any]] = {"word": "earlier runs"}
+
+
+def test_a_setting_that_records_lack_is_what_it_means_for_them():
+    assert from_dict(Later, {"n": 2}) == Later(2, "earlier runs")
+    assert from_dict(Later, {"n": 2, "word": "x"}) == Later(2, "x")
+    with pytest.raises(UsageError, match=r"^missing setting n$"):
+        from_dict(Later, {"word": "x"})
+    assert all_renewed(Later(2), {"n": 1}) == {"n": 1, "word": "earlier runs"}
 
 
 def test_recorded_settings_are_read():
