@@ -74,7 +74,8 @@ def shown_parts(augmenter: Augmenter[Any], example: Example) -> dict[str, Tensor
     """
     given, draws = example.given, example.draws
     before = {"synthetic": given} if augmenter.takes == "images" else {}
-    return {**before, **augmenter.shown(given, draws), "augmented": augmenter(given, draws)}
+    found = {**before, **augmenter.shown(given, draws)}
+    return found if "augmented" in found else {**found, "augmented": augmenter(given, draws)}
 
 
 def fullest_item(dataset: SliceDataset) -> Batch:

@@ -74,7 +74,8 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
         """What becomes visible of one application, by name, (B, C, *S) each.
 
         Here the 'noise' that is added to images; of structures the 'synthetic' image that becomes of them. A report
-        draws 'synthetic' as an image, 'field' around 1, as a factor, and all else around 0, as what is added.
+        draws 'synthetic' and 'augmented', the image at the end where it is not what `forward` gives, as images, 'field'
+        around 1, as a factor, and all else around 0, as what is added.
 
         Raises
         ------

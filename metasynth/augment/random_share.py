@@ -74,10 +74,9 @@ class RandomShare(Augmenter[SharedDraws]):
         return self.learned.parameter_groups()
 
     def shown(self, given: Tensor, draws: SharedDraws) -> dict[str, Tensor]:
-        """What each makes visible of its images."""
-        own, random = self._parted(given, draws)
-        found, kept = self.learned.shown(given, own), self.random.shown(given, own)
-        return {name: torch.where(random, kept[name], image) for name, image in found.items()}
+        """What the learned one makes visible, and the 'augmented' images: of all images, as if none were random."""
+        own, _ = self._parted(given, draws)
+        return {**self.learned.shown(given, own), "augmented": self.learned(given, own)}
 
     def _parted(self, given: Tensor, draws: SharedDraws) -> tuple[Draws, Tensor]:
         """The draws of either augmenter, and which images are random, to be set beside images."""

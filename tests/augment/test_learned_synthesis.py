@@ -14,6 +14,7 @@ from metasynth.augment.label_generator import LabelGenerator
 from metasynth.augment.learned_synthesis import LearnedSynthesis, Priors
 from metasynth.augment.table import entry_of
 from metasynth.errors import UsageError
+from metasynth.training.reach import constrained_in
 
 NAMES = ["spread", "texture", "offset", "blur", "sigma", "c_1", "c_2", "gamma"]
 
@@ -121,6 +122,11 @@ def test_observed_are_multipliers_of_1_and_the_given_starts():
     assert [name for name in three.observed() if name.startswith("c_")] == ["c_low", "c_mid", "c_high"]
     assert list(made.parameter_groups()) == ["values"]
     check_groups(made, "synthesis")
+
+
+def test_every_strength_is_kept_within_reach_of_further_steps():
+    names = {"spread", "texture", "offset", "blur.value", "gamma.value", "field.exponents", "noise.sigma"}
+    assert set(constrained_in(synthesis(2))) == names
 
 
 def test_what_the_multipliers_have_made_of_the_priors():

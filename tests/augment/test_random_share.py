@@ -49,8 +49,17 @@ def test_random_images_are_those_of_the_random_synthesis_and_have_no_derivative(
     assert torch.equal(images[~random], own(structures, draws.own)[~random])
     loss = images[random].square().sum()
     assert not any(g.any() for g in torch.autograd.grad(loss, list(made.parameters()), retain_graph=True))
-    shown = made.shown(structures, draws)["synthetic"]
-    assert torch.equal(shown[random], other.shown(structures, draws.own)["synthetic"][random])
+
+
+def test_a_report_is_shown_what_is_learned_whichever_images_are_random():
+    made, own = shared(2), synthesis(2)
+    structures = torch.randint(0, 4, (3, 12, 10), generator=seeded(0))
+    draws = made.draw(torch.empty(3, 1, 12, 10), seeded(1))
+    shown, expected = made.shown(structures, draws), own.shown(structures, draws.own)
+    assert list(shown) == ["synthetic", "field", "noise", "augmented"]
+    assert all(torch.equal(shown[name], image) for name, image in expected.items())
+    assert torch.equal(shown["augmented"], own(structures, draws.own))
+    assert not torch.equal(shown["augmented"], made(structures, draws))
 
 
 def test_what_is_learned_is_that_of_the_learned_alone():
