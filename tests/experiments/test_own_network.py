@@ -312,7 +312,7 @@ def test_a_network_that_computes_with_numbers_says_its_stride():
     entry.check_images(design)
     assert entry.made(design).stride == (4, 4)
     register(entry)
-    assert step_bytes(SegmenterSettings(network="own"), Items(3, (8, 8), (1.0, 1.0), (2,)), 4) == 0
+    assert step_bytes(SegmenterSettings(network="own"), Items(3, (8, 8), (1.0, 1.0), (2,), 3), 4) == 0
 
 
 def test_a_missing_package_is_told_for_a_recipe():
