@@ -144,6 +144,29 @@ def test_draws_that_cannot_be_repeated_are_refused() -> None:
         taken(Unrolled(4, remat=True), BilevelProblem(drawn, target))
 
 
+@pytest.mark.parametrize(("step", "off", "stands"), [(1, 1e-3, True), (0, 1e-3, False), (1, 0.5, False)])
+def test_steps_taken_again_may_differ_by_the_rounding_of_those_before(step: int, off: float, stands: bool) -> None:
+    """The first step of a segment starts from what was kept; later ones from what rounding made of it."""
+    calls = 0
+
+    def rounded(model: nn.Module, outer: Tensor, x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        factor = 1 + off if calls == 5 + step else 1.0  # of four steps in two segments, the last of which is first
+        return factor * inner(model, outer, x)
+
+    problem = BilevelProblem(rounded, target)
+    if stands:
+        found = taken(Unrolled(4, remat=True), problem)[0].gradients["outer"]
+        assert found is not None
+        assert found.abs() > 1e-5
+    else:
+        with pytest.raises(
+            ValueError, match=r"evaluated again for Unrolled\(remat=True\) with the same random states, "
+        ):
+            taken(Unrolled(4, remat=True), problem)
+
+
 def test_a_solver_goes_the_same_way() -> None:
     """Through both optimisers, over several outer steps."""
     ways = []

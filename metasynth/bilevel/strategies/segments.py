@@ -126,12 +126,13 @@ class Segments:
 
     def _steps(self, segment: _Segment, parameters: list[Tensor]) -> list[list[Tensor]]:
         """Take the segment's steps from leaves, with their graph; ``_again`` has the moments after them."""
-        inputs, iterates = self._inputs, []
+        inputs = self._inputs
+        iterates: list[list[Tensor]] = []
         load_states(self._again, segment.states)
         with segment.replay.again():
             for batch, before in zip(segment.batches, segment.losses, strict=True):
                 loss = inputs.inner_loss(parameters, batch)
-                require_equal_losses(before, loss, "Unrolled(remat=True)")
+                require_equal_losses(before, loss, "Unrolled(remat=True)", same_start=not iterates)
                 gradients = gradient_of(loss, parameters, create_graph=True)
                 parameters = inputs.update.apply(self._again, parameters, gradients, inputs.outer)
                 iterates.append(parameters)
