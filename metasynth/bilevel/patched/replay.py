@@ -76,8 +76,7 @@ def require_equal_losses(first: Tensor, again: Tensor, strategy: str, same_start
     strategy : str
         Named in the message.
     same_start : bool
-        Whether both were taken at the same parameters. Those of a step that was taken again after others differ by the
-        rounding of these, which training amplifies.
+        Whether both were taken at the same parameters, to the bit.
 
     Raises
     ------

@@ -54,24 +54,31 @@ def update_of(inputs: StepInputs, parameters: Sequence[Tensor], gradients: Seque
     return Update(moved, leaves, list(inputs.learned.values()), twin)
 
 
-def loss_and_gradient(inputs: StepInputs, parameters: list[Tensor], batch: Any) -> tuple[Tensor, Gradients]:
-    """The inner loss (detached) and its gradient at φ by an ordinary backward pass, of which no graph is kept."""
+def loss_and_gradient(
+    inputs: StepInputs, parameters: list[Tensor], batch: Any, as_differentiated: bool = False
+) -> tuple[Tensor, Gradients]:
+    """The inner loss (detached) and its gradient at φ by an ordinary backward pass, of which no graph is kept.
+
+    With ``as_differentiated`` the gradient is, to the bit, that of a pass whose graph is kept: torch may compute one
+    that can be differentiated in another order.
+    """
     loss = inputs.inner_loss(parameters, batch)
-    return loss.detach(), gradient_of(loss, parameters)
+    gradients = gradient_of(loss, parameters, create_graph=as_differentiated)
+    return loss.detach(), [None if g is None else g.detach() for g in gradients]
 
 
 def undifferentiated_steps(
-    inputs: StepInputs, twin: Any, parameters: list[Tensor], batches: Sequence[Any]
+    inputs: StepInputs, twin: Any, parameters: list[Tensor], batches: Sequence[Any], as_differentiated: bool = False
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Take ordinary inner steps from φ: each costs a plain training step, and no graph outlives it.
 
     ``batches`` are those of ``inputs`` or a part of them, one a step. ``twin`` is a differentiable optimiser, whose
     state moves on with the steps; ``parameters`` are leaves, as `FunctionalModel.refresh` returns them. Returned are φ
-    after the steps, leaves again, and one detached loss a step.
+    after the steps, leaves again, and one detached loss a step. ``as_differentiated``: see `loss_and_gradient`.
     """
     update, losses = inputs.update, []
     for batch in batches:
-        loss, gradients = loss_and_gradient(inputs, parameters, batch)
+        loss, gradients = loss_and_gradient(inputs, parameters, batch, as_differentiated)
         with torch.no_grad():
             moved = update.apply(twin, [p.detach() for p in parameters], update.average(gradients), inputs.outer)
         parameters = [p.detach().requires_grad_(old.requires_grad) for p, old in zip(moved, parameters, strict=True)]
