@@ -36,6 +36,8 @@ class AugmenterSettings:
     varying : float
         How much its strengths differ from image to image, in [0, 1); see
         `metasynth.augment.learned_synthesis.LearnedSynthesis`.
+    by_structure : bool
+        Whether it learns the mean, spread and texture of each structure, and not only multipliers of all.
     frozen : str
         File of what an earlier run learned (``learned/*.augmenter``), which the method 'optimised' trains with; empty:
         it trains with what is best of what this run learns.
@@ -46,6 +48,7 @@ class AugmenterSettings:
         "start_gamma": 0.2,
         "random_share": 0.0,
         "varying": 0.0,
+        "by_structure": False,
         "frozen": "",
     }
 
@@ -57,6 +60,7 @@ class AugmenterSettings:
     start_gamma: float = 0.2
     random_share: float = 0.0
     varying: float = VARYING
+    by_structure: bool = True
     frozen: str = ""
 
     def __post_init__(self) -> None:
@@ -82,4 +86,5 @@ class AugmenterSettings:
             priors,
             self.random_share,
             self.varying,
+            self.by_structure,
         )

@@ -5,8 +5,10 @@ whether an augmenter is learned beside it. All segmenters of a run start from th
 """
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from metasynth.experiments.comparison.atlas import atlas_segmenter
@@ -18,6 +20,7 @@ from metasynth.experiments.real_images.method_result import BEST, LAST, ONLY, Me
 from metasynth.experiments.real_images.streams import cropped_or_padded
 from torch import Tensor
 
+from metasynth.augment.augmenter import Augmenter
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.entry import Start
 from metasynth.augment.learned_synthesis import Priors
@@ -103,6 +106,7 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
     """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
     config, segmenter, (start, kept) = trial.config, trial.new_segmenter(), _start_of(trial, variant)
     augmenter = entry_of(variant).made(start)
+    began = deepcopy(augmenter)
     trainer = bilevel_trainer(trial.context, segmenter, augmenter)
     data = trial.data(
         Synthetic(trial.cohorts.generator, augmenter.draw, augmenter.takes),
@@ -115,8 +119,10 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
     found = trial.train(data, segmenter, trainer, config.segmenter, **options)
     mean, sd = course.tails()
     labels = trial.cohorts.maps.cache.generation_names
-    trial.context.folder.write_bytes(augmenter_name(trial.name), augmenter_bytes(variant, start, labels, augmenter))
-    return replace(found, augmenter=augmenter.cpu().eval(), found={"learned": mean, "learned_sd": sd, **kept})
+    content = augmenter_bytes(variant, start, labels, augmenter, began)
+    trial.context.folder.write_bytes(augmenter_name(trial.name), content)
+    ends = {"augmenter": augmenter.cpu().eval(), "start": began.cpu().eval()}
+    return replace(found, **ends, found={"learned": mean, "learned_sd": sd, **kept})
 
 
 def _start_of(trial: Trial, variant: str) -> tuple[Start, dict[str, str]]:
@@ -139,16 +145,31 @@ def _optimised(trial: Trial) -> MethodResult:
 
     Or with that of an earlier run, if the settings name one.
     """
+    name, augmenter, _, seconds = _learned(trial)
+    return _frozen(trial, name, augmenter, seconds)
+
+
+def _unlearned(trial: Trial) -> MethodResult:
+    """The same with that augmenter where it started: what learning it is to be held against."""
+    name, _, start, _ = _learned(trial)
+    return _frozen(trial, name, start, 0.0)
+
+
+def _learned(trial: Trial) -> tuple[str, Augmenter[Any], Augmenter[Any], float]:
+    """What `FROZEN_METHODS` are about: its name, how it ended and started, and the seconds that learning it took."""
     if FROZEN in trial.context.others:
         learned = load_augmenter(trial.context.others[FROZEN])
-        found = _plain(trial, Augmented(trial.cohorts.generator, learned.augmenter))
-        return replace(found, found={"augmenter": learned.name})
+        return learned.name, learned.augmenter, learned.start, 0.0
     variant = best_variant(trial.done)
     before = trial.done[variant]
-    if before.augmenter is None:
+    if before.augmenter is None or before.start is None:
         raise TypeError(f"{variant}: expected an augmenter")
-    found = _plain(trial, Augmented(trial.cohorts.generator, before.augmenter))
-    return replace(found, total_seconds=found.seconds + before.total_seconds, found={"augmenter": variant})
+    return variant, before.augmenter, before.start, before.total_seconds
+
+
+def _frozen(trial: Trial, name: str, augmenter: Augmenter[Any], seconds: float) -> MethodResult:
+    found = _plain(trial, Augmented(trial.cohorts.generator, augmenter))
+    return replace(found, total_seconds=found.seconds + seconds, found={"augmenter": name})
 
 
 def best_variant(done: Mapping[str, MethodResult], checkpoint: str = BEST) -> str:
@@ -188,6 +209,7 @@ FITS: Mapping[str, Fit] = {
     "interpolated": _interpolated,
     **{variant: partial(_bilevel, variant=variant) for variant in BILEVEL_METHODS},
     "optimised": _optimised,
+    "unlearned": _unlearned,
 }
 
 

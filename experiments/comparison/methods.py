@@ -67,11 +67,15 @@ _METHODS = (
     Method("interpolated", "Interpolated weights", "training", needs=("naive", "finetuned")),
     *map(_of_augmenter, BILEVEL_METHODS),
     Method("optimised", "Optimised: learned augmentation, frozen", "augmenter"),
+    Method("unlearned", "The same augmentation where it started, frozen", "augmenter"),
 )
 # In the order in which they are trained and shown: what a method needs comes before it.
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
 
-_ON_REQUEST = ("estimated", "synthesis_random", "synthesis_estimated")
+_ON_REQUEST = ("estimated", "synthesis_random", "synthesis_estimated", "unlearned")
+_PART = {"optimised": "learned", "unlearned": "started from"}
+FROZEN_METHODS = tuple(_PART)
+"""Those that train with an augmenter that some variant of Learn2Synth ended with, or began with."""
 DEFAULT = tuple(name for name in METHODS if name not in _ON_REQUEST)
 """The methods that are compared where the settings do not say."""
 
@@ -102,7 +106,7 @@ def variants_among(names: Iterable[str]) -> list[str]:
 
 def in_order(names: Sequence[str]) -> list[Method]:
     """The methods in the order of their training: what a method needs, and all that is learned, comes before it."""
-    every = [name for name in METHODS if name != "optimised"] + _added() + ["optimised"]
+    every = [name for name in METHODS if name not in FROZEN_METHODS] + _added() + list(FROZEN_METHODS)
     return [method_of(name) for name in every if name in names]
 
 
@@ -113,7 +117,7 @@ def _added() -> list[str]:
 def check_methods(names: Sequence[str], frozen: bool = False) -> None:
     """Raise UsageError unless every method is known, listed once, and has what it needs listed too.
 
-    Where there is a ``frozen`` augmenter of an earlier run, 'optimised' needs none that is learned.
+    Where there is a ``frozen`` augmenter of an earlier run, `FROZEN_METHODS` need none that is learned.
     """
     for name in names:
         method_of(name)
@@ -123,8 +127,9 @@ def check_methods(names: Sequence[str], frozen: bool = False) -> None:
         missing = [needed for needed in method_of(name).needs if needed not in names]
         if missing:
             raise UsageError(f"methods: {name} is made from {' and '.join(missing)}; list it too")
-    if "optimised" in names and not (frozen or variants_among(names)):
-        raise UsageError(
-            f"methods: optimised trains with what a variant learned; list one of {', '.join(BILEVEL_METHODS)} too, or "
-            "name a file of it as learned.frozen"
-        )
+    for name in FROZEN_METHODS:
+        if name in names and not (frozen or variants_among(names)):
+            raise UsageError(
+                f"methods: {name} trains with what a variant {_PART[name]}; list one of {', '.join(BILEVEL_METHODS)} "
+                "too, or name a file of it as learned.frozen"
+            )

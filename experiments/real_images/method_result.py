@@ -27,7 +27,7 @@ class MethodResult:
         Of its own training, with the looks at the validation subjects, and with that of what it is made from.
     peak_mib : float or None
         Peak memory.
-    augmenter : Augmenter or None
+    augmenter, start : Augmenter or None
         As it was learned, on the CPU.
     found : mapping
         What it found, for the rows: learned parameters, a chosen weight.
@@ -40,4 +40,5 @@ class MethodResult:
     total_seconds: float
     peak_mib: float | None = None
     augmenter: Augmenter[Any] | None = None
+    start: Augmenter[Any] | None = None
     found: Mapping[str, Any] = field(default_factory=dict)

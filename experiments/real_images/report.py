@@ -13,6 +13,7 @@ from metasynth.experiments.real_images.figures import (
     sigma_figure,
     values_figure,
 )
+from metasynth.experiments.real_images.self_check import self_checks
 from metasynth.experiments.real_images.tables import (
     Naming,
     Row,
@@ -78,7 +79,7 @@ class ComparisonReport:
             *priors_figures(folder, rows, naming),
             *self._courses(folder, rows, naming),
         ]
-        summary = [_subjects(folder, rows[0]), CAVEAT, *_variants(rows, naming)]
+        summary = [_subjects(folder, rows[0]), CAVEAT, *_variants(rows, naming), *self_checks(rows, naming)]
         tables = [*self._tables(rows, naming), *priors_tables(folder, rows, naming)]
         return ReportContent(self.title, summary, [*tables, *map(published_table, self.published)], figures)
 
@@ -113,6 +114,7 @@ class ComparisonReport:
             "are means over runs.",
             CAVEAT,
             *_variants(rows, naming),
+            *self_checks(rows, naming),
         ]
         tables = [*self._tables(rows, naming), *map(published_table, self.published)]
         return ReportContent(self.title, summary, tables, [dice_figure(rows, naming)])

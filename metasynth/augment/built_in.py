@@ -52,15 +52,14 @@ def _synthesis(start: Start, priors: Priors) -> Augmenter[Any]:
     """Images of structures about priors, and a share of them about none."""
     exponents = (start.exponent,) * len(start.nodes)
 
-    def about(given: Priors) -> Augmenter[Any]:
-        return LearnedSynthesis(
-            given, start.ndim, start.sigma, start.blur, start.gamma, exponents, start.nodes, start.varying
-        )
+    def about(given: Priors, by_structure: bool) -> Augmenter[Any]:
+        strengths = start.ndim, start.sigma, start.blur, start.gamma, exponents, start.nodes
+        return LearnedSynthesis(given, *strengths, start.varying, by_structure)
 
-    learned = about(priors)
+    learned = about(priors, start.by_structure)
     if start.random_share == 0:
         return learned
-    return RandomShare(learned, about(Priors.random(len(priors.mean))), start.random_share)
+    return RandomShare(learned, about(Priors.random(len(priors.mean)), False), start.random_share)
 
 
 def _synthesis_random(start: Start) -> Augmenter[Any]:

@@ -46,6 +46,8 @@ class Start:
         Share of images whose contrast stays random, in [0, 1).
     varying : float
         How much strengths differ from image to image, in [0, 1); see `metasynth.augment.learned_synthesis`.
+    by_structure : bool
+        Whether intensities are learned of each structure; see the same.
     """
 
     ndim: int
@@ -60,6 +62,7 @@ class Start:
     priors: Priors | None = None
     random_share: float = 0.0
     varying: float = VARYING
+    by_structure: bool = True
 
 
 Build = Callable[[Start], Augmenter[Any]]

@@ -20,6 +20,7 @@ GRAIN = 3
 VARYING = 0.9
 _REACH = 3
 _UNIFORM = math.sqrt(12)  # 1 over the standard deviation of U(0, 1)
+_SHIFT = 0.1  # of a mean, where a multiplier's logarithm moves by 1
 _EDGE = 1e-3  # the base of a power stays above it, so that all derivatives are finite
 
 
@@ -96,7 +97,8 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
     a_o, each 1 at first and about the priors; the width of the blur (voxels), which makes partial volumes; the standard
     deviation g of the logarithm of the power; the exponents of the fields (`BiasField`); and sigma (`GaussianNoise`),
     in units of the scaled intensity. As images are scaled, a_s, a_t and a_o raised alike change nothing. Where all
-    priors have one mean there is no a_o.
+    priors have one mean there is no a_o. With ``by_structure`` every structure has its own mean, and multipliers of its
+    own on top of a_s and a_t: m_k + 0.1 shift_k, s_k exp(.) and t_k exp(.), in steps that suit one learning rate.
 
     Parameters
     ----------
@@ -109,6 +111,8 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
         As of `BiasField`.
     varying : float
         v, in [0, 1). 0: all images have the same strengths.
+    by_structure : bool
+        Whether a mean, a spread and a texture are learned of each structure too.
 
     Raises
     ------
@@ -128,6 +132,7 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
         exponents: Sequence[float] = (0.3, 0.3, 0.3),
         nodes: Sequence[int] = NODES,
         varying: float = VARYING,
+        by_structure: bool = True,
     ) -> None:
         super().__init__()
         if not 0 <= varying < 1:
@@ -141,6 +146,10 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
         self.raw_texture = nn.Parameter(self.bijection.inverse(one))
         apart = bool((self.mean != self.mean[0]).any())
         self.raw_offset = nn.Parameter(self.bijection.inverse(one)) if apart else None
+        each = torch.ones_like(self.mean)
+        self.shifts = nn.Parameter(0 * each) if by_structure else None
+        self.raw_spreads = nn.Parameter(self.bijection.inverse(each)) if by_structure else None
+        self.raw_textures = nn.Parameter(self.bijection.inverse(each)) if by_structure else None
         self.blur = Positive(blur, "blur")
         self.gamma = Positive(gamma, "gamma")
         self.field = BiasField(exponents, nodes, ndim=ndim)
@@ -202,10 +211,13 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
 
     def _intensities(self) -> tuple[Tensor, Tensor, Tensor]:
         """Means, spreads and textures of the structures, (G - 1,) each."""
-        mean, scale = self.mean, self.bijection.forward
+        mean, spread, texture, scale = self.mean, self.spread, self.texture, self.bijection.forward
+        if self.shifts is not None and self.raw_spreads is not None and self.raw_textures is not None:
+            mean = mean + _SHIFT * self.shifts
+            spread, texture = scale(self.raw_spreads) * spread, scale(self.raw_textures) * texture
         if self.raw_offset is not None:
             mean = mean.mean() + scale(self.raw_offset) * (mean - mean.mean())
-        return mean, scale(self.raw_spread) * self.spread, scale(self.raw_texture) * self.texture
+        return mean, scale(self.raw_spread) * spread, scale(self.raw_texture) * texture
 
     def _steps(self, structures: Tensor, draws: SynthesisDraws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The clean image, its field, both scaled as scans are, and with noise, (B, 1, *S) each."""

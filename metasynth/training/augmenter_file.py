@@ -28,16 +28,18 @@ SUFFIX = ".augmenter"
 FROZEN = "learned.frozen"
 """The setting that names one."""
 
-_BEFORE = {"varying": 0.0}
+_BEFORE = {"varying": 0.0, "by_structure": False}
 """What starts were that files from before there was such a value do not have."""
+_STATE = mapping(scalar("a tensor", torch.is_tensor))
 _CONTENT = entries(
     {
         "format": one_of(FORMAT),
         "name": TEXT,
         "start": entries({"ndim": WHOLE}),  # the line checks the rest
         "labels": listing(TEXT, least=2),
-        "state": mapping(scalar("a tensor", torch.is_tensor)),
-    }
+        "state": _STATE,
+    },
+    {"began": _STATE},
 )
 
 
@@ -55,12 +57,15 @@ class Learned:
         Spatial axes of its images.
     augmenter : Augmenter
         On the CPU.
+    start : Augmenter
+        The same where it started. In files from before this was kept, weights are drawn anew.
     """
 
     name: str
     labels: tuple[str, ...]
     ndim: int
     augmenter: Augmenter[Any]
+    start: Augmenter[Any]
 
 
 def augmenter_name(stage: str) -> str:
@@ -68,7 +73,9 @@ def augmenter_name(stage: str) -> str:
     return f"{LEARNED}/{stage.replace('/', '-')}{SUFFIX}"
 
 
-def augmenter_bytes(name: str, start: Start, labels: Sequence[str], augmenter: Augmenter[Any]) -> memoryview:
+def augmenter_bytes(
+    name: str, start: Start, labels: Sequence[str], augmenter: Augmenter[Any], began: Augmenter[Any]
+) -> memoryview:
     """What a file of an augmenter holds, sealed (see `metasynth.sealed`).
 
     Parameters
@@ -79,13 +86,17 @@ def augmenter_bytes(name: str, start: Start, labels: Sequence[str], augmenter: A
         Where it started.
     labels : sequence of str
         (G,) names of the generation labels.
-    augmenter : Augmenter
-        As it is now.
+    augmenter, began : Augmenter
+        As it is now, and as it was at first.
     """
     kept = {field.name: getattr(start, field.name) for field in fields(start) if field.name != "generator"}
     kept["priors"] = None if start.priors is None else [list(values) for values in start.priors]
-    state = {key: value.detach().cpu() for key, value in augmenter.state_dict().items()}
-    return sealed_tensors({"format": FORMAT, "name": name, "start": kept, "labels": list(labels), "state": state})
+    states = {"state": _state_of(augmenter), "began": _state_of(began)}
+    return sealed_tensors({"format": FORMAT, "name": name, "start": kept, "labels": list(labels), **states})
+
+
+def _state_of(augmenter: Augmenter[Any]) -> dict[str, torch.Tensor]:
+    return {key: value.detach().cpu() for key, value in augmenter.state_dict().items()}
 
 
 def load_augmenter(path: Path) -> Learned:
@@ -103,15 +114,17 @@ def load_augmenter(path: Path) -> Learned:
     kept, name = {**_BEFORE, **content["start"]}, content["name"]
     try:
         priors = None if kept.get("priors") is None else Priors(*kept["priors"])
-        augmenter = entry_of(name).made(Start(generator=torch.Generator(), **{**kept, "priors": priors}))
+        begin = Start(generator=torch.Generator(), **{**kept, "priors": priors})
+        augmenter, start = (entry_of(name).made(begin).eval() for _ in range(2))
         augmenter.load_state_dict(content["state"])
+        start.load_state_dict(content.get("began", start.state_dict()))
     except RunError as error:
         raise RunError(f"{path}: {error}") from error
     except UsageError as error:
         raise DataError(f"{path}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error
-    return Learned(name, tuple(content["labels"]), kept["ndim"], augmenter.eval())
+    return Learned(name, tuple(content["labels"]), kept["ndim"], augmenter, start)
 
 
 def check_frozen(path: Path, maps: Path) -> PreparedData:

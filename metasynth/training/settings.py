@@ -39,6 +39,8 @@ class OuterSettings:
         A hypergradient at every ``every``-th inner step from then on; one costs about seven plain steps here, and the
         default takes fewer than `metasynth.bilevel.outer_step.PERSISTENT` does. With a ``horizon``: inner steps from
         the beginning of one window to that of the next.
+    until : int
+        Inner steps after which no hypergradient is taken: what was learned by then stays. 0: they are taken to the end.
     horizon : int
         Inner steps that a hypergradient is followed back through, its window: those up to the one that is due. What
         serves the next step alone may harm a training of many (Wu et al. 2018, short-horizon bias). A window of K steps
@@ -72,7 +74,7 @@ class OuterSettings:
         so that the last values rest on all draws and not on the latest alone. 0: the rate never falls.
     """
 
-    ADDED: ClassVar[Mapping[str, Any]] = {"horizon": 1, "mean_of": 1}
+    ADDED: ClassVar[Mapping[str, Any]] = {"until": 0, "horizon": 1, "mean_of": 1}
 
     lr: float = 0.05
     network_lr: float = 1e-3
@@ -80,6 +82,7 @@ class OuterSettings:
     batch_size: int = 16
     warmup: int = PERSISTENT.warmup
     every: int = 3
+    until: int = 0
     horizon: int = 1
     mean_of: int = 1
     reference: ReferenceKind = "random"
@@ -97,7 +100,13 @@ class OuterSettings:
         require_rate(network_lr=self.network_lr)
         require_at_least(1, batch_size=self.batch_size, every=self.every, horizon=self.horizon, mean_of=self.mean_of)
         require_at_least(
-            0, warmup=self.warmup, hold=self.hold, settle=self.settle, samples=self.samples, chunk=self.chunk
+            0,
+            warmup=self.warmup,
+            until=self.until,
+            hold=self.hold,
+            settle=self.settle,
+            samples=self.samples,
+            chunk=self.chunk,
         )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
@@ -107,6 +116,10 @@ class OuterSettings:
         self._check_horizon()
 
     def _check_horizon(self) -> None:
+        if 0 < self.until <= self.first_due:
+            raise ValueError(
+                f"until must be 0, or at least warmup + horizon = {self.warmup} + {self.horizon}, got {self.until}"
+            )
         if self.mean_of > self.horizon:
             raise ValueError(f"mean_of must be at most horizon = {self.horizon}, got {self.mean_of}")
         if self.every < self.horizon:
@@ -156,7 +169,7 @@ class OuterSettings:
 
     def is_due(self, step: int) -> bool:
         """Whether inner step ``step`` (from 0) takes a hypergradient: the last one of a window."""
-        return self.step_options().is_due(step + 1 - self.horizon)
+        return step < self._end(step + 1) and self.step_options().is_due(step + 1 - self.horizon)
 
     @property
     def first_due(self) -> int:
@@ -170,11 +183,15 @@ class OuterSettings:
         """
         within = (step - self.warmup) % self.every
         last = step - within + self.horizon - 1
-        return self.warmup <= step < last < steps
+        return self.warmup <= step < last < self._end(steps)
 
     def outer_steps(self, steps: int) -> int:
         """Outer steps in ``steps`` inner steps."""
-        return -(-max(0, steps - self.first_due) // self.every) // self.average
+        return -(-max(0, self._end(steps) - self.first_due) // self.every) // self.average
+
+    def _end(self, steps: int) -> int:
+        """The inner step, of ``steps``, from which on none takes a hypergradient."""
+        return min(steps, self.until or steps)
 
     def rate_at(self, step: int) -> float:
         """What the learning rates are multiplied by at inner step ``step`` (from 0)."""

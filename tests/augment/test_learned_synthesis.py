@@ -158,7 +158,8 @@ def test_observed_are_multipliers_of_1_and_the_given_starts():
 
 def test_every_strength_is_kept_within_reach_of_further_steps():
     names = {"spread", "texture", "offset", "blur.value", "gamma.value", "field.exponents", "noise.sigma"}
-    assert set(constrained_in(synthesis(2))) == names
+    assert set(constrained_in(synthesis(2))) == names | {"spreads", "textures"}
+    assert set(constrained_in(LearnedSynthesis(PRIORS, by_structure=False))) == names
 
 
 def test_what_the_multipliers_have_made_of_the_priors():
@@ -170,6 +171,29 @@ def test_what_the_multipliers_have_made_of_the_priors():
     again, structures = synthesis(2, found), blocks()
     draws = drawn(made, structures)
     torch.testing.assert_close(again(structures, draws), made(structures, draws), rtol=0, atol=1e-5)
+
+
+def test_a_structure_has_a_mean_a_spread_and_a_texture_of_its_own():
+    made = synthesis(2)
+    for name in ("shifts", "raw_spreads", "raw_textures"):
+        changed(made, **{name: [0.0, math.log(2), 0.0]})
+    found = made.priors()
+    assert found.mean == pytest.approx((0, 0.9, 0.3 + 0.1 * math.log(2), 0.6), abs=1e-6)
+    assert found.spread == pytest.approx((0, 0.1, 0.4, 0.05), abs=1e-6)
+    assert found.texture == pytest.approx((0, 0.05, 0.04, 0.1), abs=1e-6)
+    again, structures = synthesis(2, found), blocks()
+    draws = drawn(made, structures)
+    torch.testing.assert_close(again(structures, draws), made(structures, draws), rtol=0, atol=1e-5)
+
+
+def test_contrasts_can_be_learned_of_structures_that_start_alike():
+    made, structures = LearnedSynthesis(Priors.random(4), exponents=(0.3, 0.6), nodes=(2, 3)), blocks()
+    made(structures, drawn(made, structures)).square().sum().backward()
+    assert made.raw_offset is None
+    assert made.shifts.grad.abs().min() > 0
+    assert not [
+        p for n, p in LearnedSynthesis(PRIORS, by_structure=False).named_parameters() if p.ndim and "raw_exp" not in n
+    ]
 
 
 def test_the_report_is_shown_how_the_image_comes_about():

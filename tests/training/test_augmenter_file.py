@@ -1,5 +1,7 @@
 """Files of what was learned: what comes back, and what is refused in one line."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from augment.augmenters import PRIORS, given_to, seeded
@@ -21,11 +23,12 @@ def start_of(**options):
 def kept(folder, name="synthesis_estimated", labels=LABELS, **options):
     start = start_of(**options)
     augmenter = entry_of(name).made(start)
+    began = deepcopy(augmenter)
     with torch.no_grad():
         for parameter in augmenter.parameters():
             parameter += 0.2
     path = folder / "kept.augmenter"
-    path.write_bytes(augmenter_bytes(name, start, labels, augmenter))
+    path.write_bytes(augmenter_bytes(name, start, labels, augmenter, began))
     return path, augmenter
 
 
@@ -40,6 +43,8 @@ def test_an_augmenter_comes_back_as_it_was(name, share, tmp_path):
     given = given_to(augmenter, images)
     assert torch.equal(found.augmenter(given, draws), augmenter(given, draws))
     assert found.augmenter.observed() == augmenter.observed()
+    for (key, ended), began in zip(augmenter.named_parameters(), found.start.parameters(), strict=True):
+        torch.testing.assert_close(began, ended - 0.2, msg=key)
 
 
 def test_one_from_before_strengths_differed_between_images_makes_them_all_alike(tmp_path):

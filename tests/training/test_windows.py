@@ -184,9 +184,18 @@ def test_windows_follow_each_other_and_end_with_the_training(warmup, horizon, ev
     assert [outer.rate_at(t + horizon - 1) for t in begins] == [replace(outer, horizon=1).rate_at(t) for t in begins]
 
 
+@pytest.mark.parametrize("until", [13, 14, 18, 19, 20, 30])
+def test_after_a_step_no_window_is_begun(until):
+    outer, all_along = replace(OUTER, until=until), OUTER
+    kept = [own for own in WINDOWS if own[-1] < until]
+    assert [t for t in range(STEPS) if outer.is_due(t)] == [own[-1] for own in kept]
+    assert [t for t in range(STEPS) if outer.waits(t, STEPS)] == [t for own in kept for t in own[:-1]]
+    assert outer.outer_steps(STEPS) == len(kept) <= all_along.outer_steps(STEPS)
+
+
 def test_records_from_before_there_were_horizons_are_of_one_step():
     recorded = to_dict(OUTER)
-    del recorded["horizon"], recorded["mean_of"]
+    del recorded["horizon"], recorded["mean_of"], recorded["until"]
     assert from_dict(OuterSettings, recorded) == replace(OUTER, horizon=1, mean_of=1)
 
 
@@ -201,6 +210,11 @@ def test_the_strategy_of_a_horizon():
         ({"mean_of": 0}, "mean_of must be at least 1, got 0"),
         ({"mean_of": 2}, "mean_of must be at most horizon = 1, got 2"),
         ({"horizon": 4, "every": 9, "mean_of": 5}, "mean_of must be at most horizon = 4, got 5"),
+        ({"warmup": 5, "until": 5}, "until must be 0, or at least warmup + horizon = 5 + 1, got 5"),
+        (
+            {"horizon": 4, "every": 4, "warmup": 9, "until": 12},
+            "until must be 0, or at least warmup + horizon = 9 + 4, got 12",
+        ),
         ({"horizon": 4}, "every must be at least horizon = 4, got 3"),
         (
             {"horizon": 3, "strategy": "finite_difference"},

@@ -53,8 +53,8 @@ def test_records_from_before_there_was_a_learned_synthesis_mean_what_they_did():
     config = ComparisonConfig()
     recorded = to_dict(config)
     old = {name: recorded["learned"][name] for name in ("start", "start_c", "nodes", "network")}
-    # Whatever a synthesis had learned then was of images of one strength.
-    expected = {**recorded, "learned": {**recorded["learned"], "varying": 0.0}}
+    # Whatever a synthesis had learned then was of images of one strength, and of all structures together.
+    expected = {**recorded, "learned": {**recorded["learned"], "varying": 0.0, "by_structure": False}}
     assert all_renewed(config, {**recorded, "learned": old}) == expected
 
 

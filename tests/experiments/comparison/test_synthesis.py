@@ -16,7 +16,7 @@ from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.training.augmenter_file import augmenter_name, load_augmenter
 from metasynth.training.priors import estimate_from
 
-METHODS = "synthesis_random,synthesis_estimated,optimised"
+METHODS = "synthesis_random,synthesis_estimated,optimised,unlearned"
 STRENGTHS = {"spread", "texture", "offset", "blur", "sigma", "c_low", "c_mid", "c_high", "gamma"}
 
 
@@ -40,6 +40,7 @@ def test_strengths_are_learned_from_both_starts_and_trained_with_again(run):
         starts = {"blur": 0.4, "sigma": 0.1, "gamma": 0.2} | dict.fromkeys(("c_low", "c_mid", "c_high"), 0.3)
         moved = {key: abs(value - starts.get(key, 1)) for key, value in rows[name]["learned"].items()}
         assert min(moved.values()) > 1e-4, name
+    assert rows["optimised"]["augmenter"] == rows["unlearned"]["augmenter"]
     assert rows["optimised"]["augmenter"] in rows
     assert "Learn2Synth, synthesis, from estimated contrasts" in (run / "table.md").read_text()
 
@@ -72,7 +73,7 @@ def test_a_run_interrupted_while_it_learns_ends_as_one_that_was_not(run, cache, 
 def test_training_makes_no_image_that_nobody_looks_at(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(BatchedGenerator, "_imaged", None)
     carry_out(EXPERIMENT, tmp_path / "run", cache, methods=METHODS, segmenter__steps="4")
-    assert len(results(tmp_path / "run")) == 2 * 3 + 2  # and the chosen one
+    assert len(results(tmp_path / "run")) == 2 * 4 + 2  # and the chosen one
 
 
 def test_priors_are_those_of_the_people_that_are_learned_from(cache, tmp_path, monkeypatch):
