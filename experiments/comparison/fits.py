@@ -121,6 +121,7 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
     labels = trial.cohorts.maps.cache.generation_names
     content = augmenter_bytes(variant, start, labels, augmenter, began)
     trial.context.folder.write_bytes(augmenter_name(trial.name), content)
+    kept |= trial.keep_learned(augmenter.priors())
     ends = {"augmenter": augmenter.cpu().eval(), "start": began.cpu().eval()}
     return replace(found, **ends, found={"learned": mean, "learned_sd": sd, **kept})
 

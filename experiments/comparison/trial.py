@@ -6,18 +6,20 @@ from typing import Any
 
 from metasynth.experiments.comparison.settings import ComparisonConfig
 from metasynth.experiments.real_images.cohorts import RealImages
-from metasynth.experiments.real_images.estimated_priors import keep_estimate
+from metasynth.experiments.real_images.estimated_priors import keep_estimate, keep_learned
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment, mean_dice
 from metasynth.experiments.real_images.method_result import BEST, LAST, MethodResult
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented
 from torch import nn
 
 from metasynth.augment.corruption import Corruptions
+from metasynth.augment.intensities import Priors
 from metasynth.data.dataset import SliceDataset
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.synthesis.priors.structure_priors import StructurePriors
+from metasynth.training.augmenter_file import priors_name
 from metasynth.training.evaluation import segment
 from metasynth.training.loop import Stage, run_stage
 from metasynth.training.segmenter_settings import SegmenterSettings
@@ -74,6 +76,14 @@ class Trial:
         name = f"priors-{len(self.real.subjects)}.json" if several else "priors.json"
         priors = keep_estimate(self.context.folder, name, self.real).priors
         return name, priors.of_labels(maps.generation_names, maps.generation_classes)
+
+    def keep_learned(self, learned: Priors | None) -> dict[str, str]:
+        """Write what an augmenter learned of intensities, if it does, and give what a row says of it."""
+        if learned is None:
+            return {}
+        name = priors_name(self.name)
+        keep_learned(self.context.folder, name, learned, self.real, self.cohorts.maps.cache)
+        return {"learned_priors": name}
 
     def data(self, synthetic: Source, fraction: float = 0.0, **options: Any) -> ComparisonData:
         """Synthetic images and a fraction of real ones."""

@@ -1,4 +1,4 @@
-"""Priors that a run estimates from its real images: their file in the run's folder, and what a report shows of them."""
+"""Priors that a run estimates from its real images, and those that it learns: their files, and what a report shows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from metasynth.experiments.real_images.tables import Naming, Row, shown
 
+from metasynth.augment.intensities import Priors
+from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.files import place_inside
 from metasynth.report.html import ReportFigure
@@ -16,9 +18,12 @@ from metasynth.running.records import RunFolder
 from metasynth.schema import NUMBER, entries, expect, listing, mapping, maybe
 from metasynth.synthesis.priors.estimate import Estimate
 from metasynth.synthesis.priors.priors_file import as_json, priors_of
+from metasynth.synthesis.priors.structure_priors import Prior, StructurePriors
 from metasynth.training.priors import estimate_from, origin_of
 
 _MEDIANS = "medians"
+_FILES = {"priors": "Estimated", "learned_priors": "Learned"}
+"""The keys of rows that name files of priors, and what these are."""
 
 
 def keep_estimate(folder: RunFolder, name: str, dataset: SliceDataset) -> Estimate:
@@ -30,38 +35,72 @@ def keep_estimate(folder: RunFolder, name: str, dataset: SliceDataset) -> Estima
     return estimate
 
 
+def keep_learned(folder: RunFolder, name: str, learned: Priors, dataset: SliceDataset, maps: Cache) -> None:
+    """Write what was learned of the intensities of a cache's generation labels, beside the medians of scans.
+
+    Images are scaled, so that intensities are learned up to a scale and an offset, the same for all structures. Those
+    that bring the means closest to what is estimated of the scans are taken, by least squares.
+    """
+    estimate = estimate_from(dataset)
+    names, classes = maps.generation_names, maps.generation_classes
+    known = estimate.priors.of_labels(names, classes)
+    scale, offset = _onto(learned.mean[1:], known.mean[1:])
+    of_labels = zip(names[1:], classes[1:], *(values[1:] for values in learned), strict=True)
+    labels = [
+        Prior(label, own, min(1.0, max(0.0, scale * mean + offset)), scale * spread, scale * texture)
+        for label, own, mean, spread, texture in of_labels
+    ]
+    place = {label: at for at, label in enumerate(estimate.priors.names)}
+    seen = {
+        person: [None if (at := place.get(label, 0)) == 0 or np.isnan(row[at]) else float(row[at]) for label in names]
+        for person, row in zip(dataset.subjects, estimate.medians, strict=True)
+    }
+    priors = StructurePriors((Prior(names[0], classes[0]), *labels))
+    folder.write_json(name, as_json(priors, {**origin_of(dataset), _MEDIANS: seen}))
+
+
+def _onto(values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """Scale, above 0, and offset that bring values closest to others; 1 and the difference of means where all agree."""
+    own, their = np.array(values), np.array(others)
+    moved = own - own.mean()
+    scale = float(moved @ (their - their.mean()) / max(float(moved @ moved), 1e-12))
+    scale = scale if scale > 0 else 1.0
+    return scale, float(their.mean() - scale * own.mean())
+
+
 def priors_tables(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> list[Table]:
-    """The priors that methods estimated."""
-    return [priors_table(value["labels"], naming(row)) for row, value in _estimates(folder, rows)]
+    """The priors that methods estimated or learned."""
+    return [priors_table(value["labels"], f"{kind}, {naming(row)}") for kind, row, value in _kept(folder, rows)]
 
 
 def priors_figures(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> list[ReportFigure]:
     """The same, beside the scans that they are from."""
     caption = (
-        "{}: intensity by structure. Bars: mean and spread between people; thin lines: texture; points: the medians of "
-        "the scans that it was estimated from."
+        "{}, {}: intensity by structure. Bars: mean and spread between people; thin lines: texture; points: the "
+        "medians of the scans that were learned from, without their fields."
     )
     return [
         ReportFigure(
-            Path(row["priors"]).stem,
-            caption.format(naming(row)),
+            Path(row[key]).stem,
+            caption.format(kind, naming(row)),
             priors_figure(value["labels"], value["from"][_MEDIANS]),
         )
-        for row, value in _estimates(folder, rows)
+        for kind, row, value in _kept(folder, rows)
+        for key in [next(key for key, name in _FILES.items() if name == kind)]
     ]
 
 
-def _estimates(folder: RunFolder, rows: Sequence[Row]) -> list[tuple[Row, Mapping[str, Any]]]:
-    """Rows with what the files of priors hold that they name, each file once; DataError if one was changed."""
+def _kept(folder: RunFolder, rows: Sequence[Row]) -> list[tuple[str, Row, Mapping[str, Any]]]:
+    """What files are of, rows, and what the files hold that these name, each once; DataError if one was changed."""
     found, seen = [], set()
-    for row in shown(rows):
-        if "priors" in row and row["priors"] not in seen:
-            seen.add(row["priors"])
-            path = place_inside(folder.path, row["priors"])
-            value = folder.read_json(row["priors"])
-            size = len(priors_of(value, str(path)).labels)
-            expect(
-                value, entries({"from": entries({_MEDIANS: mapping(listing(maybe(NUMBER), length=size))})}), str(path)
-            )
-            found.append((row, value))
+    for key, kind in _FILES.items():
+        for row in shown(rows):
+            if key in row and row[key] not in seen:
+                seen.add(row[key])
+                path = place_inside(folder.path, row[key])
+                value = folder.read_json(row[key])
+                size = len(priors_of(value, str(path)).labels)
+                medians = mapping(listing(maybe(NUMBER), length=size))
+                expect(value, entries({"from": entries({_MEDIANS: medians})}), str(path))
+                found.append((kind, row, value))
     return found

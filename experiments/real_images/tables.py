@@ -35,7 +35,7 @@ TESTED = {
 }
 _ROW = entries(
     {**TESTED, "validation": maybe(NUMBER), "peak_mib": maybe(NUMBER)},
-    {"learned": mapping(NUMBER), "variant": TEXT, "priors": TEXT},
+    {"learned": mapping(NUMBER), "variant": TEXT, "priors": TEXT, "learned_priors": TEXT},
 )
 PEOPLE = listing(TEXT)
 CONTENTS = {

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
+from metasynth.augment.intensities import Priors
 from metasynth.errors import UsageError
 from metasynth.files import is_plain
 
@@ -65,6 +66,10 @@ class Augmenter(nn.Module, ABC, Generic[DrawsT]):
     @abstractmethod
     def observed(self) -> dict[str, float]:
         """What is learned, by name and in natural units, such as {"sigma": 0.1}; for records (see `RECORDED`)."""
+
+    def priors(self) -> Priors | None:
+        """What has been learned of the intensities of structures; None of one that makes no contrast."""
+        return None
 
     def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
         """All parameters by the rate that suits them, each once; here all of them are values."""

@@ -12,6 +12,7 @@ from metasynth.augment.augmenter import Augmenter, Draws, Rate, joined_groups
 from metasynth.augment.residual import ResidualNetwork
 from metasynth.augment.varying_noise import RandomAmplitudeNoise
 from metasynth.errors import UsageError
+from metasynth.augment.intensities import Priors
 
 ValueT = TypeVar("ValueT")
 
@@ -72,6 +73,10 @@ class Compose(Augmenter[tuple[Draws, ...]]):
     def observed(self) -> dict[str, float]:
         """What each part observes. Names that several of them have are numbered: sigma_1, sigma_2."""
         return _numbered(item for part in self for item in part.observed().items())
+
+    def priors(self) -> Priors | None:
+        """Those of the first part, which makes the image."""
+        return self.parts[0].priors()  # type: ignore[operator]
 
     def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
         """Those of the parts."""

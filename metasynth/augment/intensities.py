@@ -1,4 +1,8 @@
-"""Steps on the intensities of images that are differentiable in whatever the images depend on."""
+"""What is known of intensities, and steps on those of images, differentiable in whatever the images depend on."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -7,6 +11,25 @@ from torch.nn.functional import pad
 QUANTILES = (0.01, 0.99)
 """Of the brain, at 0 and 1: as `metasynth.data_prep.scaling.scale` does with scans."""
 _LEAST = 1e-6
+UNIFORM = math.sqrt(12)
+"""1 over the standard deviation of U(0, 1)."""
+
+
+class Priors(NamedTuple):
+    """What is known of the intensities of G structures, each (G,), the background, which is not looked at, first.
+
+    In units of intensity: ``mean`` over people, ``spread`` (standard deviation) between people, ``texture`` (standard
+    deviation) within a structure of one.
+    """
+
+    mean: Sequence[float]
+    spread: Sequence[float]
+    texture: Sequence[float]
+
+    @classmethod
+    def random(cls, structures: int, texture: float = 0.05) -> "Priors":
+        """Nothing is known of G ``structures``: every one of every image has an intensity of its own from U(0, 1)."""
+        return cls((0.5,) * structures, (1 / UNIFORM,) * structures, (texture,) * structures)
 
 
 def rescaled(images: Tensor, inside: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Learned synthesis: images from structures, by strengths that are learned about priors of their intensities."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, final
 
@@ -12,33 +11,15 @@ from metasynth.augment.augmenter import Augmenter, Takes, check_draws
 from metasynth.augment.bias_field import NODES, BiasField, NodeValues
 from metasynth.augment.bijections import Exp, Softplus
 from metasynth.augment.class_intensity import smooth_texture, texture_nodes
-from metasynth.augment.intensities import blurred, rescaled
+from metasynth.augment.intensities import UNIFORM, Priors, blurred, rescaled
 from metasynth.augment.noise import GaussianNoise, standard_normal
 from metasynth.errors import UsageError
 
 GRAIN = 3
 VARYING = 0.9
 _REACH = 3
-_UNIFORM = math.sqrt(12)  # 1 over the standard deviation of U(0, 1)
 _SHIFT = 0.1  # of a mean, where a multiplier's logarithm moves by 1
 _EDGE = 1e-3  # the base of a power stays above it, so that all derivatives are finite
-
-
-class Priors(NamedTuple):
-    """What is known of the intensities of G structures, each (G,), the background, which is not looked at, first.
-
-    In units of intensity: ``mean`` over people, ``spread`` (standard deviation) between people, ``texture`` (standard
-    deviation) within a structure of one.
-    """
-
-    mean: Sequence[float]
-    spread: Sequence[float]
-    texture: Sequence[float]
-
-    @classmethod
-    def random(cls, structures: int, texture: float = 0.05) -> "Priors":
-        """Nothing is known of G ``structures``: every one of every image has an intensity of its own from U(0, 1)."""
-        return cls((0.5,) * structures, (1 / _UNIFORM,) * structures, (texture,) * structures)
 
 
 class SynthesisDraws(NamedTuple):
@@ -162,7 +143,7 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
     def draw(self, images: Tensor, generator: torch.Generator) -> SynthesisDraws:
         """See `SynthesisDraws`; for structures of the shape of ``images`` (B, 1, *S)."""
         b, shape = len(images), images.shape[2:]
-        levels = _UNIFORM * _centred(images.new_empty(b, len(self.mean)), generator)
+        levels = UNIFORM * _centred(images.new_empty(b, len(self.mean)), generator)
         texture = smooth_texture(texture_nodes(images, GRAIN, generator), shape, GRAIN)
         powers = standard_normal(images.new_empty(b), generator)
         nodes, noise = self.field.draw(images, generator), self.noise.draw(images, generator)

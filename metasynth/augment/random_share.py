@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.augment.augmenter import Augmenter, Draws, Rate, check_draws
+from metasynth.augment.intensities import Priors
 from metasynth.errors import UsageError
 
 
@@ -68,6 +69,10 @@ class RandomShare(Augmenter[SharedDraws]):
     def observed(self) -> dict[str, float]:
         """What the learned one observes."""
         return self.learned.observed()
+
+    def priors(self) -> Priors | None:
+        """Those of the learned one."""
+        return self.learned.priors()
 
     def parameter_groups(self) -> dict[Rate, list[nn.Parameter]]:
         """Those of the learned one."""

@@ -73,6 +73,11 @@ def augmenter_name(stage: str) -> str:
     return f"{LEARNED}/{stage.replace('/', '-')}{SUFFIX}"
 
 
+def priors_name(stage: str) -> str:
+    """What a run calls the file of the priors that a stage learned, which ``synthesis.priors`` takes."""
+    return f"{LEARNED}/{stage.replace('/', '-')}.priors.json"
+
+
 def augmenter_bytes(
     name: str, start: Start, labels: Sequence[str], augmenter: Augmenter[Any], began: Augmenter[Any]
 ) -> memoryview:

@@ -13,6 +13,7 @@ from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.running.records import RunFolder
 from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.priors.priors_file import read_priors
 from metasynth.training.augmenter_file import augmenter_name, load_augmenter
 from metasynth.training.priors import estimate_from
 
@@ -43,6 +44,32 @@ def test_strengths_are_learned_from_both_starts_and_trained_with_again(run):
     assert rows["optimised"]["augmenter"] == rows["unlearned"]["augmenter"]
     assert rows["optimised"]["augmenter"] in rows
     assert "Learn2Synth, synthesis, from estimated contrasts" in (run / "table.md").read_text()
+
+
+def test_intensities_as_learned_are_kept_and_shown_beside_the_scans(run, cache):
+    rows = {row["method"]: row for row in results(run) if row["checkpoint"] == "last"}
+    assert rows["synthesis_estimated"]["learned_priors"] == "learned/n=2-synthesis_estimated.priors.json"
+    kept = read_priors(run / rows["synthesis_estimated"]["learned_priors"])
+    learned = load_augmenter(run / augmenter_name("n=2/synthesis_estimated")).augmenter.priors()
+    estimated = read_priors(run / "priors.json")
+    # Up to one scale and one offset what was learned, and so chosen as to lie close to the scans.
+    scale, offset = np.polyfit(learned.mean[1:], kept.mean[1:], 1)
+    assert kept.mean[1:] == pytest.approx(scale * np.array(learned.mean[1:]) + offset, abs=1e-6)
+    assert kept.texture[1:] == pytest.approx(scale * np.array(learned.texture[1:]), abs=1e-6)
+    assert np.mean(kept.mean[1:]) == pytest.approx(np.mean(estimated.mean[1:]), abs=0.01)
+    assert kept.mean[1:] != pytest.approx(estimated.mean[1:], abs=1e-4)
+    origin = json.loads((run / rows["synthesis_estimated"]["learned_priors"]).read_text())["from"]
+    assert origin == json.loads((run / "priors.json").read_text())["from"]
+    figures = {path.stem for path in (run / "figures").iterdir()}
+    assert {"priors", "n=2-synthesis_estimated.priors", "n=2-synthesis_random.priors"} <= figures
+    again = run.parent / "again-from-it"
+    carry_out(
+        EXPERIMENT,
+        again,
+        cache,
+        methods="naive",
+        baseline__priors=str(run / rows["synthesis_estimated"]["learned_priors"]),
+    )
 
 
 def test_the_report_shows_the_image_before_and_after_its_field(run):
