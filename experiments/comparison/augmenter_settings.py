@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from metasynth.experiments.comparison.methods import BILEVEL_METHODS
 
+from metasynth.augment.augmenter import Takes
 from metasynth.augment.entry import Start
 from metasynth.augment.learned_synthesis import VARYING, Priors
 from metasynth.augment.table import entry_of
@@ -56,7 +57,7 @@ class AugmenterSettings:
     start_c: float = 0.3
     nodes: tuple[int, ...] = (2, 4, 8)
     network: tuple[int, ...] = (8, 16)
-    start_blur: float = 0.4
+    start_blur: float = 0.6
     start_gamma: float = 0.2
     random_share: float = 0.0
     varying: float = VARYING
@@ -69,7 +70,11 @@ class AugmenterSettings:
 
     def check(self, name: str) -> None:
         """Make the augmenter of a bilevel method once, about no real priors; UsageError or RunError if it cannot be."""
-        entry_of(name).made(self.start_of(2, 0, 2, Priors.random(2)))
+        self.takes(name)
+
+    def takes(self, name: str) -> Takes:
+        """What the augmenter of a bilevel method takes."""
+        return entry_of(name).made(self.start_of(2, 0, 2, Priors.random(2))).takes
 
     def start_of(self, ndim: int, seed: int, structures: int, priors: Priors | None = None) -> Start:
         """Where the augmenter of a bilevel method starts, for images of so many structures."""

@@ -32,8 +32,9 @@ def check_comparison(
         If the segmenter's network cannot be made.
     """
     prepared = check_caches(config, data, labels, tests, seed=None)
-    if labels is not None and variants_among(config.methods) and config.outer.reference != "none":
-        require_same_generation(data, labels, f"outer.reference={config.outer.reference} synthesises from both")
+    for name, outer in config.outer_problems.items():
+        if labels is not None and outer.reference != "none":
+            require_same_generation(data, labels, f"{name}.reference={outer.reference} synthesises from both", name)
     if any(entry_of(name).network for name in variants_among(config.methods)):
         with Cache(data, check_values=False) as cache:  # checked before
             check_network(cache, config.learned.network, "learned.network")
@@ -43,13 +44,14 @@ def check_comparison(
     return prepared
 
 
-def require_same_generation(data: Path, labels: Path, why: str) -> None:
+def require_same_generation(data: Path, labels: Path, why: str, outer: str = "outer") -> None:
     """Refuse label maps from which other images are synthesised than from those of ``data``; both were checked before.
 
     Raises
     ------
     DataError
-        Which names the first generation label that differs, and ``why`` the two are to be the same.
+        Which names the first generation label that differs, and ``why`` the two are to be the same; ``outer`` is the
+        group of settings that asks for it.
     """
     with Cache(data, check_values=False) as cache, Cache(labels, check_values=False) as other:
         pairs = enumerate(zip_longest(_generation_labels(cache), _generation_labels(other), fillvalue="absent"))
@@ -58,7 +60,7 @@ def require_same_generation(data: Path, labels: Path, why: str) -> None:
             g, there, here = found
             raise DataError(
                 f"{labels}: expected the generation labels of {data}, as {why}; label {g} is {there} there, {here} "
-                "here: prepare both with the same --mapping and --generate, or set outer.reference=none"
+                f"here: prepare both with the same --mapping and --generate, or set {outer}.reference=none"
             )
 
 

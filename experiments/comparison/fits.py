@@ -105,14 +105,15 @@ def interpolate(begin: Weights, end: Weights, weight: float) -> Weights:
 def _bilevel(trial: Trial, variant: str) -> MethodResult:
     """Learn2Synth: the real images reach the segmenter through the augmenter alone."""
     config, segmenter, (start, kept) = trial.config, trial.new_segmenter(), _start_of(trial, variant)
+    outer = config.outer_of(variant)
     augmenter = entry_of(variant).made(start)
     began = deepcopy(augmenter)
-    trainer = bilevel_trainer(trial.context, segmenter, augmenter)
+    trainer = bilevel_trainer(trial.context, segmenter, augmenter, outer)
     data = trial.data(
         Synthetic(trial.cohorts.generator, augmenter.draw, augmenter.takes),
-        outer_batch_size=config.outer.batch_size,
-        is_due=config.outer.is_due,
-        reference=config.outer.reference,
+        outer_batch_size=outer.batch_size,
+        is_due=outer.is_due,
+        reference=outer.reference,
     )
     course = Course(augmenter.observed())
     options = {"note": note_of(augmenter), "check": trainer.check, "course": course}

@@ -25,7 +25,8 @@ def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Pa
     require_run(config, items, out, baseline=config.baseline)
     if variants_among(config.methods):
         step = step_bytes(config.segmenter, items, batch)
-        require_horizon(config.outer, items, batch, step, "segmenter.batch_size")
+        for name, outer in config.outer_problems.items():
+            require_horizon(outer, items, batch, step, "segmenter.batch_size", name)
         require_nodes(config.learned.nodes, items, batch, "learned.nodes")
         require_network(config.learned.network, items, batch, "learned.network")
     if "clustered" in config.methods:

@@ -72,7 +72,7 @@ _METHODS = (
 # In the order in which they are trained and shown: what a method needs comes before it.
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
 
-_ON_REQUEST = ("estimated", "synthesis_random", "synthesis_estimated", "unlearned")
+_ON_REQUEST = ("unlearned",)
 _PART = {"optimised": "learned", "unlearned": "started from"}
 FROZEN_METHODS = tuple(_PART)
 """Those that train with an augmenter that some variant of Learn2Synth ended with, or began with."""

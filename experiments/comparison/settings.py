@@ -1,5 +1,6 @@
 """The settings of a comparison of methods on real images; each method has its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +15,7 @@ from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.loop import Pace
 from metasynth.training.reach import require_rate
 from metasynth.training.segmenter_settings import SegmenterSettings
-from metasynth.training.settings import MATCHED, OuterSettings, check_together, require_window
+from metasynth.training.settings import LONG, OuterSettings, check_together, require_window
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,10 @@ class ComparisonConfig:
         not looked at, and subjects of validation and tests are left out of it by name.
     fit_labels : bool
         Cut and pad the maps of ``labels`` about their centre to the shape of the images; without it shapes must agree.
-    subjects, segmenter, outer, learned, mixed, finetune, clustered, pace :
+    outer, outer_synthesis : OuterSettings
+        The outer problem of Learn2Synth's variants: of those that augment images, and of those that make images of
+        structures.
+    subjects, segmenter, learned, mixed, finetune, clustered, pace :
         See the classes. All methods take ``segmenter.steps`` inner steps, but that finetuning takes ``finetune.steps``
         on top of those of the naive segmenter, as in the paper, and that interpolation takes none.
     interpolations : tuple of float
@@ -138,6 +142,9 @@ class ComparisonConfig:
         Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
     """
 
+    # Once there was one outer problem of all variants.
+    ADDED: ClassVar[Mapping[str, Any]] = {"outer_synthesis": lambda recorded: recorded["outer"]}
+
     methods: tuple[str, ...] = field(default=DEFAULT, metadata={CHOICES: tuple(METHODS)})
     domain: str = "test"
     tests: tuple[TestCache, ...] = ()
@@ -146,6 +153,7 @@ class ComparisonConfig:
     subjects: SubjectSettings = field(default_factory=SubjectSettings)
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     outer: OuterSettings = field(default_factory=OuterSettings)
+    outer_synthesis: OuterSettings = LONG
     learned: AugmenterSettings = field(default_factory=AugmenterSettings)
     mixed: MixedSettings = field(default_factory=MixedSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
@@ -169,13 +177,28 @@ class ComparisonConfig:
             return
         for name in variants:
             self.learned.check(name)
-        check_together(self.segmenter, self.outer)
-        require_window(self.outer, self.segmenter.steps, "segmenter.steps")
-        if not self.outer.outer_steps(self.segmenter.steps):
-            raise ValueError(
-                f"outer.warmup, every and average must leave an outer step in segmenter.steps = "
-                f"{self.segmenter.steps}, got {self.outer.warmup}, {self.outer.every} and {self.outer.average}"
-            )
+        for name, outer in self.outer_problems.items():
+            check_together(self.segmenter, outer, name)
+            require_window(outer, self.segmenter.steps, "segmenter.steps", name)
+            if not outer.outer_steps(self.segmenter.steps):
+                raise ValueError(
+                    f"{name}.warmup, every and average must leave an outer step in segmenter.steps = "
+                    f"{self.segmenter.steps}, got {outer.warmup}, {outer.every} and {outer.average}"
+                )
+
+    def outer_of(self, variant: str) -> OuterSettings:
+        """The outer problem of a variant of Learn2Synth."""
+        problem: OuterSettings = getattr(self, self._problem(variant))
+        return problem
+
+    @property
+    def outer_problems(self) -> dict[str, OuterSettings]:
+        """Those that the methods have, by the group of settings."""
+        names = dict.fromkeys(map(self._problem, variants_among(self.methods)))
+        return {name: getattr(self, name) for name in names}
+
+    def _problem(self, variant: str) -> str:
+        return "outer_synthesis" if self.learned.takes(variant) == "structures" else "outer"
 
     @property
     def test_paths(self) -> dict[str, Path]:
@@ -183,21 +206,31 @@ class ComparisonConfig:
         return {test.name: Path(test.path) for test in self.tests}
 
 
-# With a normalisation and its large rate noise is driven far above what serves the segmenter; without, and with
-# contrasts that are the same in both domains, it is not (docs/measurements/comparison.md).
-_PLAIN = SegmenterSettings(norm="none", lr=2e-3, cooldown=0.3)
+_FAST = SegmenterSettings(norm="instance", lr=5e-3, cooldown=0.3)
+_STARTS = AugmenterSettings(start=0.06, start_c=0.4)
+_LONGER = replace(LONG, warmup=400, every=240, until=2800)
 SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"segmenter": replace(_PLAIN, widths=(8, 16, 32, 64), steps=1500), "outer": MATCHED},
+    "quick": {
+        "segmenter": replace(_FAST, widths=(16, 32, 64, 128), steps=1200),
+        "outer": LONG,
+        "outer_synthesis": LONG,
+        "learned": _STARTS,
+        "select_every": 300,
+    },
     "standard": {
-        "segmenter": replace(_PLAIN, steps=4000),
-        "outer": replace(MATCHED, batch_size=32),
+        "segmenter": replace(_FAST, steps=4000),
+        "learned": _STARTS,
+        "outer": _LONGER,
+        "outer_synthesis": _LONGER,
         "finetune": FinetuneSettings(steps=1000),
+        "select_every": 400,
         "pace": Pace(checkpoint_every=200),
     },
     # The paper's network, loss and sizes.
     "paper": {
         "segmenter": SegmenterSettings(norm="none", loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
         "outer": OuterSettings(batch_size=64, warmup=500, every=2),
+        "outer_synthesis": replace(LONG, batch_size=64, warmup=500, every=240, until=6300),
         "finetune": FinetuneSettings(steps=2000, lr=1e-4),
         "select_every": 300,
         "pace": Pace(checkpoint_every=500, workers=8),

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from metasynth.augment.augmenter import Augmenter, Draws, Rate, joined_groups
+from metasynth.augment.intensities import Priors
 from metasynth.augment.residual import ResidualNetwork
 from metasynth.augment.varying_noise import RandomAmplitudeNoise
 from metasynth.errors import UsageError
-from metasynth.augment.intensities import Priors
 
 ValueT = TypeVar("ValueT")
 

@@ -135,7 +135,9 @@ def require_network(widths: Sequence[int], items: Items, batch: int, setting: st
     require_memory(size, f"a step on {batch} images of {items.by}", setting, _largest_memory())
 
 
-def require_horizon(outer: OuterSettings, items: Items, batch: int, step: int, setting: str) -> None:
+def require_horizon(
+    outer: OuterSettings, items: Items, batch: int, step: int, setting: str, name: str = "outer"
+) -> None:
     """Refuse a hypergradient of several inner steps whose batches and graphs cannot be held.
 
     Those of about the square root of its steps are there at a time, see `metasynth.bilevel.strategies.segments`.
@@ -152,6 +154,8 @@ def require_horizon(outer: OuterSettings, items: Items, batch: int, step: int, s
         Bytes that one step certainly keeps: its features, and weights, gradient and moments after it.
     setting : str
         What decides about these besides.
+    name : str
+        Of the group of settings that ``outer`` is.
 
     Raises
     ------
@@ -162,7 +166,7 @@ def require_horizon(outer: OuterSettings, items: Items, batch: int, step: int, s
         return
     what = f"a hypergradient of {outer.horizon} steps on {batch} images of {items.by}"
     size = outer.horizon * batch * items.voxels * (FLOAT + LABEL) + math.ceil(math.sqrt(outer.horizon)) * step
-    require_memory(size, what, f"outer.horizon, {setting}", _largest_memory())
+    require_memory(size, what, f"{name}.horizon, {setting}", _largest_memory())
 
 
 def require_nodes(nodes: Sequence[int], items: Items, batch: int, setting: str) -> None:

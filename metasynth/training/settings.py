@@ -1,4 +1,7 @@
-"""Settings that studies share: the segmenter's training and the outer level."""
+"""Settings that studies share: the segmenter's training and the outer level.
+
+More than 250 lines, as each of the many settings of the outer level is described where it is.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -199,37 +202,37 @@ class OuterSettings:
         return 1.0 if self.settle == 0 or falling <= 0 else self.settle / (self.settle + falling)
 
 
-def require_window(outer: OuterSettings, steps: int, setting: str) -> None:
+def require_window(outer: OuterSettings, steps: int, setting: str, name: str = "outer") -> None:
     """Refuse a horizon that is longer than what a training has after its warm-up.
 
     Raises
     ------
     ValueError
-        Naming ``setting``, the number of ``steps`` of the training.
+        Naming ``setting``, the number of ``steps`` of the training, and ``name``, the group of settings ``outer``.
     """
     if outer.horizon > 1 and outer.first_due >= steps:
         raise ValueError(
-            f"outer.warmup + outer.horizon must be at most {setting} = {steps}, got {outer.warmup} + {outer.horizon}"
+            f"{name}.warmup + {name}.horizon must be at most {setting} = {steps}, got {outer.warmup} + {outer.horizon}"
         )
 
 
-def check_together(segmenter: SegmenterSettings, outer: OuterSettings) -> None:
+def check_together(segmenter: SegmenterSettings, outer: OuterSettings, name: str = "outer") -> None:
     """Refuse settings of the two levels that the core would refuse of a bilevel training, before anything is done.
 
     Raises
     ------
     ValueError
-        Naming the two settings.
+        Naming the two settings; ``name`` is the group ``outer``.
     """
     if outer.hypergradient_strategy().mode == "differences" and segmenter.autocast != "none":
         raise ValueError(
-            f"outer.strategy = {outer.strategy} needs segmenter.autocast = none, as it subtracts gradients that would "
+            f"{name}.strategy = {outer.strategy} needs segmenter.autocast = none, as it subtracts gradients that would "
             f"be rounded too far, got {segmenter.autocast}"
         )
-    parts = [name for name in ("samples", "chunk") if getattr(outer, name)]
+    parts = [part for part in ("samples", "chunk") if getattr(outer, part)]
     if not parts or segmenter.batch_size == 1:
         return
-    given = f"outer.{parts[0]} = {getattr(outer, parts[0])}"
+    given = f"{name}.{parts[0]} = {getattr(outer, parts[0])}"
     if segmenter.dice_over == "batch" and segmenter.loss != "logit_mse":
         raise ValueError(
             f"{given} needs segmenter.dice_over = image, as a Dice over the whole batch is no mean over images, got "
@@ -242,6 +245,21 @@ def check_together(segmenter: SegmenterSettings, outer: OuterSettings) -> None:
         )
 
 
+LONG = OuterSettings(
+    lr=0.15,
+    betas=(0.6, 0.9),
+    batch_size=24,
+    warmup=300,
+    every=90,
+    until=840,
+    horizon=60,
+    mean_of=30,
+    reference="none",
+    memory=0.0,
+    clip=0.0,
+)
+"""For domains that differ in what the augmenter cannot change, as synthetic and real scans do: few hypergradients, each
+of which says with some certainty where a training of many steps leads (docs/measurements/horizon.md)."""
 MATCHED = OuterSettings(reference="matched", lr=0.03, settle=150)
 """For domains that differ in more than noise: contrasts are the same in both, and parameters that a single draw says
 little about travel slowly enough to stay together (docs/measurements/recovery.md)."""

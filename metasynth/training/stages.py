@@ -134,10 +134,15 @@ def segmenter_for(context: StudyContext, cache: Cache) -> nn.Module:
     return settings.build(cache.n_classes, len(shape), generator, shape, cache.info.spacing_mm).to(context.device)
 
 
-def bilevel_trainer(context: StudyContext, segmenter: nn.Module, augmenter: Augmenter) -> Bilevel:
-    """What trains both: the segmenter as the inner problem, the augmenter, moved to the run's device, as the outer."""
+def bilevel_trainer(
+    context: StudyContext, segmenter: nn.Module, augmenter: Augmenter, outer: OuterSettings | None = None
+) -> Bilevel:
+    """What trains both: the segmenter as the inner problem, the augmenter, moved to the run's device, as the outer.
+
+    ``outer`` stands for the ``outer`` of the run's settings.
+    """
     settings: TrainingSettings = context.config
-    inner, outer = settings.segmenter, settings.outer
+    inner, outer = settings.segmenter, outer or settings.outer
     solver = bilevel_solver(segmenter, augmenter.to(context.device), inner, outer)
     return Bilevel(solver, inner, outer, augmenter.observed)
 

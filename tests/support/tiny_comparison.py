@@ -16,13 +16,21 @@ from metasynth.run import execute
 from metasynth.running.study import Experiment
 
 STEPS, FINETUNE = 6, 3
+OUTER = {
+    "batch_size": "2",
+    "warmup": "2",
+    "every": "2",
+    "until": "0",
+    "horizon": "1",
+    "mean_of": "1",
+    "reference": "matched",
+}
 SETTINGS = {
     "segmenter.widths": "4,8",
     "segmenter.batch_size": "4",
     "segmenter.steps": str(STEPS),
-    "outer.batch_size": "2",
-    "outer.warmup": "2",
-    "outer.every": "2",
+    **{f"outer.{name}": value for name, value in OUTER.items()},
+    **{f"outer_synthesis.{name}": value for name, value in OUTER.items()},
     "learned.network": "4,4",
     "finetune.steps": str(FINETUNE),
     "clustered.nodes": "4",

@@ -2,7 +2,8 @@
 
 A class of settings names the former in ``RENAMED``: what is given by an old name goes into the setting that there is
 now. On the command line and in files of settings an old name works for one version and is told once. In the records of
-runs, which nobody writes, it is read without a word. ``ADDED`` has what records mean that lack a setting.
+runs, which nobody writes, it is read without a word. ``ADDED`` has what records mean that lack a setting: a value, or a
+function of all that they have of the class.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,7 +63,8 @@ def renewed(cls: type, values: Mapping[str, Any], prefix: str = "") -> dict[str,
             if old.now in found:
                 before = from_json(get_type_hints(cls)[old.now], found[old.now], prefix + old.now)
             found[old.now] = to_json(old.merge(before, from_json(old.hint, values[name], prefix + name)))
-    return {**found, **{name: value for name, value in added_in(cls).items() if name not in found}}
+    added = {name: value for name, value in added_in(cls).items() if name not in found}
+    return {**found, **{name: value(found) if callable(value) else value for name, value in added.items()}}
 
 
 def all_renewed(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
