@@ -96,6 +96,7 @@ def _chosen_rows(done: Mapping[str, MethodResult], rows: list[Row]) -> list[Row]
     chosen = {row["checkpoint"]: best_variant(done, row["checkpoint"]) for row in rows if row["method"] in variants}
     return [
         {**row, "method": CHOSEN.name, "variant": row["method"], "total_s": total}
+        for checkpoint, variant in chosen.items()
         for row in rows
-        if row["method"] == chosen.get(row["checkpoint"])
+        if (row["method"], row["checkpoint"]) == (variant, checkpoint)
     ]

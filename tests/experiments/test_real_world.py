@@ -165,7 +165,8 @@ def test_tables_and_figures(run):
         assert text in table
     assert not any("0.869" in line and "Learn2Synth, chosen" in line for line in table.splitlines())
     assert {path.stem for path in (run / "figures").iterdir()} == {
-        *("dice", "segmentation-0", "augmentation", "sigma", "priors")
+        *("dice", "segmentation-0", "augmentation", "sigma", "priors"),
+        *("n=2-synthesis_random.priors", "n=2-synthesis_estimated.priors"),
     }
     assert len(list(csv.DictReader((run / "table.csv").read_text().splitlines()))) == 2 * len(METHODS) + 1
     with np.load(run / "examples.npz") as shown:

@@ -110,6 +110,7 @@ def test_rounding_under_autocast_is_no_second_reference(loss):
         take_steps(inner, outer, seed)
 
 
+FIELDS = ("methods=parametric_fixed", "outer.horizon=1", "outer.mean_of=1")
 DICE = "needs segmenter.dice_over = image, as a Dice over the whole batch is no mean over images, got batch"
 ROUNDED = (
     "outer.strategy = finite_difference needs segmenter.autocast = none, as it subtracts gradients that would be "
@@ -127,11 +128,11 @@ FORWARD = (
     [
         ("noise", ["outer.samples=4"], f"--set outer: outer.samples = 4 {DICE}"),
         ("inu", ["outer.chunk=2"], f"--set outer: outer.chunk = 2 {DICE}"),
-        ("real_world", ["outer.samples=1"], f"--set outer: outer.samples = 1 {DICE}"),
+        ("real_world", [*FIELDS, "outer.samples=1"], f"--set outer, methods: outer.samples = 1 {DICE}"),
         (
             "cross_contrast",
-            ["outer.strategy=finite_difference", "segmenter.autocast=bfloat16"],
-            f"--set outer, segmenter: {ROUNDED}",
+            [*FIELDS, "outer.strategy=finite_difference", "segmenter.autocast=bfloat16"],
+            f"--set methods, outer, segmenter: {ROUNDED}",
         ),
         (
             "noise",
@@ -156,7 +157,7 @@ def test_what_a_run_does_not_use_is_not_refused():
 
     from metasynth.running.settings.config import apply_overrides
 
-    together = ["outer.strategy=finite_difference", "segmenter.autocast=bfloat16"]
+    together = ["outer.strategy=finite_difference", "outer.horizon=1", "outer.mean_of=1", "segmenter.autocast=bfloat16"]
     assert apply_overrides(REAL["quick"], ["methods=naive,supervised", *together]).segmenter.autocast == "bfloat16"
     assert apply_overrides(UNPAIRED["quick"], together).segmenter.autocast == "bfloat16"
     assert apply_overrides(UNPAIRED["quick"], ["methods=naive", "outer.strategy=forward"]).methods == ("naive",)

@@ -21,7 +21,15 @@ from metasynth.running.settings.renamed import all_renewed
         ("subjects.train=-1", "train must list at least one number >= 0"),
         ("tests=here", "must be NAME=PATH"),
         ("tests=test=a.h5", "domain and the names of tests must be different"),
-        ("segmenter.steps=100", "must leave an outer step in segmenter.steps = 100"),
+        ("segmenter.steps=100", r"outer.warmup \+ outer.horizon must be at most segmenter.steps = 100, got 300 \+ 60"),
+        (
+            "segmenter.steps=100 methods=parametric_fixed outer.horizon=1 outer.mean_of=1",
+            "outer.warmup, every and average must leave an outer step in segmenter.steps = 100",
+        ),
+        (
+            "segmenter.steps=100 methods=synthesis_random outer_synthesis.horizon=1 outer_synthesis.mean_of=1",
+            "outer_synthesis.warmup, every and average must leave an outer step in segmenter.steps = 100",
+        ),
         ("clustered.clusters=1", "clusters and nodes must be at least 2"),
         ("learned.start=0", "start"),
         ("learned.start_blur=0", "learned.start_blur: blur: must be finite and at least 1.18e-38 "),
@@ -32,7 +40,7 @@ from metasynth.running.settings.renamed import all_renewed
 )
 def test_settings_out_of_range(setting, message):
     with pytest.raises(UsageError, match=message):
-        apply_overrides(ComparisonConfig(**SIZES["quick"]), [setting])
+        apply_overrides(ComparisonConfig(**SIZES["quick"]), setting.split())
 
 
 def test_subjects_are_a_fifth_where_no_number_is_given():
@@ -54,8 +62,11 @@ def test_records_from_before_there_was_a_learned_synthesis_mean_what_they_did():
     recorded = to_dict(config)
     old = {name: recorded["learned"][name] for name in ("start", "start_c", "nodes", "network")}
     # Whatever a synthesis had learned then was of images of one strength, and of all structures together.
-    expected = {**recorded, "learned": {**recorded["learned"], "varying": 0.0, "by_structure": False}}
-    assert all_renewed(config, {**recorded, "learned": old}) == expected
+    # It had the one outer problem that there was.
+    then = {"start_blur": 0.4, "varying": 0.0, "by_structure": False}
+    expected = {**recorded, "learned": {**recorded["learned"], **then}, "outer_synthesis": recorded["outer"]}
+    before = {name: value for name, value in recorded.items() if name != "outer_synthesis"}
+    assert all_renewed(config, {**before, "learned": old}) == expected
 
 
 def test_optimised_needs_nothing_learned_where_a_file_is_named():
