@@ -128,7 +128,7 @@ FORWARD = (
     [
         ("noise", ["outer.samples=4"], f"--set outer: outer.samples = 4 {DICE}"),
         ("inu", ["outer.chunk=2"], f"--set outer: outer.chunk = 2 {DICE}"),
-        ("real_world", [*FIELDS, "outer.samples=1"], f"--set outer, methods: outer.samples = 1 {DICE}"),
+        ("real_world", [*FIELDS, "outer.samples=1"], f"--set methods, outer: outer.samples = 1 {DICE}"),
         (
             "cross_contrast",
             [*FIELDS, "outer.strategy=finite_difference", "segmenter.autocast=bfloat16"],
