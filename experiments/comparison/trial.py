@@ -86,6 +86,7 @@ class Trial:
             fraction=fraction,
             seed=self.context.seed,
             batch_size=config.segmenter.batch_size,
+            window_end=config.outer.window_end,
             **options,
         )
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ class ComparisonData(Steps):
     """The data of a study with label maps of one cache and real images of another.
 
     The synthetic examples of a step are of the same label maps for every method that learns from the same real
-    subjects. Where these have label maps among those for synthesis, half of them at random give the step's outer
-    examples and are left out of its synthetic ones.
+    subjects. Where these have label maps among those for synthesis, half of them at random give the outer examples of a
+    window and are left out of its synthetic ones.
 
     Attributes
     ----------
@@ -62,8 +63,7 @@ class ComparisonData(Steps):
     fraction: float
 
     def __getitem__(self, step: int) -> StepBatch:
-        draw = generator_for(self.seed, "subjects", step)
-        ours, theirs = draw_subjects(self.maps, self.real, draw)
+        (ours, theirs), draw = self.divided(step, partial(draw_subjects, self.maps, self.real))
         items = draw_items(self.maps, self.batch_size, draw, ours)
         n_real = self.real_in(step)
         parts = []
