@@ -1,5 +1,6 @@
 """The settings of a comparison of methods on real images; each method has its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -124,6 +125,10 @@ class ComparisonConfig:
         not looked at, and subjects of validation and tests are left out of it by name.
     fit_labels : bool
         Cut and pad the maps of ``labels`` about their centre to the shape of the images; without it shapes must agree.
+    own_labels : float
+        Share of the synthetic images, in [0, 1), that are made from label maps of the real subjects to learn from, in
+        place of those of ``labels``; never of somebody whom the outer batch of the step, or of its window, shows.
+        Methods that see no real image take the maps of the fewest subjects.
     subjects, segmenter, outer, learned, mixed, finetune, clustered, pace :
         See the classes. All methods take ``segmenter.steps`` inner steps, but that finetuning takes ``finetune.steps``
         on top of those of the naive segmenter, as in the paper, and that interpolation takes none.
@@ -138,11 +143,14 @@ class ComparisonConfig:
         Inner steps between looks at the validation subjects, by which the best checkpoint is kept; the last is too.
     """
 
+    ADDED: ClassVar[Mapping[str, Any]] = {"own_labels": 0.0}
+
     methods: tuple[str, ...] = field(default=DEFAULT, metadata={CHOICES: tuple(METHODS)})
     domain: str = "test"
     tests: tuple[TestCache, ...] = ()
     labels: str = ""
     fit_labels: bool = False
+    own_labels: float = 0.0
     subjects: SubjectSettings = field(default_factory=SubjectSettings)
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     outer: OuterSettings = field(default_factory=OuterSettings)
@@ -164,6 +172,8 @@ class ComparisonConfig:
         if not self.interpolations or not all(0 <= weight <= 1 for weight in self.interpolations):
             raise ValueError(f"interpolations must list at least one weight in [0, 1], got {self.interpolations}")
         require_at_least(1, select_every=self.select_every)
+        if not 0 <= self.own_labels < 1:
+            raise ValueError(f"own_labels must be at least 0 and less than 1, got {self.own_labels}")
         variants = variants_among(self.methods)
         if not variants:
             return

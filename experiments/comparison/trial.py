@@ -9,6 +9,7 @@ from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.estimated_priors import keep_estimate
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment, mean_dice
 from metasynth.experiments.real_images.method_result import BEST, LAST, MethodResult
+from metasynth.experiments.real_images.own_maps import OwnMaps, numbers_in
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented
 from torch import nn
 
@@ -77,13 +78,15 @@ class Trial:
 
     def data(self, synthetic: Source, fraction: float = 0.0, **options: Any) -> ComparisonData:
         """Synthetic images and a fraction of real ones."""
-        config = self.config
+        config, maps = self.config, self.cohorts.maps
+        share = config.own_labels
         return ComparisonData(
-            maps=self.cohorts.maps,
+            maps=maps,
             real=self.real,
             synthetic=synthetic,
             direct=RealAugmented(self.cohorts.scanner),
             fraction=fraction,
+            own=OwnMaps(share, numbers_in(maps.cache, self.real.cache)) if share else None,
             seed=self.context.seed,
             batch_size=config.segmenter.batch_size,
             window_end=config.outer.window_end,
