@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from metasynth.experiments.comparison.methods import BILEVEL_METHODS
 
 from metasynth.augment.entry import Start
-from metasynth.augment.learned_synthesis import Priors
+from metasynth.augment.learned_synthesis import VARYING, Priors
 from metasynth.augment.table import entry_of
 from metasynth.running.seeding import generator_for
 
@@ -33,12 +33,21 @@ class AugmenterSettings:
     random_share : float
         How much of the images of a learned synthesis keeps random contrasts, in [0, 1); see
         `metasynth.augment.random_share.RandomShare`.
+    varying : float
+        How much its strengths differ from image to image, in [0, 1); see
+        `metasynth.augment.learned_synthesis.LearnedSynthesis`.
     frozen : str
         File of what an earlier run learned (``learned/*.augmenter``), which the method 'optimised' trains with; empty:
         it trains with what is best of what this run learns.
     """
 
-    ADDED: ClassVar[Mapping[str, Any]] = {"start_blur": 0.4, "start_gamma": 0.2, "random_share": 0.0, "frozen": ""}
+    ADDED: ClassVar[Mapping[str, Any]] = {
+        "start_blur": 0.4,
+        "start_gamma": 0.2,
+        "random_share": 0.0,
+        "varying": 0.0,
+        "frozen": "",
+    }
 
     start: float = 0.1
     start_c: float = 0.3
@@ -47,6 +56,7 @@ class AugmenterSettings:
     start_blur: float = 0.4
     start_gamma: float = 0.2
     random_share: float = 0.0
+    varying: float = VARYING
     frozen: str = ""
 
     def __post_init__(self) -> None:
@@ -71,4 +81,5 @@ class AugmenterSettings:
             structures,
             priors,
             self.random_share,
+            self.varying,
         )

@@ -53,7 +53,9 @@ def _synthesis(start: Start, priors: Priors) -> Augmenter[Any]:
     exponents = (start.exponent,) * len(start.nodes)
 
     def about(given: Priors) -> Augmenter[Any]:
-        return LearnedSynthesis(given, start.ndim, start.sigma, start.blur, start.gamma, exponents, start.nodes)
+        return LearnedSynthesis(
+            given, start.ndim, start.sigma, start.blur, start.gamma, exponents, start.nodes, start.varying
+        )
 
     learned = about(priors)
     if start.random_share == 0:

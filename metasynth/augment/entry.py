@@ -8,7 +8,7 @@ import torch
 
 from metasynth.augment.augmenter import Augmenter, check_groups, check_observed
 from metasynth.augment.corruption import Corruption
-from metasynth.augment.learned_synthesis import Priors
+from metasynth.augment.learned_synthesis import VARYING, Priors
 from metasynth.errors import MetasynthError, RunError, UsageError
 from metasynth.plugins import require_name
 
@@ -44,6 +44,8 @@ class Start:
         What is known of their intensities; given to those whose line says `AugmenterEntry.priors`.
     random_share : float
         Share of images whose contrast stays random, in [0, 1).
+    varying : float
+        How much strengths differ from image to image, in [0, 1); see `metasynth.augment.learned_synthesis`.
     """
 
     ndim: int
@@ -57,6 +59,7 @@ class Start:
     structures: int = 2
     priors: Priors | None = None
     random_share: float = 0.0
+    varying: float = VARYING
 
 
 Build = Callable[[Start], Augmenter[Any]]

@@ -41,14 +41,14 @@ def blurred(images: Tensor, inside: Tensor, width: Tensor, reach: int) -> Tensor
     ----------
     images : Tensor (B, 1, *S)
     inside : Tensor (B, 1, *S) bool
-    width : Tensor ()
-        Standard deviation, in voxels.
+    width : Tensor () or (B,)
+        Standard deviation, in voxels; of all images, or of each.
     reach : int
         Voxels after which the Gaussian is cut.
     """
     steps = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    weights = torch.exp(-0.5 * (steps / width).square())
-    weights = weights / weights.sum()
+    weights = torch.exp(-0.5 * (steps[:, None] / width).square())
+    weights = (weights / weights.sum(0)).reshape(len(steps), -1, *[1] * (images.ndim - 1))
     # Sums of shifted images and no convolution, which autocast would round to half precision.
     both = torch.cat([torch.where(inside, images, 0), inside.to(images.dtype)], 1)
     for axis in range(2, both.ndim):

@@ -17,6 +17,7 @@ from metasynth.augment.noise import GaussianNoise, standard_normal
 from metasynth.errors import UsageError
 
 GRAIN = 3
+VARYING = 0.9
 _REACH = 3
 _UNIFORM = math.sqrt(12)  # 1 over the standard deviation of U(0, 1)
 _EDGE = 1e-3  # the base of a power stays above it, so that all derivatives are finite
@@ -40,10 +41,11 @@ class Priors(NamedTuple):
 
 
 class SynthesisDraws(NamedTuple):
-    """The randomness of one application, all of zero mean and unit variance but ``nodes``.
+    """The randomness of one application.
 
-    ``levels`` (B, G - 1) uniform, ``texture`` (B, 1, *S) normal and smooth, ``powers`` (B,) normal, ``nodes`` of the
-    fields, ``noise`` (B, 1, *S) normal.
+    Of zero mean and unit variance ``levels`` (B, G - 1) uniform and ``powers`` (B,) normal; of zero mean ``texture``
+    (B, 1, *S) smooth and ``noise`` (B, 1, *S), normal times a factor of each image; ``nodes`` of the fields, raised to
+    such factors; ``widths`` (B,) those of the blur.
     """
 
     levels: Tensor
@@ -51,6 +53,7 @@ class SynthesisDraws(NamedTuple):
     powers: Tensor
     nodes: NodeValues
     noise: Tensor
+    widths: Tensor
 
 
 class Positive(nn.Module):
@@ -85,6 +88,10 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
     learned by no parameter. Where the structures are background, the image is 0: scans cut to the brain have neither
     partial volume nor noise outside of it.
 
+    Scans differ in how rough, noisy, blurred and uneven they are, and a segmenter that has only seen one strength of
+    each holds on no other. So textures, noise, the blur's width and the logarithms of fields are multiplied by factors
+    from U(1 - v, 1 + v), one of each kind for every image: what is learned are their means.
+
     Learned are one multiplier of all spreads, a_s, one of all textures, a_t, and one of the differences between means,
     a_o, each 1 at first and about the priors; the width of the blur (voxels), which makes partial volumes; the standard
     deviation g of the logarithm of the power; the exponents of the fields (`BiasField`); and sigma (`GaussianNoise`),
@@ -100,6 +107,8 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
         The first values of sigma, the blur's width, which reaches three voxels either way, and g.
     exponents, nodes : sequence
         As of `BiasField`.
+    varying : float
+        v, in [0, 1). 0: all images have the same strengths.
 
     Raises
     ------
@@ -118,8 +127,12 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
         gamma: float = 0.2,
         exponents: Sequence[float] = (0.3, 0.3, 0.3),
         nodes: Sequence[int] = NODES,
+        varying: float = VARYING,
     ) -> None:
         super().__init__()
+        if not 0 <= varying < 1:
+            raise UsageError(f"varying: must be at least 0 and less than 1, got {varying}")
+        self.varying = varying
         self.bijection = Exp()
         for name, values in _of_foreground(priors).items():
             self.register_buffer(name, values)
@@ -140,12 +153,19 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
     def draw(self, images: Tensor, generator: torch.Generator) -> SynthesisDraws:
         """See `SynthesisDraws`; for structures of the shape of ``images`` (B, 1, *S)."""
         b, shape = len(images), images.shape[2:]
-        uniform = torch.rand(b, len(self.mean), generator=generator, dtype=images.dtype, device=generator.device)
-        levels = (_UNIFORM * (uniform - 0.5)).to(images.device)
+        levels = _UNIFORM * _centred(images.new_empty(b, len(self.mean)), generator)
         texture = smooth_texture(texture_nodes(images, GRAIN, generator), shape, GRAIN)
         powers = standard_normal(images.new_empty(b), generator)
+        nodes, noise = self.field.draw(images, generator), self.noise.draw(images, generator)
+        factors = 1 + 2 * self.varying * _centred(images.new_empty(4, b), generator)
+        rough, uneven, noisy, widths = factors
         return SynthesisDraws(
-            levels, texture, powers, self.field.draw(images, generator), self.noise.draw(images, generator)
+            levels,
+            _each(rough, texture) * texture,
+            powers,
+            tuple(values ** _each(uneven, values) for values in nodes),
+            _each(noisy, noise) * noise,
+            widths,
         )
 
     def forward(self, structures: Tensor, draws: SynthesisDraws) -> Tensor:
@@ -189,15 +209,15 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
 
     def _steps(self, structures: Tensor, draws: SynthesisDraws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The clean image, its field, both scaled as scans are, and with noise, (B, 1, *S) each."""
-        levels, texture, powers, nodes, noise = self._checked(structures, draws)
+        levels, texture, powers, nodes, noise, widths = self._checked(structures, draws)
         inside, at = structures[:, None] > 0, structures.flatten(1)
         mean, spread, textures = self._intensities()
         flat = _of_structure(mean + spread * levels, at) + _of_structure(
             textures.expand_as(levels), at
         ) * texture.flatten(1)
-        image = blurred(flat.reshape(texture.shape), inside, self.blur(), _REACH)
+        image = blurred(flat.reshape(texture.shape), inside, self.blur() * widths, _REACH)
         base = _EDGE + (1 - _EDGE) * rescaled(image, inside)
-        exponent = torch.exp(self.gamma() * powers).reshape(-1, *[1] * (base.ndim - 1))
+        exponent = _each(torch.exp(self.gamma() * powers), base)
         clean = torch.where(inside, base**exponent, 0)
         field = self.field(torch.ones_like(clean), nodes)
         seen = rescaled(clean * field, inside)
@@ -210,7 +230,7 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
                 f"structures: must have shape (B, *S) with {ndim} voxel axes, got {tuple(structures.shape)}"
             )
         nodes = tuple((b, 1, *[count] * ndim) for count in self.field.nodes)
-        check_draws(draws, ((b, len(self.mean)), image, (b,), nodes, image))
+        check_draws(draws, ((b, len(self.mean)), image, (b,), nodes, image, (b,)))
         return SynthesisDraws(*draws)
 
 
@@ -226,6 +246,17 @@ def _of_foreground(priors: Priors) -> dict[str, Tensor]:
         for k in wrong.nonzero().flatten().tolist()[:1]:
             raise UsageError(f"priors: {name} must be finite numbers{bound}, got {values[k]:g} of structure {k + 1}")
     return found
+
+
+def _centred(like: Tensor, generator: torch.Generator) -> Tensor:
+    """U(-1/2, 1/2) in the shape, dtype and device of a tensor."""
+    uniform = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
+    return (uniform - 0.5).to(like.device)
+
+
+def _each(values: Tensor, images: Tensor) -> Tensor:
+    """One value (B,) an image, to be set beside images (B, ...)."""
+    return values.reshape(-1, *[1] * (images.ndim - 1))
 
 
 def _of_structure(table: Tensor, structures: Tensor) -> Tensor:

@@ -27,7 +27,10 @@ def priors(cache: Path, out: Path, subjects: str | None, overwrite: bool) -> Non
     with Cache(cache) as opened:
         names = opened.subjects if subjects is None else tuple(name.strip() for name in subjects.split(","))
         dataset = SliceDataset(opened, names)
-        found, origin = estimate_from(dataset).priors, origin_of(dataset)
+        estimate, origin = estimate_from(dataset), origin_of(dataset)
+    found = estimate.priors
     write_priors(out, found, origin)
     tell(priors_table(as_json(found, origin)["labels"]).markdown().rstrip(), sys.stdout)
-    tell(f"\nPriors: {out} ({len(names)} subjects)", sys.stdout)
+    low, high = estimate.fields.min(), estimate.fields.max()
+    fields = f"fields of {low:.0%} to {high:.0%} taken off"
+    tell(f"\nPriors: {out} ({len(names)} subjects, {fields})", sys.stdout)

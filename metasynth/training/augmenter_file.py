@@ -28,6 +28,8 @@ SUFFIX = ".augmenter"
 FROZEN = "learned.frozen"
 """The setting that names one."""
 
+_BEFORE = {"varying": 0.0}
+"""What starts were that files from before there was such a value do not have."""
 _CONTENT = entries(
     {
         "format": one_of(FORMAT),
@@ -98,7 +100,7 @@ def load_augmenter(path: Path) -> Learned:
     """
     content = load_tensors(path, "the augmenter", DataError, otherwise=f" or no {FORMAT} file")
     expect(content, _CONTENT, f"{path}: is no file of an augmenter")
-    kept, name = content["start"], content["name"]
+    kept, name = {**_BEFORE, **content["start"]}, content["name"]
     try:
         priors = None if kept.get("priors") is None else Priors(*kept["priors"])
         augmenter = entry_of(name).made(Start(generator=torch.Generator(), **{**kept, "priors": priors}))

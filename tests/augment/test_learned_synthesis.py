@@ -113,6 +113,38 @@ def test_spread_texture_and_offset_raised_alike_change_nothing():
     torch.testing.assert_close(made(structures, draws), before, rtol=0, atol=1e-12)
 
 
+def test_strengths_differ_between_images_about_the_same_means():
+    like = torch.empty(4000, 1, 8, 8)
+    structures = torch.ones(4000, 8, 8, dtype=torch.int64)
+    alike, differing = (LearnedSynthesis(PRIORS, varying=v).draw(like, seeded(0)) for v in (0.0, 0.9))
+    assert torch.equal(alike.widths, torch.ones(4000))
+    ratios = {
+        "texture": differing.texture / alike.texture,
+        "noise": differing.noise / alike.noise,
+        "nodes": differing.nodes[0].log() / alike.nodes[0].log(),
+        "widths": differing.widths,
+    }
+    for ratio in ratios.values():
+        each = ratio.flatten(1) if ratio.ndim > 1 else ratio[:, None]
+        assert (each - each[:, :1]).abs().amax() < 1e-2
+        assert each.min() == pytest.approx(0.1, abs=0.01)
+        assert each.max() == pytest.approx(1.9, abs=0.01)
+        assert each[:, 0].mean() == pytest.approx(1, abs=4 * 0.9 / math.sqrt(3 * 4000))
+    factors = torch.stack([ratio.reshape(4000, -1)[:, 0] for ratio in ratios.values()])
+    assert (torch.corrcoef(factors) - torch.eye(4)).abs().max() < 0.06
+    assert torch.equal(differing.levels, alike.levels)
+    assert LearnedSynthesis(PRIORS)(structures, differing).isfinite().all()
+
+
+def test_every_image_has_a_blur_of_its_own():
+    made, structures = flat(synthesis(2, PRIORS._replace(spread=(0.0,) * 4, texture=(0.0,) * 4))), blocks()
+    changed(made, **{"blur.raw_value": 1.0})
+    draws = drawn(made, structures)._replace(widths=torch.tensor([0.1, 1.5]), powers=torch.zeros(2))
+    sharp, soft = made(structures, draws).detach()
+    values = lambda image: len(image[0][structures[0] > 0].mul(50).round().unique())  # noqa: E731
+    assert values(sharp) <= 4 < values(soft)
+
+
 def test_observed_are_multipliers_of_1_and_the_given_starts():
     made = synthesis(2)
     assert list(made.observed()) == NAMES
@@ -169,6 +201,8 @@ def test_the_report_is_shown_how_the_image_comes_about():
         ({"gamma": -1.0}, "gamma: must be finite and at least 1.18e-38 (the map onto the positive numbers never "
          "reaches 0), got -1"),
         ({"ndim": 4}, "ndim: must be 2 or 3, got 4"),
+        ({"varying": 1.0}, "varying: must be at least 0 and less than 1, got 1.0"),
+        ({"varying": -0.1}, "varying: must be at least 0 and less than 1, got -0.1"),
     ],
 )  # fmt: skip
 def test_arguments_out_of_range(change, line):

@@ -36,7 +36,8 @@ def test_everyone_s_images_are_estimated_from_and_the_table_is_shown(cache):
     own = expected.labels[2]
     cells = [cell.strip() for cell in cortex.split("|")[1:-1]]
     assert cells[:6] == ["cortex", "grey matter", f"{own.mean:.3f}", f"{own.spread:.3f}", f"{own.texture:.3f}", "4"]
-    assert (fluid.split()[1], empty, last) == ("fluid", "", "Priors: priors.json (4 subjects)")
+    assert (fluid.split()[1], empty) == ("fluid", "")
+    assert last == "Priors: priors.json (4 subjects, fields of 0% to 0% taken off)"
 
 
 def test_of_some_subjects_alone(cache):

@@ -42,6 +42,15 @@ def test_an_augmenter_comes_back_as_it_was(name, share, tmp_path):
     assert found.augmenter.observed() == augmenter.observed()
 
 
+def test_one_from_before_strengths_differed_between_images_makes_them_all_alike(tmp_path):
+    path, augmenter = kept(tmp_path, varying=0.5)
+    start = load_tensors(path, "it", DataError)["start"]
+    found = load_augmenter(spoiled(path, start={k: v for k, v in start.items() if k != "varying"})).augmenter
+    images = torch.rand(4, 1, 8, 8, generator=seeded(1))
+    assert (augmenter.varying, found.varying) == (0.5, 0.0)
+    assert torch.equal(found.draw(images, seeded(2)).widths, torch.ones(4))
+
+
 def test_a_run_keeps_it_in_a_folder_of_its_own():
     assert augmenter_name("n=5/synthesis_random") == "learned/n=5-synthesis_random.augmenter"
 

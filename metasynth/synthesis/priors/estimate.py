@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from metasynth.errors import DataError
+from metasynth.synthesis.priors.field import log_field
 from metasynth.synthesis.priors.structure_priors import EROSIONS, Prior, StructurePriors, average
 
 # Of a person; with fewer voxels left, less is taken off.
@@ -33,11 +34,14 @@ class Estimate:
     ----------
     priors : StructurePriors
     medians : numpy.ndarray
-        (P, G) median intensity of each person's structures; NaN where a person has none.
+        (P, G) median intensity of each person's structures, without the field; NaN where a person has none.
+    fields : numpy.ndarray
+        (P,) standard deviation of the logarithm of each person's field over the brain.
     """
 
     priors: StructurePriors
     medians: Array
+    fields: Array
 
 
 class _Seen(NamedTuple):
@@ -52,11 +56,13 @@ class _Seen(NamedTuple):
 def estimate_priors(people: Iterable[tuple[Array, Array]], names: Sequence[str], classes: Sequence[str]) -> Estimate:
     """Mean, spread and texture of every generation label.
 
-    Of each person and structure these are taken: the median m and the texture t = 1.4826 MAD of the voxels that partial
-    volume leaves alone, whose neighbours are of the structure too. Where that leaves fewer than 50, neighbours with a
-    common face suffice, and in structures that are smaller still all voxels count. Over people, the mean is the median
-    of m, and the texture that of t, of people with at least 10 voxels. The spread is 1.4826 MAD of m, times the factor
-    that makes this unbiased for few normal values (see `spread_of`); of one person there is none.
+    Each person's images are first divided by their bias field, whose geometric mean over the brain is 1 (see
+    `metasynth.synthesis.priors.field.log_field`). Of each person and structure these are then taken: the median m and
+    the texture t = 1.4826 MAD of the voxels that partial volume leaves alone, whose neighbours are of the structure
+    too. Where that leaves fewer than 50, neighbours with a common face suffice, and in structures that are smaller
+    still all voxels count. Over people, the mean is the median of m, and the texture that of t, of people with at least
+    10 voxels. The spread is 1.4826 MAD of m, times the factor that makes this unbiased for few normal values (see
+    `spread_of`); of one person there is none.
 
     What nobody shows, be it a structure, its spread or its texture, is that of its class: the mean of those of its
     structures, by their voxels, or of all structures where nobody shows its class. A spread that nobody at all shows,
@@ -74,9 +80,10 @@ def estimate_priors(people: Iterable[tuple[Array, Array]], names: Sequence[str],
     DataError
         (a ValueError) when there is nobody, or images and labels have different shapes.
     """
-    seen = [_of_person(images, labels, len(names)) for images, labels in people]
-    if not seen:
+    found = [_of_person(images, labels, len(names)) for images, labels in people]
+    if not found:
         raise DataError("people: expected at least 1, got none")
+    seen, strengths = zip(*found, strict=True)
     each = [[one[label] for one in seen if label in one] for label in range(len(names))]
     voxels = [sum(one.voxels for one in of) for of in each]
     rows = [_over_people(of) for of in each]
@@ -84,7 +91,7 @@ def estimate_priors(people: Iterable[tuple[Array, Array]], names: Sequence[str],
     erosions = [EROSIONS[max((one.erosion for one in of), default=-1)] for of in each]
     fields = zip(names, classes, *columns, map(len, each), voxels, erosions, strict=True)
     medians = [[one[label].median if label in one else np.nan for label in range(len(names))] for one in seen]
-    return Estimate(StructurePriors(tuple(Prior(*field) for field in fields)), np.array(medians))
+    return Estimate(StructurePriors(tuple(Prior(*field) for field in fields)), np.array(medians), np.array(strengths))
 
 
 def spread_of(values: Sequence[float]) -> float:
@@ -108,13 +115,16 @@ def _deviation(values: Array) -> float:
     return float(_NORMAL * np.median(np.abs(values - np.median(values))))
 
 
-def _of_person(images: Array, labels: Array, n_labels: int) -> dict[int, _Seen]:
-    """What a person shows of each label but 0."""
+def _of_person(images: Array, labels: Array, n_labels: int) -> tuple[dict[int, _Seen], float]:
+    """What a person shows of each label but 0, without the field, and the strength of that."""
     if images.shape != labels.shape:
         raise DataError(f"images: must have the shape of the labels, {labels.shape}, got {images.shape}")
     masks = _masks(labels)
+    field = log_field(images, labels, masks[0])
+    without = images / np.exp(field)
     sizes = np.bincount(labels.ravel(), minlength=n_labels)
-    return {label: _of_structure(images, labels == label, masks) for label in range(1, n_labels) if sizes[label]}
+    of = {label: _of_structure(without, labels == label, masks) for label in range(1, n_labels) if sizes[label]}
+    return of, float(field[labels > 0].std()) if of else 0.0
 
 
 def _masks(labels: Array) -> list[Array]:

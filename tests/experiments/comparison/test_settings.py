@@ -55,7 +55,9 @@ def test_records_from_before_there_was_a_learned_synthesis_mean_what_they_did():
     config = ComparisonConfig()
     recorded = to_dict(config)
     old = {name: recorded["learned"][name] for name in ("start", "start_c", "nodes", "network")}
-    assert all_renewed(config, {**recorded, "learned": old}) == recorded
+    # Whatever a synthesis had learned then was of images of one strength.
+    expected = {**recorded, "learned": {**recorded["learned"], "varying": 0.0}}
+    assert all_renewed(config, {**recorded, "learned": old}) == expected
 
 
 def test_records_from_before_own_label_maps_served_are_of_none():
