@@ -73,7 +73,7 @@ class Trial:
         """Priors of the label maps for synthesis from the real subjects to learn from, and their file in the run."""
         several, maps = len(self.cohorts.sizes) > 1, self.cohorts.maps.cache
         name = f"priors-{len(self.real.subjects)}.json" if several else "priors.json"
-        priors = keep_estimate(self.context.folder, name, self.real).priors
+        priors = keep_estimate(self.context.folder, name, self.real)
         return name, priors.of_labels(maps.generation_names, maps.generation_classes)
 
     def data(self, synthetic: Source, fraction: float = 0.0, **options: Any) -> ComparisonData:
