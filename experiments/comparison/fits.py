@@ -113,6 +113,7 @@ def _bilevel(trial: Trial, variant: str) -> MethodResult:
         Synthetic(trial.cohorts.generator, augmenter.draw, augmenter.takes),
         outer_batch_size=outer.batch_size,
         is_due=outer.is_due,
+        window_end=outer.window_end,
         reference=outer.reference,
     )
     course = Course(augmenter.observed())

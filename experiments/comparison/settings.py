@@ -125,6 +125,10 @@ class ComparisonConfig:
         not looked at, and subjects of validation and tests are left out of it by name.
     fit_labels : bool
         Cut and pad the maps of ``labels`` about their centre to the shape of the images; without it shapes must agree.
+    own_labels : float
+        Share of the synthetic images, in [0, 1), that are made from label maps of the real subjects to learn from, in
+        place of those of ``labels``; never of somebody whom the outer batch of the step, or of its window, shows.
+        Methods that see no real image take the maps of the fewest subjects.
     outer, outer_synthesis : OuterSettings
         The outer problem of Learn2Synth's variants: of those that augment images, and of those that make images of
         structures.
@@ -143,13 +147,17 @@ class ComparisonConfig:
     """
 
     # Once there was one outer problem of all variants.
-    ADDED: ClassVar[Mapping[str, Any]] = {"outer_synthesis": lambda recorded: recorded["outer"]}
+    ADDED: ClassVar[Mapping[str, Any]] = {
+        "own_labels": 0.0,
+        "outer_synthesis": lambda recorded: recorded["outer"],
+    }
 
     methods: tuple[str, ...] = field(default=DEFAULT, metadata={CHOICES: tuple(METHODS)})
     domain: str = "test"
     tests: tuple[TestCache, ...] = ()
     labels: str = ""
     fit_labels: bool = False
+    own_labels: float = 0.0
     subjects: SubjectSettings = field(default_factory=SubjectSettings)
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     outer: OuterSettings = field(default_factory=OuterSettings)
@@ -172,6 +180,8 @@ class ComparisonConfig:
         if not self.interpolations or not all(0 <= weight <= 1 for weight in self.interpolations):
             raise ValueError(f"interpolations must list at least one weight in [0, 1], got {self.interpolations}")
         require_at_least(1, select_every=self.select_every)
+        if not 0 <= self.own_labels < 1:
+            raise ValueError(f"own_labels must be at least 0 and less than 1, got {self.own_labels}")
         variants = variants_among(self.methods)
         if not variants:
             return

@@ -9,6 +9,7 @@ from metasynth.experiments.real_images.cohorts import RealImages
 from metasynth.experiments.real_images.estimated_priors import keep_estimate, keep_learned
 from metasynth.experiments.real_images.evaluation import Checkpoint, Segment, mean_dice
 from metasynth.experiments.real_images.method_result import BEST, LAST, MethodResult
+from metasynth.experiments.real_images.own_maps import OwnMaps, numbers_in
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented
 from torch import nn
 
@@ -74,7 +75,7 @@ class Trial:
         """Priors of the label maps for synthesis from the real subjects to learn from, and their file in the run."""
         several, maps = len(self.cohorts.sizes) > 1, self.cohorts.maps.cache
         name = f"priors-{len(self.real.subjects)}.json" if several else "priors.json"
-        priors = keep_estimate(self.context.folder, name, self.real).priors
+        priors = keep_estimate(self.context.folder, name, self.real)
         return name, priors.of_labels(maps.generation_names, maps.generation_classes)
 
     def keep_learned(self, learned: Priors | None) -> dict[str, str]:
@@ -87,16 +88,18 @@ class Trial:
 
     def data(self, synthetic: Source, fraction: float = 0.0, **options: Any) -> ComparisonData:
         """Synthetic images and a fraction of real ones."""
-        config = self.config
+        config, maps = self.config, self.cohorts.maps
+        share = config.own_labels
         return ComparisonData(
-            maps=self.cohorts.maps,
+            maps=maps,
             real=self.real,
             synthetic=synthetic,
             direct=RealAugmented(self.cohorts.scanner),
             fraction=fraction,
+            own=OwnMaps(share, numbers_in(maps.cache, self.real.cache)) if share else None,
             seed=self.context.seed,
             batch_size=config.segmenter.batch_size,
-            **options,
+            **{"window_end": config.outer.window_end, **options},
         )
 
     def new_segmenter(self) -> nn.Module:

@@ -16,7 +16,6 @@ from metasynth.report.priors import priors_figure, priors_table
 from metasynth.report.tables import Table
 from metasynth.running.records import RunFolder
 from metasynth.schema import NUMBER, entries, expect, listing, mapping, maybe
-from metasynth.synthesis.priors.estimate import Estimate
 from metasynth.synthesis.priors.priors_file import as_json, priors_of
 from metasynth.synthesis.priors.structure_priors import Prior, StructurePriors
 from metasynth.training.priors import estimate_from, origin_of
@@ -26,13 +25,24 @@ _FILES = {"priors": "Estimated", "learned_priors": "Learned"}
 """The keys of rows that name files of priors, and what these are."""
 
 
-def keep_estimate(folder: RunFolder, name: str, dataset: SliceDataset) -> Estimate:
-    """Estimate the priors of subjects, and write them among the files of a run, with the medians of everyone."""
+def keep_estimate(folder: RunFolder, name: str, dataset: SliceDataset) -> StructurePriors:
+    """The priors of subjects, among the files of a run with the medians of everyone: estimated once.
+
+    A run that was begun with other ones, such as an earlier version's, goes on with these.
+    """
+    path = folder.path / name
+    value = folder.read_json(name) if path.is_file() else _estimated(dataset)
+    priors = priors_of(value, str(path))
+    folder.write_json(name, value)  # among the files of this session too
+    return priors
+
+
+def _estimated(dataset: SliceDataset) -> dict[str, Any]:
+    """What a file of priors says of subjects."""
     estimate = estimate_from(dataset)
     own = [[None if np.isnan(value) else float(value) for value in row] for row in estimate.medians]
     medians = dict(zip(dataset.subjects, own, strict=True))
-    folder.write_json(name, as_json(estimate.priors, {**origin_of(dataset), _MEDIANS: medians}))
-    return estimate
+    return as_json(estimate.priors, {**origin_of(dataset), _MEDIANS: medians})
 
 
 def keep_learned(folder: RunFolder, name: str, learned: Priors, dataset: SliceDataset, maps: Cache) -> None:

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from metasynth.experiments.real_images.own_maps import OwnMaps
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -38,8 +40,8 @@ class ComparisonData(Steps):
     """The data of a study with label maps of one cache and real images of another.
 
     The synthetic examples of a step are of the same label maps for every method that learns from the same real
-    subjects. Where these have label maps among those for synthesis, half of them at random give the step's outer
-    examples and are left out of its synthetic ones.
+    subjects. Where label maps of these are among those for synthesis, half of them at random give the outer examples of
+    a window and are left out of its synthetic ones.
 
     Attributes
     ----------
@@ -53,6 +55,8 @@ class ComparisonData(Steps):
         Makes training examples from real images.
     fraction : float
         Of the inner examples that are real, in [0, 1]; over steps exactly, in each as nearly as whole numbers can be.
+    own : OwnMaps or None
+        Label maps of the real subjects serve for synthesis too, a share of the images; None: they do not.
     """
 
     maps: SliceDataset
@@ -60,15 +64,16 @@ class ComparisonData(Steps):
     synthetic: Source
     direct: Source
     fraction: float
+    own: OwnMaps | None = None
 
     def __getitem__(self, step: int) -> StepBatch:
-        draw = generator_for(self.seed, "subjects", step)
-        ours, theirs = draw_subjects(self.maps, self.real, draw)
+        divide = partial(draw_subjects, self.maps, self.real, apart=self.own is not None)
+        (ours, theirs), draw = self.divided(step, divide)
         items = draw_items(self.maps, self.batch_size, draw, ours)
         n_real = self.real_in(step)
         parts = []
         if n_real < self.batch_size:
-            maps = cropped_or_padded(self.maps.read(items[: self.batch_size - n_real]), self.real.cache.shape)
+            maps = self._maps(step, items[: self.batch_size - n_real], ~theirs)
             parts.append(self.synthetic(maps, generator_for(self.seed, "inner", step)))
         if n_real:
             chosen = draw_items(self.real, n_real, generator_for(self.seed, "direct subjects", step))
@@ -81,17 +86,30 @@ class ComparisonData(Steps):
 
         return self.completed(step, inner, self.synthetic, real)
 
+    def _maps(self, step: int, items: Tensor, others: Tensor) -> Batch:
+        """The label maps of a step: those of items, but where own ones of other real subjects take their place."""
+        shape = self.real.cache.shape
+        if self.own is None:
+            return cropped_or_padded(self.maps.read(items), shape)
+        draw = generator_for(self.seed, "own label maps", step)
+        chosen = self.own.chosen(self.batch_size, draw)[: len(items)]
+        own = draw_items(self.real, self.batch_size, draw, others)[: len(items)][chosen]
+        return self.own.among(cropped_or_padded(self.maps.read(items[~chosen]), shape), self.real.read(own), chosen)
+
     def real_in(self, step: int) -> int:
         """How many of the inner examples of a step are real."""
         until, before = ((at * self.batch_size * self.fraction + _ROUNDING) for at in (step + 1, step))
         return math.floor(until) - math.floor(before)
 
 
-def draw_subjects(maps: SliceDataset, real: SliceDataset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_subjects(
+    maps: SliceDataset, real: SliceDataset, generator: torch.Generator, apart: bool = False
+) -> tuple[Tensor, Tensor]:
     """Whose label maps a step is synthesised from, and who of the real subjects its outer examples are of.
 
-    Nobody is both. Without a subject in both datasets everyone is drawn from; otherwise half of the real ones, at
-    least one, are for the outer examples.
+    Nobody is both. Without a subject in both datasets everyone is drawn from, unless the real ones are to be kept
+    ``apart`` for label maps of their own; otherwise half of the real ones, at least one, are for the outer examples. Of
+    two and more at least one is not.
 
     Returns
     -------
@@ -101,7 +119,7 @@ def draw_subjects(maps: SliceDataset, real: SliceDataset, generator: torch.Gener
     n = len(real.subjects)
     order = torch.randperm(n, generator=generator)
     of_maps, of_real = torch.ones(len(maps.subjects), dtype=torch.bool), torch.ones(n, dtype=torch.bool)
-    if set(maps.subjects).isdisjoint(real.subjects):
+    if not apart and set(maps.subjects).isdisjoint(real.subjects):
         return of_maps, of_real
     of_real[order[max(1, n // 2) :]] = False
     of_maps = _without(maps, real, of_real)

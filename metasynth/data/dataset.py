@@ -136,8 +136,8 @@ class SliceDataset:
 def draw_disjoint(dataset: SliceDataset, n_a: int, n_b: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw two groups of items that share no subject.
 
-    The subjects are permuted and halved anew in every call (an odd one goes to the first group), then items
-    are drawn evenly within each half: without repetition until all of its items are used, then again.
+    The subjects are halved anew in every call, see `draw_half`, then items are drawn evenly within each half: without
+    repetition until all of its items are used, then again.
 
     Parameters
     ----------
@@ -160,14 +160,38 @@ def draw_disjoint(dataset: SliceDataset, n_a: int, n_b: int, generator: torch.Ge
     DataError
         The dataset has fewer than 2 subjects, or a size is below 1.
     """
+    if n_a < 1 or n_b < 1:
+        raise DataError(f"n_a and n_b must be at least 1, got {n_a} and {n_b}")
+    in_a = draw_half(dataset, generator)
+    return draw_items(dataset, n_a, generator, in_a), draw_items(dataset, n_b, generator, ~in_a)
+
+
+def draw_half(dataset: SliceDataset, generator: torch.Generator) -> Tensor:
+    """Halve the subjects at random; an odd one goes to the half that is given.
+
+    Parameters
+    ----------
+    dataset : SliceDataset
+        Whose subjects are halved.
+    generator : torch.Generator
+        Source of all randomness (CPU).
+
+    Returns
+    -------
+    torch.Tensor
+        (len(dataset.subjects),) bool, who is in the half.
+
+    Raises
+    ------
+    DataError
+        The dataset has fewer than 2 subjects.
+    """
     n_subjects = len(dataset.subjects)
     if n_subjects < 2:
         raise DataError(f"two groups without a common subject need at least 2 subjects, got {n_subjects}")
-    if n_a < 1 or n_b < 1:
-        raise DataError(f"n_a and n_b must be at least 1, got {n_a} and {n_b}")
-    in_a = torch.zeros(n_subjects, dtype=torch.bool)
-    in_a[torch.randperm(n_subjects, generator=generator)[: (n_subjects + 1) // 2]] = True
-    return draw_items(dataset, n_a, generator, in_a), draw_items(dataset, n_b, generator, ~in_a)
+    half = torch.zeros(n_subjects, dtype=torch.bool)
+    half[torch.randperm(n_subjects, generator=generator)[: (n_subjects + 1) // 2]] = True
+    return half
 
 
 def draw_items(dataset: SliceDataset, n: int, generator: torch.Generator, subjects: Tensor | None = None) -> Tensor:

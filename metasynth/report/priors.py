@@ -10,7 +10,7 @@ from metasynth.report.tables import Table
 
 Label = Mapping[str, Any]
 """One label of a file of priors: ``name``, ``class``, ``mean``, ``spread``, ``texture``, and perhaps ``people``,
-``voxels`` and ``erosion``."""
+``voxels``, ``erosion`` and ``cut``."""
 
 _HEADINGS = {
     "name": "structure",
@@ -21,24 +21,26 @@ _HEADINGS = {
     "people": "people",
     "voxels": "voxels",
     "edges": "edges left out",
+    "cut": "cut",
 }
 _EDGES = {"square": "yes", "cross": "in part", "none": "no"}
 
 
 def priors_table(labels: Sequence[Label], title: str = "") -> Table:
     """Mean, spread and texture by structure; the background, which has none, is left out."""
-    records = [{**label, "edges": _EDGES.get(label.get("erosion", "")), **_source(label)} for label in labels[1:]]
+    records = [{**label, **_source(label)} for label in labels[1:]]
     caption = (
         f"{f'{title}: ' if title else ''}intensities by structure, in units of the cache: mean, standard deviation "
         "between people, and texture (standard deviation within the structure). What nobody had takes the values of "
-        "its class."
+        "its class; of what was mostly cut, at an end of the scale, spread and texture are those of its class."
     )
     return Table.from_records(caption, records, _HEADINGS)
 
 
 def _source(label: Label) -> dict[str, Any]:
-    """Of what nobody had no voxels and edges are told."""
-    return {} if label.get("people") else {"voxels": None, "edges": None}
+    """What its values rest on, in words; of what nobody had no voxels and edges are told."""
+    found = {"cut": "yes" if label.get("cut") else "", "edges": _EDGES.get(label.get("erosion", ""))}
+    return found if label.get("people") else {**found, "voxels": None, "edges": None}
 
 
 def priors_figure(labels: Sequence[Label], scans: Mapping[str, Sequence[float | None]]) -> Figure:

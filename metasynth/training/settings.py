@@ -184,9 +184,12 @@ class OuterSettings:
 
         A window that would not end is not begun: its steps are plain ones.
         """
+        return step < self.window_end(step) < self._end(steps)
+
+    def window_end(self, step: int) -> int:
+        """The last of the inner steps (from 0) of the window that ``step`` is of; in none it is one of its own."""
         within = (step - self.warmup) % self.every
-        last = step - within + self.horizon - 1
-        return self.warmup <= step < last < self._end(steps)
+        return step - within + self.horizon - 1 if step >= self.warmup and within < self.horizon else step
 
     def outer_steps(self, steps: int) -> int:
         """Outer steps in ``steps`` inner steps."""

@@ -198,5 +198,6 @@ def _step_data(context: StudyContext, data: StudyData, inner: Source, outer: Sou
         batch_size=settings.segmenter.batch_size,
         outer_batch_size=settings.outer.batch_size,
         is_due=None if outer is None else settings.outer.is_due,
+        window_end=settings.outer.window_end,
         reference=settings.outer.reference,
     )

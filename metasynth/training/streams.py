@@ -7,19 +7,22 @@ only see the same label maps and the same noise-free images, step by step.
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from metasynth.data.dataset import Batch, SliceDataset, draw_disjoint
+from metasynth.data.dataset import Batch, SliceDataset, draw_half, draw_items
 from metasynth.errors import MetasynthError, RunError
 from metasynth.running.seeding import generator_for
 from metasynth.training.sources import Example, ReferenceKind, Source, mapped, reference_of
 from metasynth.workers import WorkerEnded, WorkerFailed, in_order
 
 AHEAD = 4  # batches that each worker has made or is making
+
+_People = TypeVar("_People")
 
 
 class StepBatch(NamedTuple):
@@ -46,6 +49,10 @@ class Steps(Dataset[StepBatch]):
         Inner examples, and outer ones.
     is_due : callable or None
         Whether step t takes a hypergradient; None: never.
+    window_end : callable or None
+        The last step of the window that step t is of. A hypergradient follows all steps of its window, so these have
+        one division of people: nobody whose label map they are synthesised from is in the outer batch of the last.
+        None: every step is a window of its own.
     reference : {'random', 'matched', 'none'}
         The reference batch of such a step, see `reference_of`.
     """
@@ -54,7 +61,20 @@ class Steps(Dataset[StepBatch]):
     batch_size: int
     outer_batch_size: int = 1
     is_due: Callable[[int], bool] | None = None
+    window_end: Callable[[int], int] | None = None
     reference: ReferenceKind = "random"
+
+    def divided(self, step: int, divide: Callable[[torch.Generator], _People]) -> tuple[_People, torch.Generator]:
+        """Who of the people is for what in a step, as ``divide`` draws it, and what draws their items.
+
+        Nothing depends on the window but the people: of a step that is its own window both are of one generator.
+        """
+        draw = generator_for(self.seed, "subjects", step)
+        people = divide(draw)
+        last = step if self.window_end is None else self.window_end(step)
+        if last != step:
+            people = divide(generator_for(self.seed, "subjects", last))
+        return people, draw
 
     def completed(
         self, step: int, inner: Example, synthetic: Source, real: Callable[[], tuple[Batch, Example]]
@@ -85,8 +105,8 @@ class StepData(Steps):
     Attributes
     ----------
     dataset : SliceDataset
-        The training subjects. In every step they are halved at random: one half gives the label maps for synthesis,
-        the other the real examples. A hypergradient that follows several steps has the real examples of the last.
+        The training subjects. In every window they are halved at random: one half gives the label maps for synthesis,
+        the other the real examples, which are those of the window's last step.
     inner, outer : callable
         How the examples are made; None: there are no outer ones.
     """
@@ -96,8 +116,9 @@ class StepData(Steps):
     outer: Source | None
 
     def __getitem__(self, step: int) -> StepBatch:
-        draw = generator_for(self.seed, "subjects", step)
-        ours, theirs = draw_disjoint(self.dataset, self.batch_size, self.outer_batch_size, draw)
+        half, draw = self.divided(step, partial(draw_half, self.dataset))
+        ours = draw_items(self.dataset, self.batch_size, draw, half)
+        theirs = draw_items(self.dataset, self.outer_batch_size, draw, ~half)
         inner = self.inner(self.dataset.read(ours), generator_for(self.seed, "inner", step))
         if self.outer is None:
             return StepBatch(inner, None, None)

@@ -32,7 +32,7 @@ def test_everyone_s_images_are_estimated_from_and_the_table_is_shown(cache):
     assert read_priors(cache.with_name("priors.json")) == expected
     assert json.loads(cache.with_name("priors.json").read_text())["from"] == origin
     head, _, fluid, cortex, *_, empty, last = done.stdout.splitlines()
-    assert head.replace(" ", "") == "|structure|class|mean|spread|texture|people|voxels|edgesleftout|"
+    assert head.replace(" ", "") == "|structure|class|mean|spread|texture|people|voxels|edgesleftout|cut|"
     own = expected.labels[2]
     cells = [cell.strip() for cell in cortex.split("|")[1:-1]]
     assert cells[:6] == ["cortex", "grey matter", f"{own.mean:.3f}", f"{own.spread:.3f}", f"{own.texture:.3f}", "4"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from metasynth.experiments import cross_contrast, real_world
-from metasynth.experiments.real_images.estimated_priors import priors_tables
+from metasynth.experiments.real_images.estimated_priors import keep_estimate, priors_tables
 from metasynth.experiments.real_images.tables import Naming
 from support import tampering
 from support.tiny_comparison import carry_out, real_cache, results
-from support.tiny_noise import CLASSES, STRUCTURES, TARGET
+from support.tiny_noise import CLASSES, STRUCTURES, TARGET, session
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
@@ -81,6 +81,22 @@ def test_priors_are_those_of_the_real_subjects_to_learn_from(run, cache):
     assert origin["medians"][subjects[0]][1:] == pytest.approx(expected.medians[0, 1:])
     # Images of the test are label / 4 with noise of 0.05.
     assert expected.priors.mean[1:] == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=0.03)
+
+
+def test_a_run_goes_on_with_the_priors_that_it_has(tmp_path, cache):
+    """Such as those of an earlier version, which may have estimated in another way."""
+    with Cache(cache) as opened, session(tmp_path / "run") as context:
+        dataset = SliceDataset(opened, opened.subjects[:3])
+        first = keep_estimate(context.folder, "priors.json", dataset)
+        assert first == estimate_from(dataset).priors
+        value = json.loads((tmp_path / "run" / "priors.json").read_text())
+        for label in value["labels"]:
+            del label["cut"]
+        value["labels"][2]["texture"] = 0.4
+        (tmp_path / "run" / "priors.json").write_text(json.dumps(value))
+        again = keep_estimate(context.folder, "priors.json", dataset)
+        assert again.texture == (*first.texture[:2], 0.4, *first.texture[3:])
+        assert json.loads((tmp_path / "run" / "priors.json").read_text()) == value
 
 
 def test_its_row_names_the_file_and_its_report_shows_it(run):

@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.tiny_noise import make_cache
 
 from metasynth.augment.noise import NoiseLevel
@@ -12,6 +14,7 @@ from metasynth.running.seeding import generator_for
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.cornucopia import CornucopiaConfig, CornucopiaGenerator
 from metasynth.synthesis.generator import ImageGenerator
+from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Corrupted, Example, Real, Synthetic
 from metasynth.training.streams import StepData, stream
 
@@ -26,6 +29,13 @@ class Marked(ImageGenerator):
     def __call__(self, labels, generator):
         own = torch.rand(len(labels), 1, 1, 1, generator=generator)
         return labels[:, None].float() + own, labels
+
+
+class Shown:
+    """Examples that say whom they show, (B,), in place of images."""
+
+    def __call__(self, batch, generator):
+        return Example(batch.subject, batch.labels, None)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +115,46 @@ def test_the_two_halves_share_no_subject(data):
         assert not ours & theirs
         halves.append(frozenset(theirs))
     assert set().union(*halves) == set(range(5))  # every subject is real at some step
+
+
+@given(
+    warmup=st.integers(0, 3),
+    horizon=st.integers(1, 4),
+    gap=st.integers(0, 2),
+    n=st.integers(2, 5),
+    seed=st.integers(0, 1000),
+)
+def test_nobody_is_inner_in_a_window_and_outer_at_its_end(dataset, warmup, horizon, gap, n, seed):
+    few = SliceDataset(dataset.cache, dataset.cache.subjects[:n])
+    outer = OuterSettings(warmup=warmup, every=horizon + gap, horizon=horizon)
+    data = StepData(
+        few,
+        Shown(),
+        Shown(),
+        seed=seed,
+        batch_size=9,
+        outer_batch_size=9,
+        is_due=outer.is_due,
+        window_end=outer.window_end,
+        reference="none",
+    )
+    for begin in (warmup, warmup + outer.every):
+        *before, last = (data[step] for step in range(begin, begin + horizon))
+        ours = {int(one) for batch in [*before, last] for one in batch.inner.images}
+        theirs = {int(one) for one in last.outer.images}
+        assert all(batch.outer is None for batch in before)
+        assert not ours & theirs
+        assert ours | theirs == set(range(n))
+        assert len(ours) == (n + 1) // 2
+
+
+def test_longer_windows_change_the_people_of_their_first_steps_alone(data):
+    alone = replace(data, window_end=OuterSettings(warmup=0, every=1).window_end)
+    later = replace(data, window_end=OuterSettings(warmup=4, every=3, horizon=3).window_end)
+    assert all(equal(data[step], alone[step]) for step in range(8))
+    same = [equal((data[step].inner,), (later[step].inner,)) for step in range(10)]
+    assert same == [True] * 4 + [False, False, True] + [False, False, True]
+    assert not any(equal((later[a].inner,), (later[b].inner,)) for a, b in ((4, 5), (4, 6), (5, 6)))
 
 
 def test_the_reference_shows_the_anatomy_of_the_real_examples_in_images_of_its_own(data):

@@ -78,10 +78,8 @@ def test_a_window_is_one_call_of_the_core_on_the_batches_of_its_steps(tmp_path, 
     augmenter, losses, called = GaussianNoise(0.4), [], {}
     with session(tmp_path, False, Settings(), cache) as context:
         study = load_study_data(context, CornucopiaConfig(elastic_nodes=4), 1)
-        plain = replace(Settings(), outer=replace(OUTER, every=1, horizon=1, mean_of=1))
-        data = stages._step_data(
-            replace(context, config=plain), study, Synthetic(study.generator, augmenter.draw), real(study)
-        )
+        context = replace(context, config=Settings())
+        data = stages._step_data(context, study, Synthetic(study.generator, augmenter.draw), real(study))
         segmenter = segmenter_for(context, study.train.cache)
         solver = BilevelSolver(
             BilevelProblem(*bilevel_losses(INNER)),
@@ -122,9 +120,10 @@ def test_a_window_is_one_call_of_the_core_on_the_batches_of_its_steps(tmp_path, 
     assert len({0.4, *(values["sigma"] for values in called.values())}) == 4
 
 
-def test_the_inner_batch_of_a_step_is_the_same_whatever_takes_it(tmp_path, cache, whole):
-    """Until the first outer step all that differs is how the steps are taken."""
-    short = Settings(outer=replace(OUTER, horizon=1, mean_of=1, warmup=7))
+def test_the_inner_batch_of_a_step_is_the_same_whatever_takes_it(tmp_path, cache, whole, monkeypatch):
+    """Until the first outer step all that differs is how the steps are taken, if the people are divided alike."""
+    make, short = stages.StepData, Settings(outer=replace(OUTER, horizon=1, mean_of=1, warmup=7))
+    monkeypatch.setattr(stages, "StepData", lambda **fields: make(**{**fields, "window_end": OUTER.window_end}))
     _, _, records = train(tmp_path, cache, settings=short)
     losses, others = ([record["inner_loss"] for record in one][: WINDOWS[0][-1] + 1] for one in (records, whole[2]))
     assert losses == pytest.approx(others, rel=1e-5)
@@ -181,6 +180,9 @@ def test_windows_follow_each_other_and_end_with_the_training(warmup, horizon, ev
         assert [t for t in range(steps) if outer.is_due(t)] == [begin + horizon - 1 for begin in begins]
         assert outer.outer_steps(steps) == len(begins) // 2
         assert outer.first_due == warmup + horizon - 1
+        ends = {t: begin + horizon - 1 for begin in begins for t in range(begin, begin + horizon)}
+        whole = range(max([*ends, warmup - 1]) + 1)
+        assert [outer.window_end(t) for t in whole] == [ends.get(t, t) for t in whole]
     assert [outer.rate_at(t + horizon - 1) for t in begins] == [replace(outer, horizon=1).rate_at(t) for t in begins]
 
 

@@ -51,6 +51,7 @@ class _Seen(NamedTuple):
     texture: float
     voxels: int
     erosion: int
+    cut: int
 
 
 def estimate_priors(people: Iterable[tuple[Array, Array]], names: Sequence[str], classes: Sequence[str]) -> Estimate:
@@ -60,9 +61,12 @@ def estimate_priors(people: Iterable[tuple[Array, Array]], names: Sequence[str],
     `metasynth.synthesis.priors.field.log_field`). Of each person and structure these are then taken: the median m and
     the texture t = 1.4826 MAD of the voxels that partial volume leaves alone, whose neighbours are of the structure
     too. Where that leaves fewer than 50, neighbours with a common face suffice, and in structures that are smaller
-    still all voxels count. Over people, the mean is the median of m, and the texture that of t, of people with at least
-    10 voxels. The spread is 1.4826 MAD of m, times the factor that makes this unbiased for few normal values (see
-    `spread_of`); of one person there is none.
+    still all voxels count. Over people, the mean is the median of m, at most 1, and the texture that of t, of people
+    with at least 10 voxels. The spread is 1.4826 MAD of m, times the factor that makes this unbiased for few normal
+    values (see `spread_of`); of one person there is none.
+
+    A structure of which more than half of the voxels that count, all people's together, lie at an end of the scale was
+    cut there: how bright it is beyond, and how rough, nobody shows.
 
     What nobody shows, be it a structure, its spread or its texture, is that of its class: the mean of those of its
     structures, by their voxels, or of all structures where nobody shows its class. A spread that nobody at all shows,
@@ -86,10 +90,11 @@ def estimate_priors(people: Iterable[tuple[Array, Array]], names: Sequence[str],
     seen, strengths = zip(*found, strict=True)
     each = [[one[label] for one in seen if label in one] for label in range(len(names))]
     voxels = [sum(one.voxels for one in of) for of in each]
-    rows = [_over_people(of) for of in each]
+    cut = [2 * sum(one.cut for one in of) > own for of, own in zip(each, voxels, strict=True)]
+    rows = [_over_people(*of) for of in zip(each, cut, strict=True)]
     columns = [_completed([row[at] for row in rows], voxels, classes) for at in range(3)]
     erosions = [EROSIONS[max((one.erosion for one in of), default=-1)] for of in each]
-    fields = zip(names, classes, *columns, map(len, each), voxels, erosions, strict=True)
+    fields = zip(names, classes, *columns, map(len, each), voxels, erosions, cut, strict=True)
     medians = [[one[label].median if label in one else np.nan for label in range(len(names))] for one in seen]
     return Estimate(StructurePriors(tuple(Prior(*field) for field in fields)), np.array(medians), np.array(strengths))
 
@@ -121,9 +126,9 @@ def _of_person(images: Array, labels: Array, n_labels: int) -> tuple[dict[int, _
         raise DataError(f"images: must have the shape of the labels, {labels.shape}, got {images.shape}")
     masks = _masks(labels)
     field = log_field(images, labels, masks[0])
-    without = images / np.exp(field)
+    without, cut = images / np.exp(field), (images <= 0) | (images >= 1)
     sizes = np.bincount(labels.ravel(), minlength=n_labels)
-    of = {label: _of_structure(without, labels == label, masks) for label in range(1, n_labels) if sizes[label]}
+    of = {label: _of_structure(without, cut, labels == label, masks) for label in range(1, n_labels) if sizes[label]}
     return of, float(field[labels > 0].std()) if of else 0.0
 
 
@@ -140,20 +145,21 @@ def _masks(labels: Array) -> list[Array]:
     return [low == high, faces, np.ones(labels.shape, bool)]
 
 
-def _of_structure(images: Array, own: Array, masks: Sequence[Array]) -> _Seen:
-    candidates = (images[own & mask] for mask in masks)
-    erosion, found = next(
-        (at, values) for at, values in enumerate(candidates) if len(values) >= LEAST_VOXELS or at == len(masks) - 1
+def _of_structure(images: Array, cut: Array, own: Array, masks: Sequence[Array]) -> _Seen:
+    candidates = (own & mask for mask in masks)
+    erosion, counted = next(
+        (at, mask) for at, mask in enumerate(candidates) if mask.sum() >= LEAST_VOXELS or at == len(masks) - 1
     )
-    values = found.astype(np.float64)
+    values = images[counted].astype(np.float64)
     texture = _deviation(values) if len(values) >= LEAST_TEXTURE else math.nan
-    return _Seen(float(np.median(values)), texture, len(values), erosion)
+    return _Seen(float(np.median(values)), texture, len(values), erosion, int(cut[counted].sum()))
 
 
-def _over_people(seen: Sequence[_Seen]) -> tuple[float, float, float]:
+def _over_people(seen: Sequence[_Seen], cut: bool) -> tuple[float, float, float]:
     """Mean, spread and texture of one label; NaN of what nobody shows."""
     medians, textures = [one.median for one in seen], [one.texture for one in seen if not math.isnan(one.texture)]
-    return _median(medians), spread_of(medians), _median(textures)
+    mean = min(_median(medians), 1.0)  # full scale, which what lies where the field is weak may be beyond without it
+    return mean, math.nan if cut else spread_of(medians), math.nan if cut else _median(textures)
 
 
 def _median(values: Sequence[float]) -> float:

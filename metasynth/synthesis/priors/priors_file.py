@@ -10,7 +10,7 @@ from typing import Any
 from metasynth.errors import DataError
 from metasynth.files import require_file, write_atomically
 from metasynth.outputs import Kind
-from metasynth.schema import COUNT, NUMBER, TEXT, entries, expect, json_value, listing, mapping, one_of
+from metasynth.schema import COUNT, FLAG, NUMBER, TEXT, entries, expect, json_value, listing, mapping, one_of
 from metasynth.synthesis.priors.structure_priors import EROSIONS, Prior, StructurePriors
 from metasynth.text import parse_json
 
@@ -19,7 +19,7 @@ UNITS = "intensity: 0 and 1 are the 1 and 99 % quantiles of a scan's brain, as i
 
 _LABEL = entries(
     {"name": TEXT, "class": TEXT, "mean": NUMBER, "spread": NUMBER, "texture": NUMBER},
-    {"people": COUNT, "voxels": COUNT, "erosion": one_of(*EROSIONS)},
+    {"people": COUNT, "voxels": COUNT, "erosion": one_of(*EROSIONS), "cut": FLAG},
 )
 _FILE = entries(
     {"format": one_of(FORMAT), "labels": listing(_LABEL, least=2)}, {"units": TEXT, "from": mapping(json_value)}
@@ -53,7 +53,7 @@ def as_json(priors: StructurePriors, origin: Mapping[str, Any]) -> dict[str, Any
 
 
 def read_priors(path: Path) -> StructurePriors:
-    """What a file of priors holds. Entries ``people``, ``voxels`` and ``erosion`` of a label may be left out.
+    """What a file of priors holds. Entries ``people``, ``voxels``, ``erosion`` and ``cut`` of a label may be left out.
 
     Raises
     ------

@@ -35,6 +35,8 @@ class Prior:
         How many voxels counted, all people's together.
     erosion : {'square', 'cross', 'none'}
         Which counted, see `EROSIONS`: the weakest that a person needed.
+    cut : bool
+        Whether most of them lay at an end of the scale; then spread and texture are those of its class.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Prior:
     people: int = 0
     voxels: int = 0
     erosion: str = EROSIONS[-1]
+    cut: bool = False
 
     @property
     def values(self) -> tuple[float, float, float]:

@@ -36,6 +36,8 @@ from metasynth.running.settings.renamed import all_renewed
         ("learned.start_gamma=-1", "learned.start_gamma: gamma: must be finite and at least 1.18e-38 "),
         ("learned.random_share=1", "learned.random_share: random_share: must be at least 0 and less than 1, got 1.0"),
         ("select_every=0", "select_every must be at least 1"),
+        ("own_labels=1", "own_labels must be at least 0 and less than 1, got 1.0"),
+        ("own_labels=-0.1", "own_labels must be at least 0 and less than 1, got -0.1"),
     ],
 )
 def test_settings_out_of_range(setting, message):
@@ -67,6 +69,12 @@ def test_records_from_before_there_was_a_learned_synthesis_mean_what_they_did():
     expected = {**recorded, "learned": {**recorded["learned"], **then}, "outer_synthesis": recorded["outer"]}
     before = {name: value for name, value in recorded.items() if name != "outer_synthesis"}
     assert all_renewed(config, {**before, "learned": old}) == expected
+
+
+def test_records_from_before_own_label_maps_served_are_of_none():
+    recorded = to_dict(ComparisonConfig())
+    del recorded["own_labels"]
+    assert from_dict(ComparisonConfig, recorded) == ComparisonConfig(own_labels=0.0)
 
 
 def test_optimised_needs_nothing_learned_where_a_file_is_named():

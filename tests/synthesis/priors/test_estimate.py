@@ -197,3 +197,62 @@ def test_what_cannot_be_estimated_from_is_refused():
         DataError, match=r"^images: must have the shape of the labels, \(4, 48, 48\), got \(4, 48, 47\)$"
     ):
         estimate_priors([(np.zeros((4, 48, 47)), quarters())], NAMES, CLASSES)
+
+
+def cut_scan(high: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """White matter that a cut at full scale mostly took away, with grey of the same class and fluid of another."""
+    return np.clip(scan(quarters(), [high, 0.5, 0.2], [0.02, 0.05, 0.02], seed), 0, 1), quarters()
+
+
+def test_what_was_mostly_cut_has_spread_and_texture_of_its_class_and_says_so():
+    people = [cut_scan(1.02, seed) for seed in range(4)]
+    for at, (image, labels) in enumerate(people):
+        image[labels == 2] += 0.04 * at
+    priors = estimate_priors(people, NAMES, CLASSES).priors
+    values = by_name(priors)
+    assert [label.cut for label in priors.labels] == [False, True, False, False]
+    assert values["white"][0] == pytest.approx(1, abs=0.01)
+    assert values["grey"][1] > 0.02
+    assert values["grey"][2] == pytest.approx(0.05, rel=0.05)
+    assert values["white"][1:] == values["grey"][1:]
+    assert (priors.labels[1].people, priors.labels[1].voxels) == (4, 4 * 4 * 23 * 23)
+
+
+def test_what_is_cut_by_less_than_half_keeps_its_own_texture():
+    (_, white, *_) = estimate_priors([cut_scan(0.98)], NAMES, CLASSES).priors.labels
+    assert not white.cut
+    assert white.texture == pytest.approx(0.02, rel=0.1)  # of the half below the median
+
+
+def test_what_was_cut_at_0_counts_likewise_and_a_person_alone_does_not_decide():
+    dark = [cut_scan(0.9, seed) for seed in range(3)]
+    for image, labels in dark[:2]:
+        image[labels == 3] = np.maximum(0, image[labels == 3] - 0.4)
+    cut = [[label.cut for label in estimate_priors(some, NAMES, CLASSES).priors.labels] for some in (dark, dark[1:])]
+    assert cut == [[False, False, False, True], [False] * 4]  # half of two people's voxels are not most
+
+
+def test_a_class_of_which_everything_was_cut_takes_the_texture_of_all_others():
+    priors = estimate_priors([cut_scan(1.5)], NAMES, ("background", "bright", "tissue", "fluid")).priors
+    others = by_name(priors)
+    assert others["white"][2] == pytest.approx(np.mean([others["grey"][2], others["fluid"][2]]))
+
+
+def test_a_strong_linear_field_is_no_texture():
+    labels = np.zeros((1, 96, 96), dtype=np.int64)
+    labels[:, 8:88, 8:88] = 1
+    rows, columns = np.indices(labels.shape[1:])
+    image = scan(labels, [0.4], [0.02]) * (1 + 0.006 * (rows - 48) + 0.003 * (columns - 48))
+    assert np.std(image[labels == 1]) > 0.15 * 0.4
+    (_, found) = estimate_priors([(image, labels)], NAMES[:2], CLASSES[:2]).priors.labels
+    assert found.texture == pytest.approx(0.02, rel=0.04)
+
+
+def test_a_mean_is_at_most_full_scale_where_the_field_is_weak():
+    """Divided by its field, what was cut there would be beyond what a generator draws."""
+    rows = np.indices((1, 48, 48))[1]
+    field = 0.6 + 0.8 * rows / 47
+    image = np.clip(scan(quarters(1), [1.5, 0.5, 0.4], [0.02, 0.02, 0.02]) * field, 0, 1)
+    estimate = estimate_priors([(image, quarters(1))], NAMES, CLASSES)
+    assert estimate.medians[0, 1] > 1.01
+    assert estimate.priors.mean[1] == 1

@@ -16,7 +16,7 @@ PRIOR = StructurePriors(
     (
         Prior("background", "background"),
         Prior("white", "tissue", 0.8, 0.04, 0.1, people=5, voxels=300, erosion="square"),
-        Prior("grey", "tissue", 0.4, 0.02, 0.2, people=5, voxels=100, erosion="cross"),
+        Prior("grey", "tissue", 0.4, 0.02, 0.2, people=5, voxels=100, erosion="cross", cut=True),
         Prior("fluid", "fluid", 0.1, 0.01, 0.05, people=4, voxels=50),
     )
 )
@@ -70,7 +70,7 @@ def test_a_file_reads_back_and_says_what_it_is_from(tmp_path):
     assert value["format"] == "metasynth-priors/1"
     assert value["labels"][2] == {
         **{"name": "grey", "class": "tissue", "mean": 0.4, "spread": 0.02, "texture": 0.2},
-        **{"people": 5, "voxels": 100, "erosion": "cross"},
+        **{"people": 5, "voxels": 100, "erosion": "cross", "cut": True},
     }
 
 
@@ -78,7 +78,7 @@ def test_a_file_by_hand_needs_no_more_than_names_and_values(tmp_path):
     def plain(value: Any) -> None:
         value.pop("from"), value.pop("units")
         for label in value["labels"]:
-            label.pop("people"), label.pop("voxels"), label.pop("erosion")
+            label.pop("people"), label.pop("voxels"), label.pop("erosion"), label.pop("cut")
 
     found = read_priors(written(tmp_path, plain))
     assert [label.values for label in found.labels] == [label.values for label in PRIOR.labels]
@@ -98,7 +98,7 @@ FAULTS = {
     "few": (change("labels", to=[]), "labels: expected a list of at least 2, got an empty list"),
     "missing": (
         lambda v: v["labels"][1].pop("mean"),
-        "labels.1: expected an entry 'mean', got ['class', 'erosion', 'name', 'people'...",
+        "labels.1: expected an entry 'mean', got ['class', 'cut', 'erosion', 'name', '...",
     ),
     "text": (change("labels", 1, "mean", to="a"), "labels.1.mean: expected a finite number, got 'a'"),
     "mean": (change("labels", 1, "mean", to=1.5), "mean of 'white': expected a number in [0, 1], got 1.5"),
@@ -110,9 +110,10 @@ FAULTS = {
         change("labels", 2, "erosion", to="all"),
         "labels.2.erosion: expected one of square, cross, none, got 'all'",
     ),
+    "cut": (change("labels", 2, "cut", to="yes"), "labels.2.cut: expected true or false, got 'yes'"),
     "unknown": (
         change("labels", 2, "sd", to=1),
-        "labels.2: expected entries class, erosion, mean, name, people, spread, texture, voxels, got 'sd'",
+        "labels.2: expected entries class, cut, erosion, mean, name, people, spread, texture, voxels, got 'sd'",
     ),
     "twice": (change("labels", 2, "name", to="white"), "labels: expected different names, got 'white' twice"),
     "background": (
