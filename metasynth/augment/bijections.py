@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from metasynth.errors import UsageError
@@ -121,3 +121,23 @@ def _check_positive(value: Tensor, name: str) -> None:
 def _first(value: Tensor, where: Tensor) -> float:
     """The first element of `value` at which `where` is true."""
     return float(value[where].reshape(-1)[0])
+
+
+class Positive(nn.Module):
+    """A learned number above 0: ``bijection.forward(raw_value)`` with the softplus as bijection.
+
+    Raises
+    ------
+    UsageError
+        (a ValueError) which begins with ``name``, when ``start`` is not positive and finite.
+    """
+
+    def __init__(self, start: float, name: str) -> None:
+        super().__init__()
+        self.bijection = Softplus()
+        value = torch.tensor(float(start), dtype=torch.get_default_dtype())
+        self.raw_value = nn.Parameter(self.bijection.inverse(value, name))
+
+    def forward(self) -> Tensor:
+        """The number ()."""
+        return self.bijection.forward(self.raw_value)

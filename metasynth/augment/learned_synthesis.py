@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from metasynth.augment.augmenter import Augmenter, Takes, check_draws
 from metasynth.augment.bias_field import NODES, BiasField, NodeValues
-from metasynth.augment.bijections import Exp, Softplus
+from metasynth.augment.bijections import Exp, Positive
 from metasynth.augment.class_intensity import smooth_texture, texture_nodes
 from metasynth.augment.intensities import UNIFORM, Priors, blurred, rescaled
 from metasynth.augment.noise import GaussianNoise, standard_normal
@@ -36,26 +36,6 @@ class SynthesisDraws(NamedTuple):
     nodes: NodeValues
     noise: Tensor
     widths: Tensor
-
-
-class Positive(nn.Module):
-    """A learned number above 0: ``bijection.forward(raw_value)`` with the softplus as bijection.
-
-    Raises
-    ------
-    UsageError
-        (a ValueError) which begins with ``name``, when ``start`` is not positive and finite.
-    """
-
-    def __init__(self, start: float, name: str) -> None:
-        super().__init__()
-        self.bijection = Softplus()
-        value = torch.tensor(float(start), dtype=torch.get_default_dtype())
-        self.raw_value = nn.Parameter(self.bijection.inverse(value, name))
-
-    def forward(self) -> Tensor:
-        """The number ()."""
-        return self.bijection.forward(self.raw_value)
 
 
 @final
