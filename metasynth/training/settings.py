@@ -4,8 +4,8 @@ More than 250 lines, as each of the many settings of the outer level is describe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 
@@ -34,6 +34,9 @@ class OuterSettings:
     betas : tuple of two float
         Decay of Adam's first and second moments. The second is fast, as the scale of hypergradients falls a hundredfold
         while a parameter travels: a mean over a hundred steps would hold it back for hundreds more.
+    loss : {'segmenter', 'dice'}
+        Of real images: the segmenter's own, or its soft Dice (of squares) alone, in which every class counts alike. A
+        cross-entropy is mostly that of the large classes, and what is learned of it is at the small ones' cost.
     batch_size : int
         Real images a hypergradient (and as many in the reference batch): their number is what its noise depends on.
     warmup : int
@@ -77,11 +80,12 @@ class OuterSettings:
         so that the last values rest on all draws and not on the latest alone. 0: the rate never falls.
     """
 
-    ADDED: ClassVar[Mapping[str, Any]] = {"until": 0, "horizon": 1, "mean_of": 1}
+    ADDED: ClassVar[Mapping[str, Any]] = {"loss": "segmenter", "until": 0, "horizon": 1, "mean_of": 1}
 
     lr: float = 0.05
     network_lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
+    loss: Literal["segmenter", "dice"] = "segmenter"
     batch_size: int = 16
     warmup: int = PERSISTENT.warmup
     every: int = 3
@@ -136,6 +140,10 @@ class OuterSettings:
                     f"horizon = {self.horizon} needs {name} = {only}, as several steps are differentiated in one way "
                     f"only, got {value}"
                 )
+
+    def of_real(self, segmenter: SegmenterSettings) -> SegmenterSettings:
+        """The segmenter's settings with the loss of real images."""
+        return segmenter if self.loss == "segmenter" else replace(segmenter, loss="squared_dice")
 
     def step_options(self) -> OuterStep:
         """The options of the solver's outer step."""
@@ -251,6 +259,7 @@ def check_together(segmenter: SegmenterSettings, outer: OuterSettings, name: str
 LONG = OuterSettings(
     lr=0.15,
     betas=(0.6, 0.9),
+    loss="dice",
     batch_size=24,
     warmup=300,
     every=90,

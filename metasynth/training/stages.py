@@ -152,7 +152,7 @@ def bilevel_solver(
 ) -> BilevelSolver:
     """The solver that settings of both levels stand for; ValueError if they do not go with these networks."""
     return BilevelSolver(
-        BilevelProblem(*bilevel_losses(inner), autocast=inner.autocast_dtype),
+        BilevelProblem(*bilevel_losses(inner, outer.of_real(inner)), autocast=inner.autocast_dtype),
         segmenter,
         inner.optimizer(segmenter),
         augmenter,

@@ -206,13 +206,18 @@ def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> No
         group["lr"] = rate * factor
 
 
-def bilevel_losses(settings: SegmenterSettings) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(given, draws)``."""
+def bilevel_losses(
+    settings: SegmenterSettings, real: SegmenterSettings | None = None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(given, draws)``.
+
+    ``real`` says what the loss of real examples is, where it is another.
+    """
 
     def inner_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
         return settings.loss_of(segmenter(augmenter(example.given, example.draws)), example.labels)
 
     def outer_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
-        return settings.loss_of(segmenter(example.images), example.labels)
+        return (real or settings).loss_of(segmenter(example.images), example.labels)
 
     return inner_loss, outer_loss
