@@ -164,9 +164,15 @@ from bad_input.table import Place, Row, table
         "for constants, so several steps cannot be differentiated), got 2",
     ),
     Row(
-        "run real_world --data c.h5 --set outer.horizon=2000 --set outer.every=2000",
+        "run real_world --data c.h5 --set methods=parametric_fixed --set outer.horizon=2000 --set outer.every=2000 "
+        "--set outer.until=0",
         2,
-        "--set outer: outer.warmup + outer.horizon must be at most segmenter.steps = 1500, got 200 + 2000",
+        "--set methods, outer: outer.warmup + outer.horizon must be at most segmenter.steps = 1200, got 300 + 2000",
+    ),
+    Row(
+        "run real_world --data c.h5 --set outer_synthesis.until=100",
+        2,
+        "--set outer_synthesis.until: until must be 0, or at least warmup + horizon = 300 + 60, got 100",
     ),
     Row(
         "run unpaired --data c.h5 --set outer.reference=random",

@@ -81,7 +81,7 @@ def test_json_has_values_kinds_and_choices():
     by_key = {setting["key"]: setting for setting in found["settings"]}
     assert by_key["segmenter.norm"] == {
         "key": "segmenter.norm",
-        "default": "none",
+        "default": "instance",
         "type": "one of none, batch, instance",
         "choices": ["none", "batch", "instance"],
         "line": "Normalisation after each convolution; none in the paper, but a network with one learns several times "

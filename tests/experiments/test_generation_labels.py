@@ -75,6 +75,7 @@ def test_label_maps_of_structures_go_with_scans_of_classes_where_no_image_is_mad
     tiny_comparison.carry_out(tampering.real_world.EXPERIMENT, tmp_path / "run", scans, **settings)
     assert seen == {"generator": {(5, 4), (3, 2)}, "loss": {(3, 2)}}  # those of the scans are deformed with them
     refused = ["run", "real_world", "--data", scans, "--labels", cache, "--set", "methods=parametric_fixed"]
+    refused += ["--set", "outer.reference=matched"]
     done = CliRunner().invoke(main, [*map(str, refused), "--set", "subjects.train=2", "--out", str(tmp_path / "no")])
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].startswith(f"Error: {cache}: expected the generation labels of {scans}, as ")
