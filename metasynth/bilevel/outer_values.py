@@ -67,7 +67,8 @@ class OuterValues:
         inputs.model.release()
         for slope, here, there in zip(self.tilt, phi, self.at, strict=True):
             if slope is not None:
-                value = value + (slope.detach().double() * (here - there).double()).sum().to(value.device)
+                moved = (here - there.detach()).double()
+                value = value + (slope.detach().double() * moved).sum().to(value.device)
         return value
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from metasynth.bilevel import (
     HypergradientStrategy,
     InnerUpdate,
     Mixed,
+    OuterStep,
     ScoreFunction,
     StepInputs,
     Unrolled,
@@ -191,6 +192,38 @@ class TestClosedForm:
         result, _ = hypergradient(inputs_of(outer, 1, problem), None, ScoreFunction(400), "reference")
         error = result.diagnostics["standard_error"]
         assert (result.gradients["choice"] - truth).norm() < 3 * error < truth.norm()
+
+
+def test_a_mean_of_gradients_takes_their_place() -> None:
+    """With a memory h is the score function of F(φ) + (m - v)ᵀ (φ - φ*), whose slope at φ* is the running mean m."""
+    found = []
+    for memory in (0.0, 0.9):
+        model, outer = Weight(), outer_parameters()
+        inner, still = torch.optim.SGD(model.parameters(), lr=RATE), torch.optim.SGD(outer.values(), lr=0.0)
+        options = OuterStep(memory=memory, average=9)
+        solver = BilevelSolver(PROBLEM, model, inner, outer, still, ScoreFunction(3), options, check=False)
+        for call in range(2):
+            torch.manual_seed(call)
+            solver.step([None], None)
+        found.append(solver.state_dict()["accumulator"]["sums"]["choice"])
+    assert not torch.allclose(*found, rtol=1e-3)
+    assert not any(h.requires_grad for h in found)
+    # The second call alone, from what the first one remembered.
+    model, outer = Weight(), outer_parameters()
+    torch.manual_seed(0)
+    first, step = hypergradient(inputs_of(outer, 1, model=model), None, ScoreFunction(3))
+    v_first = step.parameters[0].item() - TARGET
+    model.value.data.copy_(step.parameters[0])
+    inputs = inputs_of(outer, 1, model=model)
+    torch.manual_seed(1)
+    plain, step = hypergradient(inputs, None, ScoreFunction(3))
+    v = step.parameters[0].item() - TARGET
+    m = (0.9 * v_first + v) / 1.9  # 0.1 each, the older one times 0.9, over 1 - 0.9²
+    moved = BilevelProblem(inner_loss, lambda w, o, b: outer_loss(w, o, b) + (m - v) * w.value)
+    torch.manual_seed(1)
+    tilted, _ = hypergradient(replace(inputs, problem=moved), None, ScoreFunction(3))
+    assert torch.allclose(found[1], first.gradients["choice"] + tilted.gradients["choice"], rtol=1e-9)
+    assert torch.allclose(found[0], first.gradients["choice"] + plain.gradients["choice"], rtol=1e-9)
 
 
 @dataclass
