@@ -25,8 +25,8 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def test_there_are_six_and_the_page_on_them_names_each():
-    assert len(PROGRAMS) == 6
+def test_there_are_seven_and_the_page_on_them_names_each():
+    assert len(PROGRAMS) == 7
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in PROGRAMS if f"[{path.name}]({path.name})" not in page] == []
 
@@ -106,6 +106,22 @@ def test_the_tilt_and_the_noise_of_the_photographs_are_learned():
     assert tilt == pytest.approx(augmentation.TILT, abs=3)  # it starts at 0
     assert noise == pytest.approx(augmentation.NOISE, abs=0.08)  # it starts at 0.05
     assert learned > plain + 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["1.3", "10"])
+def test_the_resolution_that_is_drawn_is_learned_from_either_side(start, capsys):
+    learned = load("resolution").main(["--start", start])
+    assert capsys.readouterr().out.splitlines()[-1] == f"learned resolution {learned:.2f}, true resolution 4.00"
+    assert 3 < learned < 5.3  # by a factor of 1.33 at most, of 3.1 and 2.5
+
+
+def test_the_draw_of_a_resolution_reaches_the_images():
+    """A short run ends elsewhere than it began, and is the same each time."""
+    resolution = load("resolution")
+    resolution.WARMUP = 5
+    first, again = (resolution.main(["--outer-steps", "3"]) for _ in range(2))
+    assert first == again != pytest.approx(1.3, rel=1e-3)
 
 
 def test_the_page_for_those_who_come_from_others_shows_the_program_and_its_numbers(capsys):
