@@ -1,31 +1,29 @@
 """Learn a distribution of `resolution`, an option of the generator that nothing differentiates through.
 
-A small network finds discs. Its training images are in larger voxels: the generator's `resolution`, the largest voxel
-size, is drawn from a log-normal distribution for every batch. The "real" images are made alike, about a voxel size that
-is to be found. The images are resampled on a grid of as many voxels as fit, so no derivative passes. `ScoreFunction`
-learns the distribution from what single draws do to the loss on real images (Williams 1992).
+A small network finds discs. For every batch of its training images the generator's `resolution`, the largest voxel
+size, is drawn from a distribution; that of the "real" images is to be found. No derivative passes. What counts is the
+loss on real images after twenty steps, with the distribution moved either way (Salimans et al., arXiv:1703.03864).
 
-    python examples/resolution.py [--start 1.3] [--truth 4] [--outer-steps 400]
+    python examples/resolution.py [--start 1.5] [--truth 4] [--outer-steps 80]
 
 The last line compares the middle of the learned distribution, over the last quarter of the steps, with the true one.
 """
 
 import argparse
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from metasynth.bilevel import BilevelProblem, BilevelSolver, OuterStep, ScoreFunction, draw
+from metasynth.bilevel import BilevelProblem, BilevelSolver, EvolutionStrategies, Unrolled, draw
 from metasynth.synthesis import PAPER, BatchedGenerator
 
-SIZE, BATCH, SPREAD, WARMUP = 32, 8, 0.3, 200
+SIZE, BATCH, REAL, SPREAD, HORIZON = 32, 8, 32, 0.2, 20
 STILL = replace(PAPER, translations=0, rotation=0, shears=0, zooms=0, elastic=0, gmm_fwhm=0, gamma=0, motion_fwhm=0)
 
 Pair = tuple[Tensor, Tensor]
-"""Label maps (B, H, W) int64 and the seeds (B,) of their images; or real images (B, 1, H, W) and their label maps."""
+"""Label maps (B, H, W) int64 and the seeds (B,) of their images; or images (B, 1, H, W) and their label maps."""
 
 
 def label_maps() -> Pair:
@@ -38,58 +36,60 @@ def label_maps() -> Pair:
     return labels, torch.randint(2**62, (BATCH,))
 
 
-def imaged(batch: Pair, log_resolution: Tensor) -> Tensor:
-    """Images of label maps at a resolution of at least 1; without a graph."""
-    config = replace(STILL, resolution=max(1.0, log_resolution.exp().item()))
-    return BatchedGenerator(2, config).synthesise(*batch)[0]
+def imaged(batch: Pair, log_excess: Tensor) -> Tensor:
+    """Images of label maps at a resolution of 1 + exp(log_excess); without a graph."""
+    return BatchedGenerator(2, replace(STILL, resolution=1 + log_excess.exp().item())).synthesise(*batch)[0]
 
 
-def inner_loss(model: nn.Module, middle: Tensor, batch: Pair) -> Tensor:
-    """Cross-entropy on synthetic images, whose resolution is drawn; all else that is random comes from the batch."""
-    return nn.functional.cross_entropy(model(imaged(batch, draw(Normal(middle, SPREAD)))), batch[0])
+def real_images(truth: float) -> Pair:
+    """Some batches, spread evenly over the true distribution."""
+    drawn = Normal(torch.tensor(truth - 1).log(), SPREAD).icdf((torch.arange(REAL) + 0.5) / REAL)
+    batches = [label_maps() for _ in drawn]
+    return torch.cat([imaged(*one) for one in zip(batches, drawn, strict=True)]), torch.cat(
+        [labels for labels, _ in batches]
+    )
 
 
 def outer_loss(model: nn.Module, middle: Tensor, batch: Pair) -> Tensor:
-    """Cross-entropy on real images."""
-    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+    """Cross-entropy of images and their label maps."""
+    return nn.functional.binary_cross_entropy_with_logits(model(batch[0]).squeeze(1), batch[1].float())
+
+
+def inner_loss(model: nn.Module, middle: Tensor, batch: Pair) -> Tensor:
+    """The same on synthetic images, whose resolution is drawn; all else that is random comes from the batch."""
+    return outer_loss(model, middle, (imaged(batch, draw(Normal(middle, SPREAD))), batch[0]))
 
 
 def learn(start: float, truth: float, outer_steps: int) -> float:
     """The middle of the distribution that is learned from a start, a mean over the last quarter of the steps."""
     torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 12, 3, padding=1), *(nn.Conv2d(12, 12, 3, padding=1) for _ in range(2))]
-    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())), nn.Conv2d(12, 2, 3, padding=1))
-    middle = torch.tensor(start).log().requires_grad_()
+    real = real_images(truth)
+    model = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 1, 5, padding=2))
+    middle = torch.tensor(start - 1).log().requires_grad_()
     solver = BilevelSolver(
         BilevelProblem(inner_loss, outer_loss),
         model,
-        torch.optim.Adam(model.parameters(), lr=3e-3),
+        torch.optim.Adam(model.parameters(), lr=0.02),
         middle,
-        torch.optim.Adam([middle], lr=0.05, betas=(0.9, 0.95)),
-        strategy=ScoreFunction(samples=4),
-        outer_step=OuterStep(clip=3.0, memory=0.9),
+        torch.optim.Adam([middle], lr=0.2, betas=(0.8, 0.9)),
+        strategy=EvolutionStrategies(pairs=2, sigma=0.4, strategy=Unrolled(HORIZON, mean_of=HORIZON // 2)),
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver.outer_optimizer, outer_steps)
-    found = []
-    for _ in range(WARMUP):
-        solver.inner_step(label_maps())
+    schedule, found = torch.optim.lr_scheduler.CosineAnnealingLR(solver.outer_optimizer, outer_steps), []
     for step in range(outer_steps):
-        real = label_maps()
-        images = imaged(real, math.log(truth) + SPREAD * torch.randn(()))
-        solver.step([label_maps()], (images, real[0]), reference_batch=label_maps())
+        report = solver.step([label_maps() for _ in range(HORIZON)], real)
         schedule.step()
-        found.append(middle.exp().item())
-        if (step + 1) % 50 == 0:
-            print(f"outer step {step + 1:3d}   resolution {found[-1]:.2f}")
+        found.append(1 + middle.exp().item())
+        if (step + 1) % 10 == 0:
+            print(f"outer step {step + 1:3d}   resolution {found[-1]:.2f}   loss {report.outer_loss:.4f}", flush=True)
     return torch.tensor(found[-max(1, outer_steps // 4) :]).mean().item()
 
 
 def main(arguments: list[str] | None = None) -> float:
     """The learned resolution."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", type=float, default=1.3, help="where the middle of the distribution starts")
+    parser.add_argument("--start", type=float, default=1.5, help="where the middle of the distribution starts")
     parser.add_argument("--truth", type=float, default=4.0, help="that of the real images")
-    parser.add_argument("--outer-steps", type=int, default=400, help="steps of the distribution")
+    parser.add_argument("--outer-steps", type=int, default=80, help="steps of the distribution")
     options = parser.parse_args(arguments)
     learned = learn(options.start, options.truth, options.outer_steps)
     print(f"learned resolution {learned:.2f}, true resolution {options.truth:.2f}")
