@@ -5,6 +5,7 @@ is computed (a strategy), what is done with it (`OuterStep`), and what around th
 """
 
 from metasynth.bilevel.checks.preflight import preflight
+from metasynth.bilevel.draws import draw
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
 from metasynth.bilevel.outer_step import PERSISTENT, OuterStep
 from metasynth.bilevel.patched.buffers import BufferPolicy
@@ -14,12 +15,14 @@ from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.step_report import NonFiniteError, StepReport
+from metasynth.bilevel.strategies.evolution_strategies import EvolutionStrategies
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.linear_solve import ConjugateGradient, LinearSolver, Neumann
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
+from metasynth.bilevel.strategies.score_function import ScoreFunction
 from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
 
@@ -29,6 +32,7 @@ __all__ = [
     "BilevelSolver",
     "BufferPolicy",
     "ConjugateGradient",
+    "EvolutionStrategies",
     "FiniteDifference",
     "Forward",
     "FunctionalModel",
@@ -46,9 +50,11 @@ __all__ = [
     "Outer",
     "OuterStep",
     "Processes",
+    "ScoreFunction",
     "StepInputs",
     "StepReport",
     "Unrolled",
+    "draw",
     "hypergradient",
     "preflight",
 ]

@@ -12,7 +12,7 @@ strategy), v and h are averaged over them in between: see `metasynth.bilevel.pro
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,11 +20,15 @@ import torch
 from torch import Tensor
 
 from metasynth.bilevel.checks.flawed_operations import Mode
+from metasynth.bilevel.checks.reached import reached_by, require_reached
 from metasynth.bilevel.derivatives import Gradients, difference_of, gradient_of, sum_of
+from metasynth.bilevel.outer_values import OuterValues, tilt_of
 from metasynth.bilevel.patched.functional import Buffers
+from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.step_inputs import StepInputs
 
 Pullback = Callable[[Sequence[Tensor | None]], Gradients]
+ByValues = Callable[[OuterValues, Gradients], Gradients]
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,13 @@ class InnerStep:
         Maps `v = ∂L/∂φ*` (one entry per parameter, None for zero) to `(dφ*/dθ)ᵀ v`, one entry per learned outer
         parameter (None where `φ*` does not depend on it). May be called once.
     diagnostics : dict
-        What the strategy reports of its own accuracy (see there), filled by the pullback; empty for exact ones.
+        What the strategy reports of its own accuracy (see there), filled by the pullback and by ``by_values``; empty
+        for exact ones.
     judged : list of tensor or None
         Where the outer loss is taken if not at φ*, such as a mean of iterates; ``pullback`` is then of these.
+    by_values : callable or None
+        Maps the hypergradient that derivatives gave, one entry per learned outer parameter, to the whole one, where
+        values of the outer loss after other steps take part in it. Called once, after the pullback.
     """
 
     parameters: list[Tensor]
@@ -57,6 +65,7 @@ class InnerStep:
     pullback: Pullback
     diagnostics: dict[str, float] = field(default_factory=dict)
     judged: list[Tensor] | None = None
+    by_values: ByValues | None = None
 
 
 class HypergradientStrategy(ABC):
@@ -66,6 +75,20 @@ class HypergradientStrategy(ABC):
     @abstractmethod
     def inner_steps(self) -> int:
         """How many inner batches one hypergradient consumes (K)."""
+
+    @property
+    def mean_of(self) -> int:
+        """At the mean of how many of the last iterates the outer loss is taken (n); 1: at the last."""
+        return 1
+
+    def differentiated(self, names: Sequence[str]) -> list[str]:
+        """Which of these outer parameters are served by derivatives; the others are by values of losses alone."""
+        return list(names)
+
+    @property
+    def takes_scores(self) -> bool:
+        """Whether parameters of distributions are served from which a loss draws (`metasynth.bilevel.draws`)."""
+        return False
 
     @property
     def needs_double_backward(self) -> bool:
@@ -180,29 +203,33 @@ def hypergradient(
         for p, own in zip(step.judged or step.parameters, model.model.parameters(), strict=True)
     ]
     model.load_buffers(step.buffers)
+    replays = [Replay(model, inputs.outer, leaves)] if step.by_values else []
     outer_loss = inputs.problem.outer_value(model.bind(leaves), inputs.outer, outer_batch)
     joint = gradient_of(outer_loss, [*leaves, *learned.values()])
     cotangents, direct = joint[: len(leaves)], joint[len(leaves) :]
 
     losses = [*step.losses, outer_loss.detach()]
-    reached = {"outer_loss": _reached(outer_loss, joint)}
+    reached = {"outer_loss": reached_by(outer_loss, joint)}
     if reference_batch is not None:
         model.load_buffers(step.buffers)
+        replays += [Replay(model, inputs.outer, leaves)] if step.by_values else []
         reference = inputs.inner_loss(leaves, reference_batch)
         correction = gradient_of(reference, leaves)
-        reached["inner_loss of the reference batch"] = _reached(reference, correction)
+        reached["inner_loss of the reference batch"] = reached_by(reference, correction)
         cotangents = [difference_of(v, r) for v, r in zip(cotangents, correction, strict=True)]
         losses.append(reference.detach())
     model.release()
     cotangents, values = processes.means(cotangents, [*losses, *reached.values()])
-    _require_reached(dict(zip(reached, values[len(losses) :], strict=True)))
+    require_reached(dict(zip(reached, values[len(losses) :], strict=True)))
     losses = values[: len(losses)]
     inner_losses, (outer_loss, *reference_losses) = tuple(losses[: len(step.losses)]), losses[len(step.losses) :]
-    if combine is not None:
-        cotangents = combine(cotangents)
+    combined = cotangents if combine is None else combine(cotangents)
 
-    through_inner = step.pullback(cotangents)
+    through_inner = step.pullback(combined)
     total = [sum_of(a, b) for a, b in zip(through_inner, direct, strict=True)]
+    if step.by_values is not None:
+        tilt = tilt_of(combined, cotangents)
+        total = step.by_values(OuterValues(inputs, outer_batch, reference_batch, replays, leaves, tilt), total)
     numbers = torch.tensor(list(step.diagnostics.values()), dtype=torch.float64, device=processes.device)
     total, (numbers,) = processes.means(total, [numbers])
     if all(g is None for g in total):
@@ -218,18 +245,3 @@ def hypergradient(
         diagnostics=dict(zip(step.diagnostics, numbers.tolist(), strict=True)),
     )
     return result, step
-
-
-def _reached(loss: Tensor, gradients: Gradients) -> Tensor:
-    """1 where a loss depends on something, else 0, in a tensor that can be averaged with the losses."""
-    return torch.zeros_like(loss.detach()) + float(any(g is not None for g in gradients))
-
-
-def _require_reached(reached: Mapping[str, Tensor]) -> None:
-    """ValueError for a loss that depends on no parameter in any process."""
-    for name, value in reached.items():
-        if not value:
-            raise ValueError(
-                f"{name} depends on no parameter that is learned, so there is no hypergradient; it may be detached, or "
-                "evaluated under torch.no_grad"
-            )

@@ -18,7 +18,8 @@ from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.update.inner_update import InnerUpdate
 
-STRATEGIES = each(without=("in_parts",))  # batch statistics
+# Batch statistics; and what needs no connection.
+STRATEGIES = each(without=("in_parts", "evolution_strategies"))
 
 
 def with_shift(change: Callable[[Tensor], Any]) -> Loss:

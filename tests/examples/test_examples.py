@@ -25,8 +25,8 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def test_there_are_six_and_the_page_on_them_names_each():
-    assert len(PROGRAMS) == 6
+def test_there_are_seven_and_the_page_on_them_names_each():
+    assert len(PROGRAMS) == 7
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in PROGRAMS if f"[{path.name}]({path.name})" not in page] == []
 
@@ -106,6 +106,24 @@ def test_the_tilt_and_the_noise_of_the_photographs_are_learned():
     assert tilt == pytest.approx(augmentation.TILT, abs=3)  # it starts at 0
     assert noise == pytest.approx(augmentation.NOISE, abs=0.08)  # it starts at 0.05
     assert learned > plain + 0.15
+
+
+@pytest.mark.slow
+def test_the_resolution_that_is_drawn_is_learned_from_either_side(capsys):
+    above, below = (load("resolution").main(["--start", start]) for start in ("10", "1.5"))
+    assert capsys.readouterr().out.splitlines()[-1] == f"learned resolution {below:.2f}, true resolution 4.00"
+    assert above == pytest.approx(4, rel=0.2)
+    assert below == pytest.approx(4, rel=0.2)
+    assert above == pytest.approx(below, rel=0.15)
+
+
+def test_a_resolution_moves_by_values_and_repeats():
+    """Two short windows: no derivative reaches it, and it moves all the same, in the same way each time."""
+    resolution = load("resolution")
+    resolution.HORIZON, resolution.REAL = 2, 2
+    first, again = (resolution.main(["--outer-steps", "2"]) for _ in range(2))
+    assert first == again
+    assert abs(first - 1.5) > 1e-3
 
 
 def test_the_page_for_those_who_come_from_others_shows_the_program_and_its_numbers(capsys):

@@ -57,8 +57,8 @@ EXACT: Strategies = {
 """Those whose hypergradient is that of all their steps, up to rounding."""
 
 
-BIASED = ("unrolled-3-last-1", "implicit", "implicit-neumann-3", "implicit-solved")
-"""Those that differentiate something else than all their steps."""
+BIASED = ("unrolled-3-last-1", "implicit", "implicit-neumann-3", "implicit-solved", "evolution_strategies")
+"""Those that differentiate something else than all their steps, such as a smoothed loss, or in random directions."""
 
 
 def each(without: tuple[str, ...] = ()) -> Strategies:

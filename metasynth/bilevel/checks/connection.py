@@ -8,19 +8,27 @@ from torch import Tensor
 from metasynth.bilevel.checks.graph_ends import meeting_points, why_disconnected
 from metasynth.bilevel.checks.second_derivative import refusal, refuse_once_differentiable
 from metasynth.bilevel.derivatives import Gradients, gradient_of
+from metasynth.bilevel.draws import Draws
+from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.patched.buffers import copies_of, plain_pass, restore
 from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.step_inputs import StepInputs
 
 
 class Case:
-    """A step's inputs, of a single batch, and an outer batch, evaluated any number of times from the same start."""
+    """A step's inputs, of a single batch, and an outer batch, evaluated any number of times from the same start.
 
-    def __init__(self, inputs: StepInputs, outer_batch: Any) -> None:
+    Of the learned outer parameters it knows those that the strategy serves by derivatives.
+    """
+
+    def __init__(self, inputs: StepInputs, outer_batch: Any, strategy: HypergradientStrategy | None = None) -> None:
         self.inputs, self.outer_batch = inputs, outer_batch
         self.model = inputs.model.model
         self.parameters = inputs.model.refresh()
         self.learned = inputs.learned
+        self.takes_scores = strategy is not None and strategy.takes_scores
+        if strategy is not None:
+            self.learned = {name: self.learned[name] for name in strategy.differentiated(list(self.learned))}
         self.replay = Replay(inputs.model, inputs.outer, self.parameters)
         held = {id(p) for group in inputs.update.optimizer.param_groups for p in group["params"]}
         self.names = [name for name, _ in self.model.named_parameters()]
@@ -76,7 +84,8 @@ def require_connection(
         through_inner = _through_loss(case, gradients, learned)
     joint = gradient_of(case.outer_loss(), [*case.parameters, *learned])
     _require_outer_dependence(case, gradients, joint[: len(gradients)])
-    ways = zip(through_inner, _through_update(case, learned), joint[len(gradients) :], strict=True)
+    direct = joint[len(gradients) :]
+    ways = zip(through_inner, _through_update(case, learned), direct, _through_draws(case, learned), strict=True)
     lost = [name for name, way in zip(case.learned, ways, strict=True) if all(g is None for g in way)]
     if lost:
         others = f" (nor can {', '.join(lost[1:])})" if lost[1:] else ""
@@ -133,6 +142,24 @@ def _through_update(case: Case, learned: list[Tensor]) -> Gradients:
         v for values in case.inputs.update.given(case.inputs.outer) for v in values.values() if isinstance(v, Tensor)
     ]
     return gradient_of(torch.stack([v.double() for v in given]).sum(), learned) if given else [None] * len(learned)
+
+
+def _through_draws(case: Case, learned: list[Tensor]) -> Gradients:
+    """Something for each outer parameter that sets a distribution drawn from; ValueError if no scores are taken."""
+    draws = Draws()
+    with draws.noted():
+        case.inner_loss()
+        case.outer_loss()
+    found: Gradients = [None] * len(learned)
+    if draws.log_probability is not None:
+        found = gradient_of(draws.log_probability, learned)
+    drawn = [name for name, score in zip(case.learned, found, strict=True) if score is not None]
+    if drawn and not case.takes_scores:
+        raise ValueError(
+            f"outer parameter {drawn[0]} sets a distribution that a loss draws from, and no derivative passes through "
+            "what is drawn; choose ScoreFunction(strategy=...), or EvolutionStrategies"
+        )
+    return found
 
 
 def _require_outer_dependence(case: Case, gradients: Gradients, cotangents: Gradients) -> None:

@@ -59,7 +59,7 @@ def preflight(
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         inputs = StepInputs(problem, FunctionalModel(model, buffers), update, outer, [inner_batch])
-        case = Case(inputs, outer_batch)
+        case = Case(inputs, outer_batch, strategy)
         try:
             loss = case.inner_loss()
             refuse_flawed(loss, case.parameters, list(case.learned.values()), mode, needs_hessian)

@@ -6,12 +6,14 @@ A strategy is added by its file and one line here.
 from dataclasses import dataclass
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
+from metasynth.bilevel.strategies.evolution_strategies import EvolutionStrategies
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.implicit import Implicit
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.parts import InParts
 from metasynth.bilevel.strategies.product import ProductStrategy
+from metasynth.bilevel.strategies.score_function import ScoreFunction
 from metasynth.bilevel.strategies.unrolled import Unrolled
 
 
@@ -27,7 +29,8 @@ class StrategyEntry:
         With its default options. It says itself how many inner steps it takes and how it differentiates.
     exact : bool
         Whether its hypergradient is that of the steps it differentiates, up to rounding: the contract test then holds
-        it against closed forms and central differences. Of others that test has to know how far they may be off.
+        it against closed forms and central differences. Of others that test has to know how far they may be off. For
+        `ScoreFunction`, where a loss draws nothing by `draw`; its part for what is drawn has a test of its own.
     in_studies : bool
         Whether a study's settings offer it by name; a `ProductStrategy`, so that it can be taken in parts.
 
@@ -54,6 +57,8 @@ ENTRIES: tuple[StrategyEntry, ...] = (
     StrategyEntry("in_parts", InParts(), exact=True),
     StrategyEntry("unrolled", Unrolled(), exact=True),
     StrategyEntry("implicit", Implicit(), exact=False),
+    StrategyEntry("score_function", ScoreFunction(), exact=True),
+    StrategyEntry("evolution_strategies", EvolutionStrategies(), exact=False),
 )
 """The strategies of this package."""
 
