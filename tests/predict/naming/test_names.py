@@ -11,8 +11,8 @@ from metasynth.data_prep.volumes.volumes import Volume
 
 from metasynth.errors import DataError, UsageError
 from metasynth.pictures import colours
-from metasynth.predict.freesurfer_ids import freesurfer_ids
-from metasynth.predict.names import (
+from metasynth.predict.naming.freesurfer_ids import freesurfer_ids
+from metasynth.predict.naming.names import (
     Label,
     bids_table,
     class_indices,
@@ -142,14 +142,14 @@ def test_freesurfers_own_names_and_what_it_has_for_both_sides():
     [
         (
             NAMES_5,
-            "--ids freesurfer: FreeSurfer has no id for 'white matter', 'cortical grey', 'subcortical grey' and 2 more; "
-            "expected classes that are one structure each, such as 'left hippocampus' (of freesurfer-24, say); leave "
-            "--ids out",
+            "--ids freesurfer: FreeSurfer has no id for 'white matter', 'cortical grey', 'subcortical grey' and 2 "
+            "more; expected classes that are one structure each, such as 'left hippocampus' (of freesurfer-24, say); "
+            "leave --ids out",
         ),
         (
             (*STRUCTURES_24, "tumour"),
-            "--ids freesurfer: FreeSurfer has no id for 'tumour'; expected classes that are one structure each, such as "
-            "'left hippocampus' (of freesurfer-24, say); leave --ids out",
+            "--ids freesurfer: FreeSurfer has no id for 'tumour'; expected classes that are one structure each, such "
+            "as 'left hippocampus' (of freesurfer-24, say); leave --ids out",
         ),
         (
             ("background", "left thalamus", "Left-Thalamus-Proper"),

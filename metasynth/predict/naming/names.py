@@ -16,7 +16,7 @@ from metasynth.data_prep.labels import ids_of
 from metasynth.data_prep.volumes.volumes import Volume
 from metasynth.errors import DataError
 from metasynth.pictures import colours
-from metasynth.predict.freesurfer_ids import freesurfer_ids
+from metasynth.predict.naming.freesurfer_ids import freesurfer_ids
 from metasynth.text import printable
 
 Ids = Literal["classes", "freesurfer"]
