@@ -37,8 +37,7 @@ def classes_of(predictions: str, mapping: LabelMapping | None, unknown: Unknown)
         The label maps are of several models.
     """
     names = None if mapping is None else mapping.class_names
-    path = Path(predictions)
-    folder = path if path.is_dir() else path.parent
+    folder = _folder_of(Path(predictions))
     own = recorded_classes(folder)
     if own is not None and names is not None and own != names:
         raise UsageError(
@@ -46,6 +45,14 @@ def classes_of(predictions: str, mapping: LabelMapping | None, unknown: Unknown)
             f"{', '.join(own)}"
         )
     return Classes(own or names, None, mapping, unknown, recorded_numbers(folder))
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder whose record label maps are in: of a BIDS data set, that of the data set."""
+    folder = path if path.is_dir() else path.parent
+    while folder.name == "anat" or folder.name.startswith(("ses-", "sub-")):
+        folder = folder.parent
+    return folder
 
 
 def find_pairs(predictions: str, references: str) -> tuple[list[Scan], list[Path], list[tuple[str, str]]]:

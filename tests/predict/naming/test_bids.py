@@ -132,6 +132,14 @@ def test_masks_and_another_contrast(cli):
     assert len(list(Path("flair").rglob("*.nii.gz"))) == 1
 
 
+def test_label_maps_of_a_data_set_are_scored_by_their_classes(cli):
+    fine(predict(cli, "data", "--out", "out"))
+    maps = "out/sub-01/ses-*/anat/*_dseg.nii.gz"
+    fine(cli("evaluate", maps, maps, "--out", "t.csv", "--quiet"))
+    with Path("t.csv").open(newline="") as file:
+        assert {row["class"] for row in csv.DictReader(file)} == set(CLASSES[1:])
+
+
 def test_what_is_no_bids_data_set_is_refused_in_a_line(cli):
     Path("scans").mkdir()
     shutil.copy(Path("data") / IMAGES[0], "scans/s.nii.gz")
