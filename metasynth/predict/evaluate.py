@@ -18,7 +18,7 @@ from metasynth.interrupts import check
 from metasynth.predict.classes import Classes
 from metasynth.predict.files import voxel_volume_ml
 from metasynth.predict.naming.names import class_indices
-from metasynth.predict.recorded import recorded_classes, recorded_numbers
+from metasynth.predict.recorded import RECORD, recorded_classes, recorded_numbers
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
 
 Record = dict[str, Any]
@@ -50,7 +50,7 @@ def classes_of(predictions: str, mapping: LabelMapping | None, unknown: Unknown)
 def _folder_of(path: Path) -> Path:
     """The folder whose record label maps are in: of a BIDS data set, that of the data set."""
     folder = path if path.is_dir() else path.parent
-    while folder.name == "anat" or folder.name.startswith(("ses-", "sub-")):
+    while not (folder / RECORD).is_file() and (folder.name == "anat" or folder.name.startswith(("ses-", "sub-"))):
         folder = folder.parent
     return folder
 

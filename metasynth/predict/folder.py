@@ -123,8 +123,8 @@ def predict_all(
     Raises
     ------
     UsageError
-        The folder holds label maps of another model, mask or scan, files of others, or the scans themselves; nothing
-        was begun.
+        The folder holds label maps of another model, mask, scan or numbering, files of others, or the scans
+        themselves; or a class has no such id; nothing was begun.
     DataError
         The model needs images of another kind.
     RunError

@@ -178,7 +178,7 @@ def missing_texts(record: FolderRecord, job: Job, labels: Sequence[Label]) -> di
 
 def _table(record: FolderRecord, text: str) -> Kind:
     """What says what is in other files; one that the record does not know is ours if it says the same."""
-    return Kind("table of names", (), lambda path: record.knows(path) or path.read_bytes() == text.encode())
+    return Kind("description of label maps", (), lambda path: record.knows(path) or path.read_bytes() == text.encode())
 
 
 def _scores(job: Job, labels: Sequence[Label]) -> list[Output]:

@@ -145,7 +145,8 @@ def test_a_table_of_names_that_is_somebody_elses_stays(cli):
     (OUT / "dseg.tsv").write_text("index\tname\n")
     for more in ((), ("--overwrite",)):
         assert refused(predict(cli, "model.pt", "scans", *more)) == (
-            "--out out: out/dseg.tsv is there and is no table of names that metasynth wrote; give another name"
+            "--out out: out/dseg.tsv is there and is no description of label maps that metasynth "
+            "wrote; give another name"
         )
     assert (OUT / "dseg.tsv").read_text() == "index\tname\n"
 

@@ -138,6 +138,11 @@ def test_label_maps_of_a_data_set_are_scored_by_their_classes(cli):
     fine(cli("evaluate", maps, maps, "--out", "t.csv", "--quiet"))
     with Path("t.csv").open(newline="") as file:
         assert {row["class"] for row in csv.DictReader(file)} == set(CLASSES[1:])
+    one = ("predict", "model.pt", f"data/{IMAGES[0]}", "--out", "sub-9", "--stripped", "--quiet")  # no data set
+    fine(cli(*one))
+    fine(cli("evaluate", "sub-9", "sub-9", "--out", "u.csv", "--quiet"))
+    with Path("u.csv").open(newline="") as file:
+        assert {row["class"] for row in csv.DictReader(file)} == set(CLASSES[1:])
 
 
 def test_what_is_no_bids_data_set_is_refused_in_a_line(cli):
@@ -167,8 +172,8 @@ def test_a_description_of_somebody_else_stays(cli):
     Path("out").mkdir()
     Path("out/dataset_description.json").write_text("{}")
     assert refused(predict(cli, "data", "--out", "out")) == (
-        "--out out: out/dataset_description.json is there and is no table of names that metasynth wrote; give another "
-        "name"
+        "--out out: out/dataset_description.json is there and is no description of label maps that metasynth wrote; "
+        "give another name"
     )
 
 
