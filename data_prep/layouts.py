@@ -173,18 +173,10 @@ def bids_scans(
     UsageError
         A folder does not exist, or there is no image or no segmentation.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_+-]+", suffix):
-        raise UsageError(f"--image-suffix {shortened(suffix)}: expected letters and digits, such as T1w")
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder")
     derived = folder / "derivatives" if derivatives is None else derivatives
+    images = bids_images(folder, derived, suffix)
     if not derived.is_dir():
         raise UsageError(f"--derivatives {derived}: there is no such folder")
-    images = [p for p in _bids_files(folder, suffix) if (folder / "derivatives") not in p.parents]
-    images = [p for p in images if derived not in p.parents or derived == folder]
-    images = [p for p in images if "space" not in entities(stem(p))]
-    if not images:
-        raise UsageError(f"{folder}: holds no image called sub-*_{suffix}.nii.gz in an anat folder")
     segmentations = [p for p in _bids_files(derived, "dseg") if entities(stem(p)).get("desc") == description]
     if not segmentations:
         wanted = f"_desc-{description}_dseg" if description else "_dseg"
@@ -209,6 +201,35 @@ def bids_scans(
         else:
             left_out.append((name, f"{named.files[full]}: has no segmentation in {derived}"))
     return by_person(Sources(scans, left_out, [*named.notes, *copies_note(copies)]), person)
+
+
+def bids_images(folder: Path, derived: Path, suffix: str) -> list[Path]:
+    """Images of a BIDS data set, but those of its derivatives, of a folder of others, and in another space.
+
+    Parameters
+    ----------
+    folder : Path
+        The data set; images lie in sub-*/anat or sub-*/ses-*/anat.
+    derived : Path
+        A folder of derivatives; it need not exist.
+    suffix : str
+        Suffix of the images, such as "T1w".
+
+    Raises
+    ------
+    UsageError
+        The folder does not exist, or there is no image.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_+-]+", suffix):
+        raise UsageError(f"--image-suffix {shortened(suffix)}: expected letters and digits, such as T1w")
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder")
+    images = [p for p in _bids_files(folder, suffix) if (folder / "derivatives") not in p.parents]
+    images = [p for p in images if derived not in p.parents or derived == folder]
+    images = [p for p in images if "space" not in entities(stem(p))]
+    if not images:
+        raise UsageError(f"{folder}: holds no image called sub-*_{suffix}.nii.gz in an anat folder")
+    return images
 
 
 def _bids_files(folder: Path, suffix: str) -> list[Path]:

@@ -61,14 +61,7 @@ MAPPINGS = {
             unsided=tables.UNSIDED_WHITE,
             sides=tables.SIDES_24,
         ),
-        LabelMapping(
-            "muse-4",
-            CLASS_NAMES,
-            tables.MUSE_4,
-            f"muse-4: MUSE ids; {_OUTSIDE}",
-            head=frozenset(),
-            t1=tables.T1,
-        ),
+        LabelMapping("muse-4", CLASS_NAMES, tables.MUSE_4, f"muse-4: MUSE ids; {_OUTSIDE}", frozenset(), tables.T1),
         LabelMapping(
             "muse-5",
             tables.NAMES_5,
@@ -125,7 +118,8 @@ def read_mapping(path: Path) -> LabelMapping:
 
     Images of the classes are synthesised from structures, where there are some; every structure is part of one class.
     A first line without a number before the class is a heading; it, or the first of the others, says how many columns
-    there are, and whether commas, semicolons or tabs stand between them. ``#`` at the beginning of a line or after a
+    there are, and whether commas, semicolons or tabs stand between them; of BIDS's table with a heading, ``index`` and
+    ``name`` are read. ``#`` at the beginning of a line or after a
     blank begins a comment, unless it is quoted.
     Numbered classes must be 0..K-1 without a gap. Named classes are numbered in the order they appear, except that
     ``background`` is 0 and that names of `CLASS_NAMES` keep the order they have there. Likewise structures.
@@ -195,6 +189,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     lines = [(i, without_comment(line)) for i, line in enumerate(read_lines(path, UsageError, f"--mapping {path}"), 1)]
     lines = [(i, line) for i, line in lines if line.strip()]
     mark = next((mark for mark in ",;\t" if lines and mark in lines[0][1]), ",")
+    bids: list[int] = []
     for number, line in lines:
         if line.count('"') % 2:
             raise UsageError(
@@ -206,7 +201,10 @@ def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
         except csv.Error as error:
             raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {shown(line)}") from error
         cells = [cell.strip() for cell in cells]
+        if number == lines[0][0] and {"index", "name"} <= {*cells}:
+            bids = [cells.index("index"), cells.index("name")]
         if any(cells):
+            cells = [cells[at] for at in bids if at < len(cells)] or cells
             yield number, line, cells if any(cells[2:]) else cells[:2]
 
 

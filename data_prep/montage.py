@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap, to_rgba
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from metasynth.data.cache import Cache, verify_digest
 from metasynth.errors import DataError
 from metasynth.files import write_atomically
-from metasynth.literal import png_of
 from metasynth.outputs import SOFTWARE
+from metasynth.pictures import colours, png_of
 
-COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f2b134", "#b07aa1", "#76b7b2", "#ff9da7", "#9c755f")
 OPACITY = 0.45
 PANEL_INCHES = 1.6
 
@@ -71,15 +69,6 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
     out_png = Path(out_png)
     write_atomically(out_png, png_of(figure, 100, SOFTWARE), failure=DataError, make_folder=False, what="the picture")
     return out_png
-
-
-def colours(n: int) -> list[tuple[float, float, float, float]]:
-    """Colours of n classes: eight that are easily told apart, or as many of three palettes of 20 as are needed."""
-    if n <= len(COLOURS):
-        return [to_rgba(colour) for colour in COLOURS[:n]]
-    r, g, b, a = np.concatenate([colormaps[name](np.arange(20)) for name in ("tab20", "tab20b", "tab20c")]).T
-    palettes = list(zip(r.tolist(), g.tolist(), b.tolist(), a.tolist(), strict=True))
-    return [palettes[i % len(palettes)] for i in range(n)]
 
 
 class _Overlay(NamedTuple):

@@ -15,6 +15,7 @@ from support.tiny_model import CLASSES, save_random
 from metasynth.cli.main import main
 from metasynth.predict import evaluate
 from metasynth.predict import folder as predict_folder
+from metasynth.predict.naming.names import TABLES
 from metasynth.segment.model_file import model_path
 
 SHAPE = (18, 22, 20)
@@ -73,7 +74,7 @@ def test_label_maps_have_the_geometry_of_their_scans(cli, tmp_path):
     record = json.loads((tmp_path / "out" / "segmentation.json").read_text())
     assert record["classes"] == list(CLASSES)
     assert record["model"]["spacing_mm"] == [1.0, 1.0]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*made.values(), "segmentation.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*made.values(), "segmentation.json", *TABLES}
 
 
 def test_a_broken_file_does_not_stop_the_others(cli, tmp_path):

@@ -39,14 +39,14 @@ ALLOWED: dict[str, set[str]] = {
     "tensor_files": {"errors", "files", "sealed"},
     "interrupts": set(),
     "lines": set(),
-    "literal": set(),
+    "pictures": set(),
     "children": set(),
     "worker_process": {"children", "interrupts"},
     "workers": {"worker_process", "interrupts"},
     "": set(),
 }
 COMMON = {
-    *("", "children", "errors", "files", "interrupts", "lines", "literal", "outputs", "plugins", "schema", "sealed"),
+    *("", "children", "errors", "files", "interrupts", "lines", "outputs", "pictures", "plugins", "schema", "sealed"),
     *("sizes", "tensor_files", "text", "workers"),
 }
 HIGHER_IMPORTERS = {"metasynth.bilevel.patched.functional", "metasynth.bilevel.update.optimizers"}

@@ -1,8 +1,10 @@
 """How the command line tells a failure: one line, and the exit code of its kind (which `metasynth.errors` sets)."""
 
+from collections.abc import Callable
+
 import click
 
-from metasynth.errors import MetasynthError
+from metasynth.errors import DataError, MetasynthError
 from metasynth.interrupts import exit_status
 from metasynth.sizes import memory_failure
 from metasynth.text import printable, shortened
@@ -45,3 +47,11 @@ def _internal(error: Exception) -> str:
 def one_line(text: str) -> str:
     """The text in one line that a terminal can show."""
     return printable(" ".join(word if len(word) <= LONGEST_WORD else shortened(word) for word in text.split()))
+
+
+def fail(say: Callable[[str], None], failed: list[tuple[str, str]], total: int, what: str) -> None:
+    """Name what failed, and end with status 1 if anything did."""
+    for name, reason in failed:
+        say(f"Failed: {name}: {' '.join(reason.split())}")
+    if failed:
+        raise DataError(f"{len(failed)} of {total} {what} failed: {', '.join(name for name, _ in failed)}")

@@ -134,4 +134,7 @@ UNITS = click.option(
     type=click.Choice(["mm", "um", "m"]),
     help="What the files' affines are in, whatever their headers say; by default what those say, else mm.",
 )
+IMAGE_SUFFIX = click.option(
+    "--image-suffix", metavar="NAME", default="T1w", show_default=True, help="Suffix of the images of a BIDS data set."
+)
 MASKS = "Brain masks of the images' names: file, folder, pattern or list; repeatable."

@@ -1,70 +1,82 @@
-"""The commands that use a trained segmenter and score label maps; they import what they need when they run."""
+"""The command that segments scans; it imports what it needs when it runs."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from metasynth.cli.completion import complete_file
+from metasynth.cli.evaluate import evaluate
+from metasynth.cli.failures import fail
 from metasynth.cli.options import (
     DEVICE,
+    IMAGE_SUFFIX,
     MASKS,
     OVERWRITE,
     PATH,
     QUIET,
     UNITS,
-    UNKNOWN,
-    mapping_option,
     out_option,
     renamed,
     threads_option,
 )
-from metasynth.errors import DataError
+from metasynth.errors import UsageError
 from metasynth.lines import tell
 
 if TYPE_CHECKING:
     from metasynth.data_prep.sources import Scan, Sources
     from metasynth.data_prep.volumes.files import Unit
-    from metasynth.predict.summary import Record
+    from metasynth.predict.naming.names import Ids
     from metasynth.segment.model_description import TrainedModel
 
 NAMED = 3  # scans that a warning names
-HEADINGS = {
-    "class": "class",
-    "subjects": "subjects",
-    "dice": "Dice",
-    "dice_sd": "sd",
-    "hd95_mm": "HD95 (mm)",
-    "missed": "missed",
-    "volume_error_percent": "volume error (%)",
-}
 
 
 @click.command()
 @click.argument("run", type=PATH)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=complete_file)
-@out_option("the label maps: a folder", "DIR", required=True)
+@out_option("the label maps: a folder; with --bids, INPUT/derivatives/metasynth by default", "DIR")
+@click.option("--bids", is_flag=True, help="INPUT is a BIDS data set, and DIR a derivative one.")
+@IMAGE_SUFFIX
 @click.option("--stage", metavar="NAME", help="Which segmenter of a run that has several.")
 @renamed("--mask", "--masks", metavar="PATH", multiple=True, shell_complete=complete_file, help=MASKS)
 @click.option("--stripped", is_flag=True, help="The scans show the brain alone already.")
 @click.option("--posteriors", is_flag=True, help="Write the posteriors of all classes too (DIR/posteriors).")
-@click.option("--volumes", metavar="CSV", type=PATH, help="Write the volume of every class in mL, from the label maps.")
+@click.option(
+    "--ids",
+    type=click.Choice(["classes", "freesurfer"]),
+    default="classes",
+    show_default=True,
+    help="What the numbers in label maps are: indices of the model's classes, or FreeSurfer's ids of them.",
+)
+@click.option(
+    "--volumes",
+    metavar="CSV|TSV",
+    type=PATH,
+    help="Write the volume of every class in mL, from the label maps; a .tsv is for statistics programs.",
+)
 @click.option("--qc", is_flag=True, help="Draw a picture of each scan and note how certain its labels are (DIR/qc).")
 @UNITS
 @OVERWRITE
 @DEVICE
 @threads_option()
 @QUIET
+@click.pass_context
 def predict(
+    context: click.Context,
     run: Path,
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | None,
+    bids: bool,
+    image_suffix: str,
     stage: str | None,
     masks: tuple[str, ...],
     stripped: bool,
     posteriors: bool,
+    ids: "Ids",
     volumes: Path | None,
     qc: bool,
     unit: "Unit | None",
@@ -82,17 +94,20 @@ def predict(
     import hashlib
 
     from metasynth.data_prep.volumes.units import scaled_note
-    from metasynth.predict.folder import Job, find_scans, predict_all
+    from metasynth.predict.folder import Job, find_bids_scans, find_scans, predict_all
     from metasynth.running.device import configure_torch
     from metasynth.running.progress import Progress
     from metasynth.segment.model_file import find_model, load_model
 
+    if context.get_parameter_source("image_suffix") is not ParameterSource.DEFAULT and not bids:
+        raise UsageError(f"--image-suffix {image_suffix}: expected --bids too")
+    out = _out_of(out, inputs, bids)
     path = find_model(run, stage)
     model = load_model(path)
-    sources = find_scans(inputs, masks)
+    sources = find_bids_scans(Path(inputs[0]), out, image_suffix, masks) if bids else find_scans(inputs, masks)
     in_use, _ = configure_torch(device, threads)
     model.network.to(in_use)
-    job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path], unit)
+    job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path], unit, ids, bids)
     progress = Progress(quiet)
     for line in _first_lines(path, model, sources, stripped):
         progress.say(line)
@@ -111,64 +126,16 @@ def predict(
         tell(f"Volumes: {volumes} (mL, voxels of the label maps)", sys.stdout)
     skipped = f", {len(outcome.skipped)} skipped as they are there already" if outcome.skipped else ""
     tell(f"Label maps: {out} ({len(outcome.done)} made{skipped})", sys.stdout)
-    _fail(progress.say, outcome.failed, len(sources.scans) + len(sources.left_out), "scans")
+    fail(progress.say, outcome.failed, len(sources.scans) + len(sources.left_out), "scans")
 
 
-@click.command()
-@click.argument("predictions", shell_complete=complete_file)
-@click.argument("references", shell_complete=complete_file)
-@out_option("the table: a row a subject and class", "CSV", required=True)
-@mapping_option(more=" Of the references; by default their labels are the classes.")
-@UNKNOWN
-@click.option("--classes", metavar="A,B,...", help="Score these alone: names or numbers. By default all but 0.")
-@UNITS
-@OVERWRITE
-@QUIET
-def evaluate(
-    predictions: str,
-    references: str,
-    out: Path,
-    mapping: str | None,
-    unknown: Literal["error", "background"],
-    classes: str | None,
-    unit: "Unit | None",
-    overwrite: bool,
-    quiet: bool,
-) -> None:
-    """Score label maps (PREDICTIONS) against REFERENCES: files, folders, patterns or lists, paired by name.
-
-    Dice; HD95 in mm, the larger of the 95 % quantiles of the surface distances both ways; volumes in mL and the error
-    of the predicted one in per cent of the reference.
-    """
-    from metasynth.data_prep.mappings import load_mapping
-    from metasynth.data_prep.volumes.units import scaled_note
-    from metasynth.outputs import Kind, Output, check_outputs
-    from metasynth.predict.evaluate import COLUMNS, classes_of, find_pairs, score_all
-    from metasynth.predict.tables import read_heading, write_table
-    from metasynth.running.progress import Progress
-
-    wanted = classes_of(predictions, load_mapping(mapping) if mapping else None, unknown)
-    if classes is not None:
-        wanted = wanted.choose(classes)
-    scans, alone, unclear = find_pairs(predictions, references)
-    table = Kind("table of scores", (".csv",), lambda path: read_heading(path) == list(COLUMNS))
-    read = [*(path for scan in scans for path in scan.files), *alone, *([Path(mapping)] if mapping else [])]
-    check_outputs([Output(f"--out {out}:", out, table, overwrite)], read)
-    progress = Progress(quiet)
-    with progress.task("subjects", len(scans)) as task:
-        found = score_all(scans, wanted, unit, task.advance)
-    records, failed = found.records, [*unclear, *found.failed]
-    for note in scaled_note(found.scaled):
-        progress.say(f"Note: {note}")
-    if alone:
-        progress.say(f"Note: without a partner of their name: {', '.join(map(str, alone))}")
-    if not records and not failed:
-        raise DataError(f"{predictions}: neither it nor {references} holds a label above 0")
-    if records:
-        write_table(out, records)
-        _tell_means(records)
-        tell(f"\nTable: {out} ({len(scans) - len(found.failed)} subjects)", sys.stdout)
-    _fail(progress.say, failed, len(scans) + len(unclear), "subjects")
+def _out_of(out: Path | None, inputs: tuple[str, ...], bids: bool) -> Path:
+    """The folder to write to, once it is clear what is to be read."""
+    if bids and len(inputs) > 1:
+        raise UsageError(f"--bids: expected one INPUT, the folder of a BIDS data set; got {len(inputs)}")
+    if out is None and not bids:
+        raise click.MissingParameter(param_hint="'--out'", param_type="option")
+    return out or Path(inputs[0]) / "derivatives" / "metasynth"
 
 
 def _first_lines(path: Path, model: "TrainedModel", sources: "Sources", stripped: bool) -> Iterator[str]:
@@ -180,14 +147,6 @@ def _first_lines(path: Path, model: "TrainedModel", sources: "Sources", stripped
     unmasked = [scan for scan in sources.scans if scan.mask is None]
     if unmasked and not stripped:
         yield _warning(model, unmasked, len(sources.scans))
-
-
-def _tell_means(records: "list[Record]") -> None:
-    """Print the table of means over subjects."""
-    from metasynth.predict.summary import summary
-    from metasynth.report.tables import Table
-
-    tell(Table.from_records("Means over subjects.", summary(records), HEADINGS).markdown().rstrip(), sys.stdout)
 
 
 def _warning(model: "TrainedModel", unmasked: "list[Scan]", total: int) -> str:
@@ -208,14 +167,6 @@ def _unknown(names: list[str]) -> str:
         f"{len(names)} label maps that were skipped do not say which scan and mask they were made of, as an earlier "
         f"version made them ({listed}); --overwrite makes them again"
     )
-
-
-def _fail(say: Callable[[str], None], failed: list[tuple[str, str]], total: int, what: str) -> None:
-    """Name what failed, and end with status 1 if anything did."""
-    for name, reason in failed:
-        say(f"Failed: {name}: {' '.join(reason.split())}")
-    if failed:
-        raise DataError(f"{len(failed)} of {total} {what} failed: {', '.join(name for name, _ in failed)}")
 
 
 PREDICT_COMMANDS = (predict, evaluate)

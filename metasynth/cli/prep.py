@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metasynth.cli.completion import complete_cohort, complete_file
-from metasynth.cli.options import OVERWRITE, PATH, QUIET, mapping_option, out_option, renamed, with_options
+from metasynth.cli.options import (
+    IMAGE_SUFFIX,
+    OVERWRITE,
+    PATH,
+    QUIET,
+    mapping_option,
+    out_option,
+    renamed,
+    with_options,
+)
 from metasynth.cli.prep_job import implied, make
 from metasynth.cli.prep_options import GEOMETRY, IMAGES, PERSON, SHARED, TRANSFORMS
 from metasynth.cli.prep_priors import priors
@@ -155,7 +164,7 @@ def freesurfer(subjects_dir: Path, image: str, labels: str, person: str | None, 
 @click.command()
 @click.argument("folder", type=PATH)
 @click.option("--derivatives", metavar="DIR", type=PATH, help="Where the segmentations are; FOLDER/derivatives.")
-@click.option("--image-suffix", metavar="NAME", default="T1w", show_default=True, help="Suffix of the images.")
+@IMAGE_SUFFIX
 @click.option("--desc", metavar="NAME", default="aseg", show_default=True, help="desc- of the _dseg files, or 'none'.")
 @with_options(*GEOMETRY, *IMAGES[1:], PERSON, *SHARED)
 def bids(

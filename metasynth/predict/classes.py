@@ -1,6 +1,6 @@
 """The classes that label maps are scored by."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metasynth.data_prep.labels import LabelMapping, Unknown
 from metasynth.errors import UsageError
@@ -23,12 +23,15 @@ class Classes:
         Applied to references; None where they have the classes already.
     unknown : Unknown
         What happens to a reference's ids that the mapping does not name.
+    numbers : tuple of int or None
+        What label maps hold for the classes, and references without a mapping; None: their indices.
     """
 
     names: tuple[str, ...] | None = None
     chosen: tuple[int, ...] | None = None
     mapping: LabelMapping | None = None
     unknown: Unknown = "error"
+    numbers: tuple[int, ...] | None = None
 
     def choose(self, text: str) -> "Classes":
         """The same with the classes of a text only: names or numbers with commas between them.
@@ -47,4 +50,4 @@ class Classes:
             else:
                 there = "numbers" if self.names is None else f"numbers or names of {', '.join(self.names)}"
                 raise UsageError(f"--classes {shortened(text)}: expected {there}, got {shown(part)}")
-        return Classes(self.names, tuple(dict.fromkeys(chosen)), self.mapping, self.unknown)
+        return replace(self, chosen=tuple(dict.fromkeys(chosen)))

@@ -17,10 +17,12 @@ from metasynth.errors import DataError, UsageError
 from metasynth.interrupts import check
 from metasynth.predict.classes import Classes
 from metasynth.predict.files import voxel_volume_ml
-from metasynth.predict.record import recorded_classes
+from metasynth.predict.naming.names import class_indices
+from metasynth.predict.recorded import RECORD, recorded_classes, recorded_numbers
 from metasynth.segment.metrics import DiceAccumulator, hausdorff_distance
 
 Record = dict[str, Any]
+_MERGE = "--mapping merges a reference's labels"
 COLUMNS = ("subject", "class", "dice", "hd95_mm", "volume_ml", "reference_ml", "volume_error_percent")
 
 
@@ -35,14 +37,22 @@ def classes_of(predictions: str, mapping: LabelMapping | None, unknown: Unknown)
         The label maps are of several models.
     """
     names = None if mapping is None else mapping.class_names
-    path = Path(predictions)
-    own = recorded_classes(path if path.is_dir() else path.parent)
+    folder = _folder_of(Path(predictions))
+    own = recorded_classes(folder)
     if own is not None and names is not None and own != names:
         raise UsageError(
             f"--mapping {mapping.name if mapping else ''}: has the classes {', '.join(names)}; the label maps have "
             f"{', '.join(own)}"
         )
-    return Classes(own or names, None, mapping, unknown)
+    return Classes(own or names, None, mapping, unknown, recorded_numbers(folder))
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder whose record label maps are in: of a BIDS data set, that of the data set."""
+    folder = path if path.is_dir() else path.parent
+    while not (folder / RECORD).is_file() and (folder.name == "anat" or folder.name.startswith(("ses-", "sub-"))):
+        folder = folder.parent
+    return folder
 
 
 def find_pairs(predictions: str, references: str) -> tuple[list[Scan], list[Path], list[tuple[str, str]]]:
@@ -203,10 +213,15 @@ def _record(
 def _in_classes(volume: Volume, mapping: LabelMapping | None, classes: Classes) -> NDArray[np.int64]:
     if mapping is not None:
         return mapping.apply(volume.data, classes.unknown, volume.where).astype(np.int64)
+    if classes.numbers is not None:
+        try:
+            return class_indices(volume, classes.numbers)
+        except DataError as error:
+            raise DataError(f"{error} ({', '.join(classes.names or ())}); {_MERGE}") from error
     top = int(volume.data.max())
     if classes.names and top >= len(classes.names):
         raise DataError(
             f"{volume.where}: holds label {top}; the classes are 0 to {len(classes.names) - 1} "
-            f"({', '.join(classes.names)}); --mapping merges a reference's labels"
+            f"({', '.join(classes.names)}); {_MERGE}"
         )
     return volume.data

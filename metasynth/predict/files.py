@@ -1,8 +1,11 @@
 """Writing label maps and posteriors with the header of the scan they belong to."""
 
+import fcntl
 import gzip
 import hashlib
+import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +103,19 @@ def digest_of(path: Path) -> str:
 def voxel_volume_ml(volume: Volume) -> float:
     """Volume of one voxel in millilitres."""
     return float(abs(np.linalg.det(volume.affine[:3, :3]))) / 1000.0
+
+
+def take_lock(path: Path) -> int:
+    """An open descriptor of a lock's file, once this process alone has it; there need be no locks."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):  # it may have been removed while we waited
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

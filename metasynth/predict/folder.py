@@ -4,15 +4,15 @@ The folder holds a label map a scan, called as the scan; `posteriors/` and `qc/`
 `segmentation.json` (see `record`), which says which model made them, of what, and what its classes are.
 """
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from metasynth.data_prep.layouts import bids_images
 from metasynth.data_prep.naming.names import listed, name_files, stem
 from metasynth.data_prep.sources import Scan, Sources, find_files, with_files
 from metasynth.data_prep.volumes.files import Unit
@@ -22,12 +22,14 @@ from metasynth.files import write_atomically
 from metasynth.interrupts import check
 from metasynth.lines import logger
 from metasynth.outputs import csv_cell
-from metasynth.predict.files import voxel_volume_ml, write_like
-from metasynth.predict.plan import SCORES, Job, image_of, measured, missing, plan, scored
+from metasynth.predict.files import write_like
+from metasynth.predict.naming.names import Label, labels_of
+from metasynth.predict.plan import SCORES, Job, image_of, missing, missing_texts, plan, scored
 from metasynth.predict.qc import write_picture
 from metasynth.predict.record import FolderRecord, origin_of
 from metasynth.predict.scan import check_usable, segment
-from metasynth.predict.tables import encoded, read_table, write_table
+from metasynth.predict.tables import read_table, write_table
+from metasynth.predict.volumes import volume_outputs, write_volumes
 from metasynth.segment.model_description import TrainedModel
 
 _LOG = logger(__name__)
@@ -69,7 +71,22 @@ def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
     UsageError
         Something given does not exist or holds no file, or no mask has the name of a scan.
     """
-    named = name_files(find_files(inputs, "INPUT"))
+    return _with_masks(find_files(inputs, "INPUT"), masks)
+
+
+def find_bids_scans(folder: Path, out: Path, suffix: str, masks: Sequence[str]) -> Sources:
+    """The images of a BIDS data set that have a suffix, such as "T1w", with masks as `find_scans`; none of ``out``.
+
+    Raises
+    ------
+    UsageError
+        There is no such folder or no such image, or no mask has the name of one.
+    """
+    return _with_masks(bids_images(folder, out, suffix), masks)
+
+
+def _with_masks(images: Sequence[Path], masks: Sequence[str]) -> Sources:
+    named = name_files(images)
     scans = [Scan(name, None, path) for name, path in sorted(named.files.items())]
     found = Sources(scans, [*named.doubles.items()], named.notes)
     if not masks:
@@ -106,17 +123,19 @@ def predict_all(
     Raises
     ------
     UsageError
-        The folder holds label maps of another model, mask or scan, files of others, or the scans themselves; nothing
-        was begun.
+        The folder holds label maps of another model, mask, scan or numbering, files of others, or the scans
+        themselves; or a class has no such id; nothing was begun.
     DataError
         The model needs images of another kind.
     RunError
         A file cannot be written.
     """
     check_usable(model)
-    record = FolderRecord(job.out, model.description, digest)
-    skipped = plan(record, sources, job, model.description.class_names)
+    labels = labels_of(model.description.class_names, job.ids)
+    record = FolderRecord(job.out, model.description, digest, job.ids)
+    skipped = plan(record, sources, job, labels, volume_outputs(record, job, labels))
     record.begin()
+    _write_texts(record, missing_texts(record, job, labels))
     outcome = Outcome(failed=list(sources.left_out))
     for scan in sources.scans:
         check()
@@ -127,7 +146,7 @@ def predict_all(
         else:
             _LOG.info("%s: %s, mask %s", scan.name, scan.image, scan.mask or "none")
             try:
-                outcome.scaled += [(scan.name, unit) for unit in _predict(model, record, scan, job)]
+                outcome.scaled += [(scan.name, unit) for unit in _predict(model, record, scan, job, labels)]
                 outcome.done.append(scan.name)
             except DataError as error:
                 outcome.failed.append((scan.name, str(error)))
@@ -138,70 +157,55 @@ def predict_all(
     if job.volumes is not None:
         there = {*outcome.done, *outcome.skipped}
         scans = [scan for scan in sources.scans if scan.name in there]
-        outcome.failed += _write_volumes(record, job, scans, model.description.class_names)
+        outcome.failed += write_volumes(record, job, scans, labels)
     return outcome
 
 
-def _write_volumes(
-    record: FolderRecord, job: Job, scans: Sequence[Scan], class_names: Sequence[str]
-) -> list[tuple[str, str]]:
-    """Write the volume in mL of every class but background in the label maps of scans, counted in voxels.
-
-    Returns
-    -------
-    list of tuple (str, str)
-        (name, reason) of the label maps that cannot be read.
-    """
-    assert job.volumes is not None
-    records: list[dict[str, Any]] = []
-    failed = []
-    for scan in scans:
-        check()
-        try:
-            volumes = _volumes(job.label_map(scan), job.unit, len(class_names))
-        except DataError as error:
-            failed.append((scan.name, str(error)))
-        else:
-            records.append(dict(zip(measured(class_names), [scan.name, *volumes], strict=True)))
-    table = encoded(records, measured(class_names))
-    with record.locked():
-        record.note_table(job.volumes, hashlib.sha256(table).hexdigest())
-    write_atomically(job.volumes, table)
-    return failed
+def _write_texts(record: FolderRecord, texts: Mapping[Path, str]) -> None:
+    """Write what says of the folder what is in its files."""
+    if texts:
+        with record.locked():
+            record.note(dict.fromkeys(texts))
+            for path, text in texts.items():
+                write_atomically(path, text.encode())
+            record.note(dict.fromkeys(texts, record.origin))
 
 
-def _volumes(path: Path, unit: Unit | None, n_classes: int) -> list[float]:
-    """Millilitres of every class but background in a label map."""
-    labels = read_labels(path, unit, empty=True)
-    if labels.data.max() >= n_classes:
-        raise DataError(f"{path}: holds label {labels.data.max()}; the classes are 0 to {n_classes - 1}")
-    counts = np.bincount(labels.data.ravel(), minlength=n_classes)
-    return (counts * voxel_volume_ml(labels)).tolist()[1:]
-
-
-def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job) -> set[Unit]:
+def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job, labels: Sequence[Label]) -> set[Unit]:
     """Write all that is made of a scan; the units other than mm that only its files' headers named."""
-    origin = origin_of(record.digest, scan)
+    origin = origin_of(record, scan)
     image = read_image(image_of(scan), job.unit)
     mask = None if scan.mask is None else read_labels(scan.mask, job.unit)
     found = segment(model, image, mask, device=job.device, keep_posteriors=job.posteriors)
     names = model.description.class_names
-    wanted = missing(record, scan, job)
-    paths = job.files(scan)
+    wanted = missing(record, scan, job, labels)
     with record.locked():
         record.note(dict.fromkeys(wanted))
-    if found.posteriors is not None and paths[0] in wanted:
-        write_like(paths[0], found.posteriors, image_of(scan))
-    if job.qc and paths[-2] in wanted:
-        write_picture(paths[-2], image, found.labels, names)
-    if paths[-1] in wanted:
-        write_like(paths[-1], found.labels, image_of(scan))
+    if found.posteriors is not None and job.posterior_map(scan) in wanted:
+        write_like(job.posterior_map(scan), found.posteriors, image_of(scan))
+    if job.picture(scan) in wanted:
+        write_picture(job.picture(scan), image, found.labels, names)
+    for path, text in job.texts(scan, labels).items():
+        if path in wanted:
+            write_atomically(path, text.encode())
+    if job.label_map(scan) in wanted:
+        write_like(job.label_map(scan), _numbered(found.labels, labels), image_of(scan))
     with record.locked():
         if job.qc:
             _note_score(job.out / "qc" / SCORES, scan.name, found.labels, found.certainty, names)
         record.note(dict.fromkeys(wanted, origin))
     units = (image.scaled_from, None if mask is None else mask.scaled_from)
     return {unit for unit in units if unit is not None}
+
+
+def _numbered(indices: NDArray[np.integer], labels: Sequence[Label]) -> NDArray[np.integer]:
+    """A label map (*S) of the labels' numbers, of indices of classes (*S)."""
+    numbers = np.array([label.index for label in labels])
+    return (
+        indices
+        if (numbers == np.arange(len(labels))).all()
+        else numbers.astype(np.uint8 if numbers.max() < 256 else np.int16)[indices]
+    )
 
 
 def _note_score(path: Path, name: str, labels: np.ndarray, certainty: np.ndarray, class_names: Sequence[str]) -> None:

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from metasynth.data_prep.montage import OPACITY, colours
+from metasynth.data_prep.montage import OPACITY
 from metasynth.data_prep.naming.names import as_name
 from metasynth.data_prep.slicing import AXIS_INDEX, Axis, content_along, plane_spacing, planes
 from metasynth.data_prep.volumes.volumes import Volume, to_ras
 from metasynth.files import write_atomically
-from metasynth.literal import png_of
 from metasynth.outputs import SOFTWARE
+from metasynth.pictures import colours, png_of
 from metasynth.predict.scan import foreground
 
 COLUMNS = 6

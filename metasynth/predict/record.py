@@ -5,7 +5,6 @@ leaves no file that is taken for another model's, scan's or mask's. Several proc
 is read, changed and written again under a lock.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,19 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.data_prep.sources import Scan
-from metasynth.errors import DataError, RunError, UsageError
+from metasynth.errors import RunError, UsageError
 from metasynth.files import write_atomically
 from metasynth.outputs import first_bytes, is_picture
-from metasynth.predict.files import digest_of, is_label_map
+from metasynth.predict.files import digest_of, is_label_map, take_lock
+from metasynth.predict.naming.names import Ids, labels_of
+from metasynth.predict.recorded import RECORD, Origin, is_record, of_others
 from metasynth.segment.model_description import ModelDescription
-from metasynth.text import RepeatedKeyError, parse_json
+from metasynth.text import parse_json
 
-RECORD, LOCK = "segmentation.json", ".segmentation.lock"
+LOCK = ".segmentation.lock"
 VOLUMES, REPLACED = "volumes_sha256", "volumes_replaced_sha256"
-
-Origin = dict[str, str | None]
-"""Digests of the model, the scan and its mask (None where there is none). Of files that earlier versions made, the
-model alone is known."""
 
 
 class FolderRecord:
@@ -41,16 +38,20 @@ class FolderRecord:
         Of the model.
     digest : str
         Of the model's file.
+    ids : Ids
+        What numbers the label maps hold.
 
     Raises
     ------
     UsageError
-        The record cannot be read.
+        The record cannot be read, or a class has no such id.
     """
 
-    def __init__(self, folder: Path, description: ModelDescription, digest: str) -> None:
-        self.folder = folder
-        self._head = {"classes": description.class_names, "sha256": digest, "model": asdict(description)}
+    def __init__(self, folder: Path, description: ModelDescription, digest: str, ids: Ids = "classes") -> None:
+        self.folder, self.ids = folder, ids
+        names = description.class_names
+        numbers = [label.index for label in labels_of(names, ids)]
+        self._head = {"classes": names, "ids": ids, "numbers": numbers, "sha256": digest, "model": asdict(description)}
         self._content = self._read()
 
     @property
@@ -64,9 +65,19 @@ class FolderRecord:
         return self._content.get("sha256")
 
     @property
+    def origin(self) -> Origin:
+        """Of files that are made from no scan."""
+        return {"model": self.digest, **({} if self.ids == "classes" else {"ids": self.ids})}
+
+    @property
     def tables(self) -> set[str]:
         """Digests of the table of volumes that was last written of these label maps, and of one that it may replace."""
         return {self._content[key] for key in (VOLUMES, REPLACED) if key in self._content}
+
+    @property
+    def has_other_ids(self) -> bool:
+        """Whether the folder is of label maps that hold other numbers."""
+        return self.model is not None and self._content.get("ids", "classes") != self.ids
 
     def knows(self, path: Path) -> bool:
         """Whether this program wrote a file of the folder, or was about to."""
@@ -81,7 +92,9 @@ class FolderRecord:
             return "is not in the folder's record"
         if then["model"] != origin["model"]:
             return "was made by another model"
-        if "scan" not in then:
+        if then.get("ids") != origin.get("ids"):
+            return "was made with other --ids"
+        if "scan" not in then or "scan" not in origin:
             return None
         if then["scan"] != origin["scan"]:
             return "was made of another scan of this name"
@@ -98,12 +111,8 @@ class FolderRecord:
         return "scan" not in (self._content["outputs"].get(self._name(path)) or {"scan": None})
 
     def of_other_models(self) -> list[str]:
-        """Files that are there and that other models than the command's made."""
-        return [
-            name
-            for name, origin in self._content["outputs"].items()
-            if origin and origin["model"] != self.digest and (self.folder / name).is_file()
-        ]
+        """Files that are there and that other models than the command's made, or that hold other ids."""
+        return of_others(self._content["outputs"], self.folder, self.digest, self.ids)
 
     def begin(self) -> None:
         """Write that the folder is of the command's model from now on."""
@@ -121,7 +130,7 @@ class FolderRecord:
             Another command has taken the folder for another model, or the record cannot be written.
         """
         content = self._read()
-        if content.get("sha256") != self.digest:
+        if (content.get("sha256"), content.get("ids", "classes")) != (self.digest, self.ids):
             raise RunError(f"{self.folder}: another command writes label maps of another model into this folder")
         content["outputs"] |= {self._name(path): origin for path, origin in origins.items()}
         self._write({key: value for key, value in {**content, **further}.items() if value is not None})
@@ -136,7 +145,7 @@ class FolderRecord:
     def locked(self) -> Iterator[None]:
         """Hold the folder's lock; others wait. File systems without locks are left alone."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _take(self.folder / LOCK)
+        descriptor = take_lock(self.folder / LOCK)
         try:
             yield
         finally:
@@ -162,15 +171,15 @@ class FolderRecord:
             raise UsageError(f"--out {self.folder}: is no folder; give another name") from None
         except (OSError, ValueError, RecursionError):
             content = None
-        if not _is_record(content):
+        if not is_record(content):
             raise UsageError(f"--out {self.folder}: {RECORD} in it cannot be read; give another folder")
         if "outputs" not in content:
             content["outputs"] = _made_before(self.folder, content["sha256"])
         return dict(content)
 
 
-def origin_of(digest: str, scan: Scan) -> Origin:
-    """What the files of a scan are made from, by a model of a digest.
+def origin_of(record: FolderRecord, scan: Scan) -> Origin:
+    """What the files of a scan are made from, for a command's record.
 
     Raises
     ------
@@ -179,43 +188,7 @@ def origin_of(digest: str, scan: Scan) -> Origin:
     """
     assert scan.image is not None
     mask = None if scan.mask is None else digest_of(scan.mask)
-    return {"model": digest, "scan": digest_of(scan.image), "mask": mask}
-
-
-def recorded_classes(folder: Path) -> tuple[str, ...] | None:
-    """Names of the classes of a folder's label maps; None where this program did not make them.
-
-    Raises
-    ------
-    DataError
-        They are of several models, as where one was to replace another's and was stopped; or the record was changed.
-    """
-    try:
-        content = parse_json((folder / RECORD).read_bytes())
-        classes = tuple(content["classes"])
-    except RepeatedKeyError as error:
-        raise DataError(f"{folder / RECORD}: is not valid JSON: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # label maps of another program
-    if _is_record(content):
-        for name, origin in content.get("outputs", {}).items():
-            if origin and origin["model"] != content["sha256"] and (folder / name).is_file():
-                raise DataError(f"{folder / RECORD}: {name} is of another model; finish or repeat metasynth predict")
-    return classes
-
-
-def _is_record(content: Any) -> bool:
-    """Whether a record has what is read of one."""
-    if not isinstance(content, dict) or not isinstance(content.get("sha256"), str):
-        return False
-    outputs = content.get("outputs", {})
-    return isinstance(outputs, dict) and all(origin is None or _is_origin(origin) for origin in outputs.values())
-
-
-def _is_origin(origin: Any) -> bool:
-    if not isinstance(origin, dict) or origin.keys() not in ({"model"}, {"model", "scan", "mask"}):
-        return False
-    return all(isinstance(value, str) or (value is None and key == "mask") for key, value in origin.items())
+    return {**record.origin, "scan": digest_of(scan.image), "mask": mask}
 
 
 def _made_before(folder: Path, model: str) -> dict[str, Any]:
@@ -231,19 +204,3 @@ def _was_map(path: Path) -> bool:
 
 def _was_picture(path: Path) -> bool:
     return path.is_file() and b"tEXtSoftware\0Matplotlib" in first_bytes(path, 1024)
-
-
-def _take(path: Path) -> int:
-    """An open descriptor of the lock's file, once this process alone has it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):  # it may have been removed while we waited
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)

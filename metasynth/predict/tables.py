@@ -20,7 +20,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(path, encoded(records))
 
 
-def encoded(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> bytes:
+def encoded(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, delimiter: str = ",") -> bytes:
     """A table of records that share their keys: numbers to six digits, None and NaN empty, no cell a formula.
 
     Parameters
@@ -29,10 +29,12 @@ def encoded(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
         A row each.
     columns : sequence of str or None
         The heading; by default the first record's keys.
+    delimiter : str
+        What stands between columns.
     """
     text = io.StringIO()
     keys = columns or (list(records[0]) if records else [])
-    writer = csv.writer(text)
+    writer = csv.writer(text, delimiter=delimiter)
     writer.writerow(map(csv_cell, keys))
     writer.writerows([_cell(record.get(key)) for key in keys] for record in records)
     return text.getvalue().encode()
@@ -58,7 +60,7 @@ def read_heading(path: Path) -> list[str]:
     """The heading of a table; empty where the file is no table."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return next(csv.reader(file), [])
+            return next(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","), [])
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
 

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from metasynth.report.style import bare, color, new_figure, style
+from metasynth.pictures import colours
+from metasynth.report.style import bare, new_figure, style
 
 Image = NDArray[np.floating]
 Labels = NDArray[np.integer]
+Colour = tuple[float, float, float, float]
 
 OPACITY = 0.55  # of classes over an image
 
@@ -70,7 +71,7 @@ def segmentation_overlay(
     maps: Mapping[str, Labels],
     class_names: Sequence[str],
 ) -> Figure:
-    """The image, and the image under each label map; class 0 stays clear, and colours repeat after the seventh.
+    """The image, and the image under each label map; class 0 stays clear.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def segmentation_overlay(
     ValueError
         A label map has another shape than the image.
     """
-    colors = [color(at) for at in range(len(class_names) - 1)]
+    shades = colours(len(class_names) - 1)
     for title, labels in maps.items():
         if labels.shape != image.shape:
             raise ValueError(f"maps: {title!r} has shape {labels.shape}, the image has {image.shape}")
@@ -100,9 +101,9 @@ def segmentation_overlay(
         grid[0].set_title("image")
         for axes, (title, labels) in zip(grid[1:], maps.items(), strict=True):
             _show(axes, image, white)
-            axes.imshow(_painted(labels, colors), interpolation="nearest")
+            axes.imshow(_painted(labels, shades), interpolation="nearest")
             axes.set_title(title)
-        patches = [Patch(color=c, label=name) for c, name in zip(colors, class_names[1:], strict=True)]
+        patches = [Patch(color=c, label=name) for c, name in zip(shades, class_names[1:], strict=True)]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(4, max(1, len(patches))))
         return figure
 
@@ -117,7 +118,7 @@ def _white(*images: Image) -> float:
     return max(1.0, float(np.quantile(np.stack(images), 0.99)))
 
 
-def _painted(labels: Labels, colors: Sequence[str]) -> NDArray[np.float64]:
+def _painted(labels: Labels, shades: Sequence[Colour]) -> NDArray[np.float64]:
     """(H, W, 4) colours of the classes; the background is transparent."""
-    palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*to_rgb(c), OPACITY) for c in colors)])
+    palette = np.array([(0.0, 0.0, 0.0, 0.0), *((*c[:3], OPACITY) for c in shades)])
     return palette[labels]

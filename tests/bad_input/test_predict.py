@@ -89,6 +89,10 @@ from bad_input.table import Place, Row, table
         2,
         "No such option '--volume'. (Did you mean one of: '--out', '--volumes'?)",
     ),
+    Row("predict model.pt folder --bids", 2, "folder: holds no image called sub-*_T1w.nii.gz in an anat folder"),
+    Row("predict model.pt images --out o --ids freesurfer", 2, "--ids freesurfer: FreeSurfer has no id for "),
+    Row("predict model.pt images --out o --ids muse", 2, "Invalid value for '--ids': 'muse' is not one of "),
+    Row("predict model.pt images --out o --volumes v.xls", 2, "--volumes v.xls: expected a name that ends in .csv or "),
     Row("predict '' images --out o", 2, "Invalid value for 'RUN': expected a path, got ''"),
     Row("predict model.pt images --out ''", 2, "Invalid value for '--out': expected a path, got ''"),
 )

@@ -124,6 +124,21 @@ def test_a_mapping_in_a_file(tmp_path):
     assert load_mapping(str(path)).class_names == ("background", "class 1", "class 2")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "index\tname\tcolor\n0\tbackground\t#000000\n17\tleft hippocampus\t#4e79a7\n2\ta, b\t#e15759\n",
+        "index\tname\tabbreviation\tcolor\tmapping\n17\tleft hippocampus\tLH\t#4e79a7\t1\n2\ta, b\tn/a\tn/a\t2\n",
+        "name\tindex\nleft hippocampus\t17\na, b\t2\n",
+    ],
+)
+def test_a_table_of_bids_is_a_mapping(tmp_path, text):
+    (tmp_path / "dseg.tsv").write_text(text)
+    mapping = load_mapping(str(tmp_path / "dseg.tsv"))
+    assert mapping.class_names == ("background", "left hippocampus", "a, b")
+    assert mapping.classes == {0: 0, 17: 1, 2: 2}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize(
     "text",

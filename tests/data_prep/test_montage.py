@@ -3,11 +3,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
-from metasynth.data_prep.montage import COLOURS, colours, describe, write_montage
+from metasynth.data_prep.montage import describe, write_montage
 from support.caches import FINE_INFO, arrays, make
 
 from metasynth.data.cache import write_cache
 from metasynth.errors import DataError
+from metasynth.pictures import COLOURS, colours
 
 
 @pytest.mark.parametrize("images", [True, False])

@@ -33,6 +33,8 @@ def scans(folder: Path) -> None:
         brain = ((ids > 0) & (ids != 507)).astype(np.uint8)
         save(folder / f"scans/s{person}.nii.gz", head_image(ids, person), spacing=SPACING)
         save(folder / f"brainmasks/s{person}.nii.gz", brain, spacing=SPACING)
+        save(folder / f"bids/sub-{person}/anat/sub-{person}_T1w.nii.gz", head_image(ids, person), spacing=SPACING)
+        save(folder / f"brainmasks/sub-{person}.nii.gz", brain, spacing=SPACING)
         save(folder / f"references/s{person}.nii.gz", ids, spacing=SPACING)
     (folder / "mine.csv").write_text("".join(f"{i},{name}\n" for name, ids in CLASSES.items() for i in ids))
 

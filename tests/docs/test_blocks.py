@@ -155,7 +155,7 @@ def test_a_page_can_be_followed(
 
 MADE = {
     "docs/guides/your-data.md": ["runs/squares/report.html", "look.png"],
-    "docs/guides/predict.md": ["labels/s1.nii.gz", "volumes.csv", "scores.csv", "some.csv"],
+    "docs/guides/predict.md": ["labels/s1.nii.gz", "volumes.csv", "scores.csv", "some.csv", "bids.h5"],
 }
 """Files that there are in the end."""
 

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from metasynth.pictures import COLOURS, colours
 from metasynth.report.figures import DiceGroup, Series, dice_by_condition, trajectory
 from metasynth.report.image_figures import Triplet, image_triplet, segmentation_overlay
 from metasynth.report.style import COLORS, color, png
@@ -55,18 +56,19 @@ def test_overlay_paints_classes_and_leaves_the_background_clear():
     figure = segmentation_overlay(IMAGE, {"truth": labels, "learned": 0 * labels}, NAMES)
     assert [axes.get_title() for axes in figure.axes] == ["image", "truth", "learned"]
     painted = figure.axes[1].images[1].get_array()
-    assert tuple(painted[0, 0]) == (*to_rgb(COLORS[0]), 0.55)
-    assert tuple(painted[1, 1]) == (*to_rgb(COLORS[1]), 0.55)
+    assert tuple(painted[0, 0]) == (*to_rgb(COLOURS[0]), 0.55)
+    assert tuple(painted[1, 1]) == (*to_rgb(COLOURS[1]), 0.55)
     assert painted[2, 2, 3] == 0
     assert not figure.axes[2].images[1].get_array().any()
     assert legend(figure) == ["white matter", "ventricles"]
 
 
-def test_overlay_of_more_classes_than_there_are_colours():
+def test_overlay_of_many_classes_has_a_colour_for_each():
     names = ["background", *(f"class {k}" for k in range(1, 12))]
     figure = segmentation_overlay(IMAGE, {"truth": np.arange(24).reshape(6, 4) % 12}, names)
     painted = figure.axes[1].images[1].get_array().reshape(24, 4)
-    assert [tuple(painted[k, :3]) for k in (7, 8, 11)] == [to_rgb(COLORS[at]) for at in (6, 0, 3)]
+    assert [tuple(painted[k]) for k in range(1, 12)] == [(*c[:3], 0.55) for c in colours(11)]
+    assert len({tuple(painted[k]) for k in range(12)}) == 12
     assert legend(figure) == names[1:]
 
 

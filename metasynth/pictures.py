@@ -1,11 +1,31 @@
-"""Text of figures as it is written: names are anybody's, and a dollar sign in one begins no mathematics."""
+"""What all pictures share: the colours of classes, and text as it is written.
+
+Names are anybody's, and a dollar sign in one begins no mathematics.
+"""
 
 import io
 import warnings
 
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatterMathtext
+
+COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f2b134", "#b07aa1", "#76b7b2", "#ff9da7", "#9c755f")
+
+
+def colours(n: int) -> list[tuple[float, float, float, float]]:
+    """Colours of n classes, background apart, in pictures and tables: red, green, blue and opacity from 0 to 1.
+
+    Eight that are easily told apart, or as many of three palettes of 20 as are needed.
+    """
+    if n <= len(COLOURS):
+        return [to_rgba(colour) for colour in COLOURS[:n]]
+    r, g, b, a = np.concatenate([colormaps[name](np.arange(20)) for name in ("tab20", "tab20b", "tab20c")]).T
+    palettes = list(zip(r.tolist(), g.tolist(), b.tolist(), a.tolist(), strict=True))
+    return [palettes[i % len(palettes)] for i in range(n)]
 
 
 def as_written(figure: Figure) -> Figure:
