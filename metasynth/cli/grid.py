@@ -29,7 +29,7 @@ grid_options = with_options(
         shell_complete=complete_setting,
         help="Run each value of a setting; repeatable.",
     ),
-    jobs_option("one a run", ", and one on a GPU"),
+    jobs_option("one a run", ", and one a GPU"),
 )
 
 
@@ -98,7 +98,7 @@ def run_grid(
         The grid was interrupted; its runs have ended.
     """
     from metasynth.run import preset_settings
-    from metasynth.running.device import configure_torch
+    from metasynth.running.device import configure_torch, visible_gpus
     from metasynth.running.grid_folder import GridFolder, refuse_grid
     from metasynth.running.grid_run import carry_out
     from metasynth.running.lock import is_claimed_only
@@ -120,8 +120,9 @@ def run_grid(
     folder = make(out, replace(grid, digest=digest))
     try:
         folder.check_runs(configs)
-        side_by_side = 1 if in_use != "cpu" else max(1, cores() // 2)
-        failed = carry_out(folder, jobs or side_by_side, progress)
+        gpus = () if in_use == "cpu" else visible_gpus()
+        side_by_side = len(gpus) or max(1, cores() // 2)
+        failed = carry_out(folder, jobs or side_by_side, progress, gpus)
         problem = _problem(folder, failed)
         if problem and not folder.finished:
             raise problem
