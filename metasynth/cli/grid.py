@@ -45,6 +45,7 @@ class GridRequest:
     data: Path | None
     device: str
     threads: int | None
+    log: str | None
 
     def settled(self, experiment: str, earlier: "Grid | None") -> "Grid":
         """The grid; what is open is taken from the one that is resumed."""
@@ -63,6 +64,7 @@ class GridRequest:
             data=self.data.resolve() if self.data else before.data,
             device=before.device if self.device == "auto" else self.device,
             threads=self.threads or before.threads,
+            log=before.log if self.log is None else self.log,
         )
 
 
@@ -103,6 +105,7 @@ def run_grid(
     from metasynth.running.grid_run import carry_out
     from metasynth.running.lock import is_claimed_only
     from metasynth.running.progress import Progress
+    from metasynth.sinks.table import NONE, chosen
 
     earlier = GridFolder.open(out) if resume and not is_claimed_only(out) else None
     grid = request.settled(experiment.name, earlier.grid if earlier else None)
@@ -112,6 +115,7 @@ def run_grid(
         refuse_grid(out)
     require_processes(grid.threads, "--threads", "threads")
     require_processes(jobs or 1, "--jobs")
+    chosen(grid.log or NONE if request.log is None else request.log)
     configs = grid.configurations(preset_settings(experiment, grid.preset))
     in_use, _ = configure_torch(grid.device, None)
     progress = Progress(quiet)

@@ -151,6 +151,7 @@ def _command(folder: GridFolder, run: GridRun) -> list[str]:
     command += ["--out", str(folder.path / run.name), "--preset", grid.preset, "--seed", str(run.seed)]
     command += ["--data", str(grid.data)] if grid.data else []
     command += ["--device", grid.device, "--threads", str(grid.threads), "--quiet"]
+    command += ["--log", grid.log] if grid.log else []
     command += ["--resume"] if folder.begun(run) else []
     return command + [word for override in grid.overrides_of(run.settings) for word in ("--set", override)]
 
