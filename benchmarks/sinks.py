@@ -1,8 +1,8 @@
 """What loggers cost a training step: in the process that trains, and in the process beside it.
 
 A U-Net takes plain steps, the cheapest of all studies, and each is recorded as a bilevel step is, with seven numbers.
-The time that writing a record takes is the cost in the process that trains. What the other process takes is given as
-CPU time: a step waits for none of it where a core is free, and for all of it at worst.
+Steps, records and the process beside are given in CPU time, which other work on the machine does not change. A step
+waits for a record's. For that of the process beside it waits not at all where a core is free, and at worst for all.
 
     python benchmarks/sinks.py [--sinks tensorboard,mlflow,wandb] [--size 96] [--batch 16] [--steps 150] [--json FILE]
 """
@@ -30,7 +30,7 @@ NUMBERS = ("inner_loss", "outer_loss", "reference_loss", "hypergradient_norm", "
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds: of a step and of its record, by the process beside per record, until all was open, and in the end."""
+    """CPU seconds of a step, its record, and the process beside for it; seconds until all is open, and in the end."""
 
     sinks: str
     step: float
@@ -87,12 +87,12 @@ def measured(names: str, step: Callable[[], None], steps: int, run: Path) -> Row
         helpers = list(descendants(os.getpid()))
         before = cpu_seconds(helpers)
         for number in range(1, steps + 1):
-            begun = time.perf_counter()
+            start = time.process_time()
             step()
-            between = time.perf_counter()
+            between = time.process_time()
             lines.append({"stage": "learn", "step": number, **dict.fromkeys(NUMBERS, 1 / number)})
-            taken.append(between - begun)
-            writing.append(time.perf_counter() - between)
+            taken.append(between - start)
+            writing.append(time.process_time() - between)
         begun = time.perf_counter()
         feed.look(lines.position)
         while feed.behind():

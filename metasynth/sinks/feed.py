@@ -18,7 +18,7 @@ from metasynth.sinks.sink import SinkEntry
 from metasynth.workers import Worker, WorkerEnded, WorkerFailed, one_worker
 
 LOGS = "logs"
-SECONDS_BETWEEN = 1.0
+SECONDS_BETWEEN = 5.0
 PATIENCE_S = 5.0  # with sinks, when the run has been stopped
 MOST_BYTES = 2**18  # of one request
 Say = Callable[[str], None]

@@ -131,5 +131,6 @@ class SinkEntry:
 
     def require_package(self) -> None:
         """Raise PackageError, which says how to install it, if the optional package is missing; nothing is imported."""
-        if self.needs and find_spec(self.needs) is None:
+        # A folder of that name, such as W&B makes, is found too, but is no package.
+        if self.needs and getattr(find_spec(self.needs), "origin", None) is None:
             raise PackageError(f"--log {self.name}: needs the package {self.needs}: {install_hint(self.needs)}")

@@ -1,5 +1,7 @@
 """What a sink is handed, and the table that it is in."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from metasynth.errors import PackageError, UsageError
@@ -50,14 +52,15 @@ def test_what_names_no_sinks(monkeypatch, text, line):
 
 
 def test_names_are_of_sinks(monkeypatch):
-    monkeypatch.setattr(sink, "find_spec", lambda name: object())
+    monkeypatch.setattr(sink, "find_spec", lambda name: SimpleNamespace(origin=f"{name}/__init__.py"))
     assert [entry.name for entry in table.chosen("wandb, tensorboard")] == ["wandb", "tensorboard"]
     assert table.chosen("none") == ()
 
 
+@pytest.mark.parametrize("found", [None, SimpleNamespace(origin=None)])  # the other: a folder
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
-def test_a_package_that_is_missing(monkeypatch, name):
-    monkeypatch.setattr(sink, "find_spec", lambda name: None)
+def test_a_package_that_is_missing(monkeypatch, name, found):
+    monkeypatch.setattr(sink, "find_spec", lambda name: found)
     with pytest.raises(PackageError) as refused:
         table.chosen(name)
     told = f"--log {name}: needs the package {name}: pip install 'metasynth-toolkit[{name}]'"
