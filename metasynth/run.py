@@ -1,9 +1,10 @@
 """Carry an experiment out, from settings to results, and write its report."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from metasynth.running.integrity.run_files import check_files
 from metasynth.running.lock import is_claimed_only
 from metasynth.running.manifest import PACE, make_manifest
 from metasynth.running.progress import Progress
-from metasynth.running.records import CONFIG, RESULTS, RunFolder, refuse_taken
+from metasynth.running.records import CONFIG, METRICS, RESULTS, RunFolder, refuse_taken
 from metasynth.running.seeding import seed_everything
 from metasynth.running.settings.config import apply_overrides, field_types, from_dict, nearest, to_dict
 from metasynth.running.study import Experiment, StudyContext
+from metasynth.sinks.feed import feeding
+from metasynth.sinks.table import NONE, chosen
 from metasynth.training.stopping import files_that_fit, stopped_in_one_line
 
 _LOG = logger(__name__)
@@ -33,6 +36,7 @@ class Request:
     data: Path | None
     device: str
     threads: int | None
+    log: str | None
 
     @property
     def is_open(self) -> bool:
@@ -49,7 +53,15 @@ class Request:
             data=self.data or given,
             device=where.get("device", "auto") if self.device == "auto" else self.device,
             threads=self.threads or where.get("threads"),
+            log=_last_log(where) if self.log is None else self.log,
         )
+
+
+def _last_log(environment: Mapping[str, Any]) -> str | None:
+    """The sinks of a run's last session, as in ``--log``; None if it never had any."""
+    sessions = environment.get("resumed") or [{}]
+    log: str | None = sessions[-1].get("log", environment.get("log"))
+    return log
 
 
 def settings_of(earlier: RunFolder, kind: type[Any]) -> Any:
@@ -72,6 +84,7 @@ def execute(
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
+    log: str | None = None,
     quiet: bool = False,
 ) -> RunFolder:
     """Carry out an experiment in the folder ``out`` and write its results and report.
@@ -79,7 +92,8 @@ def execute(
     Without ``preset`` and ``seed`` a new run takes 'quick' and 0, and a resumed one what it was started with
     (its overrides and its caches too, when none are given but of its pace). A run that has finished is only reported
     again.
-    ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own.
+    ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own. ``log`` are
+    the names of sinks (`metasynth.sinks`), by default those of the session before; 'none': no sink.
 
     Raises
     ------
@@ -90,7 +104,7 @@ def execute(
     RunError
         The work could not go on.
     """
-    asked = Request(preset, seed, data, device, threads)
+    asked = Request(preset, seed, data, device, threads, log)
     earlier = None
     if resume:
         earlier = _earlier(experiment, Path(out), may_begin=not asked.is_open or bool(overrides) or labels is not None)
@@ -102,6 +116,7 @@ def execute(
     if earlier is not None and asked.preset is None and all(text.startswith(PACE) for text in overrides):
         start = settings_of(earlier, type(start))
     config = apply_overrides(start, overrides)
+    sinks = chosen(NONE if settled.log is None else settled.log)
     if labels is not None:
         config = apply_overrides(config, [labels_override(experiment, preset, labels)])
     device, threads = configure_torch(settled.device, settled.threads)
@@ -115,7 +130,13 @@ def execute(
     others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
     manifest = make_manifest(experiment.name, preset, seed, to_dict(config), prepared.described(bool(settled.data)))
     make = partial(RunFolder.resume, config=config) if resume else RunFolder.create
-    with make(out, manifest, describe_environment(device, threads)) as folder:
+    environment = describe_environment(device, threads) | ({} if settled.log is None else {"log": settled.log})
+    with (
+        make(out, manifest, environment) as folder,
+        feeding(
+            folder.path, folder.path / METRICS, folder.settings, sinks, partial(progress.say, level=WARNING)
+        ) as feed,
+    ):
         if folder.finished:
             progress.say(f"{folder.path}: the run has finished; its report is written again")
             with files_that_fit(folder.path):
@@ -124,8 +145,10 @@ def execute(
             _LOG.info("%s: %s, preset %s, seed %d", folder.path, experiment.name, preset, seed)
             _LOG.info("%s: on %s with %d threads, data %s", folder.path, device, threads, place)
             context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress, others)
+            folder.follow(feed.look)
             _run(experiment, context)
             write_run_report(experiment, folder)
+        feed.finish((folder.path / METRICS).stat().st_size, figures_of(folder.path))
     return folder
 
 
@@ -176,6 +199,12 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
     content = experiment.report(folder)
     folder.check()  # last, as the others can say more of a damaged file
     write_report(folder, content)
+
+
+def figures_of(run: Path) -> dict[str, Path]:
+    """The pictures of a run's report, by their names."""
+    folder = run / "figures"
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
 
 
 def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:

@@ -68,7 +68,7 @@ def in_order(
     """
     left = iter(requests)
     with _crew(function, workers, prepare, method) as crew:
-        waiting: deque[_Worker] = deque()
+        waiting: deque[Worker] = deque()
         for request, worker in zip(islice(left, ahead * workers), cycle(crew), strict=False):
             worker.ask(request)
             waiting.append(worker)
@@ -92,7 +92,7 @@ def as_done(
     """(request, ``function`` of it), in the order they are done; arguments and errors as of `in_order`."""
     left = iter(requests)
     with _crew(function, workers, prepare, method) as crew:
-        busy: dict[Connection, tuple[_Worker, Any]] = {}
+        busy: dict[Connection, tuple[Worker, Any]] = {}
         for request, worker in zip(islice(left, workers), crew, strict=False):
             worker.ask(request)
             busy[worker.connection] = worker, request
@@ -108,15 +108,31 @@ def as_done(
                 yield request, answer
 
 
-class _Worker:
+@contextmanager
+def one_worker(function: Callable[[Any], Any]) -> Iterator["Worker"]:
+    """A fresh process that is asked now and then, while this one goes on; it ends with the block, whatever it does."""
+    with _crew(function, 1, _nothing, "spawn") as crew:
+        yield crew[0]
+
+
+def _nothing() -> None:
+    """What a worker that needs no preparation does."""
+
+
+class Worker:
     """One process and the pipe to it."""
 
     def __init__(self, process: BaseProcess | Fresh, connection: Connection) -> None:
         self.process, self.connection = process, connection
 
     def ask(self, request: Any) -> None:
+        """Have ``function`` called with the request, after those before it."""
         with suppress(OSError):  # of one that has ended, which its answer will say
             self.connection.send(request)
+
+    def has_answered(self, within: float = 0.0) -> bool:
+        """Whether `answer` would not wait, after so many seconds at most; signals are not looked at."""
+        return self.connection.poll(within)
 
     def answer(self) -> Any:
         """The answer to the earliest request that has none.
@@ -139,6 +155,7 @@ class _Worker:
         return answer
 
     def end(self) -> None:
+        """Kill the process."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -163,15 +180,15 @@ class _Trace(Exception):
 @contextmanager
 def _crew(
     function: Callable[[Any], Any], count: int, prepare: Callable[[], None], method: Method | None
-) -> Iterator[list[_Worker]]:
+) -> Iterator[list[Worker]]:
     """Workers, which are killed in the end, whatever they do: they hold nothing that needs an orderly one."""
     forked = (method or multiprocessing.get_start_method()) == "fork"
-    crew: list[_Worker] = []
+    crew: list[Worker] = []
     try:
         for _ in range(count):
             mine, its = multiprocessing.Pipe()
             copies = [*(worker.connection for worker in crew), mine]
-            crew.append(_Worker(start(its, copies, prepare, function, forked=forked), mine))
+            crew.append(Worker(start(its, copies, prepare, function, forked=forked), mine))
         yield crew
     finally:
         for worker in crew:

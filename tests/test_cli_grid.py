@@ -9,6 +9,7 @@ import signal
 import threading
 
 import pytest
+import torch
 from click.testing import CliRunner
 from support import grid_study
 from support.processes import alive, wait_for
@@ -210,6 +211,28 @@ def test_wrong_usage_is_told_before_anything_starts(tiny, tmp_path, words, messa
     assert refused.exit_code == 2
     assert refused.stderr.splitlines()[-1].startswith(message)
     assert not any((tmp_path / "work").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("device", "more", "given"),
+    [
+        ("auto", [], ["CUDA_VISIBLE_DEVICES=3 ", "CUDA_VISIBLE_DEVICES=6 "]),
+        ("auto", ["--jobs", 1], ["CUDA_VISIBLE_DEVICES=3 ", "CUDA_VISIBLE_DEVICES=3 "]),
+        ("cpu", [], ["", ""]),
+    ],
+)
+def test_each_run_has_a_gpu_of_its_own(tiny, monkeypatch, tmp_path, device, more, given):
+    """By what they are given; they find none themselves."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,6")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for setting in ("benchmark", "deterministic"):
+        monkeypatch.setattr(torch.backends.cudnn, setting, getattr(torch.backends.cudnn, setting))
+    out = tmp_path / "grid"
+    done = call("run", "tiny", "--out", out, "--seeds", 2, "--device", device, *more)
+    assert done.exit_code == 0, done.output
+    begun = [(out / f"seed={seed}.log").read_text() for seed in range(2)]
+    assert [text.partition("-m metasynth")[0] for text in begun] == [f"$ {one}" for one in given]
 
 
 def test_a_folder_with_a_run_is_left_alone(tiny):

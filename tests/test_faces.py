@@ -10,7 +10,7 @@ from types import FunctionType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FACES = ("augment", "bilevel", "data", "segment", "synthesis")
+FACES = ("augment", "bilevel", "data", "segment", "sinks", "synthesis")
 # What users follow; benchmarks look inside.
 PROGRAMS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py"))]
 HEAVY = {"torch", "cornucopia", "matplotlib", "monai", "nibabel", "scipy", "click", "h5py"}
@@ -39,6 +39,7 @@ def test_a_name_that_a_face_has_not_is_told_as_by_any_module(name):
         ("segment", {"torch", "scipy"}),
         ("synthesis", {"torch", "scipy"}),
         ("bilevel", {"torch"}),
+        ("sinks", set()),
     ],
 )
 def test_what_a_face_imports_is_bounded(name, heavy):

@@ -130,7 +130,11 @@ def test_the_wheel_holds_every_module_and_no_other_package(wheel):
 HINT = re.compile(r"pip install '([\w-]+)\[(\w+)\]'")
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").iterdir()]
 PAGES += (ROOT / "benchmarks").glob("*.py")
-PRINTED = {install_hint(extra) for extra in ("align", "nnunet", "monai")}  # by `require` and `metasynth prep --align`
+SINKS = ("tensorboard", "mlflow", "wandb")
+# By `require`, `metasynth prep --align` and `metasynth run --log`.
+PRINTED = {install_hint(extra) for extra in ("align", "nnunet", "monai", *SINKS)}
+NOT_HERE = {"peers": "torchopt>=0.7.3", "mlflow": "mlflow>=3", "wandb": "wandb>=0.19"}
+"""Extras that are no part of what these tests run with, so that their hints are not carried out."""
 HINTS = {*PRINTED, *(found.group() for page in PAGES for found in HINT.finditer(page.read_text(encoding="utf-8")))}
 
 
@@ -139,12 +143,12 @@ def test_every_hint_names_this_distribution_and_an_extra_of_it():
     declared.read(ROOT / "setup.cfg", encoding="utf-8")
     assert declared["metadata"]["name"] == DISTRIBUTION
     found = [HINT.fullmatch(hint).groups() for hint in HINTS]
-    assert {extra for _, extra in found} == {"align", "nnunet", "monai", "peers"}
+    assert {extra for _, extra in found} == {"align", "nnunet", "monai", "peers", *SINKS}
     assert {name for name, _ in found} == {DISTRIBUTION}
     assert {extra for _, extra in found} <= set(declared["options.extras_require"])
 
 
-@pytest.mark.parametrize("hint", sorted(HINTS - {install_hint("peers")}))
+@pytest.mark.parametrize("hint", sorted(HINTS - set(map(install_hint, NOT_HERE))))
 def test_every_hint_works_as_it_is_printed_in_a_fresh_environment(hint, fresh):
     """No index is asked: what is installed there gives the extra, and what that asks for lies beside it."""
     _, *arguments = shlex.split(hint)
@@ -153,12 +157,12 @@ def test_every_hint_works_as_it_is_printed_in_a_fresh_environment(hint, fresh):
     assert package.startswith(f"Requirement already satisfied: {shlex.split(hint)[-1]} in {fresh.parent.parent}")
 
 
-def test_the_peers_are_an_extra_of_the_wheel(wheel):
-    """They are no part of what these tests run with, so that their hint is not carried out."""
+@pytest.mark.parametrize("extra", NOT_HERE)
+def test_what_is_not_installed_here_is_an_extra_of_the_wheel(wheel, extra):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = archive.read(name).decode()
-    assert 'Requires-Dist: torchopt>=0.7.3; extra == "peers"\n' in metadata
+    assert f'Requires-Dist: {NOT_HERE[extra]}; extra == "{extra}"\n' in metadata
 
 
 def test_the_command_works_in_a_fresh_environment(fresh):
@@ -176,7 +180,7 @@ def test_the_command_works_in_a_fresh_environment(fresh):
     assert [line.split(":")[0] for line in listed.splitlines()] == [s.split(" = ")[0] for s in studies if s]
 
 
-@pytest.mark.parametrize("extra", ["align", "nnunet", "monai", "test"])
+@pytest.mark.parametrize("extra", ["align", "nnunet", "monai", "tensorboard", "test"])
 def test_the_wheel_can_be_installed_with_an_extra(wheel, extra, tmp_path):
     """Beside what these tests run with, which holds all that the extras ask for."""
     run("-m", "pip", "install", "-q", "--dry-run", "--no-index", f"{wheel}[{extra}]", cwd=tmp_path)

@@ -51,6 +51,14 @@ def complete_mapping(context: click.Context, param: click.Parameter, incomplete:
     return [*_items(IDS, incomplete), *complete_file(context, param, incomplete)]
 
 
+def complete_sink(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Names of the sinks, after those that stand before a comma."""
+    from metasynth.sinks import names
+
+    done, comma, _ = incomplete.rpartition(",")
+    return _items([f"{done}{comma}{name}" for name in names() if name not in done.split(",")], incomplete)
+
+
 def complete_cohort(context: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Names of the embedded cohorts."""
     from metasynth.data_prep.cohorts.cohort import COHORTS

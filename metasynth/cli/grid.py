@@ -29,7 +29,7 @@ grid_options = with_options(
         shell_complete=complete_setting,
         help="Run each value of a setting; repeatable.",
     ),
-    jobs_option("one a run", ", and one on a GPU"),
+    jobs_option("one a run", ", and one a GPU"),
 )
 
 
@@ -45,6 +45,7 @@ class GridRequest:
     data: Path | None
     device: str
     threads: int | None
+    log: str | None
 
     def settled(self, experiment: str, earlier: "Grid | None") -> "Grid":
         """The grid; what is open is taken from the one that is resumed."""
@@ -63,6 +64,7 @@ class GridRequest:
             data=self.data.resolve() if self.data else before.data,
             device=before.device if self.device == "auto" else self.device,
             threads=self.threads or before.threads,
+            log=before.log if self.log is None else self.log,
         )
 
 
@@ -98,11 +100,12 @@ def run_grid(
         The grid was interrupted; its runs have ended.
     """
     from metasynth.run import preset_settings
-    from metasynth.running.device import configure_torch
+    from metasynth.running.device import configure_torch, visible_gpus
     from metasynth.running.grid_folder import GridFolder, refuse_grid
     from metasynth.running.grid_run import carry_out
     from metasynth.running.lock import is_claimed_only
     from metasynth.running.progress import Progress
+    from metasynth.sinks.table import NONE, chosen
 
     earlier = GridFolder.open(out) if resume and not is_claimed_only(out) else None
     grid = request.settled(experiment.name, earlier.grid if earlier else None)
@@ -112,6 +115,7 @@ def run_grid(
         refuse_grid(out)
     require_processes(grid.threads, "--threads", "threads")
     require_processes(jobs or 1, "--jobs")
+    chosen(grid.log or NONE if request.log is None else request.log)
     configs = grid.configurations(preset_settings(experiment, grid.preset))
     in_use, _ = configure_torch(grid.device, None)
     progress = Progress(quiet)
@@ -120,8 +124,9 @@ def run_grid(
     folder = make(out, replace(grid, digest=digest))
     try:
         folder.check_runs(configs)
-        side_by_side = 1 if in_use != "cpu" else max(1, cores() // 2)
-        failed = carry_out(folder, jobs or side_by_side, progress)
+        gpus = () if in_use == "cpu" else visible_gpus()
+        side_by_side = len(gpus) or max(1, cores() // 2)
+        failed = carry_out(folder, jobs or side_by_side, progress, gpus)
         problem = _problem(folder, failed)
         if problem and not folder.finished:
             raise problem

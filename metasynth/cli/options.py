@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from metasynth.cli.completion import complete_experiment, complete_mapping, complete_preset
+from metasynth.cli.completion import complete_experiment, complete_mapping, complete_preset, complete_sink
 from metasynth.data_prep.mapping_names import catalogue
 from metasynth.lines import now_called, tell
 
@@ -109,6 +109,12 @@ def mapping_option(ids: str = "", more: str = "", **attributes: Any) -> Decorato
 
 
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+LOG = click.option(
+    "--log",
+    metavar="NAME,...",
+    shell_complete=complete_sink,
+    help="Hand the records on to tensorboard, mlflow, wandb or sinks of other packages too; none: to nobody.",
+)
 QUIET = click.option("--quiet", is_flag=True, help="Plain lines instead of progress bars.")
 EXPERIMENT = click.argument("experiment", shell_complete=complete_experiment)
 PRESET = click.option(

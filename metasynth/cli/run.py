@@ -14,7 +14,7 @@ import click
 from metasynth.cli.completion import complete_setting
 from metasynth.cli.failures import Stopped
 from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
-from metasynth.cli.options import DEVICE, EXPERIMENT, PATH, PRESET, QUIET, out_option, renamed, threads_option
+from metasynth.cli.options import DEVICE, EXPERIMENT, LOG, PATH, PRESET, QUIET, out_option, renamed, threads_option
 from metasynth.errors import UsageError
 from metasynth.lines import tell
 
@@ -49,6 +49,7 @@ from metasynth.lines import tell
 @click.option("--resume", is_flag=True, help="Continue the run, or the runs, in --out.")
 @DEVICE
 @threads_option(", and one in each of several runs")
+@LOG
 @QUIET
 def run(
     experiment: str,
@@ -65,6 +66,7 @@ def run(
     resume: bool,
     device: str,
     threads: int | None,
+    log: str | None,
     quiet: bool,
 ) -> None:
     """Carry out EXPERIMENT and report on it.
@@ -95,7 +97,7 @@ def run(
         if grid:
             if labels is not None:
                 overrides = (*overrides, labels_override(study, preset or "quick", labels))
-            request = GridRequest(preset, seeds, seed, vary, overrides, data, device, threads)
+            request = GridRequest(preset, seeds, seed, vary, overrides, data, device, threads, log)
             failure = run_grid(study, out, request, resume=resume, jobs=jobs, quiet=quiet)
         else:
             execute(
@@ -109,6 +111,7 @@ def run(
                 resume=resume,
                 device=device,
                 threads=threads,
+                log=log,
                 quiet=quiet,
             )
     except KeyboardInterrupt as error:

@@ -8,6 +8,8 @@ import torch
 from metasynth.errors import UsageError
 from metasynth.sizes import cores, require_processes
 
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
 
 def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
     """Set threads, denormals and deterministic kernels for the process; return the device and threads in use.
@@ -36,6 +38,17 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
     return device, torch.get_num_threads()
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, each as ``CUDA_VISIBLE_DEVICES`` of a process that is to have it alone.
+
+    That variable may hold numbers, or the names of GPUs or of parts of them; CUDA takes what comes before the first
+    that it does not know.
+    """
+    count = torch.cuda.device_count()
+    named = os.environ.get(VISIBLE_GPUS)
+    return tuple(map(str, range(count))) if named is None else tuple(map(str.strip, named.split(",")))[:count]
 
 
 def keep_freed_memory() -> bool:

@@ -67,8 +67,8 @@ class Grid:
         Further settings, 'KEY=VALUE', which all runs share.
     data : Path or None
         The cache that the user named, or None.
-    device, threads : str, int
-        Of every run; as in ``--device`` and ``--threads``.
+    device, threads, log : str, int, str
+        Of every run; as in ``--device``, ``--threads`` and ``--log``, the last empty where none was given.
     digest : str
         Of the data that the first run reads; empty as long as it is not known.
     """
@@ -82,6 +82,7 @@ class Grid:
     device: str = "auto"
     threads: int = 1
     digest: str = ""
+    log: str = ""
 
     @cached_property
     def combinations(self) -> list[dict[str, str]]:
@@ -141,6 +142,7 @@ class Grid:
             "set": list(self.overrides),
             "device": self.device,
             "threads": self.threads,
+            **({"log": self.log} if self.log else {}),
             "data": {"path": None if self.data is None else str(self.data), "digest": self.digest},
         }
 
@@ -157,6 +159,7 @@ class Grid:
             data=None if data["path"] is None else Path(data["path"]),
             device=value["device"],
             threads=value["threads"],
+            log=value.get("log", ""),
             digest=data["digest"],
         )
 

@@ -199,6 +199,12 @@ def refuse_grid(path: Path) -> None:
 
 
 def _by_setting(grid: dict[str, Any]) -> dict[str, Any]:
-    """The content of ``grid.json`` with what ``--set`` gives by its key, the last of each: a file may give many."""
+    """The content of ``grid.json`` with what ``--set`` gives by its key, the last of each: a file may give many.
+
+    Without the sinks, of which no result depends.
+    """
     pairs = (override.partition("=") for override in grid["set"])
-    return {**grid, "set": {key.strip(): text.strip() for key, _, text in pairs}}
+    return {
+        **{key: value for key, value in grid.items() if key != "log"},
+        "set": {key.strip(): text.strip() for key, _, text in pairs},
+    }

@@ -17,6 +17,7 @@ from metasynth.children import safe_environment
 from metasynth.errors import RunError
 from metasynth.interrupts import Interrupted, watched
 from metasynth.lines import logger
+from metasynth.running.device import VISIBLE_GPUS
 from metasynth.running.grid import GridRun
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.progress import Progress
@@ -27,10 +28,27 @@ SECONDS_BETWEEN_LOOKS = 0.05
 PATIENCE_S = 20.0  # of a run that was asked to end: a step, and its data makers
 
 
-def carry_out(folder: GridFolder, jobs: int, progress: Progress) -> dict[str, str]:
+def carry_out(folder: GridFolder, jobs: int, progress: Progress, gpus: Sequence[str] = ()) -> dict[str, str]:
     """Start, or go on with, every run that is not done, at most ``jobs`` at a time.
 
-    Returns the names of those that failed, with what went wrong; one that fails does not stop the others.
+    A run has one of ``jobs`` places, the first that is free, and place k has GPU k mod their number: so runs share one
+    only where there are more places than GPUs, however long each run takes.
+
+    Parameters
+    ----------
+    folder : GridFolder
+        Open for writing.
+    jobs : int
+        Processes side by side, at least 1.
+    progress : Progress
+        Where to say how far the grid is.
+    gpus : sequence of str
+        As `metasynth.running.device.visible_gpus` gives them; none: the runs see what this process sees.
+
+    Returns
+    -------
+    dict
+        The names of the runs that failed, with what went wrong; one that fails does not stop the others.
 
     Raises
     ------
@@ -49,7 +67,8 @@ def carry_out(folder: GridFolder, jobs: int, progress: Progress) -> dict[str, st
         try:
             while (waiting or running) and not received:
                 while waiting and len(running) < jobs:
-                    running.append(_Process.start(folder, waiting.pop(0)))
+                    place = min(set(range(jobs)) - {process.place for process in running})
+                    running.append(_Process.start(folder, waiting.pop(0), place, gpus))
                     task.advance(0, _names(running))
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 for process in [process for process in running if process.has_ended()]:
@@ -74,21 +93,24 @@ class _Process:
     """A run's process, with its output at the end of a log that may hold earlier sessions."""
 
     name: str
+    place: int
     log: Path
     offset: int
     process: "subprocess.Popen[bytes]"
     begun: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, folder: GridFolder, run: GridRun) -> "_Process":
+    def start(cls, folder: GridFolder, run: GridRun, place: int, gpus: Sequence[str]) -> "_Process":
         log = folder.path / f"{run.name}.log"
         command = _command(folder, run)
-        _LOG.debug("%s: started: %s", run.name, shlex.join(command[1:]))
+        gpu = {VISIBLE_GPUS: gpus[place % len(gpus)]} if gpus else {}
+        told = " ".join([*(f"{name}={value}" for name, value in gpu.items()), shlex.join(command[1:])])
+        _LOG.debug("%s: started: %s", run.name, told)
         # A thread pool for each of many processes would be more threads than cores.
-        environment = {"OMP_NUM_THREADS": str(folder.grid.threads), **os.environ, **safe_environment()}
+        environment = {"OMP_NUM_THREADS": str(folder.grid.threads), **os.environ, **gpu, **safe_environment()}
         try:
             with log.open("ab") as output:
-                output.write(f"$ {shlex.join(command[1:])}\n".encode())
+                output.write(f"$ {told}\n".encode())
                 output.flush()
                 offset = output.tell()
                 process = subprocess.Popen(
@@ -99,7 +121,7 @@ class _Process:
                     env=environment,
                     process_group=0,  # a terminal's Ctrl-C reaches the grid alone, which interrupts its runs once
                 )
-                return cls(run.name, log, offset, process)
+                return cls(run.name, place, log, offset, process)
         except OSError as error:
             raise RunError(f"{error.filename or log}: cannot be started: {error.strerror or error}") from error
 
@@ -129,6 +151,7 @@ def _command(folder: GridFolder, run: GridRun) -> list[str]:
     command += ["--out", str(folder.path / run.name), "--preset", grid.preset, "--seed", str(run.seed)]
     command += ["--data", str(grid.data)] if grid.data else []
     command += ["--device", grid.device, "--threads", str(grid.threads), "--quiet"]
+    command += ["--log", grid.log] if grid.log else []
     command += ["--resume"] if folder.begun(run) else []
     return command + [word for override in grid.overrides_of(run.settings) for word in ("--set", override)]
 

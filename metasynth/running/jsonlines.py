@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,16 @@ class JsonLines:
     Each line is handed to the operating system as it is appended, so that killing the process loses none. A running
     digest tells whether the file still holds what was appended. With ``end`` it is as if the file had so many bytes;
     it is cut back before anything is appended.
+
+    Attributes
+    ----------
+    told : callable
+        Called with the position after each change of it.
     """
 
     def __init__(self, path: Path, end: int | None = None) -> None:
         self.path = path
+        self.told: Callable[[int], None] = lambda position: None
         try:
             self._file = path.open("ab", buffering=0)
             held = path.read_bytes()[:end]
@@ -77,6 +83,7 @@ class JsonLines:
             raise self._failure(error) from error
         self._position += len(line)
         self._hash.update(line)
+        self.told(self._position)
 
     def records(self) -> list[dict[str, Any]]:
         """Every complete line; DataError if another program has changed the file."""
@@ -109,6 +116,7 @@ class JsonLines:
             raise self._failure(error) from error
         self._position, self._hash, self._tail = len(held), hashlib.sha256(held), True
         self._cut_back()
+        self.told(self._position)
 
     def close(self) -> None:
         """Close the file."""

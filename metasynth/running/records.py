@@ -5,7 +5,7 @@ atomically; ``metrics.jsonl`` grows by one line a record and is cut back to a ch
 resumes. The files are listed in `metasynth.running.integrity.run_files`; what ties them together is in `checks` there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -182,6 +182,10 @@ class RunFolder:
         self._record_session()
         self._writer.append(record)
 
+    def follow(self, told: Callable[[int], None]) -> None:
+        """Have ``told`` called with the position of metrics.jsonl whenever it grows or is cut back."""
+        self._writer.told = told
+
     @property
     def position(self) -> int:
         """Bytes of metrics.jsonl so far."""
@@ -211,10 +215,7 @@ class RunFolder:
             self._metrics.check()
 
     def check(self) -> None:
-        """Raise DataError if a file of a finished run is not the one that it wrote.
-
-        Of a run that is open for writing, what killed processes left is removed then.
-        """
+        """Raise DataError if a file of a finished run is not the one that it wrote; a writer tidies up then."""
         checks.check_sums(self.path, self.manifest)
         if self._lock:
             checks.tidy(self.path)

@@ -34,6 +34,8 @@ def completions(words: str) -> list[str]:
         ("prep fr", ["freesurfer"]),
         ("run ", EXPERIMENTS),
         ("settings r", ["real_world", "ridge"]),
+        ("run noise --log t", ["tensorboard"]),
+        ("run noise --log tensorboard,", ["tensorboard,mlflow", "tensorboard,wandb"]),
         ("run noise --preset ", ["quick", "standard", "paper"]),
         ("run inu --preset n", ["nonparametric"]),
         ("settings real_world --preset p", ["paper"]),

@@ -39,6 +39,7 @@ MEANINGS = {
     "--keep-work": "Keep the work folder",
     "--label-cache": "HDF5 cache of label maps for synthesis",
     "--labels": "Their label maps, of the same names",
+    "--log": "Hand the records on to tensorboard, mlflow, wandb",
     "--mapping": "Which ids become which class: ",
     "--margin": "Room around the labels.",
     "--masks": "Brain masks of the images' names: file, folder, pattern or list",

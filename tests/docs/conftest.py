@@ -8,6 +8,7 @@ from docs.stock import fill
 
 from metasynth.augment import table
 from metasynth.segment import table as networks
+from metasynth.sinks import table as sinks
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stocked(_stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the stock as the working folder; what a program registers is gone after it."""
-    for one in (table, networks):
+    for one in (table, networks, sinks):
         monkeypatch.setattr(one.TABLE, "_registered", {})
     folder = tmp_path / "work"
     shutil.copytree(_stock, folder)

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,9 @@ NOT_RUN: dict[tuple[str, ...], tuple[str, Check]] = {
     ("pytest",): ("it is a test itself", is_test),
     ("make",): ("it makes an environment, or runs everything", is_target),
     ("torchrun",): ("tests/bilevel/test_processes_torchrun.py starts it", is_known),
+    ("pip",): ("tests install nothing", is_known),
+    ("tensorboard",): ("it serves pages until it is stopped", is_known),
+    ("export",): ("there is no server", is_known),
     ("metasynth", "prep", "template"): ("tests/data_prep/test_cohort.py makes cohorts, in minutes", is_command),
 }
 
@@ -95,6 +99,8 @@ def carry_out(words: list[str]) -> str:
         return metasynth(*without(words[1:], "--align"), "--overwrite")
     if words[1] != "run":
         return metasynth(*words[1:])
+    if any(find_spec(name) is None for name in options(words, "--log")):
+        words = without(words, "--log")  # tests/sinks has each of them, where its package is installed
     if "--resume" not in words:
         experiment = load_experiment(words[2])
         preset = experiment.presets[(options(words, "--preset") or ["quick"])[0]]

@@ -13,12 +13,13 @@ from docs.blocks import DOCS, NAMES, ROOT, blocks, prose
 from metasynth.augment import table as augmenters
 from metasynth.running import study
 from metasynth.segment import table as networks
+from metasynth.sinks import table as sinks
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 GUIDES = [name for name in NAMES if name.startswith("docs/guides/")]
 MEASUREMENTS = [name for name in NAMES if name.startswith("docs/measurements/")]
 MOST_WORDS = 800
-ENTRY_POINTS = {study.GROUP, augmenters.GROUP, networks.GROUP}
+ENTRY_POINTS = {study.GROUP, augmenters.GROUP, networks.GROUP, sinks.GROUP}
 """Groups of entry points, which are named like modules."""
 
 
@@ -58,7 +59,7 @@ def test_no_formula_of_a_page_becomes_italics(name: str) -> None:
     assert accidents(prose(name)) == []
 
 
-@pytest.mark.parametrize("name", ["augment", "bilevel", "data", "segment", "synthesis"])
+@pytest.mark.parametrize("name", ["augment", "bilevel", "data", "segment", "sinks", "synthesis"])
 def test_no_formula_of_the_reference_becomes_italics(name: str) -> None:
     face = importlib.import_module(f"metasynth.{name}")
     made = [getattr(face, each) for each in face.__all__]

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from metasynth.running.device import visible_gpus
 
 # The C library's own count of its memory: page faults would show the effect, but not every system counts them.
 MEMORY = """
@@ -56,3 +59,22 @@ def test_settings_of_the_environment_are_respected() -> None:
     kept, _, free = measured("keep", MALLOC_ARENA_MAX="2")
     assert not kept
     assert free < 0.9 * SIZE
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "gpus"),
+    [
+        (None, 0, ()),
+        (None, 3, ("0", "1", "2")),
+        ("2,5", 2, ("2", "5")),
+        ("5, 2,-1,3", 2, ("5", "2")),
+        ("GPU-8932f937,MIG-GPU-1/3/0", 2, ("GPU-8932f937", "MIG-GPU-1/3/0")),
+        ("", 0, ()),
+    ],
+)
+def test_the_gpus_that_a_process_may_use_by_what_a_child_has_to_be_given(monkeypatch, named, count, gpus) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert visible_gpus() == gpus

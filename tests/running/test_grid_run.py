@@ -42,10 +42,10 @@ def programs(monkeypatch):
     return programs
 
 
-def go(folder, jobs=3):
+def go(folder, jobs=3, gpus=()):
     """Carry the grid out; what failed, and what was said."""
     stream = io.StringIO()
-    failed = carry_out(folder, jobs, Progress(stream=stream))
+    failed = carry_out(folder, jobs, Progress(stream=stream), gpus)
     return failed, stream.getvalue().splitlines()
 
 
@@ -78,6 +78,42 @@ def test_no_more_run_at_a_time_than_were_asked_for(folder, programs):
     counted += "time.sleep(.1); here.unlink(); assert len(others) < 2, others\n"
     programs |= dict.fromkeys(range(3), counted + FINISH)
     assert go(folder, jobs=2)[0] == {}
+
+
+SEES = "(folder.parent / f'{folder.name}.gpu').write_text(os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))\n"
+
+
+def seen(folder):
+    """What each run was given to see, in the order of the runs."""
+    return [(folder.path / f"{run.name}.gpu").read_text() for run in folder.grid.runs]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "given"),
+    [
+        (3, (), ["7", "7", "7"]),
+        (3, ("4",), ["4", "4", "4"]),
+        (3, ("4", "GPU-a"), ["4", "GPU-a", "4"]),
+        (3, ("0", "1", "2", "3"), ["0", "1", "2"]),
+        (1, ("0", "1", "2"), ["0", "0", "0"]),
+    ],
+)
+def test_run_k_sees_the_gpu_k_mod_their_number(folder, programs, monkeypatch, jobs, gpus, given):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    together = f"while len(list(folder.parent.glob('*.gpu'))) < {jobs}: time.sleep(.01)\n"
+    programs |= dict.fromkeys(range(3), SEES + together + FINISH)
+    assert go(folder, jobs, gpus)[0] == {}
+    assert seen(folder) == given
+    first = (folder.path / "seed=0.log").read_text().splitlines()[0]
+    assert first.startswith(f"$ CUDA_VISIBLE_DEVICES={given[0]} -S -c " if gpus else "$ -S -c ")
+
+
+def test_the_next_run_has_the_gpu_that_is_free(folder, programs):
+    """That of the run that ended first, not that which comes next in turn, where the other still is."""
+    programs[0] = SEES + "while not (folder.parent / 'seed=2.gpu').exists(): time.sleep(.01)\n" + FINISH
+    programs |= {1: SEES + FINISH, 2: SEES + FINISH}
+    assert go(folder, 2, ("0", "1"))[0] == {}
+    assert seen(folder) == ["0", "1", "1"]
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,13 @@ def test_a_damaged_line_is_named(out, line):
         file.write(f"{line}\n")
     with pytest.raises(DataError, match=rf"{METRICS}: line 2"):
         RunFolder.open(out).read_metrics()
+
+
+def test_who_follows_is_told_the_position_after_every_change(out):
+    with RunFolder.create(out, MANIFEST) as folder:
+        told = []
+        folder.follow(told.append)
+        folder.append({"step": 0})
+        folder.append({"step": 1})
+        folder.truncate(11)
+        assert told == [11, 22, 11]

@@ -27,9 +27,12 @@ EXPERIMENT = tiny_experiment(Hold())  # type: ignore[arg-type]
 
 
 def install(folder: Path) -> Path:
-    """Make the study known, as 'tiny', to processes with the folder and that of the tests in PYTHONPATH."""
+    """Make the study, as 'tiny', and sinks known to processes with the folder and that of the tests in PYTHONPATH."""
     info = folder / "grid_study-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: grid-study\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[metasynth.experiments]\ntiny = support.grid_study:EXPERIMENT\n")
+    (info / "entry_points.txt").write_text(
+        "[metasynth.experiments]\ntiny = support.grid_study:EXPERIMENT\n"
+        "[metasynth.sinks]\nnoting = support.noting_sink:NOTING\nrefusing = support.noting_sink:REFUSING\n"
+    )
     return folder

@@ -78,6 +78,7 @@ def read_environment(path: Path, *, sealed: bool) -> Json:
             ("earlier_wall_s", (int, float), 0.0),
             ("device", (str,), ""),
             ("threads", (int,), 1),
+            ("log", (str,), ""),
         ):
             value = session.get(key, absent)
             if not isinstance(value, kinds) or isinstance(value, bool):
