@@ -113,6 +113,10 @@ class GridFolder:
             if differences:
                 raise UsageError(f"{self.path / run.name}: was begun with other settings: {'; '.join(differences)}")
 
+    def log(self, run: GridRun) -> Path:
+        """Where the run's output goes."""
+        return self.path / f"{run.name}.log"
+
     def begun(self, run: GridRun) -> bool:
         """Whether the run has written its settings."""
         return (self.path / run.name / CONFIG).is_file()
