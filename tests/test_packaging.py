@@ -130,7 +130,7 @@ def test_the_wheel_holds_every_module_and_no_other_package(wheel):
 HINT = re.compile(r"pip install '([\w-]+)\[(\w+)\]'")
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").iterdir()]
 PAGES += (ROOT / "benchmarks").glob("*.py")
-PRINTED = {install_hint(extra) for extra in ("align", "nnunet", "monai")}  # by `require` and `metasynth prep --align`
+PRINTED = {install_hint(extra) for extra in ("align", "cluster", "nnunet", "monai")}  # by `require` and options
 HINTS = {*PRINTED, *(found.group() for page in PAGES for found in HINT.finditer(page.read_text(encoding="utf-8")))}
 
 
@@ -139,7 +139,7 @@ def test_every_hint_names_this_distribution_and_an_extra_of_it():
     declared.read(ROOT / "setup.cfg", encoding="utf-8")
     assert declared["metadata"]["name"] == DISTRIBUTION
     found = [HINT.fullmatch(hint).groups() for hint in HINTS]
-    assert {extra for _, extra in found} == {"align", "nnunet", "monai", "peers"}
+    assert {extra for _, extra in found} == {"align", "cluster", "nnunet", "monai", "peers"}
     assert {name for name, _ in found} == {DISTRIBUTION}
     assert {extra for _, extra in found} <= set(declared["options.extras_require"])
 
