@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,10 +27,10 @@ _OVER = {"", "COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_F
 class State(Enum):
     """Of a job, as its launcher knows it."""
 
-    WAITS = "waits"
-    RUNS = "runs"
-    CANCELLED = "was cancelled"
-    ENDED = "has ended"
+    WAITS = "wait"
+    RUNS = "run"
+    CANCELLED = "cancelled"
+    ENDED = "ended"
 
 
 class Launcher(ABC):
@@ -97,7 +98,7 @@ class LocalLauncher(Launcher):
         executor = LocalExecutor(folder, max_num_timeout=self._timeouts)
         executor.update_parameters(**self._settings)
         of_the_terminal = set(SIGNALS) - {signal.SIGTERM}
-        with held(of_the_terminal), safe_path():
+        with held(of_the_terminal), safe_path(), _own_output_aside():
             submitted = [executor.submit(job) for job in jobs]
         self._jobs += submitted
         return [job.job_id for job in submitted]
@@ -177,6 +178,25 @@ def make_launcher(name: str, texts: Sequence[str], jobs: int | None, side_by_sid
         It cannot be used here, or not with these settings.
     """
     return SlurmLauncher(texts, jobs) if name == "slurm" else LocalLauncher(texts, jobs or side_by_side)
+
+
+@contextmanager
+def _own_output_aside() -> Iterator[None]:
+    """What is started here does not hold this process's input and output open, which may be a pipe that others read."""
+    kept = {}
+    for number in range(3):
+        with suppress(OSError):  # it was closed from the start
+            kept[number] = os.dup(number)
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for number in kept:
+            os.dup2(null, number)
+        yield
+    finally:
+        for number, descriptor in kept.items():
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.close(null)
 
 
 def _require_submitit(name: str) -> None:

@@ -196,5 +196,5 @@ def test_a_damaged_record_is_told(folder):
     path = folder.path / "jobs" / "jobs.json"
     value = json.loads(path.read_text())
     path.write_text(json.dumps({**value, "launcher": "slurm"}))
-    with pytest.raises(DataError, match="jobs.json: "):
+    with pytest.raises(DataError, match=r"jobs\.json: "):
         JobRecord.read(folder.path)

@@ -32,7 +32,7 @@ def test_values_have_the_types_that_submitit_wants():
         ("timeout_min=2h", "timeout_min: expected a whole number of at least 1, got '2h'"),
         ("mem_gb=nan", "mem_gb: expected a number of gigabytes, got 'nan'"),
         ("exclusive=user", "exclusive: expected true or false, got 'user'"),
-        ("srun_args='a", "srun_args: expected words, got \"'a\""),
+        ("srun_args='a", 'srun_args: expected words, got "\'a"'),
         ("timeout_min=5,timeout_min=6", "timeout_min: is given twice"),
     ],
 )
