@@ -148,10 +148,17 @@ def test_printed_commands_begin_a_run_and_go_on_with_it(tiny, undisturbed):
     rest = "--device cpu --threads 1 --quiet --resume --set steps=6"
     assert commands == [f"{start.format(seed, seed)} {rest}" for seed in range(2)]
     assert printed.stderr.splitlines()[-1] == "The report on those that have finished: metasynth report g"
+    begin, other = (shlex.split(command)[1:] for command in commands)
     for _ in range(2):
-        for command in commands:
-            done = call(*shlex.split(command)[1:])
-            assert done.exit_code == 0, done.output
+        assert call(*begin).exit_code == 0
+    Path("g", RUNS[1]).mkdir()
+    Path("g", RUNS[1], ".lock").touch()
+    half = call("report", "g")
+    assert half.stderr.splitlines()[0] == "g: 1 of 2 runs have finished, 0 were begun, 1 was not"
+    missing = "1 of 2 runs have finished, 0 were begun, 1 was not. Runs without results: seed=1,steps=6."
+    assert missing in Path("g", "report.html").read_text()
+    assert call("run", "tiny", "--resume", "--out", "g", "--print-commands").stdout.splitlines() == commands[1:]
+    assert call(*other).exit_code == 0
     assert call("report", "g").exit_code == 0
     assert found(Path("g")) == undisturbed
     assert call("run", "tiny", "--resume", "--out", "g", "--print-commands").stdout == ""  # all are done

@@ -175,7 +175,8 @@ def report_grid(experiment: "Experiment", folder: "GridFolder") -> None:
     content = experiment.grid_report(folder) if experiment.grid_report else summarise(folder, experiment.question)
     missing = folder.results["missing"]
     if missing:
-        content = replace(content, summary=[*content.summary, f"Runs without results: {'; '.join(missing)}."])
+        told = f"{folder.progress}. Runs without results: {'; '.join(missing)}."
+        content = replace(content, summary=[*content.summary, told])
     write_report(folder, content)
 
 

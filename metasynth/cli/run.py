@@ -175,6 +175,7 @@ def report(runs: tuple[Path, ...]) -> None:
         with files_that_fit(path):
             if (path / GRID).is_file():
                 several = GridFolder.open(path)
+                tell(f"{path}: {several.progress}")
                 report_grid(load_experiment(several.grid.experiment), several)
             else:
                 folder = RunFolder.open(path)

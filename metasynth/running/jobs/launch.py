@@ -13,8 +13,10 @@ from metasynth.running.grid import GridRun
 from metasynth.running.grid_command import words_of
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.jobs.job import RunJob
-from metasynth.running.jobs.launchers import Launcher, State, local_states, slurm_states
+from metasynth.running.jobs.launcher import Launcher, State
+from metasynth.running.jobs.local import local_states
 from metasynth.running.jobs.record import FOLDER, JobRecord
+from metasynth.running.jobs.slurm import slurm_states
 from metasynth.running.progress import Progress
 
 MOST_SUBMISSIONS = 4

@@ -14,7 +14,7 @@ from metasynth.running.grid import Grid
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.jobs import launch
 from metasynth.running.jobs.launch import MOST_SUBMISSIONS, carry_out, refuse_jobs_of_others
-from metasynth.running.jobs.launchers import Launcher, State
+from metasynth.running.jobs.launcher import Launcher, State
 from metasynth.running.jobs.record import JobRecord
 from metasynth.running.progress import Progress
 

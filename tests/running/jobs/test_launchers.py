@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from metasynth.errors import PackageError, RunError, UsageError
-from metasynth.running.jobs import launchers
+from metasynth.running.jobs import launcher
 from metasynth.running.jobs.job import RunJob
-from metasynth.running.jobs.launchers import State, local_states, make_launcher, slurm_states
+from metasynth.running.jobs.launcher import State
+from metasynth.running.jobs.launchers import make_launcher
+from metasynth.running.jobs.local import local_states
+from metasynth.running.jobs.slurm import slurm_states
 
 pytest.importorskip("submitit")
 SBATCH = '#!/bin/sh\ncat "$1" > "$TOLD"\n{ls}\necho Submitted batch job 17\n'
@@ -39,8 +42,8 @@ def jobs(folder, count):
 
 def test_runs_are_one_array_that_is_requeued(slurm, tmp_path):
     folder = slurm()
-    launcher = make_launcher("slurm", ["partition=gpu,gpus_per_node=1,timeout_min=240", "setup=module load a"], None, 1)
-    assert launcher.submit(folder, jobs(folder, 3)) == ["17_0", "17_1", "17_2"]
+    made = make_launcher("slurm", ["partition=gpu,gpus_per_node=1,timeout_min=240", "setup=module load a"], None, 1)
+    assert made.submit(folder, jobs(folder, 3)) == ["17_0", "17_1", "17_2"]
     lines = (tmp_path / "told").read_text().splitlines()
     asked = {line for line in lines if line.startswith("#SBATCH")}
     assert asked >= {
@@ -89,9 +92,9 @@ def test_states_are_those_of_squeue(slurm, tmp_path):
     lines = "".join(f"echo '17_{index} {state}'\n" for index, state in enumerate(states))
     folder = slurm(squeue=f'echo "$@" > "$TOLD"\n{lines}')
     names = [f"17_{index}" for index in range(8)]
-    launcher = make_launcher("slurm", ["timeout_min=5"], None, 1)
+    made = make_launcher("slurm", ["timeout_min=5"], None, 1)
     expected = [State.WAITS, State.RUNS, State.RUNS, State.ENDED, State.CANCELLED, *[State.ENDED] * 3]
-    assert launcher.states(folder, [*names, "9"]) == {**dict(zip(names, expected, strict=True)), "9": State.ENDED}
+    assert made.states(folder, [*names, "9"]) == {**dict(zip(names, expected, strict=True)), "9": State.ENDED}
     assert (tmp_path / "told").read_text() == "--noheader --array --states=all --format=%i %T --jobs=17,9\n"
 
 
@@ -131,7 +134,7 @@ def test_without_squeue_nobody_can_say_what_became_of_jobs(monkeypatch, tmp_path
 
 @pytest.mark.parametrize("name", ["slurm", "local"])
 def test_without_submitit_the_line_says_what_to_install(monkeypatch, name):
-    monkeypatch.setattr(launchers, "find_spec", lambda package: None)
+    monkeypatch.setattr(launcher, "find_spec", lambda package: None)
     with pytest.raises(PackageError) as caught:
         make_launcher(name, [], None, 1)
     told = f"--launcher {name} needs the package submitit: pip install 'metasynth-toolkit[cluster]'"
