@@ -8,18 +8,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support import grid_study
+from support import tiny_grid
 from support.processes import alive, descendants, wait_for
+from support.tiny_grid import GRID, RUNS, found, lines
 from support.tiny_noise import arguments, make_cache, start
 
 from metasynth.cli.main import main
-from metasynth.run import execute
-from metasynth.running import study
 from metasynth.running.jobs.record import JobRecord
 
 pytest.importorskip("submitit")
-GRID = ["--seeds", "2", "--vary", "steps=6", "--device", "cpu"]
-RUNS = ["seed=0,steps=6", "seed=1,steps=6"]
 LOCAL = ["--launcher", "local", "--jobs", "2"]
 
 
@@ -27,40 +24,16 @@ def call(*words):
     return CliRunner().invoke(main, list(map(str, words)))
 
 
-def rows(out):
-    """The rows of a grid without their timings."""
-    found = json.loads((out / "results.json").read_text())["rows"]
-    return [{key: value for key, value in row.items() if key != "wall_s"} for row in found]
-
-
-def lines(run):
-    metrics = run / "metrics.jsonl"
-    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-
-
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """An empty folder in which the tiny study is known to all processes; the file that holds it up."""
-    folder = grid_study.install(tmp_path / "installed")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{grid_study.TESTS}")
-    monkeypatch.setenv(grid_study.HOLD, str(tmp_path / "hold"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "hold"
+    return tiny_grid.install(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def undisturbed(tmp_path):
     """The records and rows that the runs of `GRID` have."""
-    folder = tmp_path / "undisturbed"
-    runs = [execute(study.load_experiment("tiny"), folder / str(n), seed=n, overrides=["steps=6"]) for n in range(2)]
-    records = [(run.path / "metrics.jsonl").read_bytes() for run in runs]
-    return records, [{"seed": n, "steps": 6, **row} for n, run in enumerate(runs) for row in run.results["rows"]]
-
-
-def found(out):
-    return [(out / run / "metrics.jsonl").read_bytes() for run in RUNS], rows(out)
+    return tiny_grid.undisturbed(tmp_path / "undisturbed")
 
 
 @pytest.mark.slow
@@ -72,7 +45,9 @@ def test_a_launched_grid_is_the_grid_of_processes_bit_by_bit(tmp_path):
         done = call(*arguments(tmp_path / name, cache, baselines="false"), *words, *more)
         assert done.exit_code == 0, done.output
         runs = [tmp_path / name / f"seed={seed},start=0.3" for seed in range(2)]
-        grids.append(([(run / "metrics.jsonl").read_bytes() for run in runs], rows(tmp_path / name)))
+        rows = json.loads((tmp_path / name / "results.json").read_text())["rows"]
+        assert all(row.pop("wall_s") for row in rows)
+        grids.append(([(run / "metrics.jsonl").read_bytes() for run in runs], rows))
     assert grids[0] == grids[1]
 
 

@@ -206,7 +206,7 @@ def test_a_module_that_ends_its_process_ends_no_other(monkeypatch):
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_a_resumed_run_that_is_told_what_it_is_begins_where_nothing_is(tmp_path, capsys, made):
+def test_a_resumed_run_that_is_told_what_it_is_begins_where_nothing_is(tmp_path, made):
     """So that one command can be repeated until it has finished."""
     if made:
         (tmp_path / "a").mkdir()  # as schedulers make the folder of what a command is to write
