@@ -159,7 +159,8 @@ def _told(place: Path, job: str) -> str | None:
     outcome, trace = pickle_load(path)
     if outcome == "success":
         return "its job ended well, and left no results"
-    return str(trace).strip().splitlines()[-1].partition(": ")[2]  # after the name of the exception
+    last = str(trace).strip().splitlines()[-1]
+    return last.partition(": ")[2] or last  # after the name of the exception
 
 
 def _pause(seconds: float, received: Sequence[int]) -> None:

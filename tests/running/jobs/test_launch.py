@@ -60,7 +60,7 @@ class Told(Launcher):
             finish(folder.parent, run)
         elif outcome != "is killed":
             folder.mkdir(exist_ok=True)
-            told = ("error", f"Traceback:\n  x\nmetasynth.errors.RunError: {outcome}\n")
+            told = ("error", f"Traceback:\n  x\n{outcome}\n")
             (folder / f"{name}_0_result.pkl").write_bytes(pickle.dumps(told))
         return State.ENDED
 
@@ -102,11 +102,14 @@ def test_no_more_jobs_at_a_time_than_there_may_be(folder):
     assert launcher.submitted == [["seed=0", "seed=1"], ["seed=2"]]
 
 
-def test_a_run_that_fails_is_told_and_not_submitted_again(folder):
-    launcher = Told(**{"seed=1": ["c.h5: no labels"]})
+@pytest.mark.parametrize(
+    ("error", "told"), [("metasynth.errors.RunError: c.h5: no labels", "c.h5: no labels"), ("MemoryError",) * 2]
+)
+def test_a_run_that_fails_is_told_and_not_submitted_again(folder, error, told):
+    launcher = Told(**{"seed=1": [error]})
     failed, said = go(folder, launcher)
-    assert failed == {"seed=1": "failed: c.h5: no labels"}
-    assert "seed=1: failed: c.h5: no labels" in said
+    assert failed == {"seed=1": f"failed: {told}"}
+    assert f"seed=1: failed: {told}" in said
     assert launcher.submitted == [RUNS]
 
 
