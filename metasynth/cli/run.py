@@ -50,7 +50,7 @@ from metasynth.lines import tell
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue the run, or the runs, in --out; with settings, begin a run where nothing is yet.",
+    help="Continue the run, or the runs, in --out. With settings, begin a run where nothing is yet.",
 )
 @DEVICE
 @threads_option(", and one in each of several runs")
