@@ -167,3 +167,10 @@ def test_wrong_usage_is_told_before_anything_starts(tiny, words, told):
     assert refused.exit_code == 2
     assert refused.stderr.splitlines()[-1] == f"Error: {told}"
     assert not os.path.exists("g")
+
+
+def test_what_other_machines_have_is_not_asked_here(tiny):
+    """Neither a GPU nor memory: each run asks that of the machine it is on."""
+    printed = call("run", "tiny", "--out", "g", "--seeds", "1", "--device", "cuda", "--print-commands")
+    assert printed.exit_code == 0, printed.output
+    assert "--device cuda" in printed.stdout

@@ -26,10 +26,12 @@ def slurm(*words):
 def cluster(tmp_path, monkeypatch):
     """A Slurm that the commands of this process and its children know."""
     folder = tmp_path / "slurm"
-    subprocess.run([SCRIPT, "start", folder], check=True, stdout=subprocess.DEVNULL, timeout=120)
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    yield
-    subprocess.run([SCRIPT, "stop", folder], check=True)
+    try:
+        subprocess.run([SCRIPT, "start", folder], check=True, stdout=subprocess.DEVNULL, timeout=120)
+        yield
+    finally:
+        subprocess.run([SCRIPT, "stop", folder], check=True)
 
 
 def parent(process):

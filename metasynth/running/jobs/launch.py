@@ -109,8 +109,9 @@ class _Jobs:
         over = []
         for run in [run for run in self._submitted if self._state(run) in OVER]:
             self._submitted.remove(run)
-            failure = None if self._folder.done(run) else self._failure(run)
-            if failure or self._folder.done(run):
+            done = self._folder.done(run)
+            failure = None if done else self._failure(run)
+            if done or failure:
                 over.append((run.name, failure))
             else:
                 self._waiting.append(run)
