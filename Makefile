@@ -8,12 +8,13 @@ DOCS_INSTALLED := $(VENV)/installed-docs
 # One thread a process: studies and tests run several processes side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-all lint bench docs release clean
+.PHONY: help run test test-all cluster lint bench docs release clean
 
 help:
 	@echo "make run       learn the noise of real scans on the embedded brain, and report"
 	@echo "make test      lint and the tests that take seconds"
 	@echo "make test-all  lint and every test"
+	@echo "make cluster   the tests on a Slurm of one node and with Snakemake, where Slurm is installed"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every script in benchmarks/"
 	@echo "make docs      the documentation, in site/"
@@ -31,7 +32,13 @@ test: lint
 	$(PYTEST)
 
 test-all: lint
-	$(PYTEST) -m ""
+	$(PYTEST) -m "not cluster"
+
+# Slurm is Debian's (slurmctld, slurmd, slurm-client, munge), and needs root; Snakemake has an environment of its own.
+cluster: $(INSTALLED)
+	$(PYTHON) -m venv $(VENV)/snakemake
+	$(VENV)/snakemake/bin/python -m pip install -qq --disable-pip-version-check snakemake==9.27.1
+	$(BIN)/pytest -m cluster tests/cluster
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

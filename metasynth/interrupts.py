@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -90,9 +90,9 @@ def watched(*, forceful: bool = True) -> Iterator[list[int]]:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Signals wait meanwhile; a process that is started here begins with them held back, until `leave_to_parent`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def held(numbers: Iterable[int] = SIGNALS) -> Iterator[None]:
+    """Signals wait meanwhile; a process that is started here begins with them held back, until it lets them through."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:

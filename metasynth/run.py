@@ -13,7 +13,7 @@ from metasynth.lines import logger
 from metasynth.running.device import configure_torch
 from metasynth.running.environment import describe_environment
 from metasynth.running.integrity.run_files import check_files
-from metasynth.running.lock import is_claimed_only
+from metasynth.running.lock import holdings, is_claimed_only
 from metasynth.running.manifest import PACE, make_manifest
 from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, METRICS, RESULTS, RunFolder, refuse_taken
@@ -91,7 +91,8 @@ def execute(
 
     Without ``preset`` and ``seed`` a new run takes 'quick' and 0, and a resumed one what it was started with
     (its overrides and its caches too, when none are given but of its pace). A run that has finished is only reported
-    again.
+    again. Where the folder is absent or empty, ``resume`` begins the run if anything is said of it: so one command can
+    be given again and again until it has finished, as the schedulers of clusters do.
     ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own. ``log`` are
     the names of sinks (`metasynth.sinks`), by default those of the session before; 'none': no sink.
 
@@ -121,6 +122,8 @@ def execute(
         config = apply_overrides(config, [labels_override(experiment, preset, labels)])
     device, threads = configure_torch(settled.device, settled.threads)
     progress = Progress(quiet)
+    if resume and earlier is None:
+        progress.say(f"{out}: holds no run yet; one is begun")
     prepared = experiment.prepare(config, settled.data, progress)
     experiment.check_sizes(config, prepared, Path(out))
     seed = settled.seed or 0
@@ -129,7 +132,7 @@ def execute(
     place = Path(prepared.path).resolve()
     others = {name: Path(other.path).resolve() for name, other in prepared.others.items()}
     manifest = make_manifest(experiment.name, preset, seed, to_dict(config), prepared.described(bool(settled.data)))
-    make = partial(RunFolder.resume, config=config) if resume else RunFolder.create
+    make = partial(RunFolder.resume, config=config) if earlier else RunFolder.create
     environment = describe_environment(device, threads) | ({} if settled.log is None else {"log": settled.log})
     with (
         make(out, manifest, environment) as folder,
@@ -154,9 +157,9 @@ def execute(
 
 def _earlier(experiment: Experiment, out: Path, *, may_begin: bool) -> RunFolder | None:
     """The run to go on with; None where there is none yet and one may begin. UsageError otherwise."""
+    if may_begin and not holdings(out):
+        return None
     if is_claimed_only(out):
-        if may_begin:
-            return None
         raise UsageError(f"{out}: holds no run ({CONFIG} is missing); leave --resume out to begin one")
     found = RunFolder.open(out)
     if found.manifest["experiment"] != experiment.name:

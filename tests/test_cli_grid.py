@@ -250,4 +250,5 @@ def test_a_grid_without_a_finished_run_has_no_report(tiny, monkeypatch):
     assert failed.stderr.splitlines()[-1].startswith("Error: g: 1 of 1 runs failed: seed=0; to try them again: ")
     refused = call("report", "g")
     assert refused.exit_code == 2
+    assert refused.stderr.splitlines()[0] == "g: 0 of 1 runs have finished, 0 were begun, 1 was not"
     assert refused.stderr.splitlines()[-1] == "Error: g: no run of the grid has finished; continue it with --resume"

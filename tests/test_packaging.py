@@ -131,8 +131,8 @@ HINT = re.compile(r"pip install '([\w-]+)\[(\w+)\]'")
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").iterdir()]
 PAGES += (ROOT / "benchmarks").glob("*.py")
 SINKS = ("tensorboard", "mlflow", "wandb")
-# By `require`, `metasynth prep --align` and `metasynth run --log`.
-PRINTED = {install_hint(extra) for extra in ("align", "nnunet", "monai", *SINKS)}
+# By `require`, `metasynth prep --align`, `metasynth run --launcher` and `--log`.
+PRINTED = {install_hint(extra) for extra in ("align", "cluster", "nnunet", "monai", *SINKS)}
 NOT_HERE = {"peers": "torchopt>=0.7.3", "mlflow": "mlflow>=3", "wandb": "wandb>=0.19"}
 """Extras that are no part of what these tests run with, so that their hints are not carried out."""
 HINTS = {*PRINTED, *(found.group() for page in PAGES for found in HINT.finditer(page.read_text(encoding="utf-8")))}
@@ -143,7 +143,7 @@ def test_every_hint_names_this_distribution_and_an_extra_of_it():
     declared.read(ROOT / "setup.cfg", encoding="utf-8")
     assert declared["metadata"]["name"] == DISTRIBUTION
     found = [HINT.fullmatch(hint).groups() for hint in HINTS]
-    assert {extra for _, extra in found} == {"align", "nnunet", "monai", "peers", *SINKS}
+    assert {extra for _, extra in found} == {"align", "cluster", "nnunet", "monai", "peers", *SINKS}
     assert {name for name, _ in found} == {DISTRIBUTION}
     assert {extra for _, extra in found} <= set(declared["options.extras_require"])
 

@@ -1,6 +1,5 @@
 """The part of ``metasynth run`` that carries out an experiment over seeds and settings."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metasynth.cli.completion import complete_setting
+from metasynth.cli.means import LAUNCHER_OPTIONS, Means, print_commands
 from metasynth.cli.options import jobs_option, with_options
 from metasynth.errors import RunError, UsageError
 from metasynth.sizes import cores, require_processes
@@ -30,6 +30,7 @@ grid_options = with_options(
         help="Run each value of a setting; repeatable.",
     ),
     jobs_option("one a run", ", and one a GPU"),
+    *LAUNCHER_OPTIONS,
 )
 
 
@@ -68,14 +69,14 @@ class GridRequest:
         )
 
 
-def is_grid(out: Path | None, resume: bool, seeds: int | None, vary: tuple[str, ...], jobs: int | None) -> bool:
+def is_grid(out: Path | None, resume: bool, seeds: int | None, vary: tuple[str, ...], means: Means) -> bool:
     """Whether ``metasynth run`` is to carry out a grid; UsageError if it is one run and has options of a grid."""
     from metasynth.running.grid_folder import GRID
 
     if seeds is not None or vary or (resume and out is not None and (out / GRID).is_file()):
         return True
-    if jobs is not None:
-        raise UsageError("--jobs: is for several runs; give --seeds N or --vary KEY=V1,V2,... too")
+    if means.options:
+        raise UsageError(f"{means.options[0]}: is for several runs; give --seeds N or --vary KEY=V1,V2,... too")
     return False
 
 
@@ -85,10 +86,12 @@ def run_grid(
     request: GridRequest,
     *,
     resume: bool,
-    jobs: int | None,
+    means: Means,
     quiet: bool,
 ) -> RunError | None:
     """Carry out a grid in the folder ``out`` and report on what has finished; return what failed.
+
+    With ``means.print_commands`` the commands of the runs that are not done are printed instead.
 
     Raises
     ------
@@ -97,12 +100,15 @@ def run_grid(
     RunError
         No run has finished.
     KeyboardInterrupt
-        The grid was interrupted; its runs have ended.
+        The grid was interrupted; its runs have ended, but for the jobs of a launcher.
     """
     from metasynth.run import preset_settings
     from metasynth.running.device import configure_torch, visible_gpus
     from metasynth.running.grid_folder import GridFolder, refuse_grid
     from metasynth.running.grid_run import carry_out
+    from metasynth.running.jobs.launch import carry_out as launch
+    from metasynth.running.jobs.launch import refuse_jobs_of_others
+    from metasynth.running.jobs.launchers import make_launcher
     from metasynth.running.lock import is_claimed_only
     from metasynth.running.progress import Progress
     from metasynth.sinks.table import NONE, chosen
@@ -114,20 +120,26 @@ def run_grid(
     elif not resume:
         refuse_grid(out)
     require_processes(grid.threads, "--threads", "threads")
-    require_processes(jobs or 1, "--jobs")
+    require_processes(1 if means.elsewhere else means.jobs or 1, "--jobs")
     chosen(grid.log or NONE if request.log is None else request.log)
     configs = grid.configurations(preset_settings(experiment, grid.preset))
-    in_use, _ = configure_torch(grid.device, None)
+    in_use = "cpu" if means.elsewhere else configure_torch(grid.device, None)[0]
+    gpus = () if in_use == "cpu" else visible_gpus()
+    side_by_side = means.jobs or len(gpus) or max(1, cores() // 2)
+    launcher = make_launcher(means.launcher, means.launcher_texts, means.jobs, side_by_side) if means.launcher else None
+    if earlier:
+        refuse_jobs_of_others(out, means.launcher)
     progress = Progress(quiet)
-    digest = _prepare(experiment, grid, configs, out, progress)
+    digest = _prepare(experiment, grid, configs, out, progress, here=not means.elsewhere)
     make = GridFolder.resume if resume else GridFolder.create
     folder = make(out, replace(grid, digest=digest))
     try:
         folder.check_runs(configs)
-        gpus = () if in_use == "cpu" else visible_gpus()
-        side_by_side = len(gpus) or max(1, cores() // 2)
-        failed = carry_out(folder, jobs or side_by_side, progress, gpus)
-        problem = _problem(folder, failed)
+        if means.print_commands:
+            print_commands(folder)
+            return None
+        failed = launch(folder, launcher, progress) if launcher else carry_out(folder, side_by_side, progress, gpus)
+        problem = _problem(folder, failed, means)
         if problem and not folder.finished:
             raise problem
         report_grid(experiment, folder)
@@ -136,15 +148,19 @@ def run_grid(
     return problem
 
 
-def _prepare(experiment: "Experiment", grid: "Grid", configs: Sequence[Any], out: Path, progress: "Progress") -> str:
+def _prepare(
+    experiment: "Experiment", grid: "Grid", configs: Sequence[Any], out: Path, progress: "Progress", *, here: bool
+) -> str:
     """Make and check the data of all runs before the first, so that they do not all make them; their digest.
+
+    Whether this machine can hold them is asked only if they are to be carried out ``here``; each asks that again.
 
     A cache that is named needs checking only, and once, but where it depends on the settings and the seed who of it is
     for what.
     """
     once = grid.data and not experiment.check
     prepared = [experiment.prepare(config, grid.data, progress) for config in configs[: 1 if once else None]]
-    for config, one in zip(configs, prepared * (len(configs) // len(prepared)), strict=True):
+    for config, one in zip(configs, prepared * (len(configs) // len(prepared)), strict=True) if here else ():
         experiment.check_sizes(config, one, out)
     if experiment.check:
         for seed, (config, one) in product(grid.seeds, zip(configs, prepared, strict=True)):
@@ -164,13 +180,14 @@ def report_grid(experiment: "Experiment", folder: "GridFolder") -> None:
     content = experiment.grid_report(folder) if experiment.grid_report else summarise(folder, experiment.question)
     missing = folder.results["missing"]
     if missing:
-        content = replace(content, summary=[*content.summary, f"Runs without results: {'; '.join(missing)}."])
+        told = f"{folder.progress}. Runs without results: {'; '.join(missing)}."
+        content = replace(content, summary=[*content.summary, told])
     write_report(folder, content)
 
 
-def _problem(folder: "GridFolder", failed: dict[str, str]) -> RunError | None:
+def _problem(folder: "GridFolder", failed: dict[str, str], means: Means) -> RunError | None:
     if not failed:
         return None
-    again = f"metasynth run {folder.grid.experiment} --resume --out {shlex.quote(str(folder.path))}"
+    again = means.to_go_on(folder.grid.experiment, folder.path)
     count = f"{len(failed)} of {len(folder.grid.runs)} runs failed"
     return RunError(f"{folder.path}: {count}: {'; '.join(failed)}; to try them again: {again}")

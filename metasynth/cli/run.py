@@ -14,6 +14,7 @@ import click
 from metasynth.cli.completion import complete_setting
 from metasynth.cli.failures import Stopped
 from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
+from metasynth.cli.means import Means
 from metasynth.cli.options import DEVICE, EXPERIMENT, LOG, PATH, PRESET, QUIET, out_option, renamed, threads_option
 from metasynth.errors import UsageError
 from metasynth.lines import tell
@@ -46,7 +47,11 @@ from metasynth.lines import tell
     help="Change one setting; repeatable.",
 )
 @grid_options
-@click.option("--resume", is_flag=True, help="Continue the run, or the runs, in --out.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run, or the runs, in --out. With settings, begin a run where nothing is yet.",
+)
 @DEVICE
 @threads_option(", and one in each of several runs")
 @LOG
@@ -63,6 +68,9 @@ def run(
     seeds: int | None,
     vary: tuple[str, ...],
     jobs: int | None,
+    launcher: str | None,
+    launcher_texts: tuple[str, ...],
+    print_commands: bool,
     resume: bool,
     device: str,
     threads: int | None,
@@ -75,7 +83,8 @@ def run(
     must be the same.
 
     With --seeds or --vary, every combination of seed and values is a run in a folder of its own inside --out, in a
-    process of its own, and the report is on all of them.
+    process of its own, and the report is on all of them. With --launcher these processes are jobs that go on when this
+    command is interrupted; given again with --resume, it comes back to them.
     """
     from metasynth.run import execute, labels_override, preset_settings
     from metasynth.running.settings.config_file import read_config_file
@@ -84,7 +93,9 @@ def run(
     _require_single_process()
     if resume and out is None:
         raise UsageError("--resume: needs --out DIR, the folder of the run to continue")
-    grid = is_grid(out, resume, seeds, vary, jobs)
+    means = Means(jobs, launcher, launcher_texts, print_commands)
+    means.check()
+    grid = is_grid(out, resume, seeds, vary, means)
     study = load_experiment(experiment)
     if config_file is not None:
         start = preset_settings(study, preset or "quick")
@@ -98,7 +109,7 @@ def run(
             if labels is not None:
                 overrides = (*overrides, labels_override(study, preset or "quick", labels))
             request = GridRequest(preset, seeds, seed, vary, overrides, data, device, threads, log)
-            failure = run_grid(study, out, request, resume=resume, jobs=jobs, quiet=quiet)
+            failure = run_grid(study, out, request, resume=resume, means=means, quiet=quiet)
         else:
             execute(
                 study,
@@ -115,7 +126,9 @@ def run(
                 quiet=quiet,
             )
     except KeyboardInterrupt as error:
-        raise Stopped(error, _interrupted(experiment, out)) from None
+        raise Stopped(error, _interrupted(experiment, out, means)) from None
+    if print_commands:
+        return
     _show(out)
     if failure:
         raise failure
@@ -135,14 +148,19 @@ def _new_folder(experiment: str, preset: str | None, first: int, seeds: int | No
     return Path("runs") / f"{experiment}-{preset or 'quick'}-{which}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _interrupted(experiment: str, out: Path) -> str:
+def _interrupted(experiment: str, out: Path, means: Means) -> str:
     """The line on a run that was interrupted: how to go on with it, if it was begun."""
     from metasynth.running.grid_folder import GRID
+    from metasynth.running.jobs.record import FOLDER, NAME
     from metasynth.running.records import CONFIG
 
     if not any((out / name).is_file() for name in (CONFIG, GRID)):
         return "Interrupted. Nothing was begun."
-    return f"Interrupted. Continue with: metasynth run {experiment} --resume --out {shlex.quote(str(out))}"
+    again = means.to_go_on(experiment, out)
+    if means.launcher and (out / FOLDER / NAME).is_file():
+        report = shlex.join(["metasynth", "report", str(out)])
+        return f"Interrupted. The jobs go on. Come back with: {again}; to see how far they are: {report}"
+    return f"Interrupted. Continue with: {again}"
 
 
 @click.command()
@@ -160,6 +178,7 @@ def report(runs: tuple[Path, ...]) -> None:
         with files_that_fit(path):
             if (path / GRID).is_file():
                 several = GridFolder.open(path)
+                tell(f"{path}: {several.progress}")
                 report_grid(load_experiment(several.grid.experiment), several)
             else:
                 folder = RunFolder.open(path)

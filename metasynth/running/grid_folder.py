@@ -113,6 +113,10 @@ class GridFolder:
             if differences:
                 raise UsageError(f"{self.path / run.name}: was begun with other settings: {'; '.join(differences)}")
 
+    def log(self, run: GridRun) -> Path:
+        """Where the run's output goes."""
+        return self.path / f"{run.name}.log"
+
     def begun(self, run: GridRun) -> bool:
         """Whether the run has written its settings."""
         return (self.path / run.name / CONFIG).is_file()
@@ -126,6 +130,16 @@ class GridFolder:
         """Every run that has results, open for reading."""
         begun = [(run, RunFolder.open(self.path / run.name)) for run in self.grid.runs if self.begun(run)]
         return [(run, folder) for run, folder in begun if folder.finished]
+
+    @property
+    def progress(self) -> str:
+        """How far the grid is: '3 of 8 runs have finished, 1 was begun, 4 were not'."""
+        runs = self.grid.runs
+        begun = [run for run in runs if self.begun(run)]
+        finished = sum((self.path / run.name / RESULTS).is_file() for run in begun)
+        counts = (len(begun) - finished, "begun"), (len(runs) - len(begun), "not")
+        rest = (f"{count} {'was' if count == 1 else 'were'} {what}" for count, what in counts)
+        return ", ".join([f"{finished} of {len(runs)} runs have finished", *rest])
 
     def collect(self) -> None:
         """Write results.json from the runs that have finished.

@@ -19,6 +19,7 @@ from metasynth.interrupts import Interrupted, watched
 from metasynth.lines import logger
 from metasynth.running.device import VISIBLE_GPUS
 from metasynth.running.grid import GridRun
+from metasynth.running.grid_command import last_error, words_of
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.progress import Progress
 
@@ -138,28 +139,11 @@ class _Process:
             return None
         if code < 0:
             return f"failed: ended by {signal.Signals(-code).name} (see {self.log})"
-        with self.log.open("rb") as file:
-            file.seek(self.offset)
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-        told = [line for line in lines if line.startswith("Error: ")] or lines[-1:] or [f"exit code {code}"]
-        return f"failed: {told[-1].removeprefix('Error: ')}"
+        return f"failed: {last_error(self.log, self.offset, code)}"
 
 
 def _command(folder: GridFolder, run: GridRun) -> list[str]:
-    grid = folder.grid
-    command = [sys.executable, "-m", "metasynth", *_verbosity(), "run", grid.experiment]
-    command += ["--out", str(folder.path / run.name), "--preset", grid.preset, "--seed", str(run.seed)]
-    command += ["--data", str(grid.data)] if grid.data else []
-    command += ["--device", grid.device, "--threads", str(grid.threads), "--quiet"]
-    command += ["--log", grid.log] if grid.log else []
-    command += ["--resume"] if folder.begun(run) else []
-    return command + [word for override in grid.overrides_of(run.settings) for word in ("--set", override)]
-
-
-def _verbosity() -> list[str]:
-    """The runs write into their logs as much as this process says."""
-    level = logging.getLogger("metasynth").getEffectiveLevel()
-    return ["-vv"] if level <= logging.DEBUG else ["-v"] if level <= logging.INFO else []
+    return [sys.executable, "-m", *words_of(folder, run, resume=folder.begun(run))]
 
 
 def _names(running: Sequence[_Process]) -> str:

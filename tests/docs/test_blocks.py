@@ -26,6 +26,7 @@ SHOWN = {
     "zsh": "the same of another shell",
     "fish": "the same of a third",
     "csv": "lines of a user's table",
+    "snakemake": "tests/cluster/test_snakemake.py carries it out",
     "ini": "a part of another package's setup.cfg",
 }
 """Languages of blocks that are only shown, with the reason."""
@@ -101,6 +102,10 @@ def carry_out(words: list[str]) -> str:
         return metasynth(*words[1:])
     if any(find_spec(name) is None for name in options(words, "--log")):
         words = without(words, "--log")  # tests/sinks has each of them, where its package is installed
+    if "--launcher" in words:  # to jobs that take longer; tests/test_cli_launcher.py has some
+        words = without(words, "--launcher", "--launcher-set")
+    if "--print-commands" in words:
+        words = words[: words.index("--print-commands")]
     if "--resume" not in words:
         experiment = load_experiment(words[2])
         preset = experiment.presets[(options(words, "--preset") or ["quick"])[0]]

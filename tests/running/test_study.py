@@ -203,3 +203,15 @@ def test_a_module_that_ends_its_process_ends_no_other(monkeypatch):
     result = CliRunner().invoke(main, ["list"])
     assert result.exit_code == 0
     assert result.stdout == f"tiny: Does it add up? (presets: quick, standard)\nleaves: {line}\n"
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_resumed_run_that_is_told_what_it_is_begins_where_nothing_is(tmp_path, made):
+    """So that one command can be repeated until it has finished."""
+    if made:
+        (tmp_path / "a").mkdir()  # as schedulers make the folder of what a command is to write
+    for _ in range(2):
+        folder = execute(tiny_experiment(), tmp_path / "a", resume=True, seed=0, device="cpu")
+    assert folder.finished
+    records = (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    assert records == (execute(tiny_experiment(), tmp_path / "b", device="cpu").path / "metrics.jsonl").read_bytes()
