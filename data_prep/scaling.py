@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError
+from metasynth.head_scale import AIR, head_ends
 
 SCALE_PERCENT = (1.0, 99.0)
 
@@ -43,3 +44,39 @@ def scale(
     out = np.zeros(image.shape, dtype=np.float32)
     out[kept] = np.clip((image[kept] - low) / (high - low), 0.0, 1.0)
     return out
+
+
+def scale_head(image: NDArray[np.float32], where: str) -> NDArray[np.float32]:
+    """Intensities of a whole head scaled linearly as `metasynth.head_scale.head_ends` says, cut to [0, 1].
+
+    No mask is needed. Scans are scaled like this to learn from and to be segmented, and synthetic heads too.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (*S) any values; those that are not finite are air.
+    where : str
+        The file, for messages.
+
+    Raises
+    ------
+    DataError
+        All of it is air: every voxel has one value, or is not finite.
+    """
+    finite = np.isfinite(image)
+    voxels = image[finite]
+    low, high = head_ends(voxels, _quantile) if len(voxels) else (0.0, 0.0)
+    if not high > low:
+        raise DataError(f"{where}: shows nothing but air, every voxel is {float(image.flat[0]):g}")
+    out = np.zeros(image.shape, dtype=np.float32)
+    out[finite] = np.clip((voxels - low) / (high - low), 0.0, 1.0)
+    return out
+
+
+def _quantile(values: NDArray[np.float32], share: float) -> float:
+    return float(np.quantile(values, share))
+
+
+def not_air(scaled: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where a head (*S) that `scale_head` has scaled is more than air."""
+    return scaled > AIR

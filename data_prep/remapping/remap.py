@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metasynth import __version__
 from metasynth.data.cache import Cache, write_cache
-from metasynth.data.schema import REMAPPED, CacheInfo
+from metasynth.data.info import REMAPPED, CacheInfo
 from metasynth.errors import DataError
 from metasynth.interrupts import check
 from metasynth.sizes import require_memory

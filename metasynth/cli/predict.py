@@ -107,6 +107,8 @@ def predict(
         progress.say(f"Note: {_unknown(outcome.old)}")
     for note in scaled_note(outcome.scaled):
         progress.say(f"Note: {note}")
+    for name, how in outcome.coarse:
+        progress.say(f"Warning: {name}: {how}")
     if volumes is not None:
         tell(f"Volumes: {volumes} (mL, voxels of the label maps)", sys.stdout)
     skipped = f", {len(outcome.skipped)} skipped as they are there already" if outcome.skipped else ""
@@ -178,7 +180,7 @@ def _first_lines(path: Path, model: "TrainedModel", sources: "Sources", stripped
     for note in sources.notes:
         yield f"Note: {' '.join(note.split())}"
     unmasked = [scan for scan in sources.scans if scan.mask is None]
-    if unmasked and not stripped:
+    if unmasked and not stripped and not model.description.takes_heads:
         yield _warning(model, unmasked, len(sources.scans))
 
 

@@ -28,6 +28,7 @@ from metasynth.predict.qc import write_picture
 from metasynth.predict.record import FolderRecord, origin_of
 from metasynth.predict.scan import check_usable, segment
 from metasynth.predict.tables import encoded, read_table, write_table
+from metasynth.predict.usable import coarse
 from metasynth.segment.model_description import TrainedModel
 
 _LOG = logger(__name__)
@@ -49,6 +50,8 @@ class Outcome:
         (name, reason).
     scaled : list of tuple (str, Unit)
         (name, unit) of those whose affines were in another unit than mm, as only their headers said.
+    coarse : list of tuple (str, str)
+        (name, how) of those that show less than the model has seen.
     """
 
     done: list[str] = field(default_factory=list)
@@ -56,6 +59,7 @@ class Outcome:
     old: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     scaled: list[tuple[str, Unit]] = field(default_factory=list)
+    coarse: list[tuple[str, str]] = field(default_factory=list)
 
 
 def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
@@ -127,7 +131,7 @@ def predict_all(
         else:
             _LOG.info("%s: %s, mask %s", scan.name, scan.image, scan.mask or "none")
             try:
-                outcome.scaled += [(scan.name, unit) for unit in _predict(model, record, scan, job)]
+                outcome.scaled += [(scan.name, unit) for unit in _predict(model, record, scan, job, outcome.coarse)]
                 outcome.done.append(scan.name)
             except DataError as error:
                 outcome.failed.append((scan.name, str(error)))
@@ -179,12 +183,15 @@ def _volumes(path: Path, unit: Unit | None, n_classes: int) -> list[float]:
     return (counts * voxel_volume_ml(labels)).tolist()[1:]
 
 
-def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job) -> set[Unit]:
+def _predict(
+    model: TrainedModel, record: FolderRecord, scan: Scan, job: Job, warned: list[tuple[str, str]]
+) -> set[Unit]:
     """Write all that is made of a scan; the units other than mm that only its files' headers named."""
     origin = origin_of(record.digest, scan)
     image = read_image(image_of(scan), job.unit)
     mask = None if scan.mask is None else read_labels(scan.mask, job.unit)
     found = segment(model, image, mask, device=job.device, keep_posteriors=job.posteriors)
+    warned += [(scan.name, how)] if (how := coarse(image, model.description)) else []
     names = model.description.class_names
     wanted = missing(record, scan, job)
     paths = job.files(scan)

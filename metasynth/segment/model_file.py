@@ -6,6 +6,7 @@ as its recipe, from which its line of the table of networks makes it again.
 
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,13 +33,19 @@ _CONTENT = entries(
                 "orientation": TEXT,
                 "shape": listing(WHOLE, least=2),
             },
-            {"brain_only": FLAG, "percentiles": listing(NUMBER, length=2), "provenance": mapping(_PLAIN)},
+            {
+                "brain_only": FLAG,
+                "percentiles": listing(NUMBER, length=2),
+                "provenance": mapping(_PLAIN),
+                "scaled_by": TEXT,
+            },
         ),
         "weights": mapping(scalar("a tensor", torch.is_tensor)),
     }
 )
 FORMAT = "metasynth-model"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Version 2 is written of models of whole heads alone: earlier versions of the program would scale scans otherwise."""
 SUFFIX = ".pt"
 
 
@@ -95,9 +102,9 @@ def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescrip
     _check_match(segmenter, description)
     content = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 2 if description.takes_heads else 1,
         "network": segmenter.recipe,
-        "description": asdict(description),
+        "description": _described(description),
         "weights": {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()},
     }
     save_tensors(Path(path), content)
@@ -118,8 +125,9 @@ def load_model(path: Path | str) -> TrainedModel:
     content = load_tensors(Path(path), "the model", DataError, otherwise=f" or no {FORMAT} file")
     if content.get("format") != FORMAT:
         raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {MODELS}/")
-    if content.get("version") != VERSION:
-        raise DataError(f"{path}: format version {VERSION} is supported, got {content.get('version')!r}")
+    if content.get("version") not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise DataError(f"{path}: format versions {known} are supported, got {content.get('version')!r}")
     expect(content, _CONTENT, f"{path}: its parts do not fit together")
     try:
         given = content["description"]
@@ -133,6 +141,14 @@ def load_model(path: Path | str) -> TrainedModel:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error
     return TrainedModel(network.eval(), description)
+
+
+def _described(description: ModelDescription) -> dict[str, Any]:
+    """The description as it is written; of version 1 without what that has no word for."""
+    fields = asdict(description)
+    if not description.takes_heads:
+        del fields["scaled_by"]
+    return fields
 
 
 def _check_match(network: UNet | Backbone, description: ModelDescription) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metasynth.head_scale import head_ends
 from metasynth.synthesis.smoothing import along_axes, kernels, smoothing_matrix
 from metasynth.synthesis.splines import spline_field
 
@@ -151,6 +152,24 @@ def scaled(images: Tensor) -> Tensor:
     if bool(failed.any()):
         out = torch.where(failed, (out - least) / (most - least), out)
     return out.reshape(images.shape)
+
+
+def scaled_heads(images: Tensor) -> Tensor:
+    """Images (B, *S) of whole heads scaled as scans of heads are, see `head_ends`; cut to [0, 1], air being 0."""
+    out = torch.empty_like(images)
+    for image, scaled_image in zip(images.flatten(1), out.flatten(1), strict=True):
+        voxels = image[:: math.ceil(len(image) / _QUANTILE_VOXELS)]
+        low, high = head_ends(voxels, _share)
+        if high > low:
+            torch.clamp((image - low) / (high - low), 0, 1, out=scaled_image)
+        else:
+            scaled_image.zero_()
+    return out
+
+
+def _share(values: Tensor, share: float) -> float:
+    """The quantile of values (N,) as `_quantile` finds it, from the nearer end."""
+    return float(_quantile(values, min(share, 1 - share), largest=share > 0.5))
 
 
 def gain_undone(images: Tensor, before: Tensor, labels: Tensor) -> Tensor:

@@ -177,7 +177,8 @@ def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn
         axis=info.axis,
         orientation=info.orientation,
         shape=cache.shape,
-        brain_only=True,  # generators leave the background at 0
+        brain_only=not info.shows_heads,
+        scaled_by=info.shows,
         provenance={"experiment": context.folder.manifest["experiment"], "stage": name, "seed": context.seed},
     )
     save_model(model_path(context.folder.path, name), segmenter, description)

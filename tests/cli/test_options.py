@@ -43,7 +43,7 @@ MEANINGS = {
     "--min-content": "Least labels of a slice",
     "--montage": "Draw example slices into a file.",
     "--no-montage": "Do not draw a picture beside the cache.",
-    "--no-strip": "Keep what lies outside the brain.",
+    "--no-strip": "Keep what lies outside the brain: make a cache of whole heads.",
     "--out": "Where to write",
     "--overwrite": "Replace what is there already.",
     "--person": "What a person is called in the names of their scans",
