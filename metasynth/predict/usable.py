@@ -90,9 +90,8 @@ def mask_on_grid_of(image: Volume, mask: Volume, seen: NDArray[np.bool_]) -> NDA
         raise DataError(f"{mask.where}: no voxel of the mask lies in the field of {image.where}")
     most = min(np.count_nonzero(inside), np.count_nonzero(seen))
     if most and np.count_nonzero(inside & seen) < LEAST_INSIDE * most:
-        raise DataError(
-            f"{mask.where}: most of the mask lies where {image.where} is background; is it of another scan?"
-        )
+        where = f"most of the mask lies where {image.where} is background"
+        raise DataError(f"{mask.where}: {where}; is it of another scan?")
     return inside
 
 
