@@ -20,7 +20,7 @@ from metasynth.data_prep.volumes.volumes import Volume, check_affine
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors
-from metasynth.predict.usable import foreground, mask_on_grid_of, require_brain, require_head, require_room
+from metasynth.predict.usable import foreground, mask_on_grid_of, require_brain, require_head, require_mr, require_room
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 
 _BEYOND = "beyond the 3.4e38 that single precision holds"
@@ -149,9 +149,10 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     ------
     DataError
         The image has no contrast, values that are not finite, or voxels of no size; no voxel of the mask lies in it.
-        It is CT, or nothing but air, and a head is asked for.
+        It is CT; it is nothing but air, where a head is needed.
     """
     check_affine(image, allow_shear=True)
+    require_mr(image)
     orientation, head = stack_orientation(description.orientation), description.takes_heads
     seen = foreground(image.data)
     brain = seen if mask is None else mask_on_grid_of(image, mask, seen)

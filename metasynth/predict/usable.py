@@ -32,23 +32,31 @@ def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     return ~np.isnan(image) if np.isnan(background) else image != background
 
 
-def require_head(image: Volume) -> None:
-    """Refuse what is no MR scan of a head.
+def require_mr(image: Volume) -> None:
+    """Refuse CT: a twentieth of the voxels or more have the Hounsfield units of air.
 
     Raises
     ------
     DataError
-        A twentieth of the voxels have the Hounsfield units of air, as in CT, or neighbours have nothing in common, as
-        in air. A scan of one value throughout passes.
+        Which names the scan.
     """
-    finite = np.isfinite(image.data)
-    air = np.count_nonzero(np.abs(image.data[finite] - AIR_HU) < AIR_SPREAD)
-    if air >= AIR_SHARE * image.data.size:
+    air = np.count_nonzero(np.abs(image.data - AIR_HU) < AIR_SPREAD) / image.data.size
+    if air >= AIR_SHARE:
         raise DataError(
-            f"{image.where}: looks like CT ({air / image.data.size:.0%} of its voxels are within {AIR_SPREAD:g} of "
-            f"{AIR_HU:g}, as air in Hounsfield units); expected an MR scan"
+            f"{image.where}: looks like CT ({air:.0%} of its voxels are within {AIR_SPREAD:g} of {AIR_HU:g}, as air in "
+            "Hounsfield units); expected an MR scan"
         )
-    alike = max(_neighbours(np.where(finite, image.data, 0), axis) for axis in range(3))
+
+
+def require_head(image: Volume) -> None:
+    """Refuse air or noise alone, in which neighbours have nothing in common; one value throughout passes.
+
+    Raises
+    ------
+    DataError
+        Which names the scan.
+    """
+    alike = max(_neighbours(np.nan_to_num(image.data, posinf=0, neginf=0), axis) for axis in range(3))
     if alike < LEAST_CORRELATION:
         raise DataError(
             f"{image.where}: shows nothing but air or noise, as neighbouring voxels have nothing in common "
@@ -57,7 +65,7 @@ def require_head(image: Volume) -> None:
 
 
 def _neighbours(data: NDArray[np.float32], axis: int) -> float:
-    """Correlation of the voxels of a volume with the next along an axis; 1 where there is none, or no contrast."""
+    """Correlation of the voxels of a volume with the next along an axis: 1 without contrast, -1 where none is next."""
     n = data.shape[axis]
     if n < 2:
         return -1.0
