@@ -54,7 +54,7 @@ def scale_head(image: NDArray[np.float32], where: str) -> NDArray[np.float32]:
     Parameters
     ----------
     image : numpy.ndarray
-        (*S) any values; those that are not finite are air.
+        (*S) any values; those that are not finite are air, of 0 or the least of the others if that is less.
     where : str
         The file, for messages.
 
@@ -64,13 +64,11 @@ def scale_head(image: NDArray[np.float32], where: str) -> NDArray[np.float32]:
         All of it is air: every voxel has one value, or is not finite.
     """
     finite = np.isfinite(image)
-    voxels = image[finite]
-    low, high = head_ends(voxels, _quantile) if len(voxels) else (0.0, 0.0)
+    filled = image if finite.all() else np.where(finite, image, image.min(initial=0.0, where=finite))
+    low, high = head_ends(filled.ravel(), _quantile)
     if not high > low:
         raise DataError(f"{where}: shows nothing but air, every voxel is {float(image.flat[0]):g}")
-    out = np.zeros(image.shape, dtype=np.float32)
-    out[finite] = np.clip((voxels - low) / (high - low), 0.0, 1.0)
-    return out
+    return np.clip((filled - np.float32(low)) / np.float32(high - low), np.float32(0), np.float32(1))
 
 
 def _quantile(values: NDArray[np.float32], share: float) -> float:

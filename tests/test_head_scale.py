@@ -39,9 +39,12 @@ def test_gain_and_offset_of_a_scan_do_not_matter(gain, offset):
 def test_what_is_not_finite_is_air():
     image = head()
     holes = np.concatenate([image, np.full(50, np.nan, np.float32), np.full(50, np.inf, np.float32)])
-    scaled = scale_head(holes, "t1")
-    np.testing.assert_array_equal(scaled[: len(image)], scale_head(image, "t1"))
-    assert not scaled[len(image) :].any()
+    for offset in (0, -100):
+        scaled = scale_head(holes + np.float32(offset), "t1")
+        least = min(0, offset + image.min())
+        filled = np.concatenate([image + np.float32(offset), np.full(100, least, np.float32)])
+        np.testing.assert_array_equal(scaled, scale_head(filled, "t1"))
+        assert not scaled[len(image) :].any()
 
 
 def test_synthetic_images_are_scaled_like_scans():

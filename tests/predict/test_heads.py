@@ -63,7 +63,7 @@ def test_a_mask_decides_where_labels_may_be_and_not_how_a_head_is_scaled():
 def test_the_window_is_about_the_head_and_not_about_its_noisy_air():
     classes = np.zeros((70, 9, 70), dtype=np.uint8)
     classes[20:50, 2:7, 20:50] = 3
-    stack = make_stack(head(classes, noise=2.0), None, describe(**HEAD))
+    stack = make_stack(head(classes, noise=1.0), None, describe(**HEAD))
     np.testing.assert_array_equal(stack.content, turned(Volume(classes > 0, AFFINE, ""), "AIR").data)
 
 
