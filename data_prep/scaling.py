@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metasynth.errors import DataError
-from metasynth.head_scale import AIR, head_ends
 
 SCALE_PERCENT = (1.0, 99.0)
 
@@ -47,7 +46,7 @@ def scale(
 
 
 def scale_head(image: NDArray[np.float32], where: str) -> NDArray[np.float32]:
-    """Intensities of a whole head scaled linearly as `metasynth.head_scale.head_ends` says, cut to [0, 1].
+    """Intensities of a whole head scaled linearly as `metasynth.synthesis.intensity.head_ends` says, cut to [0, 1].
 
     No mask is needed. Scans are scaled like this to learn from and to be segmented, and synthetic heads too.
 
@@ -63,6 +62,8 @@ def scale_head(image: NDArray[np.float32], where: str) -> NDArray[np.float32]:
     DataError
         All of it is air: every voxel has one value, or is not finite.
     """
+    from metasynth.synthesis.intensity import head_ends  # with torch, which nothing else here needs
+
     finite = np.isfinite(image)
     filled = image if finite.all() else np.where(finite, image, image.min(initial=0.0, where=finite))
     low, high = head_ends(filled.ravel(), _quantile)
@@ -77,4 +78,6 @@ def _quantile(values: NDArray[np.float32], share: float) -> float:
 
 def not_air(scaled: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Where a head (*S) that `scale_head` has scaled is more than air."""
+    from metasynth.synthesis.intensity import AIR
+
     return scaled > AIR

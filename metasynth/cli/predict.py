@@ -1,7 +1,7 @@
 """The commands that use a trained segmenter and score label maps; they import what they need when they run."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -43,8 +43,14 @@ HEADINGS = {
 
 
 @click.command()
-@click.argument("run", type=PATH)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=complete_file)
+@click.option(
+    "--model",
+    metavar="NAME|FILE|RUN",
+    shell_complete=complete_file,
+    help="One of the package (metasynth models), a model file or the folder of a run; by default the one of the "
+    "package that fits: of brains where every scan has a mask or is stripped, else of heads.",
+)
 @out_option("the label maps: a folder", "DIR", required=True)
 @click.option("--stage", metavar="NAME", help="Which segmenter of a run that has several.")
 @renamed("--mask", "--masks", metavar="PATH", multiple=True, shell_complete=complete_file, help=MASKS)
@@ -58,8 +64,8 @@ HEADINGS = {
 @threads_option()
 @QUIET
 def predict(
-    run: Path,
     inputs: tuple[str, ...],
+    model: str | None,
     out: Path,
     stage: str | None,
     masks: tuple[str, ...],
@@ -73,33 +79,41 @@ def predict(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    """Segment scans with the model of RUN: the folder of a run, or a model file.
+    """Segment scans, with a model of the package or of a run.
 
     INPUT is a NIfTI or MGZ file, a folder or a pattern of them, or a text file with a path a line. Each label map has
     the voxels of its scan, whatever its orientation and spacing. What is there already is skipped; a file that cannot
-    be used is named in the end, and the exit status is then 1.
+    be used is named in the end, and the exit status is then 1. A run or a model file may stand before the scans, in
+    place of --model.
     """
     import hashlib
 
     from metasynth.data_prep.volumes.units import scaled_note
     from metasynth.predict.folder import Job, find_scans, predict_all
+    from metasynth.predict.shipped import fitting_model, named_model, split_inputs
     from metasynth.running.device import configure_torch
     from metasynth.running.progress import Progress
-    from metasynth.segment.model_file import find_model, load_model
+    from metasynth.segment.model_file import load_model
 
-    path = find_model(run, stage)
-    model = load_model(path)
-    sources = find_scans(inputs, masks)
+    scans: Sequence[str] = inputs
+    if model is None:
+        model, scans = split_inputs(inputs)
+    path = None if model is None else named_model(model, stage)
+    trained = None if path is None else load_model(path)
+    sources = find_scans(scans, masks)
+    if path is None or trained is None:
+        path = fitting_model(sources, stripped, stage)
+        trained = load_model(path)
     in_use, _ = configure_torch(device, threads)
-    model.network.to(in_use)
+    trained.network.to(in_use)
     job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path], unit)
     progress = Progress(quiet)
-    for line in _first_lines(path, model, sources, stripped):
+    for line in _first_lines(path, trained, sources, stripped):
         progress.say(line)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
         with progress.task("scans", len(sources.scans)) as task:
-            outcome = predict_all(model, digest, sources, job, task.advance)
+            outcome = predict_all(trained, digest, sources, job, task.advance)
     except KeyboardInterrupt:
         progress.say("What is done is kept; the same command goes on from there.")
         raise

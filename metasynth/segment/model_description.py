@@ -31,7 +31,7 @@ class ModelDescription:
         Whether they are 0 outside the brain (skull-stripped).
     percentiles : tuple of two float
         The percentiles of the intensities in the brain that are 0 and 1 in them; of images of whole heads that are
-        scaled as such (`metasynth.head_scale`), those of the rule.
+        scaled as such (`metasynth.synthesis.intensity.head_ends`), those of the rule.
     scaled_by : str
         "brain", or "head" where no mask is needed.
     provenance : dict

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metasynth.errors import DataError, PackageError, RunError, UsageError
 from metasynth.files import MODELS, first_line
@@ -85,13 +85,25 @@ def find_model(run: Path | str, stage: str | None = None) -> Path:
     return found[0]
 
 
-def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescription) -> None:
+def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescription, *, half: bool = False) -> None:
     """Write a trained segmenter atomically, and sealed (see `metasynth.sealed`); a folder that is missing is made.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    segmenter : torch.nn.Module
+        A `UNet` or `Backbone`.
+    description : ModelDescription
+        Of it.
+    half : bool
+        Keep weights in half precision: a file of half the size, whose network computes in single precision as ever.
 
     Raises
     ------
     ValueError
-        When the segmenter is no `UNet` or `Backbone`, or the description is of another number of classes or axes.
+        When the segmenter is no `UNet` or `Backbone`, the description is of another number of classes or axes, or a
+        weight is beyond half precision.
     RunError
         When the file cannot be written; one of that name stays as it was.
     """
@@ -105,7 +117,7 @@ def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescrip
         "version": 2 if description.takes_heads else 1,
         "network": segmenter.recipe,
         "description": _described(description),
-        "weights": {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()},
+        "weights": {key: _stored(key, value, half) for key, value in segmenter.state_dict().items()},
     }
     save_tensors(Path(path), content)
 
@@ -141,6 +153,16 @@ def load_model(path: Path | str) -> TrainedModel:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error
     return TrainedModel(network.eval(), description)
+
+
+def _stored(name: str, value: Tensor, half: bool) -> Tensor:
+    """A weight as it is written."""
+    value = value.detach().cpu().contiguous()
+    if not (half and value.is_floating_point()):
+        return value
+    if not bool(torch.isfinite(value.half()).all()):
+        raise ValueError(f"{name}: must be within the 65504 of half precision, got {float(value.abs().max()):g}")
+    return value.half()
 
 
 def _described(description: ModelDescription) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class BatchedGenerator(SeededGenerator):
     7. root of squares with chi noise of 2 to 8 channels and standard deviation U(0, 1 / `snr`), times a field between
        0.5 and 1.5; in the larger voxels where there are any;
     8. the 1 % and 99 % quantiles of the non-zero voxels to 0 and 1, not clamped, as in `CornucopiaGenerator`; images of
-       whole heads, whose background is air, as scans of heads are scaled (`metasynth.head_scale`), cut to [0, 1].
+       whole heads, whose background is air, as scans of heads are scaled (`head_ends`), cut to [0, 1].
 
     With priors, means, textures (after smoothing) and scale are those of scans, see `EstimatedContrast`.
 

@@ -27,7 +27,7 @@ class CornucopiaGenerator(SeededGenerator):
     is clamped: this is the image that the paper's Eq. 8 adds noise to. Where the foreground is so small that
     the quantiles almost meet and a voxel ends beyond 10 in magnitude, the image is scaled by its minimum and
     maximum instead. A label map with no foreground, before or after its deformation, gives an image of zeros.
-    Images of whole heads are then scaled as scans of heads are (`metasynth.head_scale`), which is the same as
+    Images of whole heads are then scaled as scans of heads are (`head_ends`), which is the same as
     if that were done in place of it, and cut to [0, 1].
 
     Works on the CPU; results return to the device of the labels. It borrows Python's and torch's global

@@ -4,7 +4,12 @@ from bad_input.table import Place, Row, table
 
 
 @table(
-    Row("predict", 2, "Missing argument 'RUN'."),
+    Row("predict", 2, "Missing argument 'INPUT...'."),
+    Row("predict folder --out o", 2, "INPUT folder: holds no file that ends in .nii.gz, .nii, .mgz, .mgh"),
+    Row("predict gone --out o", 2, "INPUT gone: there is no such file or folder"),
+    Row("predict images --out o --stage learn", 2, "--stage learn: is that of a run; expected --model RUN with it"),
+    Row("predict images --out o --model gone", 2, "gone: there is no such model file or folder of a run"),
+    Row("predict images --out o --model folder", 2, "folder: holds no trained segmenter (models/*.pt)"),
     Row("predict model.pt --out o", 2, "Missing argument 'INPUT...'."),
     Row("predict model.pt images", 2, "Missing option '--out'."),
     Row("predict gone.pt images --out o", 2, "gone.pt: there is no such model file or folder of a run"),
@@ -36,7 +41,7 @@ from bad_input.table import Place, Row, table
     ),
     Row("predict c.h5 images --out o", 1, "c.h5: the model is damaged or no metasynth-model file (it does not end as"),
     Row(
-        "predict images/s0.nii.gz images --out o",
+        "predict --model images/s0.nii.gz images --out o",
         1,
         "images/s0.nii.gz: the model is damaged or no metasynth-model file (it does not end as",
     ),
@@ -89,7 +94,7 @@ from bad_input.table import Place, Row, table
         2,
         "No such option '--volume'. (Did you mean one of: '--out', '--volumes'?)",
     ),
-    Row("predict '' images --out o", 2, "Invalid value for 'RUN': expected a path, got ''"),
+    Row("predict '' images --out o", 2, "Invalid value for 'INPUT...': expected a path, got ''"),
     Row("predict model.pt images --out ''", 2, "Invalid value for '--out': expected a path, got ''"),
 )
 def test_predict(place: Place, row: Row) -> None:

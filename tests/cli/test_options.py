@@ -14,8 +14,10 @@ from metasynth.lines import GONE_IN
 # How the help of each option begins, in every command that has it.
 MEANINGS = {
     "--3d": "Whole volumes, for networks in 3D, instead of slices.",
+    "--add": "Put a segmenter among them as NAME",
     "--align": "Bring the brains to one space",
     "--axis": "Slicing axis.",
+    "--card": "What it is: data, licence, command, Dice and more.",
     "--classes": "Score these alone",
     "--cohort": "template, mprage-young",
     "--config": "Settings, from the config.json of a run or a .toml file",
@@ -27,6 +29,7 @@ MEANINGS = {
     "--divisor": "Every length is a multiple of it.",
     "--every": "Between the slices of around:N.",
     "--generate": "Synthesise images from structures",
+    "--head": "Keep what lies outside the brain, as structures",
     "--help": "Show this message and exit.",
     "--image-name": "Image in mri/",
     "--image-suffix": "Suffix of the images.",
@@ -41,6 +44,7 @@ MEANINGS = {
     "--margin": "Room around the labels.",
     "--masks": "Brain masks of the images' names: file, folder, pattern or list",
     "--min-content": "Least labels of a slice",
+    "--model": "One of the package (metasynth models), a model file or the folder of a run",
     "--montage": "Draw example slices into a file.",
     "--no-montage": "Do not draw a picture beside the cache.",
     "--no-strip": "Keep what lies outside the brain: make a cache of whole heads.",
