@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from metasynth.data_prep.scaling import scale_head
 from metasynth.data_prep.volumes.volumes import Volume
@@ -193,6 +194,17 @@ def test_a_model_of_brains_still_warns_of_a_head(cli):
     result = cli("brain.pt", "scans/good.nii.gz", "--out", "out")
     assert result.exit_code == 0
     assert "Warning: no brain mask for 1 of 1 scans (good), and the model needs an image" in result.stderr
+
+
+def test_a_model_of_another_version_is_told_before_anything_is_made(cli, tmp_path):
+    content = torch.load(tmp_path / "head.pt", weights_only=True)
+    assert content["version"] == 2  # which earlier versions of the program refuse: they would scale heads otherwise
+    torch.save({**content, "version": 3}, tmp_path / "later.pt")
+    result = cli("later.pt", "scans", "--out", "out")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "Error: later.pt: format versions 1 and 2 are supported, got 3"
+    assert not (tmp_path / "out").exists()
+    assert torch.load(tmp_path / "brain.pt", weights_only=True)["version"] == 1
 
 
 def test_the_model_says_what_it_takes(cli):

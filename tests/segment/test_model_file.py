@@ -243,3 +243,10 @@ def test_a_file_that_a_newer_program_added_to_is_read(model):
     torch.save(parts, buffer)
     model.write_bytes(buffer.getvalue())
     assert load_model(model).description == DESCRIPTION
+
+
+def test_a_description_of_brains_alone_cannot_be_scaled_by_heads():
+    with pytest.raises(
+        ValueError, match=r"^scaled_by: must be 'brain', or 'head' of images that are not of brains alone"
+    ):
+        describe(scaled_by="head")
