@@ -129,7 +129,8 @@ def segment(
     if not np.isfinite(posteriors).all():
         raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
     if description.takes_heads:
-        require_brain(posteriors, None if stack.brain is None else window.take(stack.brain), image, mask)
+        allowed = None if stack.brain is None else window.take(stack.brain)
+        require_brain(posteriors, window.take(stack.content), description.brain_share, allowed, image, mask)
     if stack.brain is not None:
         # In planes that it has not learned from, a network may call anything brain.
         beyond = ~window.take(stack.brain)

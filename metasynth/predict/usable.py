@@ -16,6 +16,7 @@ AIR_HU, AIR_SPREAD, AIR_SHARE = -1000.0, 50.0, 0.05
 LEAST_CORRELATION = 0.2  # of neighbours; of noise it is 0, of scans above .8
 VOXELS = 1 << 20  # that are enough to tell
 LEAST_INSIDE = 0.5
+LEAST_BRAIN = 0.1  # of what is usual
 THICK = 2.5  # times the spacing that a model was trained on
 FEW_PLANES = 16
 
@@ -108,7 +109,12 @@ def mask_on_grid_of(image: Volume, mask: Volume, seen: NDArray[np.bool_]) -> NDA
 
 
 def require_brain(
-    posteriors: NDArray[np.float32], allowed: NDArray[np.bool_] | None, image: Volume, mask: Volume | None
+    posteriors: NDArray[np.float32],
+    head: NDArray[np.bool_],
+    share: float,
+    allowed: NDArray[np.bool_] | None,
+    image: Volume,
+    mask: Volume | None,
 ) -> None:
     """Refuse a head in which a network finds no brain, or most of it outside of the mask.
 
@@ -116,6 +122,10 @@ def require_brain(
     ----------
     posteriors : numpy.ndarray
         (K, D, H, W) of a window, background first.
+    head : numpy.ndarray
+        (D, H, W) what is not air.
+    share : float
+        Of it, what is brain in a head as the network has seen them; less than a tenth of that is none.
     allowed : numpy.ndarray or None
         (D, H, W) where the mask is, if there is one.
     image, mask : Volume
@@ -127,9 +137,13 @@ def require_brain(
         Which names the scan, or the mask.
     """
     found = posteriors[0] < posteriors[1:].max(axis=0)
-    count = np.count_nonzero(found)
-    if not count:
-        raise DataError(f"{image.where}: no brain is found in it; expected a head with one")
+    count = int(np.count_nonzero(found))
+    taken = count / max(1, int(np.count_nonzero(head)))
+    if not count or taken < LEAST_BRAIN * share:
+        raise DataError(
+            f"{image.where}: no brain is found in it ({taken:.2%} of the head, {share:.0%} in those that the model has "
+            "seen); expected a head with one"
+        )
     if allowed is not None and mask is not None:
         inside = np.count_nonzero(found & allowed) / count
         if inside < LEAST_INSIDE:

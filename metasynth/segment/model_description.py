@@ -34,6 +34,8 @@ class ModelDescription:
         scaled as such (`metasynth.synthesis.intensity.head_ends`), those of the rule.
     scaled_by : str
         "brain", or "head" where no mask is needed.
+    brain_share : float
+        Of a head, what its classes took in the training data, the median over people; 0 where that is not known.
     provenance : dict
         Where the model comes from, by name: experiment, stage, seed, ...; text and numbers.
 
@@ -54,6 +56,7 @@ class ModelDescription:
     percentiles: tuple[float, float] = (1.0, 99.0)
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
     scaled_by: str = "brain"
+    brain_share: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:

@@ -38,6 +38,7 @@ _CONTENT = entries(
                 "percentiles": listing(NUMBER, length=2),
                 "provenance": mapping(_PLAIN),
                 "scaled_by": TEXT,
+                "brain_share": NUMBER,
             },
         ),
         "weights": mapping(scalar("a tensor", torch.is_tensor)),
@@ -169,7 +170,7 @@ def _described(description: ModelDescription) -> dict[str, Any]:
     """The description as it is written; of version 1 without what that has no word for."""
     fields = asdict(description)
     if not description.takes_heads:
-        del fields["scaled_by"]
+        del fields["scaled_by"], fields["brain_share"]
     return fields
 
 

@@ -39,6 +39,14 @@ def scaled(monkeypatch):
     return found
 
 
+def share_of(path):
+    """Of a cache with fluid, label 1, around the brain: what is brain of all that is not air."""
+    with Cache(path) as cache:
+        labels = cache.read_structures(range(cache.n))
+        people = [labels[cache.subject_index == subject] for subject in range(len(cache.subjects))]
+    return pytest.approx(float(np.median([(one > 1).sum() / (one > 0).sum() for one in people])))
+
+
 def descriptions(run):
     paths = list((run / "models").rglob("*.pt"))
     assert paths
@@ -51,6 +59,7 @@ def test_a_study_trains_models_of_heads(tmp_path, heads, scaled, study):
     assert scaled == {True}
     for description in descriptions(tmp_path / "run"):
         assert (description.brain_only, description.scaled_by, description.takes_heads) == (False, "head", True)
+        assert description.brain_share == share_of(heads)
         assert description.needs.endswith("the whole head, air and the 99 % quantile of the rest scaled to 0 and 1")
 
 
@@ -70,6 +79,7 @@ def test_a_model_of_brains_says_so_as_before(tmp_path, scaled):
     assert scaled == {False}
     for description in descriptions(tmp_path / "run"):
         assert (description.brain_only, description.scaled_by, description.takes_heads) == (True, "brain", False)
+        assert description.brain_share == 0
 
 
 def test_heads_and_brains_do_not_go_together(tmp_path, heads):

@@ -124,12 +124,23 @@ def test_a_model_of_brains_takes_no_ct_either():
         segment(random_model(), image, mask_of(image.data > -500))
 
 
-def test_a_head_without_a_brain():
-    model = level_model(**HEAD)
-    model.network.forward = lambda images: images.new_tensor([9.0, 0, 0, 0]).reshape(1, 4, 1, 1) + 0 * images
+@pytest.mark.parametrize(("share", "found"), [(0.0, 0), (0.3, 0), (0.3, 40)])
+def test_a_head_without_a_brain(share, found):
+    """What a network calls brain in spite of all counts for nothing, if it is less than a tenth of the usual."""
+    classes = np.where(classes_of() > 0, 2, 0)
+    model = level_model(**HEAD, brain_share=share)
+    classes[8 : 8 + found // 20, 8:12, 8:13] = 3
+    image, total = head(classes), np.count_nonzero(classes)
+    bright = 0.9 if found else 9.0  # one shade alone would be the brightest
+    model.network.forward = lambda images: torch.cat([bright - images, 0 * images, 0 * images, images - bright], 1)
     with pytest.raises(DataError) as error:
-        segment(model, head(classes_of()))
-    assert str(error.value) == "t1.nii: no brain is found in it; expected a head with one"
+        segment(model, image)
+    assert str(error.value) == (
+        f"t1.nii: no brain is found in it ({found / total:.2%} of the head, {share:.0%} in those that the model has "
+        "seen); expected a head with one"
+    )
+    if found:
+        assert np.count_nonzero(segment(level_model(**HEAD, brain_share=0.05), image).labels == 3) == found
 
 
 def test_a_mask_of_another_head():
