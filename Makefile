@@ -8,7 +8,7 @@ DOCS_INSTALLED := $(VENV)/installed-docs
 # One thread a process: studies and tests run several processes side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-all cluster lint bench docs release clean
+.PHONY: help run test test-all cluster lint bench models docs release clean
 
 help:
 	@echo "make run       learn the noise of real scans on the embedded brain, and report"
@@ -17,6 +17,7 @@ help:
 	@echo "make cluster   the tests on a Slurm of one node and with Snakemake, where Slurm is installed"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every script in benchmarks/"
+	@echo "make models    train the models of the package again, from MAPS=label_maps20: hours, and it goes on where it was"
 	@echo "make docs      the documentation, in site/"
 	@echo "make release   sdist and wheel in dist/, built and checked, not uploaded"
 	@echo "make clean     remove what was built; .venv and runs stay"
@@ -47,6 +48,30 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+# The models of the package: the folder of label maps they are trained on, and where their runs are kept.
+MAPS ?= label_maps20
+MODEL_RUNS := runs/models
+MODELS ?= brain head
+MODEL_SETTINGS ?= --preset standard
+PREP_brain := --size 96,96
+PREP_head := --head --size 128,128
+SHIPPED := metasynth/predict/models
+
+models: $(MODELS:%=$(MODEL_RUNS)/%/report.html)
+	@set -e; for name in $(MODELS); do \
+	  $(BIN)/metasynth models $$name --add $(MODEL_RUNS)/$$name --card $(SHIPPED)/$$name.json; done
+
+$(MODEL_RUNS)/%.h5: | $(INSTALLED)
+	mkdir -p $(MODEL_RUNS)
+	$(BIN)/metasynth prep labels $(MAPS) $(PREP_$*) --mapping freesurfer-5 --generate freesurfer-structures \
+	  --spacing 2 --slices all --min-content 0.05 --out $@
+
+$(MODEL_RUNS)/%/report.html: $(MODEL_RUNS)/%.h5
+	if test -d $(@D); then $(BIN)/metasynth run label_maps --out $(@D) --resume; \
+	else $(BIN)/metasynth run label_maps $(MODEL_SETTINGS) --data $< --out $(@D); fi
+
+.PRECIOUS: $(MODEL_RUNS)/%.h5
 
 # A link or a name that leads nowhere ends the build.
 docs: $(DOCS_INSTALLED)

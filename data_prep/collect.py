@@ -155,7 +155,8 @@ def _write(
     spacing = spacing_of(parts[scans[0].name])
     item_spacing = spacing if options.volumes else spacing[1:]
     classes_of = options.mapping.classes_of  # by these items are cut: fluid may reach down the spine
-    boxes = np.stack([label_box(classes_of(load_part(parts[scan.name]).labels)) for scan in scans])
+    shown = classes_of if options.strip else np.asarray
+    boxes = np.stack([label_box(shown(load_part(parts[scan.name]).labels)) for scan in scans])
     if options.align != "none":  # aligned brains keep their place
         boxes[:] = np.stack([boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)])
     if options.flat:  # one plane of aligned brains, and a field that is cut to them already
@@ -221,6 +222,7 @@ def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
         created_by=f"metasynth {__version__} {job.command}",
         generation_names=() if structures is None else structures.names,
         target=() if structures is None else structures.target,
+        shows="brain" if options.strip else "head",
     )
 
 

@@ -81,7 +81,7 @@ class _Overlay(NamedTuple):
 def _overlays(cache: Cache) -> list[_Overlay]:
     """The classes, and generation labels where these are others."""
     found = [(cache.read_labels, cache.class_names)]
-    if cache.info.version > 1:  # a class and one of its structures may have one name
+    if cache.info.has_generation:  # a class and one of its structures may have one name
         classes = tuple(f"{name} (class)" for name in cache.class_names)
         found = [(cache.read_labels, classes), (cache.read_structures, cache.generation_names)]
     return [_Overlay(read, [*zip(names[1:], colours(len(names) - 1), strict=True)]) for read, names in found]
@@ -141,6 +141,7 @@ def describe(cache_path: str | Path) -> list[tuple[str, str]]:
             ("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"),
             ("holds", f"{cache.n} {kind} of {' x '.join(map(str, cache.shape))}"),
             ("images", ", ".join(("yes", *info.marks)) if cache.has_images else "no, labels only"),
+            *([("shows", "whole heads")] if info.shows_heads else []),
             ("subjects", f"{len(cache.subjects)}, {spread} {kind} each"),
             ("spacing", f"{' x '.join(f'{s:g}' for s in info.spacing_mm)} mm"),
             ("axis", f"{info.axis}, orientation {info.orientation}"),
@@ -149,7 +150,7 @@ def describe(cache_path: str | Path) -> list[tuple[str, str]]:
             (f"class {k}", f"{name}: {count / shares.sum():.2%} of the voxels")
             for k, (name, count) in enumerate(zip(cache.class_names, counts, strict=True))
         ]
-        if info.version > 1:
+        if info.has_generation:
             lines += [
                 (f"structure {g}", f"{name}: {share / shares.sum():.2%} of the voxels, in class {k}")
                 for g, (name, share, k) in enumerate(zip(cache.generation_names, shares, cache.target, strict=True))

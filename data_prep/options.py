@@ -36,7 +36,8 @@ class Options:
     align : Align
         Which transform to the space of the template is applied.
     strip : bool
-        Set what lies outside the brain to 0: outside the mask given, or where the label is 0 or of the head.
+        Set what lies outside the brain to 0: outside the mask given, or where the label is 0 or of the head. If not,
+        whole heads are shown: images are scaled as such, and items are chosen and cut by the head.
     resample_labels : bool
         Put a label map (and mask) of another grid on the image's.
     flat : bool

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from metasynth.data_prep.labels import LabelMapping
 from metasynth.data_prep.options import Options
-from metasynth.data_prep.scaling import scale
+from metasynth.data_prep.scaling import not_air, scale, scale_head
 from metasynth.data_prep.slicing import (
     choose_planes,
     content_along,
@@ -13,6 +13,7 @@ from metasynth.data_prep.slicing import (
     planes,
 )
 from metasynth.data_prep.sources import Scan
+from metasynth.data_prep.structure_tables import SOFT_TISSUE
 from metasynth.data_prep.volumes.align import atlas_grid, read_transform, register
 from metasynth.data_prep.volumes.files import Unit
 from metasynth.data_prep.volumes.resample import (
@@ -89,6 +90,8 @@ def _part(scan: Scan, labels: Volume, image: Volume | None, mask: Volume | None,
     mapping, where = options.mapping, labels.where
     found = Volume(mapping.apply_structures(labels.data, options.unknown, where), labels.affine, where)
     stripped = None if image is None else _strip_and_scale(image, labels, mask, options)
+    if stripped is not None and not options.strip:
+        found = _with_head(found, stripped, mapping)
     if options.flat:
         return _flat(found, stripped)
     grid, matrix = _target(scan, replace(found, data=mapping.classes_of(found.data)), stripped, options)
@@ -142,11 +145,26 @@ def _on_grid_of(image: Volume, labels: Volume, options: Options) -> Volume:
 
 
 def _strip_and_scale(image: Volume, labels: Volume, mask: Volume | None, options: Options) -> Volume:
-    """The image scaled to [0, 1] by its values in the brain; 0 outside where the skull is to be stripped."""
+    """The image scaled to [0, 1] by its values in the brain and 0 outside of it, or as a whole head."""
+    if not options.strip:
+        return Volume(scale_head(image.data, image.where), image.affine, image.where)
     brain = mask.data > 0 if mask is not None else options.mapping.brain(labels.data)
     if not brain.any():
         raise DataError(f"{labels.where}: holds no label of the brain to make a mask from")
-    return Volume(scale(image.data, brain, image.where, keep_outside=not options.strip), image.affine, image.where)
+    return Volume(scale(image.data, brain, image.where), image.affine, image.where)
+
+
+def _with_head(labels: Volume, image: Volume, mapping: LabelMapping) -> Volume:
+    """Structures with what a scan shows of a head outside of all that is labelled: neither air nor anything named.
+
+    Label maps of scans are of brains, as a rule. So images that are synthesised of them show a head too, a plain one.
+    """
+    structures = mapping.structures
+    if structures is None or SOFT_TISSUE not in structures.names:
+        return labels
+    unnamed = (labels.data == 0) & not_air(image.data)
+    head = np.where(unnamed, np.uint8(structures.names.index(SOFT_TISSUE)), labels.data)
+    return Volume(head, labels.affine, labels.where)
 
 
 def _target(
@@ -206,8 +224,9 @@ def _slice(labels: Volume, image: Volume | None, options: Options) -> Prepared:
     if options.volumes:
         stacks = [planes(v.data, options.axis)[None] for v in (labels, image) if v is not None]
         return _prepared(stacks, np.zeros(1, dtype=np.int64), spacing)
-    content = content_along(options.mapping.classes_of(labels.data), options.axis)
-    at = np.flatnonzero(content)
+    brain = content_along(options.mapping.classes_of(labels.data), options.axis)
+    content = brain if options.strip else content_along(labels.data, options.axis)
+    at = np.flatnonzero(brain)
     # Aligned brains share the planes about the middle of the template's field; others have their own middle.
     centre = (len(content) - 1) / 2 if options.align != "none" else (at[0] + at[-1]) / 2
     step = max(1, round(options.every_mm / spacing[0]))

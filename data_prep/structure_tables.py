@@ -4,6 +4,9 @@ Both have the same structures in the same order, so that a cache of label maps a
 Left and right are one. What is seen in scans but no class of a mapping, such as the fluid outside the ventricles, is a
 structure too. Structures that differ in some mapping or in intensity are apart; every id of a named mapping's classes
 is in one. All mappings of FreeSurfer and MUSE ids without sides can be used with them.
+
+Where whole heads are shown there are structures outside the brain too, of the ids that SynthSeg's label maps have from
+SimNIBS's atlas of the head (charm). MUSE's label maps have none of them.
 """
 
 from typing import NamedTuple
@@ -42,12 +45,33 @@ _STRUCTURES = (
     _Structure("white matter lesion", tables.LESIONS, ()),
 )
 
+SOFT_TISSUE = "soft tissue"
+_NAMED = (130, 259, 501, 502, 506, 508, 509, 511, 512, 514, 515, 516, 520, 530)
+_OUTSIDE = (  # background of every mapping; air, within the head (501) and around it (130), has no intensity
+    ("skin", (511,)),
+    (SOFT_TISSUE, (258, *(i for i in range(500, 531) if i not in _NAMED))),  # muscle and fat among it
+    ("cortical bone", (165, 515)),
+    ("cancellous bone", (516,)),
+    ("mucosa", (509,)),
+    ("eye", (259, 506)),
+    ("muscle of the eye", (508,)),
+    ("optic nerve", (530,)),
+    ("spinal cord", (512,)),
+    ("artery", (502,)),
+    ("vein", (514,)),
+)
+
 STRUCTURE_NAMES = ("background", *(structure.name for structure in _STRUCTURES))
 FREESURFER_STRUCTURES = dict.fromkeys(tables.FREESURFER_4, 0) | tables.table(
     *((g, structure.freesurfer) for g, structure in enumerate(_STRUCTURES, 1))
 )
 MUSE_STRUCTURES = dict.fromkeys(tables.MUSE_4, 0) | tables.table(
     *((g, structure.muse) for g, structure in enumerate(_STRUCTURES, 1))
+)
+HEAD_NAMES = (*STRUCTURE_NAMES, *(name for name, _ in _OUTSIDE))
+FREESURFER_HEAD = FREESURFER_STRUCTURES | tables.table(
+    *((g, ids) for g, (_, ids) in enumerate(_OUTSIDE, len(STRUCTURE_NAMES))),
+    (HEAD_NAMES.index("fluid outside the ventricles"), (520,)),
 )
 PART_OF = {
     "choroid plexus": "lateral ventricle",

@@ -13,10 +13,14 @@ TABLES = {
     "muse-structures": tables.MUSE_STRUCTURES,
 }
 """Name -> {id: structure}, an index of `structure_tables.STRUCTURE_NAMES`."""
+HEADS = TABLES | {"freesurfer-structures": tables.FREESURFER_HEAD}
+"""The same of whole heads, an index of `structure_tables.HEAD_NAMES`, which goes on where the other ends."""
 
 
-def with_structures(mapping: LabelMapping, name: str, unknown: Unknown = "error") -> LabelMapping:
-    """The mapping with the structures of a named table.
+def with_structures(
+    mapping: LabelMapping, name: str, unknown: Unknown = "error", *, head: bool = False
+) -> LabelMapping:
+    """The mapping with the structures of a named table; those outside the brain too, if ``head`` says so.
 
     Ids that the mapping does not name are background if ``unknown`` says so: those of them that are of a structure are
     synthesised all the same.
@@ -27,7 +31,7 @@ def with_structures(mapping: LabelMapping, name: str, unknown: Unknown = "error"
         They do not go together: a class must be whole structures.
     """
     _check_pair(mapping, name)
-    table, names = TABLES[name], tables.STRUCTURE_NAMES
+    table, names = (HEADS[name], tables.HEAD_NAMES) if head else (TABLES[name], tables.STRUCTURE_NAMES)
     ids = [*mapping.classes, *(i for i in table if i not in mapping.classes and unknown == "background")]
     found: dict[int, tuple[int, int]] = {}  # structure -> its class, and an id that says so
     for i in ids:
@@ -45,11 +49,28 @@ def with_structures(mapping: LabelMapping, name: str, unknown: Unknown = "error"
             )
     classes = {names[g]: k for g, (k, _) in found.items()}
     target = tuple(classes.get(each, classes.get(tables.PART_OF.get(each, ""), 0)) for each in names)
-    text = f"{mapping.text}; images are synthesised from {name}: {len(names) - 1} structures, left and right as one"
+    made = f"{'whole heads' if head else 'images'} are synthesised from {name}"
+    text = f"{mapping.text}; {made}: {len(names) - 1} structures, left and right as one"
     labels = {i: g for i in ids if (g := table.get(i, 0))}
     structures = Structures(names, labels, (0, *target[1:]))
     require_every_class(f"--generate {name}: --mapping {mapping.name}", mapping.class_names, structures)
     return replace(mapping, text=text, structures=structures)
+
+
+def require_head(mapping: LabelMapping) -> None:
+    """Refuse, for heads, a mapping that has no structure outside the brain to synthesise them from.
+
+    Raises
+    ------
+    UsageError
+        Which says where such structures come from.
+    """
+    found = mapping.structures
+    if found is None or not any(g and not found.target[g] and i in mapping.head for i, g in found.labels.items()):
+        raise UsageError(
+            f"--head: --mapping {mapping.name} has no structure outside the brain to synthesise a head from; expected "
+            "--generate freesurfer-structures, or ids such as 511 in a file of lines id,class,structure"
+        )
 
 
 def _check_pair(mapping: LabelMapping, name: str) -> None:

@@ -118,8 +118,8 @@ CACHES = {
     "text": (lambda path: path.write_text("subject,sigma\n"), "is not an HDF5 file; expected a metasynth-cache file"),
     "foreign": (foreign, "is not a metasynth-cache file (no attribute 'format')"),
     "version": (
-        edit(lambda file: file.attrs.__setitem__("version", 3)),
-        "format versions 1 and 2 are supported, got 3",
+        edit(lambda file: file.attrs.__setitem__("version", 4)),
+        "format versions 1 to 3 are supported, got 4",
     ),
     "truncated": (truncated, "is truncated or damaged"),
     "no labels": (edit(lambda file: file.pop("labels")), "dataset 'labels' is missing"),

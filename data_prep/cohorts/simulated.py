@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from metasynth import __version__
 from metasynth.data.cache import CacheInfo, write_cache
-from metasynth.data.schema import SIMULATED
+from metasynth.data.info import SIMULATED
 from metasynth.errors import UsageError
 from metasynth.synthesis.coils import draw_receive, draw_transmit, receive_field, transmit_field
 from metasynth.synthesis.mri import scaled, simulate

@@ -11,22 +11,26 @@ from pathlib import Path
 
 import numpy as np
 from metasynth.data_prep.remapping.curves import Curve
+from metasynth.data_prep.scaling import not_air
 from numpy.typing import NDArray
 
 from metasynth import __version__
 from metasynth.data.cache import Cache, write_cache
-from metasynth.data.schema import REMAPPED, CacheInfo
+from metasynth.data.info import REMAPPED, CacheInfo
 from metasynth.errors import DataError
 from metasynth.interrupts import check
 from metasynth.sizes import require_memory
 
 
-def remap(images: NDArray[np.floating], labels: NDArray[np.integer], curve: Curve) -> NDArray[np.floating]:
+def remap(
+    images: NDArray[np.floating], labels: NDArray[np.integer], curve: Curve, head: bool = False
+) -> NDArray[np.floating]:
     """Images under a curve: y = f(x) inside, 0 elsewhere.
 
     Inside is what has a label or an intensity above 0. So fluid that no class names, and the head of scans that were
     not stripped, have the new contrast too, and what scaling has cut to 0 within a labelled structure is no hole. All
-    else is 0 before and after: what was stripped off, air and bone.
+    else is 0 before and after: what was stripped off, air and bone. In a whole head, whose air is noise, what is not
+    air takes the place of what is above 0.
 
     Noise goes along, times the slope of the curve. Mixtures of tissues do too: where the curve is no straight line
     between two tissues, a voxel that holds both gets what lies between them on the curve, not the mean of what they
@@ -40,6 +44,8 @@ def remap(images: NDArray[np.floating], labels: NDArray[np.integer], curve: Curv
         (*S) labels as stored: generation labels where there are any, else classes; 0 is background.
     curve : Curve
         f.
+    head : bool
+        Whether whole heads are shown.
 
     Returns
     -------
@@ -47,7 +53,7 @@ def remap(images: NDArray[np.floating], labels: NDArray[np.integer], curve: Curv
         (*S) in [0, 1], of the type of ``images``.
     """
     x, y = np.array(curve.points).T
-    inside = (labels > 0) | (images > 0)
+    inside = (labels > 0) | (not_air(images) if head else images > 0)
     return np.where(inside, np.interp(images, x, y), 0.0).astype(images.dtype)
 
 
@@ -74,7 +80,7 @@ def remap_cache(
         labels, images = (cache.read_stored(name, range(cache.n)) for name in ("labels", "images"))
         for item in range(cache.n):
             check()
-            images[item] = remap(images[item], labels[item], curve)
+            images[item] = remap(images[item], labels[item], curve, cache.info.shows_heads)
             if progress is not None:
                 progress(item + 1, cache.n)
         write_cache(

@@ -11,6 +11,7 @@ from metasynth.segment.atlas.segmenter import Atlas, AtlasSegmenter, plane_atlas
 PLANES = 8
 # The Gaussians of a class by its name: white matter, with the brain stem, and cortex, with its blurred edge, take two.
 _GAUSSIANS = {"white matter": 2, "cortical grey": 2}
+_HEAD = 4  # of the background of a whole head: air, bone, muscle, fat
 
 
 def atlas_segmenter(labels: Tensor, cohorts: RealImages) -> Segment:
@@ -23,7 +24,7 @@ def atlas_segmenter(labels: Tensor, cohorts: RealImages) -> Segment:
     cohorts : RealImages
         Whose maps they are, in that order.
     """
-    return AtlasSegmenter(atlases_of(labels, cohorts.maps)).segment
+    return AtlasSegmenter(atlases_of(labels, cohorts.maps), stripped=not cohorts.cache.info.shows_heads).segment
 
 
 def atlases_of(labels: Tensor, maps: SliceDataset, planes: int = PLANES) -> tuple[Atlas, ...]:
@@ -39,7 +40,8 @@ def atlases_of(labels: Tensor, maps: SliceDataset, planes: int = PLANES) -> tupl
         How many ranges.
     """
     info = maps.cache.info
-    gaussians = tuple(_GAUSSIANS.get(name, 1) for name in info.class_names)
+    several = _GAUSSIANS | {info.class_names[0]: _HEAD} if info.shows_heads else _GAUSSIANS
+    gaussians = tuple(several.get(name, 1) for name in info.class_names)
     if labels.ndim == 4:
         return (Atlas.from_labels(labels, len(gaussians), spacing=info.spacing_mm, gaussians=gaussians),)
     owner, position = maps.subject_index.numpy(), maps.slice_index.numpy().astype(float)

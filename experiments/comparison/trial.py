@@ -68,7 +68,8 @@ class Trial:
         """The baselines' generator with large classes in clusters."""
         own, baseline = self.config.clustered, self.cohorts.baseline
         priors = baseline.priors and baseline.priors.repeated(own.clusters)
-        inner = BatchedGenerator(1 + (baseline.n_classes - 1) * own.clusters, baseline.config, priors=priors)
+        n_inner = 1 + (baseline.n_classes - 1) * own.clusters
+        inner = BatchedGenerator(n_inner, baseline.config, priors=priors, head=baseline.head)
         return ClusteredGenerator(inner, own.clusters, own.share, own.nodes)
 
     def estimate(self) -> tuple[str, StructurePriors]:

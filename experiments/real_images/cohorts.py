@@ -80,7 +80,10 @@ class RealImages:
 
     def generator_of(self, config: CornucopiaConfig, priors: StructurePriors | None) -> BatchedGenerator:
         """What makes images of the label maps with these steps (of voxels of 1 mm) and these priors."""
-        return BatchedGenerator(self.maps.cache.n_generation, config.at_spacing(self._spacing), priors=priors)
+        cache = self.maps.cache
+        return BatchedGenerator(
+            cache.n_generation, config.at_spacing(self._spacing), priors=priors, head=cache.info.shows_heads
+        )
 
     @property
     def _spacing(self) -> float:
@@ -214,6 +217,11 @@ def _check_alike(cache: Cache, other: Cache, any_shape: bool) -> None:
         raise DataError(
             f"{other.path}: expected the classes of {cache.path} ({', '.join(mine.class_names)}), got "
             f"{', '.join(its.class_names)}; prepare both with one --mapping"
+        )
+    if its.shows != mine.shows:
+        raise DataError(
+            f"{other.path}: expected {mine.shows}s as in {cache.path}, got {its.shows}s; prepare both with prep labels "
+            "--head and prep nifti --no-strip, or both without"
         )
     if (its.axis, its.orientation) != (mine.axis, mine.orientation):
         raise DataError(

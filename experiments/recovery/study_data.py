@@ -97,8 +97,8 @@ def _generator(
     # Slices of anisotropic voxels would need a blur per axis; the finest keeps all structure.
     config = synthesis.at_spacing(min(cache.info.spacing_mm))
     if name == "cornucopia":
-        return CornucopiaGenerator(cache.n_generation, config)
-    return BatchedGenerator(cache.n_generation, config, priors=priors)
+        return CornucopiaGenerator(cache.n_generation, config, cache.info.shows_heads)
+    return BatchedGenerator(cache.n_generation, config, priors=priors, head=cache.info.shows_heads)
 
 
 def _kept_split(context: StudyContext, cache: Cache) -> Split:

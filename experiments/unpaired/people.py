@@ -40,7 +40,7 @@ class UnpairedImages:
         """What makes synthetic images of label maps as they are."""
         generator = self.cohorts.generator
         still = replace(generator.config, translations=0.0, rotation=0.0, shears=0.0, zooms=0.0, elastic=0.0)
-        return BatchedGenerator(generator.n_classes, still, priors=generator.priors)
+        return BatchedGenerator(generator.n_classes, still, priors=generator.priors, head=generator.head)
 
 
 def check_people(settings: UnpairedSettings, data: Path, labels: Path | None) -> PreparedData:

@@ -11,6 +11,7 @@ from metasynth import __version__
 from metasynth.children import end_with_named_parent
 from metasynth.cli.failures import Stopped, message, one_line
 from metasynth.cli.messages import messages_shown
+from metasynth.cli.models import models
 from metasynth.cli.predict import PREDICT_COMMANDS
 from metasynth.cli.prep import PREP_COMMANDS, inspect
 from metasynth.cli.run import RUN_COMMANDS
@@ -93,5 +94,5 @@ def prep() -> None:
 
 for _command in PREP_COMMANDS:
     prep.add_command(_command)
-for _command in (*RUN_COMMANDS, settings, inspect, *PREDICT_COMMANDS):
+for _command in (*RUN_COMMANDS, settings, inspect, models, *PREDICT_COMMANDS):
     main.add_command(_command)

@@ -1,7 +1,7 @@
 """The command that segments scans; it imports what it needs when it runs."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +36,14 @@ NAMED = 3  # scans that a warning names
 
 
 @click.command()
-@click.argument("run", type=PATH)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=complete_file)
+@click.option(
+    "--model",
+    metavar="NAME|FILE|RUN",
+    shell_complete=complete_file,
+    help="One of the package (metasynth models), a model file or the folder of a run; by default the one of the "
+    "package that fits: of brains where every scan has a mask or is stripped, else of heads.",
+)
 @out_option("the label maps: a folder; with --bids, INPUT/derivatives/metasynth by default", "DIR")
 @click.option("--bids", is_flag=True, help="INPUT is a BIDS data set, and DIR a derivative one.")
 @IMAGE_SUFFIX
@@ -67,8 +73,8 @@ NAMED = 3  # scans that a warning names
 @click.pass_context
 def predict(
     context: click.Context,
-    run: Path,
     inputs: tuple[str, ...],
+    model: str | None,
     out: Path | None,
     bids: bool,
     image_suffix: str,
@@ -85,36 +91,44 @@ def predict(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    """Segment scans with the model of RUN: the folder of a run, or a model file.
+    """Segment scans, with a model of the package or of a run.
 
     INPUT is a NIfTI or MGZ file, a folder or a pattern of them, or a text file with a path a line. Each label map has
     the voxels of its scan, whatever its orientation and spacing. What is there already is skipped; a file that cannot
-    be used is named in the end, and the exit status is then 1.
+    be used is named in the end, and the exit status is then 1. A run or a model file may stand before the scans, in
+    place of --model.
     """
     import hashlib
 
     from metasynth.data_prep.volumes.units import scaled_note
     from metasynth.predict.folder import Job, find_bids_scans, find_scans, predict_all
+    from metasynth.predict.shipped import fitting_model, named_model, split_inputs
     from metasynth.running.device import configure_torch
     from metasynth.running.progress import Progress
-    from metasynth.segment.model_file import find_model, load_model
+    from metasynth.segment.model_file import load_model
 
     if context.get_parameter_source("image_suffix") is not ParameterSource.DEFAULT and not bids:
         raise UsageError(f"--image-suffix {image_suffix}: expected --bids too")
-    out = _out_of(out, inputs, bids)
-    path = find_model(run, stage)
-    model = load_model(path)
-    sources = find_bids_scans(Path(inputs[0]), out, image_suffix, masks) if bids else find_scans(inputs, masks)
+    scans: Sequence[str] = inputs
+    if model is None:
+        model, scans = split_inputs(inputs)
+    out = _out_of(out, scans, bids)
+    path = None if model is None else named_model(model, stage)
+    trained = None if path is None else load_model(path)
+    sources = find_bids_scans(Path(scans[0]), out, image_suffix, masks) if bids else find_scans(scans, masks)
+    if path is None or trained is None:
+        path = fitting_model(sources, stripped, stage)
+        trained = load_model(path)
     in_use, _ = configure_torch(device, threads)
-    model.network.to(in_use)
+    trained.network.to(in_use)
     job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path], unit, ids, bids)
     progress = Progress(quiet)
-    for line in _first_lines(path, model, sources, stripped):
+    for line in _first_lines(path, trained, sources, stripped):
         progress.say(line)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
         with progress.task("scans", len(sources.scans)) as task:
-            outcome = predict_all(model, digest, sources, job, task.advance)
+            outcome = predict_all(trained, digest, sources, job, task.advance)
     except KeyboardInterrupt:
         progress.say("What is done is kept; the same command goes on from there.")
         raise
@@ -122,6 +136,8 @@ def predict(
         progress.say(f"Note: {_unknown(outcome.old)}")
     for note in scaled_note(outcome.scaled):
         progress.say(f"Note: {note}")
+    for name, how in outcome.coarse:
+        progress.say(f"Warning: {name}: {how}")
     if volumes is not None:
         tell(f"Volumes: {volumes} (mL, voxels of the label maps)", sys.stdout)
     skipped = f", {len(outcome.skipped)} skipped as they are there already" if outcome.skipped else ""
@@ -129,7 +145,7 @@ def predict(
     fail(progress.say, outcome.failed, len(sources.scans) + len(sources.left_out), "scans")
 
 
-def _out_of(out: Path | None, inputs: tuple[str, ...], bids: bool) -> Path:
+def _out_of(out: Path | None, inputs: Sequence[str], bids: bool) -> Path:
     """The folder to write to, once it is clear what is to be read."""
     if bids and len(inputs) > 1:
         raise UsageError(f"--bids: expected one INPUT, the folder of a BIDS data set; got {len(inputs)}")
@@ -145,7 +161,7 @@ def _first_lines(path: Path, model: "TrainedModel", sources: "Sources", stripped
     for note in sources.notes:
         yield f"Note: {' '.join(note.split())}"
     unmasked = [scan for scan in sources.scans if scan.mask is None]
-    if unmasked and not stripped:
+    if unmasked and not stripped and not model.description.takes_heads:
         yield _warning(model, unmasked, len(sources.scans))
 
 

@@ -19,7 +19,7 @@ from metasynth.cli.options import (
     with_options,
 )
 from metasynth.cli.prep_job import implied, make
-from metasynth.cli.prep_options import GEOMETRY, IMAGES, PERSON, SHARED, TRANSFORMS
+from metasynth.cli.prep_options import GEOMETRY, HEAD, IMAGES, PERSON, SHARED, TRANSFORMS
 from metasynth.cli.prep_priors import priors
 from metasynth.cli.remap import remap
 from metasynth.data_prep.mapping_names import IDS, OASIS, catalogue
@@ -87,7 +87,7 @@ def template(cohort: str, generate: str | None, out: Path | None, quiet: bool) -
 
 @click.command()
 @click.argument("paths", metavar="PATHS...", nargs=-1, required=True, shell_complete=complete_file)
-@with_options(*GEOMETRY, TRANSFORMS, PERSON, *SHARED)
+@with_options(*GEOMETRY, HEAD, TRANSFORMS, PERSON, *SHARED)
 def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any) -> None:
     """Make a cache of label maps alone: files, folders, patterns or text lists of paths."""
     from metasynth.data_prep.naming.people import by_person
@@ -124,6 +124,8 @@ def nifti(
 
     sources = pair(find_files(images, "--images"), find_files(labels, "--labels"))
     masks = given.pop("masks")
+    if masks and given["no_strip"]:
+        raise UsageError("--masks: cannot go with --no-strip, as images of whole heads need no mask")
     if masks:
         sources = with_files(sources, find_files(masks, "--masks"), "mask")
     sources = by_person(_transformed(sources, transforms), person)

@@ -28,12 +28,15 @@ def _options(given: dict[str, Any]) -> "Options":
     from metasynth.data_prep.mappings import load_mapping
     from metasynth.data_prep.options import Options
     from metasynth.data_prep.slicing import SliceChoice
-    from metasynth.data_prep.structures import with_structures
+    from metasynth.data_prep.structures import require_head, with_structures
     from metasynth.data_prep.volumes.align import require_simpleitk
 
-    mapping = load_mapping(given["mapping"])
+    mapping, maps = load_mapping(given["mapping"]), given.get("head", False)
+    head = maps or given.get("no_strip", False)
     if given.get("generate"):
-        mapping = with_structures(mapping, given["generate"], given["unknown"])
+        mapping = with_structures(mapping, given["generate"], given["unknown"], head=head)
+    if maps:
+        require_head(mapping)
     named = {"mapping": mapping, "unknown": given["unknown"], "flat": given.get("flat", False)}
     if named["flat"]:
         return Options(**named, unit="mm")  # affines do not matter
@@ -46,7 +49,7 @@ def _options(given: dict[str, Any]) -> "Options":
         **{key: given[key] for key in ("axis", "every_mm", "min_content", "volumes", "interpolation", "align", "unit")},
         slices=SliceChoice.parse(given["slices"]),
         spacing_mm=_spacing(given["spacing"]),
-        strip=not given.get("no_strip", False),
+        strip=not head,
         resample_labels=given.get("resample_labels", False),
     )
 

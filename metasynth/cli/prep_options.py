@@ -106,6 +106,12 @@ GEOMETRY = (
     ),
     click.option("--margin", metavar="MM", type=float, default=5.0, show_default=True, help="Room around the labels."),
 )
+HEAD = click.option(
+    "--head",
+    is_flag=True,
+    help="Keep what lies outside the brain, as structures that are background to a segmenter: make a cache of whole "
+    "heads, with --generate.",
+)
 TRANSFORMS = click.option(
     "--transforms",
     metavar="PATH",
@@ -126,6 +132,6 @@ IMAGES = (
         shell_complete=complete_file,
         help=f"{MASKS} By default the brain is labels above 0.",
     ),
-    click.option("--no-strip", is_flag=True, help="Keep what lies outside the brain."),
+    click.option("--no-strip", is_flag=True, help="Keep what lies outside the brain: make a cache of whole heads."),
     click.option("--resample-labels", is_flag=True, help="Put label maps of another grid on their image's."),
 )

@@ -151,7 +151,7 @@ class Cache:
             As `read_structures`.
         """
         structures = self.read_structures(indices)
-        return structures if self.info.version == 1 else self.target[structures]
+        return self.target[structures] if self.info.has_generation else structures
 
     def read_structures(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Generation labels (B, *S) int64 of the given items, in the given order; `target` of them are the classes.

@@ -90,7 +90,7 @@ class SliceDataset:
         self.subject_index = torch.from_numpy(own[self._rows])
         self.slice_index = torch.from_numpy(cache.slice_index[self._rows].astype(np.int64))
         in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
-        fine = cache.info.version > 1
+        fine = cache.info.has_generation
         self._target = torch.from_numpy(cache.target) if fine else None
         self._labels = cache.read_stored("labels", self._rows) if in_memory else None
         self._images = cache.read_stored("images", self._rows) if in_memory and cache.has_images else None

@@ -1,4 +1,4 @@
-"""The HDF5 cache, format versions 1 and 2: what a file of this format holds and how it is recognised.
+"""The HDF5 cache, format versions 1 to 3: what a file of this format holds and how it is recognised.
 
 Datasets: `/images` (N, *S) float16 or float32 in [0, 1], absent in a label-only cache; `/labels` (N, *S)
 uint8 or int16 class indices; `/subject` (N,) index into `/subjects` (names); `/slice` (N,) index along the
@@ -7,99 +7,30 @@ and the fields of `CacheInfo`. `digest` is the SHA-256 of the content (see `cont
 depend on compression.
 
 In version 2 `/labels` holds generation labels, which are finer than the classes: images are synthesised from them.
-Attributes name them and say which class each is part of. Version 1 is what is written where the two are the same.
+Attributes name them and say which class each is part of. Version 3 shows whole heads, as attribute `shows` says, with
+generation labels or without. What is written is the least version that can say what there is to say.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from metasynth.data.info import FORMAT, CacheInfo
 from metasynth.data.stored import check_stored, require_own_values
-from metasynth.data.validation import Contents, LabelList
+from metasynth.data.validation import Contents
 from metasynth.errors import DataError
 from metasynth.files import first_line
 from metasynth.outputs import Kind
 
-FORMAT = "metasynth-cache"
-VERSIONS = (1, 2)
-SIMULATED, REMAPPED = "SIMULATED", "REMAPPED"
-"""Marks of images that are no scans, with which `CacheInfo.mapping` begins."""
+VERSIONS = (1, 2, 3)
+SHOWS = ("brain", "head")
 STORED_TYPES = {"labels": ("uint8", "int16"), "images": ("float16", "float32")}
 _TEXT_ATTRIBUTES = ("mapping", "axis", "orientation", "source", "created_by", "digest")
 _DATASETS = ("labels", "subject", "subjects", "slice")
-
-
-@dataclass(frozen=True)
-class CacheInfo:
-    """What a cache says about its arrays.
-
-    Attributes
-    ----------
-    class_names : tuple of str
-        Name of class 0, 1, ..., K-1; class 0 is the background.
-    mapping : str
-        How the classes were made from the source's labels.
-    spacing_mm : tuple of float
-        Distance in mm between voxel centres along each axis of S.
-    axis : str
-        Slicing axis ("coronal", "axial", "sagittal"), or "volume".
-    orientation : str
-        For each axis of S the direction in which its index grows, one letter each of RLAPSI.
-    source : str
-        Where the data come from, with the notices and citations they ask for.
-    created_by : str
-        The program that wrote the file.
-    digest : str
-        SHA-256 of the content in hexadecimal; `write_cache` fills it in.
-    generation_names : tuple of str
-        Name of generation label 0, 1, ..., G-1, of which 0 is what has no intensity; empty where these are the classes.
-    target : tuple of int
-        (G,) class that each generation label is part of; empty likewise.
-    """
-
-    class_names: tuple[str, ...]
-    mapping: str
-    spacing_mm: tuple[float, ...]
-    axis: str
-    orientation: str
-    source: str
-    created_by: str
-    digest: str = ""
-    generation_names: tuple[str, ...] = ()
-    target: tuple[int, ...] = ()
-
-    @property
-    def version(self) -> int:
-        """Of the format, the least that can say this."""
-        return 2 if self.generation_names or self.target else 1
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """What says that the images are no scans, the last that was done to them first; nothing where they are."""
-        found = takewhile((SIMULATED, REMAPPED).__contains__, self.mapping.split("; "))
-        return tuple(dict.fromkeys(found))
-
-    @property
-    def stored(self) -> LabelList:
-        """What the labels in the file are."""
-        if self.version == 1:
-            return LabelList(self.class_names, "classes of class_names")
-        return LabelList(self.generation_names, "labels of generation_names")
-
-    def described(self) -> dict[str, Any]:
-        """The part that belongs to the content digest: all but the writer's name and the digest itself."""
-        fields = asdict(self)
-        del fields["created_by"], fields["digest"]
-        if self.version == 1:
-            del fields["generation_names"], fields["target"]
-        fields["spacing_mm"] = [float(s) for s in self.spacing_mm]
-        return {"format": FORMAT, "version": self.version, **fields}
 
 
 @contextmanager
@@ -152,7 +83,7 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
     version = file.attrs.get("version")
     if not isinstance(version, int | np.integer) or int(version) not in VERSIONS:
         kind = " as text" if isinstance(version, str) else ""
-        known = " and ".join(map(str, VERSIONS))
+        known = f"{VERSIONS[0]} to {VERSIONS[-1]}"
         raise DataError(f"{where}: format versions {known} are supported, got {version!s}{kind}")
     texts: dict[str, Any] = {name: as_text(_attribute(file, where, name)) for name in _TEXT_ATTRIBUTES}
     wrong = next((name for name, value in texts.items() if value is None), None)
@@ -175,7 +106,9 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
     names = [as_text(name) for name in np.atleast_1d(file["subjects"][()])]
     if None in names:
         raise DataError(f"{where}: dataset 'subjects' must hold text")
-    generation: dict[str, Any] = {} if int(version) == 1 else _generation(file, where)
+    generation: dict[str, Any] = _generation(file, where) if _has_generation(file, int(version)) else {}
+    if int(version) > 2:
+        generation["shows"] = _shows(file, where)
     info = CacheInfo(
         class_names=class_names,
         spacing_mm=tuple(float(s) for s in spacing),
@@ -202,6 +135,19 @@ def is_cache(path: Path) -> bool:
 
 
 CACHE = Kind("cache", (".h5", ".hdf5"), is_cache)
+
+
+def _has_generation(file: h5py.File, version: int) -> bool:
+    """Whether there are to be generation labels; from version 3 on there may be."""
+    return version == 2 or (version > 2 and ("generation_names" in file.attrs or "target" in file.attrs))
+
+
+def _shows(file: h5py.File, where: str) -> str:
+    """What is shown, which version 3 says."""
+    found = as_text(_attribute(file, where, "shows"))
+    if found not in SHOWS:
+        raise DataError(f"{where}: attribute 'shows' must be {' or '.join(SHOWS)}, got {found!r}")
+    return found
 
 
 def _generation(file: h5py.File, where: str) -> dict[str, Any]:

@@ -130,7 +130,9 @@ def _fill(file: h5py.File, stored: Contents, info: CacheInfo, digest: str) -> No
     file.attrs["format"] = _fixed_text([FORMAT])[0]
     file.attrs["version"] = info.version
     file.attrs["class_names"] = _fixed_text(info.class_names)
-    if info.version > 1:
+    if info.version > 2:
+        file.attrs["shows"] = _fixed_text([info.shows])[0]
+    if info.has_generation:
         file.attrs["generation_names"] = _fixed_text(info.generation_names)
         file.attrs["target"] = np.asarray(info.target, dtype=np.int64)
     file.attrs["spacing_mm"] = np.asarray(info.spacing_mm, dtype=np.float64)

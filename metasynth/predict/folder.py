@@ -29,6 +29,7 @@ from metasynth.predict.qc import write_picture
 from metasynth.predict.record import FolderRecord, origin_of
 from metasynth.predict.scan import check_usable, segment
 from metasynth.predict.tables import read_table, write_table
+from metasynth.predict.usable import coarse
 from metasynth.predict.volumes import volume_outputs, write_volumes
 from metasynth.segment.model_description import TrainedModel
 
@@ -51,6 +52,8 @@ class Outcome:
         (name, reason).
     scaled : list of tuple (str, Unit)
         (name, unit) of those whose affines were in another unit than mm, as only their headers said.
+    coarse : list of tuple (str, str)
+        (name, how) of those that show less than the model has seen.
     """
 
     done: list[str] = field(default_factory=list)
@@ -58,6 +61,7 @@ class Outcome:
     old: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     scaled: list[tuple[str, Unit]] = field(default_factory=list)
+    coarse: list[tuple[str, str]] = field(default_factory=list)
 
 
 def find_scans(inputs: Sequence[str], masks: Sequence[str]) -> Sources:
@@ -146,7 +150,8 @@ def predict_all(
         else:
             _LOG.info("%s: %s, mask %s", scan.name, scan.image, scan.mask or "none")
             try:
-                outcome.scaled += [(scan.name, unit) for unit in _predict(model, record, scan, job, labels)]
+                made = _predict(model, record, scan, job, labels, outcome.coarse)
+                outcome.scaled += [(scan.name, unit) for unit in made]
                 outcome.done.append(scan.name)
             except DataError as error:
                 outcome.failed.append((scan.name, str(error)))
@@ -171,12 +176,20 @@ def _write_texts(record: FolderRecord, texts: Mapping[Path, str]) -> None:
             record.note(dict.fromkeys(texts, record.origin))
 
 
-def _predict(model: TrainedModel, record: FolderRecord, scan: Scan, job: Job, labels: Sequence[Label]) -> set[Unit]:
+def _predict(
+    model: TrainedModel,
+    record: FolderRecord,
+    scan: Scan,
+    job: Job,
+    labels: Sequence[Label],
+    warned: list[tuple[str, str]],
+) -> set[Unit]:
     """Write all that is made of a scan; the units other than mm that only its files' headers named."""
     origin = origin_of(record, scan)
     image = read_image(image_of(scan), job.unit)
     mask = None if scan.mask is None else read_labels(scan.mask, job.unit)
     found = segment(model, image, mask, device=job.device, keep_posteriors=job.posteriors)
+    warned += [(scan.name, how)] if (how := coarse(image, model.description)) else []
     names = model.description.class_names
     wanted = missing(record, scan, job, labels)
     with record.locked():

@@ -17,7 +17,7 @@ from metasynth.data_prep.volumes.volumes import Volume, to_ras
 from metasynth.files import write_atomically
 from metasynth.outputs import SOFTWARE
 from metasynth.pictures import colours, png_of
-from metasynth.predict.scan import foreground
+from metasynth.predict.usable import foreground
 
 COLUMNS = 6
 PANEL_INCHES = 1.7

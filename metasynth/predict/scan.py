@@ -1,30 +1,27 @@
 """From one scan to its label map, voxel by voxel those of the scan."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
-from metasynth.data_prep.scaling import SCALE_PERCENT, scale
-from metasynth.data_prep.volumes.memory import require_memory
+from metasynth.data_prep.scaling import SCALE_PERCENT, not_air, scale, scale_head
 from metasynth.data_prep.volumes.resample import (
     Grid,
     grid_of,
     grid_with_spacing,
     has_spacing,
-    resample_ids,
     resample_image,
     resample_mask,
     to_source,
 )
-from metasynth.data_prep.volumes.volumes import Volume, check_affine, matched
+from metasynth.data_prep.volumes.volumes import Volume, check_affine
 from metasynth.errors import DataError
 from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
 from metasynth.predict.network import slice_posteriors, volume_posteriors
+from metasynth.predict.usable import foreground, mask_on_grid_of, require_brain, require_head, require_mr, require_room
 from metasynth.segment.model_description import ModelDescription, TrainedModel
-from metasynth.text import by
 
 _BEYOND = "beyond the 3.4e38 that single precision holds"
 
@@ -56,8 +53,10 @@ class Stack:
     ----------
     data : numpy.ndarray
         (D, H, W) float32 in [0, 1], of the training images' spacing; 0 is background.
-    brain : numpy.ndarray
-        (D, H, W) bool, where it shows brain, holes included: dark fluid may have been scaled to 0.
+    content : numpy.ndarray
+        (D, H, W) bool, what is not background.
+    brain : numpy.ndarray or None
+        (D, H, W) bool, where brain may be, holes included: dark fluid may have been scaled to 0. None: anywhere.
     grid : Grid
         Where its voxels lie.
     own : Grid
@@ -65,7 +64,8 @@ class Stack:
     """
 
     data: NDArray[np.float32]
-    brain: NDArray[np.bool_]
+    content: NDArray[np.bool_]
+    brain: NDArray[np.bool_] | None
     grid: Grid
     own: Grid
 
@@ -119,8 +119,8 @@ def segment(
     """
     description = model.description
     stack = make_stack(image, mask, description)
-    window = _window(stack.data, model)
-    _require_room(window, stack, len(description.class_names), keep_posteriors, image.where)
+    window = _window(stack.content, model)
+    require_room(window.shape, stack.own.shape, len(description.class_names), keep_posteriors, image.where)
     part = window.take(stack.data)
     if model.ndim == 2:
         posteriors = slice_posteriors(model.network, part, device, description.shape if model.stride is None else None)
@@ -128,7 +128,10 @@ def segment(
         posteriors = volume_posteriors(model.network, part, _rounded(description.shape, model.stride), device)
     if not np.isfinite(posteriors).all():
         raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
-    if description.brain_only:
+    if description.takes_heads:
+        allowed = None if stack.brain is None else window.take(stack.brain)
+        require_brain(posteriors, window.take(stack.content), description.brain_share, allowed, image, mask)
+    if stack.brain is not None:
         # In planes that it has not learned from, a network may call anything brain.
         beyond = ~window.take(stack.brain)
         posteriors[:, beyond] = 0
@@ -147,26 +150,34 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     ------
     DataError
         The image has no contrast, values that are not finite, or voxels of no size; no voxel of the mask lies in it.
+        It is CT; it is nothing but air, where a head is needed.
     """
     check_affine(image, allow_shear=True)
-    orientation = stack_orientation(description.orientation)
-    brain = foreground(image.data) if mask is None else _on_grid_of(image, mask)
+    require_mr(image)
+    orientation, head = stack_orientation(description.orientation), description.takes_heads
+    seen = foreground(image.data)
+    brain = seen if mask is None else mask_on_grid_of(image, mask, seen)
     if not brain.any():
         value = float(image.data.flat[0])
         beyond = f", or {_BEYOND}" if np.isinf(value) else ""
         raise DataError(f"{image.where}: shows nothing to segment, every voxel is {value!r}{beyond}")
     whole = mask is not None and not description.brain_only
-    wrong = ~np.isfinite(image.data) & (whole | brain)
+    wrong = ~np.isfinite(image.data) & (seen if head else whole | brain)
     if wrong.any():
         raise DataError(f"{image.where}: {int(wrong.sum())} voxels that are needed are NaN or infinite, or {_BEYOND}")
-    scaled = scale(image.data, brain, image.where, keep_outside=whole)
+    if head:
+        require_head(image)
+    scaled = scale_head(image.data, image.where) if head else scale(image.data, brain, image.where, keep_outside=whole)
+    limited = description.brain_only or (head and mask is not None)
     volume = turned(Volume(scaled, image.affine, image.where), orientation)
-    filled = turned(Volume(binary_fill_holes(brain), image.affine, image.where), orientation).data
+    filled: NDArray[np.bool_] | None = None
+    if limited:
+        filled = turned(Volume(binary_fill_holes(brain), image.affine, image.where), orientation).data
     own = grid_of(volume)
     # Slices are not thinned out or made up: every plane of the scan is one.
     wanted = (*(volume.spacing[: 3 - len(description.shape)]), *description.spacing_mm)
     if has_spacing(volume, wanted):
-        return Stack(np.ascontiguousarray(volume.data), np.ascontiguousarray(filled), own, own)
+        return Stack(np.ascontiguousarray(volume.data), _shown(volume.data, head), filled, own, own)
     grid = grid_with_spacing(volume, wanted)
     matrix = to_source(volume, grid)
     data = resample_image(volume.data, matrix, grid)
@@ -174,42 +185,19 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
         data[~resample_mask(volume.data > 0, matrix, grid)] = 0
     if not data.any():
         raise DataError(f"{image.where}: nothing is left of the brain at {description.spacing_mm} mm")
-    return Stack(data, resample_mask(filled, matrix, grid), grid, own)
+    limit = None if filled is None else resample_mask(filled, matrix, grid)
+    return Stack(data, _shown(data, head), limit, grid, own)
 
 
-def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where an image (X, Y, Z) is not background: a value, 0 or NaN mostly, that half of its outermost voxels have.
-
-    Everywhere, if there is no such value.
-    """
-    faces = np.concatenate([image.take(at, axis).ravel() for axis in range(3) for at in (0, -1)])
-    values, counts = np.unique(faces, return_counts=True)
-    if 2 * counts.max() < faces.size:
-        return np.ones(image.shape, dtype=bool)
-    background = values[counts.argmax()]
-    return ~np.isnan(image) if np.isnan(background) else image != background
+def _shown(data: NDArray[np.float32], head: bool) -> NDArray[np.bool_]:
+    """What is not background in a scaled image, or in a head not air."""
+    return not_air(data) if head else data > 0
 
 
-def _on_grid_of(image: Volume, mask: Volume) -> NDArray[np.bool_]:
-    """The mask on the image's grid, by the nearest voxel where it has another."""
-    check_affine(mask, allow_shear=True)
-    found = matched(mask, image)
-    inside = found.data > 0 if found is not None else resample_ids(mask, grid_of(image)) > 0
-    if not inside.any():
-        raise DataError(f"{mask.where}: no voxel of the mask lies in the field of {image.where}")
-    return inside
-
-
-def _window(stack: NDArray[np.float32], model: TrainedModel) -> Window:
+def _window(content: NDArray[np.bool_], model: TrainedModel) -> Window:
     """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
     shape, flat = model.description.shape, [1] * (3 - model.ndim)
-    return Window.about(stack > 0, (*flat, *shape), (*flat, *(model.stride or [1] * model.ndim)))
-
-
-def _require_room(window: Window, stack: Stack, classes: int, keep: bool, where: str) -> None:
-    """Raise `DataError` where the memory cannot hold a window's posteriors, and the scan's if they are kept."""
-    voxels = math.prod(window.shape) + (math.prod(stack.own.shape) if keep else 0)
-    require_memory(4 * classes * voxels, f"{where}: a posterior of {classes} classes for {by(window.shape)} voxels")
+    return Window.about(content, (*flat, *shape), (*flat, *(model.stride or [1] * model.ndim)))
 
 
 def _rounded(shape: tuple[int, ...], stride: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -30,14 +30,20 @@ class ModelDescription:
     brain_only : bool
         Whether they are 0 outside the brain (skull-stripped).
     percentiles : tuple of two float
-        The percentiles of the intensities in the brain that are 0 and 1 in them.
+        The percentiles of the intensities in the brain that are 0 and 1 in them; of images of whole heads that are
+        scaled as such (`metasynth.synthesis.intensity.head_ends`), those of the rule.
+    scaled_by : str
+        "brain", or "head" where no mask is needed.
+    brain_share : float
+        Of a head, what its classes took in the training data, the median over people; 0 where that is not known.
     provenance : dict
         Where the model comes from, by name: experiment, stage, seed, ...; text and numbers.
 
     Raises
     ------
     ValueError
-        When the numbers of axes differ, there are fewer than two classes or a name of one is no text.
+        When the numbers of axes differ, there are fewer than two classes, a name of one is no text, or images of brains
+        alone are to be scaled by heads.
     """
 
     class_names: tuple[str, ...]
@@ -49,6 +55,8 @@ class ModelDescription:
     brain_only: bool = True
     percentiles: tuple[float, float] = (1.0, 99.0)
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+    scaled_by: str = "brain"
+    brain_share: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -60,6 +68,11 @@ class ModelDescription:
                 "shape, spacing_mm and orientation: must have one entry an axis, got "
                 f"{self.shape}, {self.spacing_mm} and {self.orientation!r}"
             )
+        if self.scaled_by not in (("brain",) if self.brain_only else ("brain", "head")):
+            raise ValueError(
+                "scaled_by: must be 'brain', or 'head' of images that are not of brains alone, got "
+                f"{self.scaled_by!r} with brain_only={self.brain_only}"
+            )
         if not all(n >= 1 for n in self.shape) or not all(0 < s < float("inf") for s in self.spacing_mm):
             raise ValueError(f"shape and spacing_mm: must be above 0, got {self.shape} and {self.spacing_mm}")
 
@@ -68,11 +81,18 @@ class ModelDescription:
         """The images it needs, in words."""
         kind = "volumes" if self.axis == "volume" else f"{self.axis} slices"
         low, high = self.percentiles
+        scale = f"the brain's {low:g} and {high:g} % quantiles"
+        if self.takes_heads:
+            scale = f"air and the {high:g} % quantile of the rest"
         return (
             f"{kind} of {by(self.shape)} voxels of {by(self.spacing_mm)} mm (orientation {self.orientation}), "
-            f"{'the brain alone' if self.brain_only else 'the whole head'}, the brain's {low:g} and {high:g} % "
-            "quantiles scaled to 0 and 1"
+            f"{'the brain alone' if self.brain_only else 'the whole head'}, {scale} scaled to 0 and 1"
         )
+
+    @property
+    def takes_heads(self) -> bool:
+        """Whether it takes scans of heads as they come: neither a mask nor stripping is needed."""
+        return self.scaled_by == "head"
 
     @property
     def origin(self) -> str:

@@ -6,9 +6,10 @@ as its recipe, from which its line of the table of networks makes it again.
 
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metasynth.errors import DataError, PackageError, RunError, UsageError
 from metasynth.files import MODELS, first_line
@@ -32,13 +33,20 @@ _CONTENT = entries(
                 "orientation": TEXT,
                 "shape": listing(WHOLE, least=2),
             },
-            {"brain_only": FLAG, "percentiles": listing(NUMBER, length=2), "provenance": mapping(_PLAIN)},
+            {
+                "brain_only": FLAG,
+                "percentiles": listing(NUMBER, length=2),
+                "provenance": mapping(_PLAIN),
+                "scaled_by": TEXT,
+                "brain_share": NUMBER,
+            },
         ),
         "weights": mapping(scalar("a tensor", torch.is_tensor)),
     }
 )
 FORMAT = "metasynth-model"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Version 2 is written of models of whole heads alone: earlier versions of the program would scale scans otherwise."""
 SUFFIX = ".pt"
 
 
@@ -78,13 +86,25 @@ def find_model(run: Path | str, stage: str | None = None) -> Path:
     return found[0]
 
 
-def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescription) -> None:
+def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescription, *, half: bool = False) -> None:
     """Write a trained segmenter atomically, and sealed (see `metasynth.sealed`); a folder that is missing is made.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    segmenter : torch.nn.Module
+        A `UNet` or `Backbone`.
+    description : ModelDescription
+        Of it.
+    half : bool
+        Keep weights in half precision: a file of half the size, whose network computes in single precision as ever.
 
     Raises
     ------
     ValueError
-        When the segmenter is no `UNet` or `Backbone`, or the description is of another number of classes or axes.
+        When the segmenter is no `UNet` or `Backbone`, the description is of another number of classes or axes, or a
+        weight is beyond half precision.
     RunError
         When the file cannot be written; one of that name stays as it was.
     """
@@ -95,10 +115,10 @@ def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescrip
     _check_match(segmenter, description)
     content = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 2 if description.takes_heads else 1,
         "network": segmenter.recipe,
-        "description": asdict(description),
-        "weights": {key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()},
+        "description": _described(description),
+        "weights": {key: _stored(key, value, half) for key, value in segmenter.state_dict().items()},
     }
     save_tensors(Path(path), content)
 
@@ -118,8 +138,9 @@ def load_model(path: Path | str) -> TrainedModel:
     content = load_tensors(Path(path), "the model", DataError, otherwise=f" or no {FORMAT} file")
     if content.get("format") != FORMAT:
         raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {MODELS}/")
-    if content.get("version") != VERSION:
-        raise DataError(f"{path}: format version {VERSION} is supported, got {content.get('version')!r}")
+    if content.get("version") not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise DataError(f"{path}: format versions {known} are supported, got {content.get('version')!r}")
     expect(content, _CONTENT, f"{path}: its parts do not fit together")
     try:
         given = content["description"]
@@ -133,6 +154,24 @@ def load_model(path: Path | str) -> TrainedModel:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error
     return TrainedModel(network.eval(), description)
+
+
+def _stored(name: str, value: Tensor, half: bool) -> Tensor:
+    """A weight as it is written."""
+    value = value.detach().cpu().contiguous()
+    if not (half and value.is_floating_point()):
+        return value
+    if not bool(torch.isfinite(value.half()).all()):
+        raise ValueError(f"{name}: must be within the 65504 of half precision, got {float(value.abs().max()):g}")
+    return value.half()
+
+
+def _described(description: ModelDescription) -> dict[str, Any]:
+    """The description as it is written; of version 1 without what that has no word for."""
+    fields = asdict(description)
+    if not description.takes_heads:
+        del fields["scaled_by"], fields["brain_share"]
+    return fields
 
 
 def _check_match(network: UNet | Backbone, description: ModelDescription) -> None:

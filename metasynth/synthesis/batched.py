@@ -34,7 +34,8 @@ class BatchedGenerator(SeededGenerator):
     6. voxels U(1, `resolution`) times as large, along all axes or one, sampled back;
     7. root of squares with chi noise of 2 to 8 channels and standard deviation U(0, 1 / `snr`), times a field between
        0.5 and 1.5; in the larger voxels where there are any;
-    8. the 1 % and 99 % quantiles of the non-zero voxels to 0 and 1, not clamped, as in `CornucopiaGenerator`.
+    8. the 1 % and 99 % quantiles of the non-zero voxels to 0 and 1, not clamped, as in `CornucopiaGenerator`; images of
+       whole heads, whose background is air, as scans of heads are scaled (`head_ends`), cut to [0, 1].
 
     With priors, means, textures (after smoothing) and scale are those of scans, see `EstimatedContrast`.
 
@@ -58,6 +59,8 @@ class BatchedGenerator(SeededGenerator):
         Largest standard deviation of a class's noise before smoothing; in cornucopia's transform it is always 0.05.
     priors : StructurePriors or None
         Of all K; `class_sd` has no meaning then.
+    head : bool
+        Whether the label maps are of whole heads.
 
     Raises
     ------
@@ -72,14 +75,15 @@ class BatchedGenerator(SeededGenerator):
         config: CornucopiaConfig = PAPER,
         class_sd: float = 0.05,
         priors: StructurePriors | None = None,
+        head: bool = False,
     ) -> None:
         super().__init__(n_classes)
         if priors is not None and len(priors.labels) != n_classes:
             raise UsageError(f"priors: must be those of {n_classes} labels, got {len(priors.labels)}")
         if priors is None and config.priors:
             raise UsageError(f"priors: must be what the file of config.priors holds, {config.priors!r}, got None")
-        self.config, self.class_sd, self.priors = config, class_sd, priors
-        self._contrast: Contrast = RandomContrast(class_sd) if priors is None else EstimatedContrast(priors)
+        self.config, self.class_sd, self.priors, self.head = config, class_sd, priors, head
+        self._contrast: Contrast = RandomContrast(class_sd, head) if priors is None else EstimatedContrast(priors)
 
     @torch.no_grad()
     def synthesise(self, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:

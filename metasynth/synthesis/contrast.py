@@ -50,6 +50,8 @@ class RandomContrast(Contrast):
     ----------
     class_sd : float
         Largest standard deviation of a class's noise before smoothing.
+    head : bool
+        Whether images show whole heads, so that the background is air.
 
     Raises
     ------
@@ -59,10 +61,10 @@ class RandomContrast(Contrast):
 
     is_absolute = False
 
-    def __init__(self, class_sd: float) -> None:
+    def __init__(self, class_sd: float, head: bool = False) -> None:
         if not 0 <= class_sd < math.inf:
             raise UsageError(f"class_sd: must be a finite number >= 0, got {class_sd!r}")
-        self.class_sd = class_sd
+        self.class_sd, self.head = class_sd, head
 
     def means(self, uniform: Tensor) -> Tensor:
         """The draws themselves."""
@@ -77,8 +79,8 @@ class RandomContrast(Contrast):
         return mixed
 
     def scaled(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
-        """The 1 % and 99 % quantiles of the non-zero voxels to 0 and 1."""
-        return intensity.scaled(images)
+        """The 1 % and 99 % quantiles of the non-zero voxels to 0 and 1; heads as scans of heads are scaled."""
+        return intensity.scaled_heads(images) if self.head else intensity.scaled(images)
 
 
 @final

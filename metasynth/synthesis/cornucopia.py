@@ -12,6 +12,7 @@ from torch import Tensor
 from metasynth.errors import RunError, UsageError
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.synthesis.generator import SeededGenerator
+from metasynth.synthesis.intensity import scaled_heads
 
 # Quantile scaling leaves ordinary images within a few units; beyond this it has failed.
 _SCALED_LIMIT = 10.0
@@ -26,6 +27,8 @@ class CornucopiaGenerator(SeededGenerator):
     is clamped: this is the image that the paper's Eq. 8 adds noise to. Where the foreground is so small that
     the quantiles almost meet and a voxel ends beyond 10 in magnitude, the image is scaled by its minimum and
     maximum instead. A label map with no foreground, before or after its deformation, gives an image of zeros.
+    Images of whole heads are then scaled as scans of heads are (`head_ends`), which is the same as
+    if that were done in place of it, and cut to [0, 1].
 
     Works on the CPU; results return to the device of the labels. It borrows Python's and torch's global
     random streams for the length of a call, so no other thread may draw from them meanwhile.
@@ -36,6 +39,8 @@ class CornucopiaGenerator(SeededGenerator):
         K, the number of classes, background included.
     config : CornucopiaConfig
         The steps and their strengths.
+    head : bool
+        Whether the label maps are of whole heads.
 
     Raises
     ------
@@ -43,13 +48,13 @@ class CornucopiaGenerator(SeededGenerator):
         (a ValueError) when `n_classes` is less than 2, or `config` names priors.
     """
 
-    def __init__(self, n_classes: int, config: CornucopiaConfig = PAPER) -> None:
+    def __init__(self, n_classes: int, config: CornucopiaConfig = PAPER, head: bool = False) -> None:
         super().__init__(n_classes)
         if config.priors:
             raise UsageError(
                 f"config.priors: must be empty, as cornucopia draws random contrasts, got {config.priors!r}"
             )
-        self.config = config
+        self.config, self.head = config, head
         self._transform: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,6 +72,8 @@ class CornucopiaGenerator(SeededGenerator):
             for index, seed in enumerate(seeds.tolist()):
                 if bool(deformed[index].any()):
                     images[index], deformed[index] = self._one(deformed[index], seed)
+        if self.head:
+            images = scaled_heads(images[:, 0])[:, None]
         return images.to(labels.device), deformed.to(labels.device)
 
     def _one(self, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """What happens to the intensities of an image, by cornucopia's rules."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ _LINEAR = {2: "bilinear", 3: "trilinear"}
 _QUANTILE_VOXELS = 10_000
 # Quantile scaling leaves ordinary images within a few units; beyond this it has failed.
 _SCALED_LIMIT = 10.0
+AIR = 0.1
+"""Of the way from the level of air in a head to its 99 % quantile: what lies below is air."""
+_LOW, _HIGH = 0.01, 0.99
+Voxels = TypeVar("Voxels", bound=Any)
 # Keeps the base of the power inside (0, 1).
 _EDGE = 1e-5
 
@@ -151,6 +156,50 @@ def scaled(images: Tensor) -> Tensor:
     if bool(failed.any()):
         out = torch.where(failed, (out - least) / (most - least), out)
     return out.reshape(images.shape)
+
+
+def head_ends(voxels: Voxels, quantile: Callable[[Voxels, float], float]) -> tuple[float, float]:
+    """The intensities of an image that become 0 and 1 where it shows a whole head: l and h of (x - l) / (h - l).
+
+    l is the level of air, the 1 % quantile of all voxels; h the 99 % quantile of those that are not air, above
+    l + 0.1 (q - l), where q is the 99 % quantile of all of them. So h does not depend on how much air there is around a
+    head. Where a head takes less than 1 % of the field, the largest value stands for q.
+
+    Parameters
+    ----------
+    voxels : numpy.ndarray or torch.Tensor
+        (N,) intensities, N > 0, all finite.
+    quantile : callable
+        From such values and a share to the quantile.
+
+    Returns
+    -------
+    tuple (float, float)
+        l and h, which are equal where all voxels are.
+    """
+    low, high = quantile(voxels, _LOW), quantile(voxels, _HIGH)
+    if not high > low:
+        high = float(voxels.max())
+    head = voxels[voxels > low + AIR * (high - low)]
+    return low, quantile(head, _HIGH) if len(head) else low
+
+
+def scaled_heads(images: Tensor) -> Tensor:
+    """Images (B, *S) of whole heads scaled as scans of heads are, see `head_ends`; cut to [0, 1], air being 0."""
+    out = torch.empty_like(images)
+    for image, scaled_image in zip(images.flatten(1), out.flatten(1), strict=True):
+        voxels = image[:: math.ceil(len(image) / _QUANTILE_VOXELS)]
+        low, high = head_ends(voxels, _share)
+        if high > low:
+            torch.clamp((image - low) / (high - low), 0, 1, out=scaled_image)
+        else:
+            scaled_image.zero_()
+    return out
+
+
+def _share(values: Tensor, share: float) -> float:
+    """The quantile of values (N,) as `_quantile` finds it, from the nearer end."""
+    return float(_quantile(values, min(share, 1 - share), largest=share > 0.5))
 
 
 def gain_undone(images: Tensor, before: Tensor, labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from torch import nn
 
 from metasynth.augment.augmenter import Augmenter
@@ -182,10 +183,22 @@ def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn
         axis=info.axis,
         orientation=info.orientation,
         shape=cache.shape,
-        brain_only=True,  # generators leave the background at 0
+        brain_only=not info.shows_heads,
+        scaled_by=info.shows,
+        brain_share=_brain_share(cache) if info.shows_heads and info.has_generation else 0.0,
         provenance={"experiment": context.folder.manifest["experiment"], "stage": name, "seed": context.seed},
     )
     save_model(model_path(context.folder.path, name), segmenter, description)
+
+
+def _brain_share(cache: Cache) -> float:
+    """What the classes but background take of what is not air, the median over subjects."""
+    shares = []
+    for subject in range(len(cache.subjects)):
+        structures = cache.read_structures(np.flatnonzero(cache.subject_index == subject))
+        brain, head = int(np.count_nonzero(cache.target[structures])), int(np.count_nonzero(structures))
+        shares.append(brain / max(1, head))
+    return float(np.median(shares))
 
 
 def _step_data(context: StudyContext, data: StudyData, inner: Source, outer: Source | None) -> StepData:

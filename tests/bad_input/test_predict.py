@@ -4,7 +4,12 @@ from bad_input.table import Place, Row, table
 
 
 @table(
-    Row("predict", 2, "Missing argument 'RUN'."),
+    Row("predict", 2, "Missing argument 'INPUT...'."),
+    Row("predict folder --out o", 2, "INPUT folder: holds no file that ends in .nii.gz, .nii, .mgz, .mgh"),
+    Row("predict gone --out o", 2, "INPUT gone: there is no such file or folder"),
+    Row("predict images --out o --stage learn", 2, "--stage learn: is that of a run; expected --model RUN with it"),
+    Row("predict images --out o --model gone", 2, "gone: there is no such model file or folder of a run"),
+    Row("predict images --out o --model folder", 2, "folder: holds no trained segmenter (models/*.pt)"),
     Row("predict model.pt --out o", 2, "Missing argument 'INPUT...'."),
     Row("predict model.pt images", 2, "Missing option '--out'."),
     Row("predict gone.pt images --out o", 2, "gone.pt: there is no such model file or folder of a run"),
@@ -36,7 +41,7 @@ from bad_input.table import Place, Row, table
     ),
     Row("predict c.h5 images --out o", 1, "c.h5: the model is damaged or no metasynth-model file (it does not end as"),
     Row(
-        "predict images/s0.nii.gz images --out o",
+        "predict --model images/s0.nii.gz images --out o",
         1,
         "images/s0.nii.gz: the model is damaged or no metasynth-model file (it does not end as",
     ),
@@ -93,7 +98,7 @@ from bad_input.table import Place, Row, table
     Row("predict model.pt images --out o --ids freesurfer", 2, "--ids freesurfer: FreeSurfer has no id for "),
     Row("predict model.pt images --out o --ids muse", 2, "Invalid value for '--ids': 'muse' is not one of "),
     Row("predict model.pt images --out o --volumes v.xls", 2, "--volumes v.xls: expected a name that ends in .csv or "),
-    Row("predict '' images --out o", 2, "Invalid value for 'RUN': expected a path, got ''"),
+    Row("predict '' images --out o", 2, "Invalid value for 'INPUT...': expected a path, got ''"),
     Row("predict model.pt images --out ''", 2, "Invalid value for '--out': expected a path, got ''"),
 )
 def test_predict(place: Place, row: Row) -> None:

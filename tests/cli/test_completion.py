@@ -14,7 +14,17 @@ from metasynth.cli import completion
 from metasynth.cli.main import main
 from metasynth.running import study
 
-EXPERIMENTS = ["cross_contrast", "hyper_cleaning", "inu", "noise", "real_world", "ridge", "sinusoid", "unpaired"]
+EXPERIMENTS = [
+    "cross_contrast",
+    "hyper_cleaning",
+    "inu",
+    "label_maps",
+    "noise",
+    "real_world",
+    "ridge",
+    "sinusoid",
+    "unpaired",
+]
 
 
 def items(words: str) -> list[CompletionItem]:

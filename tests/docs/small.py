@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, str]] = {
     "real_world": TINY_REAL,
     "cross_contrast": TINY_REAL,
     "unpaired": TINY_UNPAIRED,
+    "label_maps": {key: value for key, value in TINY_NOISE.items() if key.split(".")[0] in ("segmenter", "pace")},
     "ridge": {"steps": "3", "inner_steps": "3", "problems": "1"},
     "hyper_cleaning": {"train": "50", "validation": "20", "steps": "5", "batch_size": "20", "repeats": "1"},
     "sinusoid": {"steps": "3", "tasks": "2", "test_tasks": "4", "widths": "5"},
@@ -42,6 +43,7 @@ LABELS, REAL, OTHER = "stock-labels.h5", "stock-real.h5", "stock-other.h5"
 CACHES: dict[str, tuple[str, ...]] = {
     "noise": ("--data", LABELS),
     "inu": ("--data", LABELS),
+    "label_maps": ("--data", LABELS),
     "real_world": ("--data", REAL),
     "cross_contrast": ("--data", REAL, "--set", f"labels={LABELS}", "--set", f"tests=FLASH={OTHER}"),
     "unpaired": ("--data", REAL),

@@ -111,7 +111,7 @@ def lose_a_weight(path):
         (flip_a_weight, r"the model is damaged \(at "),
         (lambda path: torch.save({"step": 3}, path), "is not a metasynth-model file; a run keeps"),
         (lambda path: torch.save([1, 2], path), "the model holds a list, not a dict"),
-        (changed(version=2), "format version 1 is supported, got 2"),
+        (changed(version=3), "format versions 1 and 2 are supported, got 3"),
         (changed(description={"axis": "coronal"}), "its parts do not fit together"),
         (changed(description=None), "its parts do not fit together"),
         (changed(network={"n_classes": 4, "depth": 3}), "its parts do not fit together"),
@@ -243,3 +243,10 @@ def test_a_file_that_a_newer_program_added_to_is_read(model):
     torch.save(parts, buffer)
     model.write_bytes(buffer.getvalue())
     assert load_model(model).description == DESCRIPTION
+
+
+def test_a_description_of_brains_alone_cannot_be_scaled_by_heads():
+    with pytest.raises(
+        ValueError, match=r"^scaled_by: must be 'brain', or 'head' of images that are not of brains alone"
+    ):
+        describe(scaled_by="head")

@@ -48,6 +48,7 @@ def make_cache(
     shape: tuple[int, ...] = (16, 16),
     images: bool = False,
     generation: bool = False,
+    shows: str = "brain",
 ) -> Path:
     """A cache of nested balls, off-centre and of random radius: background, white and grey matter.
 
@@ -83,6 +84,7 @@ def make_cache(
             created_by="a test",
             generation_names=STRUCTURES if generation else (),
             target=TARGET if generation else (),
+            shows=shows,
         ),
     )
     return path

@@ -62,7 +62,7 @@ def test_all_but_the_contrast_stays(tmp_path, dtype, info):
         assert a.subjects == b.subjects
         np.testing.assert_array_equal(a.subject_index, b.subject_index)
         np.testing.assert_array_equal(a.slice_index, b.slice_index)
-        same = {"class_names", "spacing_mm", "axis", "orientation", "generation_names", "target"}
+        same = {"class_names", "spacing_mm", "axis", "orientation", "generation_names", "target", "shows"}
         before, after = asdict(a.info), asdict(b.info)
         assert {key for key in before if before[key] == after[key]} == same
         assert b.info.version == a.info.version
@@ -153,3 +153,16 @@ def test_what_is_interrupted_leaves_the_old_one(tmp_path):
         remap_cache(a, b, CURVES["bent"], stop)
     assert b.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+
+
+def test_the_air_of_a_whole_head_stays_dark(tmp_path):
+    inverted = CURVES["inverted"]
+    np.testing.assert_allclose(remap(X, NONE, inverted, head=True), [0.0, 0.0, 0.8, 0.65, 0.5, 0.25, 0.0], atol=1e-15)
+    assert remap(X, ONE, inverted, head=True)[0] == 1.0
+    given = arrays(info=replace(INFO, shows="head"))
+    write_cache(tmp_path / "a.h5", **given)
+    remap_cache(tmp_path / "a.h5", tmp_path / "b.h5", inverted)
+    with Cache(tmp_path / "b.h5") as cache:
+        assert cache.info.shows == "head"
+        expected = np.where((given["labels"] > 0) | (given["images"] > 0.1), 1 - given["images"], 0)
+        np.testing.assert_allclose(cache.read_images(range(cache.n)), expected, atol=1e-6)
