@@ -13,7 +13,7 @@ from metasynth.bilevel.derivatives import Gradients
 from metasynth.bilevel.problem import Outer
 from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.update.optimizers import apply_update, check_inner, commit_state, differentiable
-from metasynth.bilevel.update.rules import number_of
+from metasynth.bilevel.update.rules.arithmetic import value_of
 
 Hyperparameters = Callable[[Any, Mapping[str, Any]], Mapping[str, Tensor | float]]
 """``(outer, group) -> {"lr": ..., "weight_decay": ...}``, either or both, each a 0-d tensor or a number.
@@ -107,7 +107,7 @@ class InnerUpdate:
         gradient_at = {id(p): g for p, g in zip(parameters, gradients, strict=True)}
         self._require_gradient(gradient_at.get(id(p)) for group in self.optimizer.param_groups for p in group["params"])
         with torch.no_grad():
-            given = [{name: number_of(value) for name, value in values.items()} for values in self.given(outer)]
+            given = [{name: value_of(value) for name, value in values.items()} for values in self.given(outer)]
             limited = clipped(gradients, self.clip_norm)
         groups = self.optimizer.param_groups
         own = [{name: group[name] for name in values} for group, values in zip(groups, given, strict=True)]
@@ -173,6 +173,6 @@ def _check(name: str, value: Tensor | float, group: Mapping[str, Any]) -> None:
     if not isinstance(value, int | float | Tensor) or (isinstance(value, Tensor) and value.dim() != 0):
         got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"hyperparameters must give {name} as a number or a 0-d tensor, got {got}")
-    number = number_of(value)
+    number = value_of(value)
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"hyperparameters must give {name} as a finite number of at least 0, got {number!r}")
