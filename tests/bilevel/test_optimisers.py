@@ -214,7 +214,7 @@ def test_foreach_is_taken_where_it_rounds_as_the_rule_does(variant: str, dtype: 
     for step in range(12):
         gradients = [torch.randn(p.shape, dtype=dtype, generator=generator) * 10.0 ** (-step % 5) for p in native]
         for parameter, gradient in zip(native, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient.clone()  # which torch changes
         optimiser.step()
         options = optimiser.param_groups[0]
         moved = [rule(p, g, state, options) for (p, state), g in zip(moved, gradients, strict=True)]

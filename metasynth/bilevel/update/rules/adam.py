@@ -94,7 +94,7 @@ def adamax_update(parameter: Tensor, gradient: Tensor, state: State, options: Op
 
 
 class _Moved(NamedTuple):
-    """After the decay of the weights and the moments: those, how many steps there were and the factors against their bias."""
+    """What moments and weight decay have made of parameter and gradient, and what unbiases the moments."""
 
     parameter: Tensor
     gradient: Tensor
