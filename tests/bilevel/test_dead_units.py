@@ -40,6 +40,14 @@ COLD = {
     "adamw": partial(torch.optim.AdamW, lr=0.03, eps=1e-2, weight_decay=0.1),
     "rmsprop": partial(torch.optim.RMSprop, lr=0.01, alpha=0.5, eps=1e-2),
     "rmsprop-centred": partial(torch.optim.RMSprop, lr=0.01, alpha=0.5, eps=1e-2, momentum=0.5, centered=True),
+    "amsgrad": partial(torch.optim.Adam, lr=0.03, eps=1e-2, amsgrad=True),
+    "adagrad": partial(torch.optim.Adagrad, lr=0.03, eps=1e-2),
+    "adadelta": partial(torch.optim.Adadelta, lr=1.0, eps=1e-4),
+    "adamax": partial(torch.optim.Adamax, lr=0.03, eps=1e-2),
+    "nadam": partial(torch.optim.NAdam, lr=0.03, eps=1e-2),
+    "radam": partial(torch.optim.RAdam, lr=0.03, betas=(0.9, 0.95), eps=1e-2),
+    "asgd": partial(torch.optim.ASGD, lr=0.3),
+    "adafactor": partial(torch.optim.Adafactor, lr=0.03, eps=(1e-2, 1e-3)),
 }
 
 CHOSEN = ["mixed", "forward", "unrolled-2", "unrolled-5"]
@@ -67,7 +75,7 @@ def test_learned_noise_from_cold_moments(strategy: str, optimiser: str) -> None:
 @pytest.mark.parametrize("strategy", CHOSEN)
 def test_dead_units(strategy: str, optimiser: str, warm: bool) -> None:
     model, outer, chosen = with_dead_units(), GaussianNoise(0.2).double(), EXACT[strategy]
-    make = OPTIMISERS[optimiser] if warm else COLD[optimiser]
+    make = (COLD | OPTIMISERS if warm else COLD)[optimiser]
     inner = trained(model, make, outer, WARM_STEPS if warm else 0)
     if warm:
         state = inner.state[model.encoder[0].convs[0].weight]

@@ -11,6 +11,7 @@ from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.patched.buffers import copies_of, plain_pass, restore
 from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.step_inputs import StepInputs
+from metasynth.bilevel.update.updates import update_of
 
 
 class Case:
@@ -74,13 +75,16 @@ def require_connection(
         through_inner = _through_gradient(loss, [g for g in gradients if g is not None], learned, further)
     else:
         through_inner = _through_loss(case, gradients, learned)
+    if not _moves_with(case, gradients):
+        through_inner = [None] * len(learned)
     joint = gradient_of(case.outer_loss(), [*case.parameters, *learned])
     _require_outer_dependence(case, gradients, joint[: len(gradients)])
     ways = zip(through_inner, _through_update(case, learned), joint[len(gradients) :], strict=True)
     lost = [name for name, way in zip(case.learned, ways, strict=True) if all(g is None for g in way)]
     if lost:
         others = f" (nor can {', '.join(lost[1:])})" if lost[1:] else ""
-        raise ValueError(f"outer parameter {lost[0]} cannot be learned: {_why(case, case.learned[lost[0]])}{others}")
+        why = _why(case, gradients, case.learned[lost[0]])
+        raise ValueError(f"outer parameter {lost[0]} cannot be learned: {why}{others}")
 
 
 def _require_training(case: Case, gradients: Gradients) -> None:
@@ -127,6 +131,12 @@ def _through_loss(case: Case, gradients: Gradients, learned: list[Tensor]) -> Gr
     ]
 
 
+def _moves_with(case: Case, gradients: Gradients) -> bool:
+    """Whether the step depends on the gradient otherwise than by its signs, as autograd sees it."""
+    taken = update_of(case.inputs, case.parameters, gradients)
+    return any(w is not None for w in taken.pull([torch.ones_like(p) for p in taken.parameters])[0])
+
+
 def _through_update(case: Case, learned: list[Tensor]) -> Gradients:
     """Something for each outer parameter that a hyperparameter of the update depends on."""
     given = [
@@ -150,9 +160,12 @@ def _require_outer_dependence(case: Case, gradients: Gradients, cotangents: Grad
         )
 
 
-def _why(case: Case, theta: Tensor) -> str:
+def _why(case: Case, gradients: Gradients, theta: Tensor) -> str:
     loss = case.inner_loss()
-    if gradient_of(loss, [theta])[0] is None:
+    if not _moves_with(case, gradients):
+        kind = type(case.inputs.update.optimizer).__name__
+        inner = f"a step of {kind} depends on the gradient of inner_loss by its signs alone, or not at all"
+    elif gradient_of(loss, [theta])[0] is None:
         inner = why_disconnected("inner_loss", "it", case.inner_loss, [theta], _leaves(case))
     else:
         meet = meeting_points(loss, [theta], case.parameters)
