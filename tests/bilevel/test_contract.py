@@ -7,6 +7,7 @@ more than its solver's tolerance allows.
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -98,6 +99,26 @@ def cut(strategy: HypergradientStrategy) -> int:
     return strategy.steps - strategy.last if isinstance(strategy, Unrolled) and strategy.last else 0
 
 
+def by_hand_is_by_native_steps(
+    case: ClosedForm, model: nn.Module, update: InnerUpdate, outer: dict[str, Tensor]
+) -> None:
+    """The closed form of three steps is what central differences of native steps give."""
+    batches, target = [case.inner_batch(k) for k in range(3)], case.outer_batch()
+    _, indirect, direct = case.reference(model, update, outer, batches, target)
+    theta = torch.cat([outer["shift"], outer["stiffness"]]).detach()
+
+    def after(moved: Tensor) -> float:
+        its_model, its_update = copy.deepcopy((model, update))
+        its_outer = {"shift": moved[:2].clone().requires_grad_(), "stiffness": moved[2:].clone().requires_grad_()}
+        case.native_steps(its_model, its_update, its_outer, batches)
+        return case.problem().outer_loss(its_model, its_outer, target).item()
+
+    for along in torch.randn(2, 5, dtype=torch.float64, generator=seeded(0)):
+        wide, narrow = ((after(theta + s * along) - after(theta - s * along)) / (2 * s) for s in (2e-4, 1e-4))
+        expected = (direct + indirect) @ along.numpy()
+        assert abs((4 * narrow - wide) / 3 - expected) < 1e-7 * np.linalg.norm(indirect)
+
+
 @pytest.mark.usefixtures("_scalars_in_double_precision")
 class TestClosedForm:
     """A problem of five inner and five outer parameters."""
@@ -129,21 +150,7 @@ class TestClosedForm:
     @pytest.mark.parametrize("optimiser", [name for name in EVERY if not name.startswith("muon")])
     def test_by_hand_is_by_native_steps(self, optimiser: str, around: str, warm_steps: int) -> None:
         """Not of Muon, which rounds to bfloat16."""
-        case, (model, update, outer) = case_of(optimiser), self.start(optimiser, around, warm_steps)
-        batches, target = [case.inner_batch(k) for k in range(3)], case.outer_batch()
-        _, indirect, direct = case.reference(model, update, outer, batches, target)
-        theta = torch.cat([outer["shift"], outer["stiffness"]]).detach()
-
-        def after(moved: Tensor) -> float:
-            its_model, its_update = copy.deepcopy((model, update))
-            its_outer = {"shift": moved[:2].clone().requires_grad_(), "stiffness": moved[2:].clone().requires_grad_()}
-            case.native_steps(its_model, its_update, its_outer, batches)
-            return case.problem().outer_loss(its_model, its_outer, target).item()
-
-        for along in torch.randn(2, 5, dtype=torch.float64, generator=seeded(0)):
-            wide, narrow = ((after(theta + s * along) - after(theta - s * along)) / (2 * s) for s in (2e-4, 1e-4))
-            expected = (direct + indirect) @ along.numpy()
-            assert abs((4 * narrow - wide) / 3 - expected) < 1e-7 * np.linalg.norm(indirect)
+        by_hand_is_by_native_steps(case_of(optimiser), *self.start(optimiser, around, warm_steps))
 
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
     @pytest.mark.parametrize("around", problems.AROUND)
@@ -181,6 +188,40 @@ class TestClosedForm:
         assert result.diagnostics["error"] <= 1e-5 * np.linalg.norm(indirect)
         assert result.diagnostics["rounding"] <= result.diagnostics["error"]
         assert result.diagnostics == step.diagnostics
+
+
+@pytest.mark.usefixtures("_scalars_in_double_precision")
+class TestLearnedUpdate:
+    """All numbers of a group, a rate for each weight, and a preconditioner, from warm moments."""
+
+    @staticmethod
+    def start(optimiser: str, learned: str) -> tuple[ClosedForm, nn.Module, InnerUpdate, dict[str, Tensor]]:
+        model, update, outer = TestClosedForm.start(optimiser, "plain", 4)
+        options = problems.LEARNED[learned]
+        if learned == "each weight" and optimiser in OF_MATRICES:
+            options = {"hyperparameters": problems.each_entry}
+        return case_of(optimiser), model, replace(update, **options), outer
+
+    @pytest.mark.parametrize("learned", problems.LEARNED)
+    @pytest.mark.parametrize("optimiser", EVERY)
+    @pytest.mark.parametrize("strategy", [*DIFFERENTIATED, "finite_difference"])
+    def test_every_strategy(self, strategy: str, optimiser: str, learned: str) -> None:
+        chosen = {**DIFFERENTIATED, "finite_difference": FiniteDifference()}[strategy]
+        case, model, update, outer = self.start(optimiser, learned)
+        h, _, step = TestClosedForm.computed(case, model, update, outer, chosen)
+        batches = [case.inner_batch(k) for k in range(chosen.inner_steps)]
+        # Steps of the core, since torch has no rates of weights: that they are native is for numbers shown below.
+        case.own_steps(model, update, outer, batches[: cut(chosen)])
+        phi, indirect, direct = case.reference(model, update, outer, batches[cut(chosen) :], case.outer_batch())
+        assert np.allclose(torch.cat([p.flatten() for p in step.parameters]).numpy(), phi, rtol=1e-13, atol=1e-13)
+        bound = 1e-5 if strategy == "finite_difference" else 1e-8
+        assert np.linalg.norm(h - direct - indirect) < bound * np.linalg.norm(indirect)
+        assert np.linalg.norm(indirect) > 1e-4
+
+    @pytest.mark.parametrize("learned", ["all numbers", "preconditioned"])
+    @pytest.mark.parametrize("optimiser", [name for name in EVERY if not name.startswith("muon")])
+    def test_by_hand_is_by_native_steps(self, optimiser: str, learned: str) -> None:
+        by_hand_is_by_native_steps(*self.start(optimiser, learned))
 
 
 @pytest.mark.usefixtures("_scalars_in_double_precision")

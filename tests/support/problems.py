@@ -85,9 +85,74 @@ def rates_by_hand(theta: Dual, group: Mapping[str, Any]) -> dict[str, Dual]:
     return {**rate_by_hand(theta, group), "weight_decay": (group["weight_decay"] + 0.1) * (0.7 * theta[1]).exp()}
 
 
+BELOW_ONE = ("alpha", "betas", "rho", "momentum")
+POSITIVE = ("lr", "weight_decay", "dampening", "eps", "lr_decay", "lambd", "momentum_decay", "etas")
+"""Names of numbers of a group, by their ranges."""
+
+Vector = Any
+"""θ in a row, of torch or with its sensitivity: both have the same operations."""
+
+
+def numbers_of(theta: Vector, group: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number of a group that is not zero, depending on one entry of θ."""
+
+    def moved(name: str, own: float, by: Any) -> Any:
+        return own ** (0.3 * by).exp() if name in BELOW_ONE else own * (0.3 * by).exp()
+
+    found = {}
+    for index, name in enumerate(name for name in (*BELOW_ONE, *POSITIVE) if group.get(name)):
+        own, by = group[name], theta[index % 5]
+        found[name] = tuple(moved(name, o, by) for o in own) if isinstance(own, tuple) else moved(name, own, by)
+    return found
+
+
+def of_weights(theta: Vector, group: Mapping[str, Any], matrices: bool = False) -> dict[str, Any]:
+    """A learning rate for each weight, and a weight decay for each tensor."""
+    cut, shapes = (4, ((2, 2), (1, 1))) if matrices else (3, ((3,), (2,)))
+    factors = [
+        (0.3 * part).exp().reshape(*shape) for part, shape in zip((theta[:cut], theta[cut:]), shapes, strict=True)
+    ]
+    return {
+        "lr": [group["lr"] * factor for factor in factors],
+        "weight_decay": [(group["weight_decay"] + 0.1) * (0.5 * theta[index]).exp() for index in (1, 3)],
+    }
+
+
+def preconditioned(theta: Vector, g: Any) -> Any:
+    """A direction for a gradient, by a polynomial."""
+    return g * (0.5 * theta[0]).exp() + 0.3 * theta[3] * g * g
+
+
+def all_numbers(outer: Mapping[str, Tensor], group: Mapping[str, Any]) -> dict[str, Any]:
+    return numbers_of(torch.cat([outer["shift"], outer["stiffness"]]), group)
+
+
+def each_weight(outer: Mapping[str, Tensor], group: Mapping[str, Any]) -> dict[str, Any]:
+    return of_weights(torch.cat([outer["shift"], outer["stiffness"]]), group)
+
+
+def each_entry(outer: Mapping[str, Tensor], group: Mapping[str, Any]) -> dict[str, Any]:
+    return of_weights(torch.cat([outer["shift"], outer["stiffness"]]), group, True)
+
+
+def precondition(outer: Mapping[str, Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    theta = torch.cat([outer["shift"], outer["stiffness"]])
+    return [None if g is None else preconditioned(theta, g) for g in gradients]
+
+
+LEARNED: dict[str, dict[str, Any]] = {
+    "all numbers": {"hyperparameters": all_numbers},
+    "each weight": {"hyperparameters": each_weight},
+    "preconditioned": {"clip_norm": 0.8, "preconditioner": precondition},
+}
+"""What can be learned of an update besides rates of a group."""
+
 BY_HAND: dict[Callable[..., Any], Callable[[Dual, Mapping[str, Any]], dict[str, Any]]] = {
     learned_rate: rate_by_hand,
     learned_rates: rates_by_hand,
+    all_numbers: numbers_of,
+    each_weight: of_weights,
+    each_entry: partial(of_weights, matrices=True),
 }
 """Hyperparameters, with their sensitivity to θ."""
 
@@ -100,6 +165,10 @@ AROUND: dict[str, dict[str, Any]] = {
 """Options of an `InnerUpdate`; the limit is below the gradients that are met."""
 
 
+def as_number(value: Any) -> Any:
+    return tuple(map(as_number, value)) if isinstance(value, tuple) else value.item()
+
+
 def native_step(update: InnerUpdate, model: nn.Module, loss: Callable[[], Tensor], outer: Any) -> None:
     """What an `InnerUpdate` is to be, by the means of torch alone."""
     update.optimizer.zero_grad()
@@ -107,11 +176,16 @@ def native_step(update: InnerUpdate, model: nn.Module, loss: Callable[[], Tensor
     if update.clip_norm is not None:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), update.clip_norm)
         assert norm > update.clip_norm, "the limit is not reached: nothing would be tested"
+    if update.preconditioner is not None:
+        with torch.no_grad():
+            directions = update.preconditioner(outer, [p.grad for p in model.parameters()])
+            for parameter, direction in zip(model.parameters(), directions, strict=True):
+                parameter.grad = direction
     before = [dict(group) for group in update.optimizer.param_groups]
     if update.hyperparameters is not None:
         for group in update.optimizer.param_groups:
             given = update.hyperparameters(outer, group)
-            group.update({name: value.item() for name, value in given.items()})
+            group.update({name: as_number(value) for name, value in given.items()})
     update.optimizer.step()
     update.optimizer.param_groups = before
 
@@ -184,6 +258,15 @@ class ClosedForm:
         for batch in batches:
             native_step(update, model, lambda given=batch: self.problem().inner_loss(model, outer, given), outer)
 
+    def own_steps(
+        self, model: nn.Module, update: InnerUpdate, outer: dict[str, Tensor], batches: Iterable[Tensor]
+    ) -> None:
+        """Plain steps of the update itself, for rates of weights, which torch does not have."""
+        parameters = list(model.parameters())
+        for batch in batches:
+            gradients = torch.autograd.grad(self.problem().inner_loss(model, outer, batch), parameters)
+            update.step(parameters, gradients, outer)
+
     def gradient(self, phi: Array, jacobian: Array, theta: Array, batch: Array) -> tuple[Array, Array]:
         """g (5,) and dg/dθ (5, 5) at φ, whose own sensitivity to θ is ``jacobian`` (5, 5)."""
         stiffness = self.c @ theta[2:]
@@ -221,10 +304,14 @@ class ClosedForm:
             g = Dual(*self.gradient(phi.v, phi.d, theta, batch.numpy()))
             if update.clip_norm is not None:
                 g = clip(g, update.clip_norm)
+            if update.preconditioner is not None:
+                g = preconditioned(Dual(theta, np.eye(5)), g)
             phi = advance(phi, g, options)
             if isinstance(update.optimizer, torch.optim.Muon):
                 # Rounded to bfloat16, so that only torch says where it steps to.
-                self.native_steps(model, update, outer, [batch])
+                (self.own_steps if update.hyperparameters is each_entry else self.native_steps)(
+                    model, update, outer, [batch]
+                )
                 phi = Dual(model().detach().numpy(), phi.d)
         indirect = self.indirect(phi.v, phi.d, theta, outer_batch.numpy())
         return phi.v, indirect, self.direct(phi.v, theta)

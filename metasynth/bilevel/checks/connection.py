@@ -11,6 +11,7 @@ from metasynth.bilevel.derivatives import Gradients, gradient_of
 from metasynth.bilevel.patched.buffers import copies_of, plain_pass, restore
 from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.step_inputs import StepInputs
+from metasynth.bilevel.update.hyperparameters import tensors_of
 from metasynth.bilevel.update.updates import update_of
 
 
@@ -79,7 +80,7 @@ def require_connection(
         through_inner = [None] * len(learned)
     joint = gradient_of(case.outer_loss(), [*case.parameters, *learned])
     _require_outer_dependence(case, gradients, joint[: len(gradients)])
-    ways = zip(through_inner, _through_update(case, learned), joint[len(gradients) :], strict=True)
+    ways = zip(through_inner, _through_update(case, gradients, learned), joint[len(gradients) :], strict=True)
     lost = [name for name, way in zip(case.learned, ways, strict=True) if all(g is None for g in way)]
     if lost:
         others = f" (nor can {', '.join(lost[1:])})" if lost[1:] else ""
@@ -137,12 +138,16 @@ def _moves_with(case: Case, gradients: Gradients) -> bool:
     return any(w is not None for w in taken.pull([torch.ones_like(p) for p in taken.parameters])[0])
 
 
-def _through_update(case: Case, learned: list[Tensor]) -> Gradients:
-    """Something for each outer parameter that a hyperparameter of the update depends on."""
-    given = [
-        v for values in case.inputs.update.given(case.inputs.outer) for v in values.values() if isinstance(v, Tensor)
-    ]
-    return gradient_of(torch.stack([v.double() for v in given]).sum(), learned) if given else [None] * len(learned)
+def _through_update(case: Case, gradients: Gradients, learned: list[Tensor]) -> Gradients:
+    """Something for each outer parameter that a hyperparameter of the update or its preconditioner depends on."""
+    update, outer = case.inputs.update, case.inputs.outer
+    given = [v for values in update.given(outer) for value in values.values() for v in tensors_of(value)]
+    if update.preconditioner is not None:
+        constants = [None if g is None else g.detach() for g in gradients]
+        given += [v for v in update.directions(constants, outer) if v is not None]
+    return (
+        gradient_of(torch.stack([v.double().sum() for v in given]).sum(), learned) if given else [None] * len(learned)
+    )
 
 
 def _require_outer_dependence(case: Case, gradients: Gradients, cotangents: Gradients) -> None:
@@ -172,8 +177,11 @@ def _why(case: Case, gradients: Gradients, theta: Tensor) -> str:
         where = f" (the graphs of both meet only in {_some(meet)})" if meet else ""
         inner = f"inner_loss depends on it, but its gradient in the model's parameters does not{where}"
     reasons = [inner, why_disconnected("outer_loss", "it", case.outer_loss, [theta], _leaves(case))]
-    if case.inputs.update.hyperparameters is not None:
+    update = case.inputs.update
+    if update.hyperparameters is not None:
         reasons.append("no hyperparameter of the update depends on it")
+    if update.preconditioner is not None:
+        reasons.append("the preconditioner does not depend on it")
     return "; ".join(reasons)
 
 

@@ -14,6 +14,7 @@ import torch
 from higher.optim import DifferentiableOptimizer
 from torch import Tensor
 
+from metasynth.bilevel.update.hyperparameters import of_parameter
 from metasynth.bilevel.update.rules.adam import adam_update, adamax_update, adamw_update, nadam_update, radam_update
 from metasynth.bilevel.update.rules.adaptive import adadelta_update, adagrad_update, rmsprop_update
 from metasynth.bilevel.update.rules.arithmetic import Options, Rule, State
@@ -41,8 +42,9 @@ class _RuleOptimizer(DifferentiableOptimizer):
             for position, (parameter, gradient) in enumerate(zip(options["params"], grads, strict=True)):
                 if gradient is None:
                     continue
+                own = {name: of_parameter(value, position) for name, value in options.items() if name != "params"}
                 options["params"][position], self.state[index][position] = self.rule(
-                    parameter, gradient, self.state[index][position], options
+                    parameter, gradient, self.state[index][position], own
                 )
 
 
