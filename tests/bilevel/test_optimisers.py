@@ -119,6 +119,24 @@ def test_update_rules_round_as_torch_does(variant: str, shape: str, dtype: torch
         assert all(state[key].dtype == value.dtype for key, value in optimiser.state[native].items())
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rules_go_on_from_a_state_that_torch_has_loaded(variant: str) -> None:
+    """It gives single numbers of a state the parameter's type."""
+    rule, make = VARIANTS[variant]
+    generator = torch.Generator().manual_seed(0)
+    native = nn.Parameter(torch.randn(5, 3, dtype=torch.float64, generator=generator))
+    optimiser = make([native])
+    for step in range(6):
+        native.grad = torch.randn(5, 3, dtype=torch.float64, generator=generator)
+        before, state = native.detach().clone(), copy.deepcopy(dict(optimiser.state[native]))
+        parameter, state = rule(before, native.grad.clone(), state, optimiser.param_groups[0])
+        optimiser.step()
+        assert torch.equal(parameter, native)
+        assert all(torch.equal(state[key], value) for key, value in optimiser.state[native].items())
+        assert all(state[key].dtype == value.dtype for key, value in optimiser.state[native].items())
+        optimiser.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+
+
 @pytest.fixture
 def _scalars_in_double_precision() -> Iterator[None]:
     """Of states (step counts, the rates of ASGD), which differences of single precision would drown in."""

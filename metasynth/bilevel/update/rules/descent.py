@@ -42,22 +42,22 @@ def asgd_update(parameter: Tensor, gradient: Tensor, state: State, options: Opti
     """
     lr, lambd, alpha = options["lr"], options["lambd"], options["alpha"]
     if not state:
-        first = {"step": scalar(0.0, parameter), "eta": _kept(lr, parameter), "mu": scalar(1.0, parameter)}
-        state = {**first, "ax": torch.zeros_like(parameter)}
+        step, mu = scalar(0.0, parameter), scalar(1.0, parameter)
+        state = {"step": step, "eta": _kept(lr, mu), "mu": mu, "ax": torch.zeros_like(parameter)}
     gradient = decayed(gradient, parameter, options)
-    step, eta, mu = state["step"] + 1, state["eta"], value_of(state["mu"])
+    step, eta, factor = state["step"] + 1, state["eta"], state["mu"].item()
     eta = eta if any(isinstance(option, Tensor) for option in (lr, lambd, alpha)) else value_of(eta)
     updated = plus(parameter * (1 - lambd * eta), gradient, -eta)
     # With a factor of one torch copies, which the sum below rounds otherwise.
-    mean = updated.clone() if mu == 1 else state["ax"] + (updated - state["ax"]) * mu
+    mean = updated.clone() if factor == 1 else state["ax"] + (updated - state["ax"]) * factor
     count = value_of(step)
-    eta = _kept(lr / ((1 + lambd * lr * count) ** alpha), parameter)
-    return updated, {"step": step, "eta": eta, "mu": scalar(1 / max(1, count - options["t0"]), parameter), "ax": mean}
+    eta = _kept(lr / ((1 + lambd * lr * count) ** alpha), state["mu"])
+    return updated, {"step": step, "eta": eta, "mu": _kept(1 / max(1, count - options["t0"]), state["mu"]), "ax": mean}
 
 
 def _kept(rate: Number, like: Tensor) -> Tensor:
-    """A rate as the state keeps it."""
-    return rate.to(like.device) if isinstance(rate, Tensor) else scalar(rate, like)
+    """A number as the state keeps it: rounded as torch's default type, in the type that another has there."""
+    return rate.to(like.device) if isinstance(rate, Tensor) else torch.tensor(rate).to(like)
 
 
 @rounded_as_torch
