@@ -126,7 +126,7 @@ def test_rules_go_on_from_a_state_that_torch_has_loaded(variant: str) -> None:
     generator = torch.Generator().manual_seed(0)
     native = nn.Parameter(torch.randn(5, 3, dtype=torch.float64, generator=generator))
     optimiser = make([native])
-    for step in range(6):
+    for _ in range(6):
         native.grad = torch.randn(5, 3, dtype=torch.float64, generator=generator)
         before, state = native.detach().clone(), copy.deepcopy(dict(optimiser.state[native]))
         parameter, state = rule(before, native.grad.clone(), state, optimiser.param_groups[0])
