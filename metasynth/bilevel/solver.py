@@ -38,8 +38,8 @@ class BilevelSolver:
     model : torch.nn.Module
         The inner model; its parameters are updated in place.
     optimizer : torch.optim.Optimizer
-        The inner optimiser, made on parameters of ``model``: SGD, Adam, AdamW, RMSprop or a type that you registered
-        with `higher`. Learning-rate schedulers may act on it between steps.
+        The inner optimiser, made on parameters of ``model``: any of `torch.optim` but LBFGS and SparseAdam, or a type
+        that you registered with `higher`. Learning-rate schedulers may act on it between steps.
     outer : torch.nn.Module, tensor, or sequence or mapping of tensors
         Holds the outer parameters; passed to both losses as it is.
     outer_optimizer : torch.optim.Optimizer

@@ -82,10 +82,21 @@ class SolverState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave, in place."""
         self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        _load_optimizer(self._optimizer, state["optimizer"])
         load_outer_state(self._outer, state["outer"])
-        self._outer_optimizer.load_state_dict(state["outer_optimizer"])
+        _load_optimizer(self._outer_optimizer, state["outer_optimizer"])
         self.accumulator.load_state_dict(state["accumulator"])
         self.cotangents.load_state_dict(state["cotangents"])
         self.inner_steps = int(state["inner_steps"])
         self.outer_steps = int(state["outer_steps"])
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore an optimiser's state, with the precision of single numbers in it (NAdam, ASGD), which torch changes."""
+    optimizer.load_state_dict(state)
+    saved = [state["state"].get(index, {}) for group in state["param_groups"] for index in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter, values in zip(parameters, saved, strict=True):
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.dim() == 0 < parameter.dim():
+                optimizer.state[parameter][name] = optimizer.state[parameter][name].to(value.dtype)

@@ -6,6 +6,8 @@ more than its solver's tolerance allows.
 """
 
 import copy
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -25,13 +27,14 @@ from bilevel.segmentation import (
     segmenter,
 )
 from support import problems
-from support.problems import OPTIMISERS, Array, ClosedForm
+from support.problems import OF_MATRICES, OPTIMISERS, Array, ClosedForm
 from support.strategies import EXACT, taken
 from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import Hypergradient, HypergradientStrategy, InnerStep, hypergradient
 from metasynth.bilevel.patched.functional import FunctionalModel
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.implicit import Implicit
@@ -40,10 +43,12 @@ from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.table import ENTRIES
 from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
+from metasynth.bilevel.update.optimizers import RULES
 
 DIFFERENTIATED = EXACT | taken("unrolled-3-last-2", "unrolled-remat-3-last-2")
 """Exact for the steps that they differentiate."""
 CASE = ClosedForm()
+EVERY = OPTIMISERS | OF_MATRICES
 TARGET = batch(99)
 
 
@@ -56,64 +61,110 @@ def test_every_strategy_of_the_table_is_held_to_the_contract() -> None:
     assert {entry.name for entry in ENTRIES} <= {*DIFFERENTIATED, *NEAR}
 
 
+REFUSED = {"LBFGS", "SparseAdam"}
+"""Optimisers of torch without a twin, which a test below expects to be refused when a solver is made."""
+
+
+def test_every_optimiser_of_torch_is_held_to_the_contract_or_refused() -> None:
+    """What is new in torch has to be served, and held to the closed form here, or to be refused."""
+    every = {name for name, kind in vars(torch.optim).items() if isinstance(kind, type)} - {"Optimizer"}
+    made = [make([nn.Parameter(torch.zeros(2, 2))]) for make in (*EVERY.values(), TestSigns.RPROP)]
+    served = {type(optimiser).__name__ for optimiser in made}
+    assert {kind.__name__ for kind in RULES} == served
+    assert every - served == REFUSED
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSED))
+def test_what_has_no_twin_is_refused_when_the_solver_is_made(kind: str) -> None:
+    model, outer = CASE.model(), CASE.outer()
+    inner = getattr(torch.optim, kind)(model.parameters())
+    with pytest.raises(ValueError, match=rf"^no differentiable twin of {kind} is registered \(it .*\); expected SGD, "):
+        BilevelSolver(CASE.problem(), model, inner, outer, torch.optim.SGD(outer.values()))
+
+
+@pytest.fixture
+def _scalars_in_double_precision() -> Iterator[None]:
+    """The rates that ASGD and NAdam keep in their states, whose single precision no difference would see through."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def case_of(optimiser: str) -> ClosedForm:
+    return ClosedForm(matrices=True) if optimiser in OF_MATRICES else CASE
+
+
 def cut(strategy: HypergradientStrategy) -> int:
     """Steps that the strategy takes without differentiating them."""
     return strategy.steps - strategy.last if isinstance(strategy, Unrolled) and strategy.last else 0
 
 
+def by_hand_is_by_native_steps(
+    case: ClosedForm, model: nn.Module, update: InnerUpdate, outer: dict[str, Tensor]
+) -> None:
+    """The closed form of three steps is what central differences of native steps give."""
+    batches, target = [case.inner_batch(k) for k in range(3)], case.outer_batch()
+    _, indirect, direct = case.reference(model, update, outer, batches, target)
+    theta = torch.cat([outer["shift"], outer["stiffness"]]).detach()
+
+    def after(moved: Tensor) -> float:
+        its_model, its_update = copy.deepcopy((model, update))
+        its_outer = {"shift": moved[:2].clone().requires_grad_(), "stiffness": moved[2:].clone().requires_grad_()}
+        case.native_steps(its_model, its_update, its_outer, batches)
+        return case.problem().outer_loss(its_model, its_outer, target).item()
+
+    for along in torch.randn(2, 5, dtype=torch.float64, generator=seeded(0)):
+        wide, narrow = ((after(theta + s * along) - after(theta - s * along)) / (2 * s) for s in (2e-4, 1e-4))
+        expected = (direct + indirect) @ along.numpy()
+        assert abs((4 * narrow - wide) / 3 - expected) < 1e-7 * np.linalg.norm(indirect)
+
+
+@pytest.mark.usefixtures("_scalars_in_double_precision")
 class TestClosedForm:
     """A problem of five inner and five outer parameters."""
 
     @staticmethod
     def start(optimiser: str, around: str, steps: int) -> tuple[nn.Module, InnerUpdate, dict[str, Tensor]]:
-        model, outer = CASE.model(), CASE.outer()
-        update = InnerUpdate(OPTIMISERS[optimiser](model.parameters()), **problems.AROUND[around])
-        CASE.native_steps(model, update, outer, [CASE.inner_batch(50 + index) for index in range(steps)])
+        case = case_of(optimiser)
+        model, outer = case.model(), case.outer()
+        update = InnerUpdate(EVERY[optimiser](model.parameters()), **problems.AROUND[around])
+        case.native_steps(model, update, outer, [case.inner_batch(50 + index) for index in range(steps)])
         return model, update, outer
 
     @staticmethod
     def computed(
-        model: nn.Module, update: InnerUpdate, outer: dict[str, Tensor], strategy: HypergradientStrategy
+        case: ClosedForm,
+        model: nn.Module,
+        update: InnerUpdate,
+        outer: dict[str, Tensor],
+        strategy: HypergradientStrategy,
     ) -> tuple[Array, Hypergradient, InnerStep]:
-        batches = [CASE.inner_batch(k) for k in range(strategy.inner_steps)]
+        batches = [case.inner_batch(k) for k in range(strategy.inner_steps)]
         result, step = hypergradient(
-            StepInputs(CASE.problem(), FunctionalModel(model), update, outer, batches), CASE.outer_batch(), strategy
+            StepInputs(case.problem(), FunctionalModel(model), update, outer, batches), case.outer_batch(), strategy
         )
         return torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy(), result, step
 
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
     @pytest.mark.parametrize("around", problems.AROUND)
-    @pytest.mark.parametrize("optimiser", OPTIMISERS)
+    @pytest.mark.parametrize("optimiser", [name for name in EVERY if not name.startswith("muon")])
     def test_by_hand_is_by_native_steps(self, optimiser: str, around: str, warm_steps: int) -> None:
-        model, update, outer = self.start(optimiser, around, warm_steps)
-        batches, target = [CASE.inner_batch(k) for k in range(3)], CASE.outer_batch()
-        _, indirect, direct = CASE.reference(model, update, outer, batches, target)
-        theta = torch.cat([outer["shift"], outer["stiffness"]]).detach()
-
-        def after(moved: Tensor) -> float:
-            its_model, its_update = copy.deepcopy((model, update))
-            its_outer = {"shift": moved[:2].clone().requires_grad_(), "stiffness": moved[2:].clone().requires_grad_()}
-            CASE.native_steps(its_model, its_update, its_outer, batches)
-            return CASE.problem().outer_loss(its_model, its_outer, target).item()
-
-        for along in torch.randn(2, 5, dtype=torch.float64, generator=seeded(0)):
-            wide, narrow = ((after(theta + s * along) - after(theta - s * along)) / (2 * s) for s in (2e-4, 1e-4))
-            expected = (direct + indirect) @ along.numpy()
-            assert abs((4 * narrow - wide) / 3 - expected) < 1e-7 * np.linalg.norm(indirect)
+        """Not of Muon, which rounds to bfloat16."""
+        by_hand_is_by_native_steps(case_of(optimiser), *self.start(optimiser, around, warm_steps))
 
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
     @pytest.mark.parametrize("around", problems.AROUND)
-    @pytest.mark.parametrize("optimiser", OPTIMISERS)
+    @pytest.mark.parametrize("optimiser", EVERY)
     @pytest.mark.parametrize("strategy", DIFFERENTIATED)
     def test_exact_strategies(self, strategy: str, optimiser: str, around: str, warm_steps: int) -> None:
         chosen = DIFFERENTIATED[strategy]
-        model, update, outer = self.start(optimiser, around, warm_steps)
-        h, result, step = self.computed(model, update, outer, chosen)
-        batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
+        case, (model, update, outer) = case_of(optimiser), self.start(optimiser, around, warm_steps)
+        h, result, step = self.computed(case, model, update, outer, chosen)
+        batches = [case.inner_batch(k) for k in range(chosen.inner_steps)]
         # What is not differentiated is as if it had been taken before.
-        CASE.native_steps(model, update, outer, batches[: cut(chosen)])
-        phi, indirect, direct = CASE.reference(model, update, outer, batches[cut(chosen) :], CASE.outer_batch())
-        assert np.allclose(torch.cat(step.parameters).numpy(), phi, rtol=1e-13, atol=1e-13)
+        case.native_steps(model, update, outer, batches[: cut(chosen)])
+        phi, indirect, direct = case.reference(model, update, outer, batches[cut(chosen) :], case.outer_batch())
+        assert np.allclose(torch.cat([p.flatten() for p in step.parameters]).numpy(), phi, rtol=1e-13, atol=1e-13)
         # Relative to the part that comes through the inner step, so that the direct part hides nothing.
         assert np.linalg.norm(h - direct - indirect) < 1e-8 * np.linalg.norm(indirect)
         assert np.linalg.norm(indirect) > 1e-3
@@ -123,20 +174,89 @@ class TestClosedForm:
     @pytest.mark.parametrize("limit", [None, 1.0])
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
     @pytest.mark.parametrize("around", problems.AROUND)
-    @pytest.mark.parametrize("optimiser", OPTIMISERS)
+    @pytest.mark.parametrize("optimiser", EVERY)
     def test_finite_differences_are_as_near_as_they_report(
         self, optimiser: str, around: str, warm_steps: int, limit: float | None, relative_step: float | None
     ) -> None:
-        model, update, outer = self.start(optimiser, around, warm_steps)
-        _, indirect, direct = CASE.reference(model, update, outer, [CASE.inner_batch(0)], CASE.outer_batch())
+        case, (model, update, outer) = case_of(optimiser), self.start(optimiser, around, warm_steps)
+        _, indirect, direct = case.reference(model, update, outer, [case.inner_batch(0)], case.outer_batch())
         strategy = FiniteDifference(relative_step, estimate_error=True, limit=limit)
-        h, result, step = self.computed(model, update, outer, strategy)
+        h, result, step = self.computed(case, model, update, outer, strategy)
         # Where the outer loss has a direct part, h is rounded once more when that is added.
         added = np.finfo(np.float64).eps * np.linalg.norm(direct)
         assert np.linalg.norm(h - direct - indirect) <= result.diagnostics["error"] + added
         assert result.diagnostics["error"] <= 1e-5 * np.linalg.norm(indirect)
         assert result.diagnostics["rounding"] <= result.diagnostics["error"]
         assert result.diagnostics == step.diagnostics
+
+
+@pytest.mark.usefixtures("_scalars_in_double_precision")
+class TestLearnedUpdate:
+    """All numbers of a group, a rate for each weight, and a preconditioner, from warm moments."""
+
+    @staticmethod
+    def start(optimiser: str, learned: str) -> tuple[ClosedForm, nn.Module, InnerUpdate, dict[str, Tensor]]:
+        model, update, outer = TestClosedForm.start(optimiser, "plain", 4)
+        options = problems.LEARNED[learned]
+        if learned == "each weight" and optimiser in OF_MATRICES:
+            options = {"hyperparameters": problems.each_entry}
+        return case_of(optimiser), model, replace(update, **options), outer
+
+    @pytest.mark.parametrize("learned", problems.LEARNED)
+    @pytest.mark.parametrize("optimiser", EVERY)
+    @pytest.mark.parametrize("strategy", [*DIFFERENTIATED, "finite_difference"])
+    def test_every_strategy(self, strategy: str, optimiser: str, learned: str) -> None:
+        chosen = {**DIFFERENTIATED, "finite_difference": FiniteDifference()}[strategy]
+        case, model, update, outer = self.start(optimiser, learned)
+        h, _, step = TestClosedForm.computed(case, model, update, outer, chosen)
+        batches = [case.inner_batch(k) for k in range(chosen.inner_steps)]
+        # Steps of the core, since torch has no rates of weights: that they are native is for numbers shown below.
+        case.own_steps(model, update, outer, batches[: cut(chosen)])
+        phi, indirect, direct = case.reference(model, update, outer, batches[cut(chosen) :], case.outer_batch())
+        assert np.allclose(torch.cat([p.flatten() for p in step.parameters]).numpy(), phi, rtol=1e-13, atol=1e-13)
+        bound = 1e-5 if strategy == "finite_difference" else 1e-8
+        assert np.linalg.norm(h - direct - indirect) < bound * np.linalg.norm(indirect)
+        assert np.linalg.norm(indirect) > 1e-4
+
+    @pytest.mark.parametrize("learned", ["all numbers", "preconditioned"])
+    @pytest.mark.parametrize("optimiser", [name for name in EVERY if not name.startswith("muon")])
+    def test_by_hand_is_by_native_steps(self, optimiser: str, learned: str) -> None:
+        by_hand_is_by_native_steps(*self.start(optimiser, learned))
+
+
+@pytest.mark.usefixtures("_scalars_in_double_precision")
+class TestSigns:
+    """Rprop moves by signs: nothing comes through its gradient, and something through its first rate."""
+
+    RPROP = partial(torch.optim.Rprop, lr=0.05, etas=(0.6, 1.3), step_sizes=(0.02, 0.1))
+
+    @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
+    @pytest.mark.parametrize("strategy", [*DIFFERENTIATED, "finite_difference"])
+    def test_every_strategy(self, strategy: str, warm_steps: int) -> None:
+        chosen = {**DIFFERENTIATED, "finite_difference": FiniteDifference()}[strategy]
+        model, outer = CASE.model(), CASE.outer()
+        update = InnerUpdate(self.RPROP(model.parameters()), hyperparameters=problems.learned_rate)
+        CASE.native_steps(model, update, outer, [CASE.inner_batch(50 + index) for index in range(warm_steps)])
+        h, _, step = TestClosedForm.computed(CASE, model, update, outer, chosen)
+        batches = [CASE.inner_batch(k) for k in range(chosen.inner_steps)]
+        CASE.native_steps(model, update, outer, batches[: cut(chosen)])
+        phi, indirect, direct = CASE.reference(model, update, outer, batches[cut(chosen) :], CASE.outer_batch())
+        assert np.allclose(torch.cat(step.parameters).numpy(), phi, rtol=1e-13, atol=1e-13)
+        assert np.linalg.norm(h - direct - indirect) <= 1e-12
+        # Its first rate is a state of what has stepped before.
+        assert (np.linalg.norm(indirect) > 1e-3) == (warm_steps == 0 and cut(chosen) == 0)
+
+    def test_what_comes_through_the_gradient_alone_cannot_be_learned(self) -> None:
+        model, outer = CASE.model(), CASE.outer()
+        inner = self.RPROP(model.parameters())
+        problem = BilevelProblem(CASE.problem().inner_loss, lambda model, outer, given: model().square().sum())
+        solver = BilevelSolver(problem, model, inner, outer, torch.optim.SGD(outer.values()))
+        message = (
+            "outer parameter shift cannot be learned: a step of Rprop depends on the gradient of inner_loss by its "
+            "signs alone, or not at all; "
+        )
+        with pytest.raises(ValueError, match=f"^{message}.*nor can stiffness"):
+            solver.step([CASE.inner_batch(0)], CASE.outer_batch())
 
 
 class TestSegmenter:

@@ -142,7 +142,18 @@ def test_groups_are_restored_where_the_optimiser_fails(monkeypatch: pytest.Monke
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "another name": ({"momentum": 0.5}, "hyperparameters may give 'lr' and 'weight_decay', got 'momentum'"),
+    "another name": ({"rho": 0.5}, "hyperparameters gave 'rho', which the inner optimiser does not have"),
+    "a flag": ({"nesterov": 0.5}, "hyperparameters gave 'nesterov', which is no number of the inner update"),
+    "a zero that is learned": (
+        {"momentum": theta(0.0)[0]},
+        "a learned momentum above 0, where the optimiser keeps it, got 0",
+    ),
+    "too few": ({"lr": [0.1, 0.2]}, "must give lr as a list of one value for each of the group's 1 parameters, got 2"),
+    "another shape": (
+        {"lr": [torch.ones(3)]},
+        r"a 0-d tensor or of the parameter's shape \(\d,\), got .* shape \(3,\)",
+    ),
+    "one below zero": ({"lr": [torch.tensor(-0.5)]}, "must give lr as a finite number of at least 0, got -0.5"),
     "negative": ({"lr": torch.tensor(-0.5)}, "must give lr as a finite number of at least 0, got -0.5"),
     "not a number": ({"weight_decay": float("nan")}, "must give weight_decay as a finite number .* got nan"),
     "infinite": ({"lr": torch.tensor(torch.inf)}, "must give lr as a finite number of at least 0, got inf"),

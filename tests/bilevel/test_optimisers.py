@@ -1,7 +1,7 @@
 """The differentiable twins: bit for bit `torch.optim`, open to other optimisers, used by `higher` as well."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,11 @@ from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.bilevel.update.optimizers import commit_state, differentiable
-from metasynth.bilevel.update.rules import adam_update, adamw_update, rmsprop_update, sgd_update, sqrt_flat_at_zero
+from metasynth.bilevel.update.rules.adam import adam_update, adamax_update, adamw_update, nadam_update, radam_update
+from metasynth.bilevel.update.rules.adaptive import adadelta_update, adagrad_update, rmsprop_update
+from metasynth.bilevel.update.rules.arithmetic import sqrt_flat_at_zero
+from metasynth.bilevel.update.rules.descent import asgd_update, rprop_update, sgd_update
+from metasynth.bilevel.update.rules.matrix import adafactor_update, muon_update
 
 VARIANTS = {
     "sgd": (sgd_update, partial(torch.optim.SGD, lr=0.1, weight_decay=0.01)),
@@ -32,6 +36,41 @@ VARIANTS = {
         partial(torch.optim.Adam, lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
     ),
     "adamw": (adamw_update, partial(torch.optim.AdamW, lr=0.01, betas=(0.7, 0.9), eps=1e-6)),
+    "adam-amsgrad": (adam_update, partial(torch.optim.Adam, lr=0.01, betas=(0.8, 0.7), amsgrad=True, maximize=True)),
+    "adamw-amsgrad": (adamw_update, partial(torch.optim.AdamW, lr=0.01, betas=(0.8, 0.7), amsgrad=True)),
+    "nadam": (nadam_update, partial(torch.optim.NAdam, lr=0.01, weight_decay=0.01)),
+    "nadam-decoupled": (
+        nadam_update,
+        partial(
+            torch.optim.NAdam, lr=0.01, momentum_decay=0.1, weight_decay=0.1, decoupled_weight_decay=True, maximize=True
+        ),
+    ),
+    # Its mean is long enough to be rectified from the fourth step on.
+    "radam": (radam_update, partial(torch.optim.RAdam, lr=0.01, betas=(0.9, 0.95), weight_decay=0.01)),
+    "radam-decoupled": (
+        radam_update,
+        partial(torch.optim.RAdam, lr=0.01, weight_decay=0.1, decoupled_weight_decay=True, maximize=True),
+    ),
+    "adamax": (adamax_update, partial(torch.optim.Adamax, lr=0.01, weight_decay=0.01, maximize=True)),
+    "adagrad": (adagrad_update, partial(torch.optim.Adagrad, lr=0.01, lr_decay=0.1)),
+    "adagrad-decay": (
+        adagrad_update,
+        partial(torch.optim.Adagrad, weight_decay=0.01, initial_accumulator_value=0.1, maximize=True),
+    ),
+    "adadelta": (adadelta_update, partial(torch.optim.Adadelta, lr=0.5, rho=0.8, weight_decay=0.01, maximize=True)),
+    "asgd": (asgd_update, partial(torch.optim.ASGD, lr=0.01, weight_decay=0.01)),
+    "asgd-averaging": (asgd_update, partial(torch.optim.ASGD, lr=0.1, lambd=0.1, alpha=0.5, t0=2, maximize=True)),
+    "adafactor": (adafactor_update, partial(torch.optim.Adafactor, lr=0.5, weight_decay=0.01)),
+    "adafactor-limited": (
+        adafactor_update,
+        partial(torch.optim.Adafactor, lr=0.05, beta2_decay=-0.5, eps=(1e-4, 1e-2), d=1.1, maximize=True),
+    ),
+    "muon": (muon_update, partial(torch.optim.Muon, lr=0.01)),
+    "muon-plain": (
+        muon_update,
+        partial(torch.optim.Muon, lr=0.01, weight_decay=0.0, nesterov=False, adjust_lr_fn="match_rms_adamw"),
+    ),
+    "rprop": (rprop_update, partial(torch.optim.Rprop, lr=0.01, etas=(0.4, 1.3), step_sizes=(0.005, 0.02))),
     "rmsprop": (rmsprop_update, partial(torch.optim.RMSprop, lr=0.01, alpha=0.9)),
     "rmsprop-decay": (rmsprop_update, partial(torch.optim.RMSprop, lr=0.01, weight_decay=0.01, centered=True)),
     "rmsprop-momentum": (
@@ -41,46 +80,87 @@ VARIANTS = {
 }
 
 
+def without_foreach(variant: str) -> dict[str, bool]:
+    """Muon is never taken on all parameters at once, and has no such option."""
+    return {} if variant.startswith("muon") else {"foreach": False}
+
+
+SHAPES = {"vector": (50,), "tall": (10, 5), "wide": (5, 10), "number": (), "kernel": (3, 2, 5)}
+
+
 @pytest.mark.parametrize("tensors", [False, True], ids=["numbers", "tensors"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_update_rules_round_as_torch_does(variant: str, dtype: torch.dtype, tensors: bool) -> None:
+def test_update_rules_round_as_torch_does(variant: str, shape: str, dtype: torch.dtype, tensors: bool) -> None:
     """Also with tensors that are to be differentiated for learning rate and weight decay."""
+    if variant.startswith("muon") and shape not in ("tall", "wide"):
+        return  # it takes matrices alone, and says so itself
     rule, make = VARIANTS[variant]
     generator = torch.Generator().manual_seed(0)
-    native = nn.Parameter(torch.randn(50, dtype=dtype, generator=generator))
-    optimiser = make([native], foreach=False)
+    native = nn.Parameter(torch.randn(SHAPES[shape], dtype=dtype, generator=generator))
+    optimiser = make([native], **without_foreach(variant))
     parameter, state = native.detach().clone(), {}
     for step in range(20):
-        gradient = torch.randn(50, dtype=dtype, generator=generator) * 10.0 ** (-step % 7)
-        gradient[:5] = 0
+        gradient = torch.randn(SHAPES[shape], dtype=dtype, generator=generator) * 10.0 ** (-step % 7)
+        if gradient.dim():
+            gradient.view(-1)[:5] = 0
         native.grad = gradient
         optimiser.step()
         options = dict(optimiser.param_groups[0])
         if tensors:
-            for name in ("lr", "weight_decay"):
+            for name in {"lr", "weight_decay"} & options.keys():
                 options[name] = torch.tensor(options[name], dtype=torch.float64, requires_grad=True)
         parameter, state = rule(parameter, gradient, state, options)
         assert parameter.requires_grad == tensors
         assert torch.equal(parameter, native)
         assert list(state) == list(optimiser.state[native])
         assert all(torch.equal(state[key], value) for key, value in optimiser.state[native].items())
+        assert all(state[key].dtype == value.dtype for key, value in optimiser.state[native].items())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_rules_are_differentiable_in_rate_and_decay(variant: str) -> None:
-    """Also in a weight decay of zero, at the third of three steps that share them."""
+def test_rules_go_on_from_a_state_that_torch_has_loaded(variant: str) -> None:
+    """It gives single numbers of a state the parameter's type."""
     rule, make = VARIANTS[variant]
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(6, dtype=torch.float64, generator=generator)
-    gradients = torch.randn(3, 6, dtype=torch.float64, generator=generator)
-    options = dict(make([nn.Parameter(start)]).param_groups[0])
-    rates = [torch.tensor(options[name], dtype=torch.float64, requires_grad=True) for name in ("lr", "weight_decay")]
+    native = nn.Parameter(torch.randn(5, 3, dtype=torch.float64, generator=generator))
+    optimiser = make([native])
+    for _ in range(6):
+        native.grad = torch.randn(5, 3, dtype=torch.float64, generator=generator)
+        before, state = native.detach().clone(), copy.deepcopy(dict(optimiser.state[native]))
+        parameter, state = rule(before, native.grad.clone(), state, optimiser.param_groups[0])
+        optimiser.step()
+        assert torch.equal(parameter, native)
+        assert all(torch.equal(state[key], value) for key, value in optimiser.state[native].items())
+        assert all(state[key].dtype == value.dtype for key, value in optimiser.state[native].items())
+        optimiser.load_state_dict(copy.deepcopy(optimiser.state_dict()))
 
-    def moved(lr: Tensor, weight_decay: Tensor) -> Tensor:
+
+@pytest.fixture
+def _scalars_in_double_precision() -> Iterator[None]:
+    """Of states (step counts, the rates of ASGD), which differences of single precision would drown in."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_scalars_in_double_precision")
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.startswith("muon")])
+def test_rules_are_differentiable_in_rate_and_decay(variant: str) -> None:
+    """Also in a weight decay of zero, at the third of three steps that share them. Muon's values are in bfloat16."""
+    rule, make = VARIANTS[variant]
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(2, 3, dtype=torch.float64, generator=generator)
+    gradients = torch.randn(3, 2, 3, dtype=torch.float64, generator=generator)
+    options = dict(make([nn.Parameter(start)]).param_groups[0])
+    names = [name for name in ("lr", "weight_decay") if name in options]
+    rates = [torch.tensor(options[name], dtype=torch.float64, requires_grad=True) for name in names]
+
+    def moved(*rates: Tensor) -> Tensor:
         parameter, state = start, {}
         for gradient in gradients:
-            parameter, state = rule(parameter, gradient, state, {**options, "lr": lr, "weight_decay": weight_decay})
+            parameter, state = rule(parameter, gradient, state, {**options, **dict(zip(names, rates, strict=True))})
         return parameter
 
     assert torch.autograd.gradcheck(moved, rates)
@@ -101,9 +181,13 @@ def test_a_variance_below_zero_by_rounding_counts_as_zero() -> None:
 
 
 REFUSED = {
-    "Adam.amsgrad=True": lambda p: torch.optim.Adam([p], amsgrad=True),
-    "AdamW.maximize=True": lambda p: torch.optim.AdamW([p], maximize=True),
-    "RMSprop.maximize=True": lambda p: torch.optim.RMSprop([p], maximize=True),
+    "Adam.capturable=True": lambda p: torch.optim.Adam([p], capturable=True),
+    "AdamW.differentiable=True": lambda p: torch.optim.AdamW([p], differentiable=True),
+    "Adagrad.fused=True": lambda p: torch.optim.Adagrad([p], fused=True),
+    r"NAdam\(foreach=True\) rounds otherwise .* expected foreach=False": lambda p: torch.optim.NAdam([p], foreach=True),
+    "RAdam.foreach=True": lambda p: torch.optim.RAdam([p], foreach=True),
+    "ASGD.foreach=True": lambda p: torch.optim.ASGD([p], foreach=True),
+    "Adafactor.foreach=True": lambda p: torch.optim.Adafactor([p], foreach=True),
     "RMSprop.capturable=True": lambda p: torch.optim.RMSprop([p], capturable=True),
     "RMSprop.differentiable=True": lambda p: torch.optim.RMSprop([p], differentiable=True),
     "SGD.fused=True": lambda p: torch.optim.SGD([p], fused=True),
@@ -129,20 +213,41 @@ def test_what_a_twin_would_not_honour_is_refused(message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_foreach_is_fine() -> None:
-    optimiser = torch.optim.RMSprop([nn.Parameter(torch.ones(2))], foreach=True)
-    differentiable(optimiser, optimiser.param_groups[0]["params"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_foreach_is_taken_where_it_rounds_as_the_rule_does(variant: str, dtype: torch.dtype) -> None:
+    rule, make = VARIANTS[variant]
+    generator = torch.Generator().manual_seed(0)
+    native = [nn.Parameter(torch.randn(n, 13, dtype=dtype, generator=generator)) for n in (5, 67)]
+    optimiser = make(native)
+    if optimiser.defaults.get("foreach", True) is not None:
+        return  # Muon has no such option
+    optimiser = make(native, foreach=True)
+    if isinstance(optimiser, torch.optim.NAdam | torch.optim.RAdam | torch.optim.ASGD | torch.optim.Adafactor):
+        with pytest.raises(ValueError, match="foreach=True"):
+            differentiable(optimiser, native)
+        return
+    differentiable(optimiser, native)
+    moved = [(p.detach().clone(), {}) for p in native]
+    for step in range(12):
+        gradients = [torch.randn(p.shape, dtype=dtype, generator=generator) * 10.0 ** (-step % 5) for p in native]
+        for parameter, gradient in zip(native, gradients, strict=True):
+            parameter.grad = gradient.clone()  # which torch changes
+        optimiser.step()
+        options = optimiser.param_groups[0]
+        moved = [rule(p, g, state, options) for (p, state), g in zip(moved, gradients, strict=True)]
+        assert all(torch.equal(found, wanted) for (found, _), wanted in zip(moved, native, strict=True))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_twins_start_from_a_copy_of_the_state(variant: str) -> None:
-    parameter = nn.Parameter(torch.ones(3))
+    parameter = nn.Parameter(torch.ones(3, 1))
     optimiser = VARIANTS[variant][1]([parameter])
-    parameter.grad = torch.ones(3)
+    parameter.grad = torch.ones(3, 1)
     optimiser.step()
     before = copy.deepcopy(optimiser.state_dict())
     twin = differentiable(optimiser, [parameter])
-    leaf = torch.ones(3, requires_grad=True)
+    leaf = torch.ones(3, 1, requires_grad=True)
     (updated,) = twin.step(leaf.square().sum(), params=[leaf])
     assert str(optimiser.state_dict()) == str(before)
     assert updated.requires_grad
@@ -153,7 +258,7 @@ def test_twins_start_from_a_copy_of_the_state(variant: str) -> None:
 @pytest.mark.parametrize("make", [variant[1] for variant in VARIANTS.values()], ids=VARIANTS)
 def test_highers_own_loop_uses_the_twins(make: Callable[..., torch.optim.Optimizer]) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    model = nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 1, bias=False)).double()
     other = copy.deepcopy(model)
     optimiser, native = make(model.parameters()), make(other.parameters())
     batches = torch.randn(10, 6, 4, dtype=torch.float64)

@@ -15,20 +15,17 @@ from torch import Tensor, nn
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.patched.buffers import BufferPolicy
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.update.optimizers import RULES
 
 Make = Callable[[Any], Any]
-EXPECTED = "SGD, Adam, AdamW, RMSprop or a type added with higher.register_optim"
+EXPECTED = (
+    "SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam, ASGD, Rprop, Adafactor, Muon or a type added "
+    "with higher.register_optim"
+)
 
 
-def another_state(kind: str) -> str:
-    return (
-        f"the differentiable twin of {kind} that higher brings keeps another state than torch.optim, so that its steps "
-        f"are others; expected {EXPECTED} with a twin of your own"
-    )
-
-
-def no_twin(kind: str) -> str:
-    return f"no differentiable twin of {kind} is registered; expected {EXPECTED}"
+def no_twin(kind: str, why: str = "") -> str:
+    return f"no differentiable twin of {kind} is registered{why}; expected {EXPECTED}"
 
 
 class Wrapped:
@@ -41,20 +38,25 @@ class Wrapped:
 
 
 INNER: dict[str, tuple[Make, str]] = {
-    **{
-        kind: (getattr(torch.optim, kind), another_state(kind))
-        for kind in ("Adadelta", "Adagrad", "Adamax", "ASGD", "Rprop")
-    },
-    **{
-        kind: (getattr(torch.optim, kind), no_twin(kind))
-        for kind in ("Adafactor", "LBFGS", "NAdam", "RAdam", "SparseAdam")
-    },
-    "Muon": (lambda parameters: torch.optim.Muon([p for p in parameters if p.ndim == 2]), no_twin("Muon")),
+    "LBFGS": (
+        torch.optim.LBFGS,
+        no_twin(
+            "LBFGS", " (it evaluates the loss again within a step, whose derivative would be that of a line search)"
+        ),
+    ),
+    "SparseAdam": (
+        torch.optim.SparseAdam,
+        no_twin("SparseAdam", " (it takes sparse gradients alone, and those that can be differentiated are dense)"),
+    ),
     "a subclass": (type("MyAdam", (torch.optim.Adam,), {}), no_twin("MyAdam")),
     "a wrapper": (Wrapped, "the inner optimiser must be a torch.optim.Optimizer, got Wrapped"),
     "a flag": (
-        lambda parameters: torch.optim.Adam(parameters, amsgrad=True),
-        "Adam(amsgrad=True) cannot be differentiated through; expected amsgrad=False",
+        lambda parameters: torch.optim.Adam(parameters, fused=True),
+        "Adam(fused=True) cannot be differentiated through; expected fused=False",
+    ),
+    "another order": (
+        lambda parameters: torch.optim.NAdam(parameters, foreach=True),
+        "NAdam(foreach=True) rounds otherwise than the step that is differentiated; expected foreach=False",
     ),
     "of another model": (
         lambda parameters: torch.optim.Adam(network().parameters()),
@@ -150,7 +152,7 @@ EVERY = [name for name in torch.optim.__all__ if isinstance(getattr(torch.optim,
 
 def test_every_optimiser_of_torch_is_known() -> None:
     """As an inner one: what this torch has is taken or refused by name above."""
-    assert set(EVERY) - set(INNER) == {"SGD", "Adam", "AdamW", "RMSprop"}
+    assert set(EVERY) - set(INNER) == {kind.__name__ for kind in RULES}
 
 
 @pytest.mark.parametrize("kind", sorted(set(EVERY) - set(OUTER) - {"Muon"}))
@@ -166,7 +168,7 @@ def test_every_other_outer_optimiser_steps(kind: str) -> None:
 
 
 def test_a_twin_of_ones_own_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also for a type of which higher's own twin is refused."""
+    """Also for a type that has one."""
 
     class Twin(higher.optim.DifferentiableSGD):
         """Not what Adamax does; it is only to be taken."""
@@ -186,9 +188,9 @@ def test_a_flag_that_is_set_later_is_refused_before_anything_moves(call: str) ->
     solver = solver_with()
     solver.step([IMAGES], IMAGES)
     solver.inner_step(IMAGES)
-    solver.optimizer.param_groups[0]["maximize"] = True
+    solver.optimizer.param_groups[0]["fused"] = True
     before = copy.deepcopy(solver.state_dict())
-    message = "Adam(maximize=True) cannot be differentiated through; expected maximize=False"
+    message = "Adam(fused=True) cannot be differentiated through; expected fused=False"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         solver.step([IMAGES], IMAGES) if call == "step" else solver.inner_step(IMAGES)
     assert_identical(solver.state_dict(), before)

@@ -13,6 +13,8 @@ from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.patched.buffers import copies_of, plain_pass, restore
 from metasynth.bilevel.patched.replay import Replay
 from metasynth.bilevel.step_inputs import StepInputs
+from metasynth.bilevel.update.hyperparameters import tensors_of
+from metasynth.bilevel.update.updates import update_of
 
 
 class Case:
@@ -82,14 +84,17 @@ def require_connection(
         through_inner = _through_gradient(loss, [g for g in gradients if g is not None], learned, further)
     else:
         through_inner = _through_loss(case, gradients, learned)
+    if not _moves_with(case, gradients):
+        through_inner = [None] * len(learned)
     joint = gradient_of(case.outer_loss(), [*case.parameters, *learned])
     _require_outer_dependence(case, gradients, joint[: len(gradients)])
-    direct = joint[len(gradients) :]
-    ways = zip(through_inner, _through_update(case, learned), direct, _through_draws(case, learned), strict=True)
+    direct, update = joint[len(gradients) :], _through_update(case, gradients, learned)
+    ways = zip(through_inner, update, direct, _through_draws(case, learned), strict=True)
     lost = [name for name, way in zip(case.learned, ways, strict=True) if all(g is None for g in way)]
     if lost:
         others = f" (nor can {', '.join(lost[1:])})" if lost[1:] else ""
-        raise ValueError(f"outer parameter {lost[0]} cannot be learned: {_why(case, case.learned[lost[0]])}{others}")
+        why = _why(case, gradients, case.learned[lost[0]])
+        raise ValueError(f"outer parameter {lost[0]} cannot be learned: {why}{others}")
 
 
 def _require_training(case: Case, gradients: Gradients) -> None:
@@ -136,12 +141,22 @@ def _through_loss(case: Case, gradients: Gradients, learned: list[Tensor]) -> Gr
     ]
 
 
-def _through_update(case: Case, learned: list[Tensor]) -> Gradients:
-    """Something for each outer parameter that a hyperparameter of the update depends on."""
-    given = [
-        v for values in case.inputs.update.given(case.inputs.outer) for v in values.values() if isinstance(v, Tensor)
-    ]
-    return gradient_of(torch.stack([v.double() for v in given]).sum(), learned) if given else [None] * len(learned)
+def _moves_with(case: Case, gradients: Gradients) -> bool:
+    """Whether the step depends on the gradient otherwise than by its signs, as autograd sees it."""
+    taken = update_of(case.inputs, case.parameters, gradients)
+    return any(w is not None for w in taken.pull([torch.ones_like(p) for p in taken.parameters])[0])
+
+
+def _through_update(case: Case, gradients: Gradients, learned: list[Tensor]) -> Gradients:
+    """Something for each outer parameter that a hyperparameter of the update or its preconditioner depends on."""
+    update, outer = case.inputs.update, case.inputs.outer
+    given = [v for values in update.given(outer) for value in values.values() for v in tensors_of(value)]
+    if update.preconditioner is not None:
+        constants = [None if g is None else g.detach() for g in gradients]
+        given += [v for v in update.directions(constants, outer) if v is not None]
+    return (
+        gradient_of(torch.stack([v.double().sum() for v in given]).sum(), learned) if given else [None] * len(learned)
+    )
 
 
 def _through_draws(case: Case, learned: list[Tensor]) -> Gradients:
@@ -177,17 +192,23 @@ def _require_outer_dependence(case: Case, gradients: Gradients, cotangents: Grad
         )
 
 
-def _why(case: Case, theta: Tensor) -> str:
+def _why(case: Case, gradients: Gradients, theta: Tensor) -> str:
     loss = case.inner_loss()
-    if gradient_of(loss, [theta])[0] is None:
+    if not _moves_with(case, gradients):
+        kind = type(case.inputs.update.optimizer).__name__
+        inner = f"a step of {kind} depends on the gradient of inner_loss by its signs alone, or not at all"
+    elif gradient_of(loss, [theta])[0] is None:
         inner = why_disconnected("inner_loss", "it", case.inner_loss, [theta], _leaves(case))
     else:
         meet = meeting_points(loss, [theta], case.parameters)
         where = f" (the graphs of both meet only in {_some(meet)})" if meet else ""
         inner = f"inner_loss depends on it, but its gradient in the model's parameters does not{where}"
     reasons = [inner, why_disconnected("outer_loss", "it", case.outer_loss, [theta], _leaves(case))]
-    if case.inputs.update.hyperparameters is not None:
+    update = case.inputs.update
+    if update.hyperparameters is not None:
         reasons.append("no hyperparameter of the update depends on it")
+    if update.preconditioner is not None:
+        reasons.append("the preconditioner does not depend on it")
     return "; ".join(reasons)
 
 

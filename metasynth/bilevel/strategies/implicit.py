@@ -69,11 +69,12 @@ class Implicit(HypergradientStrategy):
     def inner_step(self, inputs: StepInputs) -> InnerStep:
         """See `HypergradientStrategy.inner_step`; ValueError if the update has learned hyperparameters."""
         model, update, batches = inputs.model, inputs.update, inputs.batches
-        if update.hyperparameters is not None:
-            raise ValueError(
-                "Implicit differentiates an inner optimum, which the update's hyperparameters do not enter; use "
-                "Unrolled or Mixed to learn them, or InnerUpdate(hyperparameters=None)"
-            )
+        for name, verb in (("hyperparameters", "do"), ("preconditioner", "does")):
+            if getattr(update, name) is not None:
+                raise ValueError(
+                    f"Implicit differentiates an inner optimum, which the update's {name} {verb} not enter; use "
+                    f"Unrolled or Mixed to learn them, or InnerUpdate({name}=None)"
+                )
         twin = update.start(list(model.model.parameters()))
         parameters, losses = undifferentiated_steps(inputs, twin, model.refresh(), batches[:-1])
         replay = Replay(model, inputs.outer, parameters)

@@ -12,20 +12,17 @@ from torch import Tensor
 from metasynth.bilevel.derivatives import Gradients
 from metasynth.bilevel.problem import Outer
 from metasynth.bilevel.processes.processes import Processes
+from metasynth.bilevel.update.hyperparameters import Hyperparameters, checked, is_per_parameter
 from metasynth.bilevel.update.optimizers import apply_update, check_inner, commit_state, differentiable
-from metasynth.bilevel.update.rules import number_of
+from metasynth.bilevel.update.rules.arithmetic import value_of
 
-Hyperparameters = Callable[[Any, Mapping[str, Any]], Mapping[str, Tensor | float]]
-"""``(outer, group) -> {"lr": ..., "weight_decay": ...}``, either or both, each a 0-d tensor or a number.
-
-``group`` is a parameter group of the optimiser without its parameters: its values as schedulers have left them, and
-whatever else the group was made with, by which groups can be told apart.
-"""
+Preconditioner = Callable[[Any, Gradients], Sequence[Tensor | None]]
+"""``(outer, gradients) -> directions``: one for each parameter of the model, None where that has no gradient."""
 
 
 @dataclass(frozen=True)
 class InnerUpdate:
-    """φ* = U(φ, clip(g), θ; state), with U an optimiser's step and g the gradient averaged over processes.
+    """φ* = U(φ, P(clip(g), θ), θ; state), with U an optimiser's step and g the gradient averaged over processes.
 
     Attributes
     ----------
@@ -34,20 +31,26 @@ class InnerUpdate:
     processes : Processes
         The gradient g is averaged over them before anything else.
     hyperparameters : callable or None
-        Learning rate and weight decay as functions of the outer parameters, differentiated through (Bengio 2000;
-        Maclaurin et al. 2015). Called for every parameter group at every step, as ``f(outer, group)``: see
-        `Hyperparameters`. The optimiser's own groups keep their values, so that schedulers act on those; with
-        ``lambda outer, group: {"lr": group["lr"] * outer["log_factor"].exp()}`` a learned factor multiplies the
-        schedule. The rule of a type that a user registered must take 0-d tensors for what is so given.
+        Any numbers of a group (learning rate, weight decay, momentum, betas, epsilon) as functions of the outer
+        parameters, for a group, a parameter or a weight, differentiated through (Bengio 2000; Maclaurin et al. 2015).
+        Called for every parameter group at every step, as ``f(outer, group)``: see `Hyperparameters` in
+        `metasynth.bilevel.update.hyperparameters`. The optimiser's own groups keep their values, so that schedulers act
+        on those; with ``lambda outer, group: {"lr": group["lr"] * outer["log_factor"].exp()}`` a learned factor
+        multiplies the schedule. The rule of a type that a user registered must take tensors for what is so given.
     clip_norm : float or None
         c > 0: g becomes g min(1, c / (|g| + 1e-6)), as by `torch.nn.utils.clip_grad_norm_`, with the Euclidean norm
         over all parameters of the inner model that have a gradient; differentiated through.
+    preconditioner : callable or None
+        P, as ``f(outer, gradients)`` on the clipped gradients: what the optimiser is given in their place, each of its
+        gradient's shape, differentiated through. With SGD at a rate of one it is a learned optimiser: a module among
+        the outer parameters that maps gradients to updates (Andrychowicz et al. 2016).
     """
 
     optimizer: torch.optim.Optimizer
     processes: Processes = field(default_factory=Processes)
     hyperparameters: Hyperparameters | None = None
     clip_norm: float | None = None
+    preconditioner: Preconditioner | None = None
 
     def __post_init__(self) -> None:
         if self.clip_norm is not None and not (self.clip_norm > 0 and math.isfinite(self.clip_norm)):
@@ -88,13 +91,19 @@ class InnerUpdate:
         Raises
         ------
         ValueError
-            If ``hyperparameters`` gives anything but finite learning rates and weight decays of at least 0, or no
-            parameter that the optimiser holds has a gradient.
+            If ``hyperparameters`` or ``preconditioner`` give what they may not, or no parameter that the optimiser
+            holds has a gradient.
         """
         self._require_gradient(gradients[i] for indices in twin._group_to_param_list for i in indices)
-        for options, given in zip(twin.param_groups, self.given(outer), strict=True):
-            options.update(given)
-        return apply_update(twin, parameters, clipped(gradients, self.clip_norm))
+        return self._applied(twin, parameters, self.directions(gradients, outer), self.given(outer))
+
+    @staticmethod
+    def _applied(
+        twin: Any, parameters: Sequence[Tensor], directions: Gradients, given: Sequence[Mapping[str, Any]]
+    ) -> list[Tensor]:
+        for options, values in zip(twin.param_groups, given, strict=True):
+            options.update(values)
+        return apply_update(twin, parameters, directions)
 
     def step(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], outer: Outer) -> None:
         """Move the model's own ``parameters`` by g (already averaged) with the optimiser itself, undifferentiated.
@@ -107,12 +116,25 @@ class InnerUpdate:
         gradient_at = {id(p): g for p, g in zip(parameters, gradients, strict=True)}
         self._require_gradient(gradient_at.get(id(p)) for group in self.optimizer.param_groups for p in group["params"])
         with torch.no_grad():
-            given = [{name: number_of(value) for name, value in values.items()} for values in self.given(outer)]
-            limited = clipped(gradients, self.clip_norm)
+            given = self.given(outer)
+            directions = self.directions(gradients, outer)
+            if any(is_per_parameter(value) for values in given for value in values.values()):
+                # The optimiser itself takes one number for a whole group.
+                twin = self.start(parameters)
+                moved = self._applied(twin, [p.detach() for p in parameters], directions, given)
+                for parameter, value in zip(parameters, moved, strict=True):
+                    parameter.copy_(value)
+                return self.commit(twin)
+        self._step_natively(parameters, directions, given)
+
+    def _step_natively(
+        self, parameters: Sequence[Tensor], directions: Gradients, given: Sequence[Mapping[str, Any]]
+    ) -> None:
+        given = [{name: value_of(value) for name, value in values.items()} for values in given]
         groups = self.optimizer.param_groups
         own = [{name: group[name] for name in values} for group, values in zip(groups, given, strict=True)]
         try:
-            for parameter, gradient in zip(parameters, limited, strict=True):
+            for parameter, gradient in zip(parameters, directions, strict=True):
                 parameter.grad = gradient
             for group, values in zip(groups, given, strict=True):
                 group.update(values)
@@ -123,7 +145,7 @@ class InnerUpdate:
             for parameter in parameters:
                 parameter.grad = None
 
-    def given(self, outer: Outer) -> list[dict[str, Tensor | float]]:
+    def given(self, outer: Outer) -> list[dict[str, Any]]:
         """What ``hyperparameters`` gives for each parameter group, checked; empty where there is none."""
         groups = self.optimizer.param_groups
         if self.hyperparameters is None:
@@ -131,10 +153,31 @@ class InnerUpdate:
         found = []
         for group in groups:
             seen = MappingProxyType({name: value for name, value in group.items() if name != "params"})
-            values = dict(self.hyperparameters(outer, seen))
-            for name, value in values.items():
-                _check(name, value, group)
-            found.append(values)
+            values = self.hyperparameters(outer, seen)
+            found.append({name: checked(name, value, group) for name, value in values.items()})
+        return found
+
+    def directions(self, gradients: Sequence[Tensor | None], outer: Outer) -> Gradients:
+        """What the optimiser is given: the gradients, clipped and preconditioned; differentiable in them and in θ.
+
+        Raises
+        ------
+        ValueError
+            If the preconditioner gives anything but a tensor for each gradient, like it.
+        """
+        limited = clipped(gradients, self.clip_norm)
+        if self.preconditioner is None:
+            return limited
+        found = list(self.preconditioner(outer, limited))
+        if len(found) != len(limited):
+            raise ValueError(
+                f"preconditioner must give one direction for each of {len(limited)} gradients, got {len(found)}"
+            )
+        for index, (direction, gradient) in enumerate(zip(found, limited, strict=True)):
+            if _kind_of(direction) != _kind_of(gradient):
+                raise ValueError(
+                    f"preconditioner must give {_kind_of(gradient)} for gradient {index}, got {_kind_of(direction)}"
+                )
         return found
 
     def _require_gradient(self, held: Iterable[Tensor | None]) -> None:
@@ -165,14 +208,7 @@ def clipped(gradients: Sequence[Tensor | None], limit: float | None) -> Gradient
     return [None if g is None else g * factor.to(g.device) for g in gradients]
 
 
-def _check(name: str, value: Tensor | float, group: Mapping[str, Any]) -> None:
-    if name not in ("lr", "weight_decay"):
-        raise ValueError(f"hyperparameters may give 'lr' and 'weight_decay', got {name!r}")
-    if name not in group:
-        raise ValueError(f"hyperparameters gave {name!r}, which the inner optimiser does not have")
-    if not isinstance(value, int | float | Tensor) or (isinstance(value, Tensor) and value.dim() != 0):
-        got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"hyperparameters must give {name} as a number or a 0-d tensor, got {got}")
-    number = number_of(value)
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"hyperparameters must give {name} as a finite number of at least 0, got {number!r}")
+def _kind_of(given: Any) -> str:
+    if isinstance(given, Tensor):
+        return f"a tensor of shape {tuple(given.shape)} and {given.dtype}"
+    return "None" if given is None else type(given).__name__

@@ -1,7 +1,7 @@
-"""Optimisers as differentiable functions: SGD, Adam, AdamW and RMSprop, registered with `higher`.
+"""Optimisers as differentiable functions: twins of those of `torch.optim`, registered with `higher`.
 
 They apply the rules of `metasynth.bilevel.update.rules`, which are those of `torch.optim` to the last bit;
-`higher`'s own Adam adds epsilon elsewhere, its centred RMSprop keeps another state, and it has no AdamW.
+`higher`'s own Adam adds epsilon elsewhere, its centred RMSprop keeps another state, and of half of them it has none.
 """
 
 from abc import abstractmethod
@@ -14,7 +14,12 @@ import torch
 from higher.optim import DifferentiableOptimizer
 from torch import Tensor
 
-from metasynth.bilevel.update.rules import Options, State, adam_update, adamw_update, rmsprop_update, sgd_update
+from metasynth.bilevel.update.hyperparameters import of_parameter
+from metasynth.bilevel.update.rules.adam import adam_update, adamax_update, adamw_update, nadam_update, radam_update
+from metasynth.bilevel.update.rules.adaptive import adadelta_update, adagrad_update, rmsprop_update
+from metasynth.bilevel.update.rules.arithmetic import Options, Rule, State
+from metasynth.bilevel.update.rules.descent import asgd_update, rprop_update, sgd_update
+from metasynth.bilevel.update.rules.matrix import adafactor_update, muon_update
 
 
 class _RuleOptimizer(DifferentiableOptimizer):
@@ -28,48 +33,50 @@ class _RuleOptimizer(DifferentiableOptimizer):
     def __init__(self, other: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
         check_supported(other)
         super().__init__(other, *args, **kwargs)
+        for options in self.param_groups:
+            # Adagrad starts from this value of its defaults, whatever a group says.
+            options.update({name: other.defaults[name] for name in options if name == "initial_accumulator_value"})
 
     def _update(self, grouped_grads: list[list[Tensor | None]], **_: Any) -> None:
         for index, (options, grads) in enumerate(zip(self.param_groups, grouped_grads, strict=True)):
             for position, (parameter, gradient) in enumerate(zip(options["params"], grads, strict=True)):
                 if gradient is None:
                     continue
+                own = {name: of_parameter(value, position) for name, value in options.items() if name != "params"}
                 options["params"][position], self.state[index][position] = self.rule(
-                    parameter, gradient, self.state[index][position], options
+                    parameter, gradient, self.state[index][position], own
                 )
 
 
-class DifferentiableSGD(_RuleOptimizer):
-    """Differentiable twin of `torch.optim.SGD`."""
+RULES: dict[type[torch.optim.Optimizer], Rule] = {
+    torch.optim.SGD: sgd_update,
+    torch.optim.Adam: adam_update,
+    torch.optim.AdamW: adamw_update,
+    torch.optim.RMSprop: rmsprop_update,
+    torch.optim.Adagrad: adagrad_update,
+    torch.optim.Adadelta: adadelta_update,
+    torch.optim.Adamax: adamax_update,
+    torch.optim.NAdam: nadam_update,
+    torch.optim.RAdam: radam_update,
+    torch.optim.ASGD: asgd_update,
+    torch.optim.Rprop: rprop_update,
+    torch.optim.Adafactor: adafactor_update,
+    torch.optim.Muon: muon_update,
+}
+"""The optimisers that have a twin, each with the rule that it applies."""
 
-    rule = staticmethod(sgd_update)
+for _kind, _rule in RULES.items():
+    _doc = f"Differentiable twin of `torch.optim.{_kind.__name__}`; finite at dead units."
+    _members = {"rule": staticmethod(_rule), "__doc__": _doc, "__module__": __name__}
+    higher.register_optim(_kind, type(f"Differentiable{_kind.__name__}", (_RuleOptimizer,), _members))
 
-
-class DifferentiableAdam(_RuleOptimizer):
-    """Differentiable twin of `torch.optim.Adam`; finite at dead units."""
-
-    rule = staticmethod(adam_update)
-
-
-class DifferentiableAdamW(_RuleOptimizer):
-    """Differentiable twin of `torch.optim.AdamW`; finite at dead units."""
-
-    rule = staticmethod(adamw_update)
-
-
-class DifferentiableRMSprop(_RuleOptimizer):
-    """Differentiable twin of `torch.optim.RMSprop`; finite at dead units."""
-
-    rule = staticmethod(rmsprop_update)
-
-
-higher.register_optim(torch.optim.SGD, DifferentiableSGD)
-higher.register_optim(torch.optim.Adam, DifferentiableAdam)
-higher.register_optim(torch.optim.AdamW, DifferentiableAdamW)
-higher.register_optim(torch.optim.RMSprop, DifferentiableRMSprop)
-
-_UNSUPPORTED_FLAGS = ("amsgrad", "maximize", "capturable", "differentiable", "fused")
-_NUMBERS = ("lr", "weight_decay", "momentum", "dampening", "alpha", "eps")
+_REFUSED = {
+    torch.optim.LBFGS: "it evaluates the loss again within a step, whose derivative would be that of a line search",
+    torch.optim.SparseAdam: "it takes sparse gradients alone, and those that can be differentiated are dense",
+}
+_UNSUPPORTED_FLAGS = ("capturable", "differentiable", "fused")
+_OTHER_BY_FOREACH = (torch.optim.NAdam, torch.optim.RAdam, torch.optim.ASGD, torch.optim.Adafactor)
+"""Those that round otherwise with ``foreach``, which torch chooses by itself on a GPU."""
 
 
 def check_supported(optimizer: torch.optim.Optimizer) -> None:
@@ -87,13 +94,24 @@ def check_supported(optimizer: torch.optim.Optimizer) -> None:
                 raise ValueError(
                     f"{kind}({flag}={options[flag]}) cannot be differentiated through; expected {flag}=False"
                 )
-        for name in _NUMBERS:
-            if isinstance(options.get(name), Tensor):
+        if isinstance(optimizer, _OTHER_BY_FOREACH) and _is_foreach(options):
+            raise ValueError(
+                f"{kind}(foreach={options['foreach']}) rounds otherwise than the step that is differentiated; expected "
+                "foreach=False"
+            )
+        for name, value in options.items():
+            if isinstance(value, Tensor):
                 raise ValueError(f"{kind}({name}=...) must be a number, got a tensor")
-        if any(isinstance(beta, Tensor) for beta in options.get("betas", ())):
-            raise ValueError(f"{kind}(betas=...) must be two numbers, got a tensor")
+            if name != "params" and isinstance(value, tuple | list) and any(isinstance(v, Tensor) for v in value):
+                raise ValueError(f"{kind}({name}=...) must be two numbers, got a tensor")
         if any(p.is_complex() for p in options["params"]):
             raise ValueError(f"the inner {kind} holds a complex parameter; expected real ones")
+
+
+def _is_foreach(options: Options) -> bool:
+    """Whether steps on a group are taken on all its parameters at once; None leaves that to where they are."""
+    given = options["foreach"]
+    return any(p.is_cuda for p in options["params"]) if given is None else given
 
 
 def check_inner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
@@ -109,22 +127,21 @@ def check_inner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) 
     Raises
     ------
     ValueError
-        If it is no optimiser, of a type without a twin that keeps the same state, has step hooks, flags that its twin
-        does not honour, or parameters that are not the model's.
+        If it is no optimiser, of a type without a twin, has step hooks, flags that its twin does not honour, or
+        parameters that are not the model's.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"the inner optimiser must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-    kind, expected = type(optimizer).__name__, "SGD, Adam, AdamW, RMSprop or a type added with higher.register_optim"
-    twin = higher.optim._opt_mapping.get(type(optimizer))
+    kind, twin = type(optimizer).__name__, higher.optim._opt_mapping.get(type(optimizer))
     if twin is None:
-        raise ValueError(f"no differentiable twin of {kind} is registered; expected {expected}")
-    if _keeps_another_state(twin):
+        known = ", ".join(one.__name__ for one in RULES)
+        why = f" ({_REFUSED[type(optimizer)]})" if type(optimizer) in _REFUSED else ""
         raise ValueError(
-            f"the differentiable twin of {kind} that higher brings keeps another state than torch.optim, so that its "
-            f"steps are others; expected {expected} with a twin of your own"
+            f"no differentiable twin of {kind} is registered{why}; expected {known} or a type added with "
+            "higher.register_optim"
         )
-    known = {id(p) for p in parameters}
-    if any(id(p) not in known for options in optimizer.param_groups for p in options["params"]):
+    owned = {id(p) for p in parameters}
+    if any(id(p) not in owned for options in optimizer.param_groups for p in options["params"]):
         raise ValueError(
             f"the inner {kind} holds a parameter that is not the inner model's; "
             "expected only parameters of the inner model"
@@ -136,11 +153,6 @@ def check_inner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) 
         )
     if issubclass(twin, _RuleOptimizer):
         check_supported(optimizer)
-
-
-def _keeps_another_state(twin: type[DifferentiableOptimizer]) -> bool:
-    """Whether a twin is one of `higher`'s own, which were written for the states of a much older torch; but SGD's."""
-    return twin.__module__ == higher.optim.__name__ and twin is not higher.optim.DifferentiableSGD
 
 
 def differentiable(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> DifferentiableOptimizer:

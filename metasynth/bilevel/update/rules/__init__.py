@@ -1,0 +1,1 @@
+"""Update rules of `torch.optim` as functions of (parameter, gradient, state, options), one for each optimiser."""
