@@ -72,9 +72,9 @@ def test_levels_that_share_a_parameter() -> None:
     [
         (torch.optim.LBFGS, "no differentiable twin of LBFGS is registered"),
         (type("MySGD", (torch.optim.SGD,), {}), "no differentiable twin of MySGD is registered"),
-        (functools.partial(torch.optim.Adam, amsgrad=True), r"Adam\(amsgrad=True\) cannot be differentiated"),
-        (functools.partial(torch.optim.AdamW, maximize=True), r"AdamW\(maximize=True\) cannot be"),
-        (functools.partial(torch.optim.SGD, maximize=True), r"SGD\(maximize=True\) cannot be"),
+        (functools.partial(torch.optim.Adam, fused=True), r"Adam\(fused=True\) cannot be differentiated"),
+        (functools.partial(torch.optim.AdamW, capturable=True), r"AdamW\(capturable=True\) cannot be"),
+        (functools.partial(torch.optim.SGD, differentiable=True), r"SGD\(differentiable=True\) cannot be"),
         (functools.partial(torch.optim.Adam, lr=torch.tensor(0.1)), r"Adam\(lr=...\) must be a number"),
     ],
 )
