@@ -30,6 +30,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--draw", type=int, default=2, help="Seed of the synthetic images.")
     parser.add_argument("--slice", type=float, default=0.5, help="Which of the person's slices, as a fraction.")
     return parser.parse_args()
 
@@ -56,7 +57,7 @@ def main() -> None:
             dice = mean_dice(lambda images, network=network: network(images).argmax(1), person)
             segmented[f"{title}, {dice:.2f}"] = network(shown.images).argmax(1)[0]
     learned = load_augmenter(options.run / augmenter_name(stage("synthesis_estimated", subjects)))
-    draws = learned.start.draw(shown.images, torch.Generator().manual_seed(0))
+    draws = learned.start.draw(shown.images, torch.Generator().manual_seed(options.draw))
     panels = {
         "scan": (shown.images[0, 0], None),
         "synthetic, at the start": (learned.start(shown.structures, draws)[0, 0], None),
