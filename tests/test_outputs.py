@@ -174,11 +174,11 @@ CLASHES = {
     ),
     "volumes over a scan": (
         [*PREDICT, "--out", "o", "--volumes", "scans/s0.nii.gz", "--overwrite"],
-        "--volumes scans/s0.nii.gz: expected a name that ends in .csv, for a table of volumes",
+        "--volumes scans/s0.nii.gz: expected a name that ends in .csv or .tsv, for a table of volumes",
     ),
     "volumes over the model": (
         [*PREDICT, "--out", "o", "--volumes", "m.pt", "--overwrite"],
-        "--volumes m.pt: expected a name that ends in .csv, for a table of volumes",
+        "--volumes m.pt: expected a name that ends in .csv or .tsv, for a table of volumes",
     ),
     "volumes over a link to a mask": (
         [*PREDICT, "--masks", "labels", "--out", "o", "--volumes", "soft.csv", "--overwrite"],

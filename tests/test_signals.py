@@ -17,7 +17,7 @@ from support.tiny_noise import arguments, make_cache, results, start
 
 from metasynth.cli.main import main
 from metasynth.training import streams
-from metasynth.workers import _Worker
+from metasynth.workers import Worker
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -104,7 +104,7 @@ def test_terminated_hung_up_killed_and_resumed(tmp_path, cache):
 
 def at_call(monkeypatch, moment, count, act):
     """Have ``act(worker)`` run before the ``count``-th call of what the main process does with workers."""
-    function, calls = getattr(_Worker, moment), []
+    function, calls = getattr(Worker, moment), []
 
     def counted(worker, *request):
         calls.append(worker)
@@ -112,7 +112,7 @@ def at_call(monkeypatch, moment, count, act):
             act(worker)
         return function(worker, *request)
 
-    monkeypatch.setattr(_Worker, moment, counted)
+    monkeypatch.setattr(Worker, moment, counted)
 
 
 def test_a_killed_worker_is_one_line_and_the_run_goes_on_with_fewer(tmp_path, small):

@@ -92,7 +92,7 @@ from bad_input.table import Place, Row, table
     Row("prep freesurfer subjects --align transforms --out x.h5", 1, "no subject could be used: bert: missing:"),
     Row("prep freesurfer subjects", 2, "Missing option '--out'."),
     Row("prep bids gone --out x.h5", 2, "gone: there is no such folder"),
-    Row("prep bids folder --out x.h5", 2, "--derivatives folder/derivatives: there is no such folder"),
+    Row("prep bids folder --out x.h5", 2, "folder: holds no image called sub-*_T1w.nii.gz in an anat folder"),
     Row("prep bids bids --derivatives gone --out x.h5", 2, "--derivatives gone: there is no such folder"),
     Row("prep bids bids --desc gone --out x.h5", 2, "--derivatives bids/derivatives: holds no segmentation called"),
     Row(

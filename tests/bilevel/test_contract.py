@@ -6,7 +6,7 @@ more than its solver's tolerance allows.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -49,6 +49,20 @@ DIFFERENTIATED = EXACT | taken("unrolled-3-last-2", "unrolled-remat-3-last-2")
 """Exact for the steps that they differentiate."""
 CASE = ClosedForm()
 EVERY = OPTIMISERS | OF_MATRICES
+MOST_USED = ("sgd", "momentum", "nesterov", "adam", "adam-decay", "adamw", "rmsprop", "rmsprop-centred")
+"""With these every combination is tried each time, with the others those that say most; `make test-all` has all."""
+
+
+def with_optimisers(others: Iterable[Any], telling: Container[Any], names: Iterable[str] = EVERY) -> list[Any]:
+    """Pairs of an optimiser and another value, slow where the optimiser is a rare one and the value says little."""
+    return [
+        pytest.param(name, value, marks=() if name in MOST_USED or value in telling else pytest.mark.slow)
+        for name in names
+        for value in others
+    ]
+
+
+TELLING = ("plain", "clipped and learned")
 TARGET = batch(99)
 
 
@@ -80,14 +94,6 @@ def test_what_has_no_twin_is_refused_when_the_solver_is_made(kind: str) -> None:
     inner = getattr(torch.optim, kind)(model.parameters())
     with pytest.raises(ValueError, match=rf"^no differentiable twin of {kind} is registered \(it .*\); expected SGD, "):
         BilevelSolver(CASE.problem(), model, inner, outer, torch.optim.SGD(outer.values()))
-
-
-@pytest.fixture
-def _scalars_in_double_precision() -> Iterator[None]:
-    """The rates that ASGD and NAdam keep in their states, whose single precision no difference would see through."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def case_of(optimiser: str) -> ClosedForm:
@@ -146,15 +152,16 @@ class TestClosedForm:
         return torch.cat([result.gradients["shift"], result.gradients["stiffness"]]).numpy(), result, step
 
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
-    @pytest.mark.parametrize("around", problems.AROUND)
-    @pytest.mark.parametrize("optimiser", [name for name in EVERY if not name.startswith("muon")])
+    @pytest.mark.parametrize(
+        ("optimiser", "around"),
+        with_optimisers(problems.AROUND, TELLING, [name for name in EVERY if not name.startswith("muon")]),
+    )
     def test_by_hand_is_by_native_steps(self, optimiser: str, around: str, warm_steps: int) -> None:
         """Not of Muon, which rounds to bfloat16."""
         by_hand_is_by_native_steps(case_of(optimiser), *self.start(optimiser, around, warm_steps))
 
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
-    @pytest.mark.parametrize("around", problems.AROUND)
-    @pytest.mark.parametrize("optimiser", EVERY)
+    @pytest.mark.parametrize(("optimiser", "around"), with_optimisers(problems.AROUND, TELLING))
     @pytest.mark.parametrize("strategy", DIFFERENTIATED)
     def test_exact_strategies(self, strategy: str, optimiser: str, around: str, warm_steps: int) -> None:
         chosen = DIFFERENTIATED[strategy]
@@ -173,8 +180,7 @@ class TestClosedForm:
     @pytest.mark.parametrize("relative_step", [None, 0.1])
     @pytest.mark.parametrize("limit", [None, 1.0])
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
-    @pytest.mark.parametrize("around", problems.AROUND)
-    @pytest.mark.parametrize("optimiser", EVERY)
+    @pytest.mark.parametrize(("optimiser", "around"), with_optimisers(problems.AROUND, TELLING[1:]))
     def test_finite_differences_are_as_near_as_they_report(
         self, optimiser: str, around: str, warm_steps: int, limit: float | None, relative_step: float | None
     ) -> None:
@@ -202,8 +208,9 @@ class TestLearnedUpdate:
             options = {"hyperparameters": problems.each_entry}
         return case_of(optimiser), model, replace(update, **options), outer
 
-    @pytest.mark.parametrize("learned", problems.LEARNED)
-    @pytest.mark.parametrize("optimiser", EVERY)
+    @pytest.mark.parametrize(
+        ("optimiser", "learned"), with_optimisers(problems.LEARNED, ("all numbers", "preconditioned"))
+    )
     @pytest.mark.parametrize("strategy", [*DIFFERENTIATED, "finite_difference"])
     def test_every_strategy(self, strategy: str, optimiser: str, learned: str) -> None:
         chosen = {**DIFFERENTIATED, "finite_difference": FiniteDifference()}[strategy]

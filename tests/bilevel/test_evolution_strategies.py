@@ -57,6 +57,7 @@ def its_directions(outer: dict[str, Tensor], pairs: int, seed: int = 0) -> Array
 class TestClosedForm:
     """Along its directions F is known: h is the mean of ε (ε · dF/dθ), whatever the optimiser."""
 
+    @pytest.mark.usefixtures("_scalars_in_double_precision")
     @pytest.mark.parametrize("warm_steps", [0, 4], ids=["cold", "warm"])
     @pytest.mark.parametrize("around", problems.AROUND)
     @pytest.mark.parametrize("optimiser", OPTIMISERS)

@@ -1,7 +1,7 @@
 """The differentiable twins: bit for bit `torch.optim`, open to other optimisers, used by `higher` as well."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -135,14 +135,6 @@ def test_rules_go_on_from_a_state_that_torch_has_loaded(variant: str) -> None:
         assert all(torch.equal(state[key], value) for key, value in optimiser.state[native].items())
         assert all(state[key].dtype == value.dtype for key, value in optimiser.state[native].items())
         optimiser.load_state_dict(copy.deepcopy(optimiser.state_dict()))
-
-
-@pytest.fixture
-def _scalars_in_double_precision() -> Iterator[None]:
-    """Of states (step counts, the rates of ASGD), which differences of single precision would drown in."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.usefixtures("_scalars_in_double_precision")

@@ -58,7 +58,7 @@ def test_the_solver_checks_once(check_first: bool) -> None:
         before = len(calls)
         solver.step([IMAGES], IMAGES)
         counts.append(len(calls) - before)
-    assert counts == [4 if check_first else 1, 1, 1]
+    assert counts == [5 if check_first else 1, 1, 1]
 
 
 def test_levels_that_share_a_parameter() -> None:

@@ -159,7 +159,7 @@ def test_what_is_no_file_is_one_line(cli, name, message):
 def test_a_grid_takes_a_file_but_for_what_it_varies(tmp_path):
     (tmp_path / "fast.toml").write_text(TOML)
     given = (*read_config_file(tmp_path / "fast.toml", "tiny", Tiny()), "outer.lr=0.5")
-    request = GridRequest(None, 2, None, ("steps=5,6",), given, None, "auto", None)
+    request = GridRequest(None, 2, None, ("steps=5,6",), given, None, "auto", None, None)
     grid = request.settled("tiny", None)
     assert grid.to_json()["set"] == ["kind=uniform", "outer.lr=0.25", "outer.lr=0.5"]
     assert [(config.steps, config.outer.lr) for config in grid.configurations(Tiny())] == [(5, 0.5), (6, 0.5)]
