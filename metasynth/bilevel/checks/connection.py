@@ -84,7 +84,8 @@ def require_connection(
         through_inner = _through_gradient(loss, [g for g in gradients if g is not None], learned, further)
     else:
         through_inner = _through_loss(case, gradients, learned)
-    if not _moves_with(case, gradients):
+    moves = _moves_with(case, gradients)
+    if not moves:
         through_inner = [None] * len(learned)
     joint = gradient_of(case.outer_loss(), [*case.parameters, *learned])
     _require_outer_dependence(case, gradients, joint[: len(gradients)])
@@ -93,7 +94,7 @@ def require_connection(
     lost = [name for name, way in zip(case.learned, ways, strict=True) if all(g is None for g in way)]
     if lost:
         others = f" (nor can {', '.join(lost[1:])})" if lost[1:] else ""
-        why = _why(case, gradients, case.learned[lost[0]])
+        why = _why(case, moves, case.learned[lost[0]])
         raise ValueError(f"outer parameter {lost[0]} cannot be learned: {why}{others}")
 
 
@@ -192,9 +193,10 @@ def _require_outer_dependence(case: Case, gradients: Gradients, cotangents: Grad
         )
 
 
-def _why(case: Case, gradients: Gradients, theta: Tensor) -> str:
+def _why(case: Case, moves: bool, theta: Tensor) -> str:
+    """Why nothing reaches θ; what processes exchange was exchanged before, as others may have nothing to explain."""
     loss = case.inner_loss()
-    if not _moves_with(case, gradients):
+    if not moves:
         kind = type(case.inputs.update.optimizer).__name__
         inner = f"a step of {kind} depends on the gradient of inner_loss by its signs alone, or not at all"
     elif gradient_of(loss, [theta])[0] is None:
