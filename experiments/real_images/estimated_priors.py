@@ -80,7 +80,7 @@ def _onto(values: Sequence[float], others: Sequence[float]) -> tuple[float, floa
 
 def priors_tables(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> list[Table]:
     """The priors that methods estimated or learned."""
-    return [priors_table(value["labels"], f"{kind}, {naming(row)}") for kind, row, value in _kept(folder, rows)]
+    return [priors_table(value["labels"], f"{_FILES[key]}, {naming(row)}") for key, row, value in _kept(folder, rows)]
 
 
 def priors_figures(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> list[ReportFigure]:
@@ -92,18 +92,17 @@ def priors_figures(folder: RunFolder, rows: Sequence[Row], naming: Naming) -> li
     return [
         ReportFigure(
             Path(row[key]).stem,
-            caption.format(kind, naming(row)),
+            caption.format(_FILES[key], naming(row)),
             priors_figure(value["labels"], value["from"][_MEDIANS]),
         )
-        for kind, row, value in _kept(folder, rows)
-        for key in [next(key for key, name in _FILES.items() if name == kind)]
+        for key, row, value in _kept(folder, rows)
     ]
 
 
 def _kept(folder: RunFolder, rows: Sequence[Row]) -> list[tuple[str, Row, Mapping[str, Any]]]:
-    """What files are of, rows, and what the files hold that these name, each once; DataError if one was changed."""
+    """Keys and rows that name files, and what these hold, each once; DataError if one was changed."""
     found, seen = [], set()
-    for key, kind in _FILES.items():
+    for key in _FILES:
         for row in shown(rows):
             if key in row and row[key] not in seen:
                 seen.add(row[key])
@@ -112,5 +111,5 @@ def _kept(folder: RunFolder, rows: Sequence[Row]) -> list[tuple[str, Row, Mappin
                 size = len(priors_of(value, str(path)).labels)
                 medians = mapping(listing(maybe(NUMBER), length=size))
                 expect(value, entries({"from": entries({_MEDIANS: medians})}), str(path))
-                found.append((kind, row, value))
+                found.append((key, row, value))
     return found

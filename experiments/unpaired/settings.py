@@ -116,6 +116,11 @@ class UnpairedSettings:
                 f"outer.strategy must be {' or '.join(others)} (the discriminator's spectral norms have no "
                 f"forward-mode derivative), got {self.outer.strategy}"
             )
+        if self.outer.loss != "segmenter":
+            raise ValueError(
+                "outer.loss must be segmenter (real images have no labels here, and there is one loss, the "
+                f"discriminator's), got {self.outer.loss}"
+            )
         if self.outer.horizon > 1:
             raise ValueError(
                 "outer.horizon must be 1 (the discriminator's spectral norms take their singular vectors for "

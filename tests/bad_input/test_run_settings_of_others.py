@@ -175,6 +175,11 @@ from bad_input.table import Place, Row, table
         "--set outer_synthesis.until: until must be 0, or at least warmup + horizon = 300 + 60, got 100",
     ),
     Row(
+        "run unpaired --data c.h5 --set outer.loss=dice",
+        2,
+        "--set outer: outer.loss must be segmenter (real images have no labels here, ",
+    ),
+    Row(
         "run unpaired --data c.h5 --set outer.reference=random",
         2,
         "--set outer: outer.reference must be none (a discriminator's two losses are",

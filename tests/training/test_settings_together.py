@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from metasynth.augment.noise import GaussianNoise
 from metasynth.cli.main import main
+from metasynth.segment.losses import cross_entropy_loss, soft_dice_loss
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings, check_together
 from metasynth.training.sources import Example
@@ -94,6 +95,19 @@ def test_every_pair_of_settings_of_the_segmenter_with_a_horizon():
         inner, _ = settings_of(*combination, "mixed", (0, 0))
         check_together(inner, outer)
         take_steps(inner, outer)
+
+
+@pytest.mark.parametrize(("loss", "alone"), [("segmenter", False), ("dice", True)])
+def test_the_loss_of_real_images_is_the_segmenter_s_or_its_dice_alone(loss, alone):
+    inner = SegmenterSettings(widths=(2, 4), batch_size=2, loss="dice_cross_entropy", dice_over="image")
+    outer, generator = OuterSettings(batch_size=2, loss=loss), torch.Generator().manual_seed(0)
+    segmenter, real = inner.build(3, 2, generator), example(2, generator)
+    solver = bilevel_solver(segmenter, GaussianNoise(0.3), inner, outer)
+    logits = segmenter(real.images)
+    expected = soft_dice_loss(logits, real.labels, squared=True, batch=False)
+    if not alone:
+        expected = expected + cross_entropy_loss(logits, real.labels)
+    assert solver.problem.outer_loss(segmenter, None, real) == expected
 
 
 @pytest.mark.slow
