@@ -177,7 +177,7 @@ ODD = {
     ),
     "blank_but_one": (np.pad([[[1.0]]], 4).astype(np.float32), "has no contrast, its 1 and 99 % quantiles are both 1"),
     "slice": (IMAGE[:, :, 10:11], None),
-    "negative": (IMAGE - 400, None),
+    "negative": (IMAGE - 1000, None),
     "small": (1e-30 * IMAGE, None),
     "large": (1e35 * IMAGE.astype(np.float64), None),
 }

@@ -13,6 +13,7 @@ from metasynth.segment.model_description import ModelDescription
 from metasynth.text import by
 
 AIR_HU, AIR_SPREAD, AIR_SHARE = -1000.0, 50.0, 0.05
+SOFT_HU, SOFT_SHARE = 150.0, 0.2  # about 0 lie fat, brain and muscle, which are most of a head
 LEAST_CORRELATION = 0.2  # of neighbours; of noise it is 0, of scans above .8
 VOXELS = 1 << 20  # that are enough to tell
 LEAST_INSIDE = 0.5
@@ -35,15 +36,17 @@ def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def require_mr(image: Volume) -> None:
-    """Refuse CT: a twentieth of the voxels or more have the Hounsfield units of air.
+    """Refuse CT: a twentieth of the voxels or more have the Hounsfield units of air, and of others many those of
+    soft tissue. An MR scan with an offset of -1000 has the former alone.
 
     Raises
     ------
     DataError
         Which names the scan.
     """
-    air = np.count_nonzero(np.abs(image.data - AIR_HU) < AIR_SPREAD) / image.data.size
-    if air >= AIR_SHARE:
+    count = np.count_nonzero(np.abs(image.data - AIR_HU) < AIR_SPREAD)
+    soft, air = np.count_nonzero(np.abs(image.data) < SOFT_HU), count / image.data.size
+    if air >= AIR_SHARE and soft > SOFT_SHARE * (image.data.size - count):
         raise DataError(
             f"{image.where}: looks like CT ({air:.0%} of its voxels are within {AIR_SPREAD:g} of {AIR_HU:g}, as air in "
             "Hounsfield units); expected an MR scan"
