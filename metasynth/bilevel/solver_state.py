@@ -98,5 +98,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter, values in zip(parameters, saved, strict=True):
         for name, value in values.items():
-            if isinstance(value, Tensor) and value.dim() == 0 < parameter.dim():
-                optimizer.state[parameter][name] = optimizer.state[parameter][name].to(value.dtype)
+            if isinstance(value, Tensor) and value.dim() == 0:
+                held = optimizer.state[parameter][name]
+                optimizer.state[parameter][name] = value.detach().clone().to(held.device)

@@ -131,7 +131,6 @@ class TestClosedForm:
                 CASE.problem(), model, inner, outer, still, strategy, OuterStep(memory=0.9, average=2), check=False
             )
             solver.step([CASE.inner_batch(0)], CASE.outer_batch(0))
-            before = [s.clone() for s in solver.state_dict()["accumulator"]["sums"].values()]
             torch.manual_seed(0)
             inputs = StepInputs(
                 CASE.problem(), FunctionalModel(model), InnerUpdate(inner), outer, [CASE.inner_batch(1)]
@@ -139,7 +138,6 @@ class TestClosedForm:
             combine = solver._state.cotangents.add
             result, _ = hypergradient(inputs, CASE.outer_batch(1), strategy, combine=combine)
             found[name] = flat(result.gradients)
-            assert len(before) == 2
         directions = its_directions(CASE.outer(), 3)
         expected = (directions * (directions @ found["exact"])[:, None]).mean(0)
         assert np.allclose(found["values"], expected, rtol=1e-6)
@@ -280,13 +278,12 @@ class TestReplay:
         torch.manual_seed(5)
         exact, _ = hypergradient(inputs, rows(2), Unrolled(2), rows(3))
         # One parameter: each term is ε² times the derivative.
+        generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        squares = [directions_of([solver.outer.gain], generator)[0].square() for _ in range(3)]
         ratio = result.gradients["gain"] / exact.gradients["gain"]
-        torch.manual_seed(5)
-        assert 0.01 < ratio < 10
+        assert ratio.item() == pytest.approx(torch.stack(squares).mean().item(), rel=1e-6)
         for name in ("inner.weight", "inner.bias"):
             assert torch.equal(result.gradients[name], exact.gradients[name])
-        relative = result.diagnostics["standard_error"] / result.gradients["gain"].abs()
-        assert relative < 1
 
     def test_the_step_is_the_other_strategys(self) -> None:
         """Weights, buffers (of the augmenter too) and losses: what trials move is put back."""

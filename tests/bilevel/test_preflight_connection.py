@@ -174,7 +174,7 @@ def test_explaining_changes_nothing() -> None:
     model[0].bias.requires_grad_(False)
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    refuse("cannot be learned", problem=BilevelProblem(with_shift(float), outer_loss), outer=outer, model=model)
+    refuse("cannot be learned", problem=BilevelProblem(with_shift(Tensor.item), outer_loss), outer=outer, model=model)
     assert torch.equal(torch.get_rng_state(), state)
     assert {name: t.item() for name, t in outer.items()} == {name: t.item() for name, t in outer_parameters().items()}
     assert all(t.requires_grad and t.grad is None for t in outer.values())

@@ -180,6 +180,8 @@ def test_what_is_wrong_in_one_process_is_told_in_all(both: list[dict[str, Any]])
     assert first["unrolled"].startswith("ValueError: Unrolled cannot be used with 2 processes")
     assert second["cut in one"].startswith("ValueError: outer parameter sigma cannot be learned")
     assert first["cut in one"] == second["cut in one"].replace("ValueError: ", "ValueError: process 1 stopped: ")
+    assert second["raised in one"] == "ValueError: a batch that is none"
+    assert first["raised in one"] == "ValueError: process 1 stopped: a batch that is none"
     assert first["no member"] == "nothing"
     assert "ValueError: group must be a torch.distributed group with this process in it" in second["no member"]
 

@@ -1,5 +1,6 @@
 """A solver saved to disk and restored into fresh objects goes on bit for bit."""
 
+import copy
 import io
 from typing import Any
 
@@ -8,11 +9,12 @@ import torch
 from bilevel.identical import assert_identical
 from bilevel.segmentation import PROBLEM, Residual, batch, segmenter
 from support.problems import ClosedForm
-from torch import Tensor
+from torch import Tensor, nn
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.outer_step import OuterStep
 from metasynth.bilevel.patched.buffers import BufferPolicy
+from metasynth.bilevel.problem import BilevelProblem
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.unrolled import Unrolled
@@ -165,3 +167,25 @@ def test_a_state_of_other_outer_parameters_is_refused() -> None:
     sums = {"sums": {"other": None}, "count": 0, "scale": None}
     with pytest.raises(ValueError, match=r"hypergradients must name \['shift', 'stiffness'\], got \['other'\]"):
         solver.load_state_dict({**state, "accumulator": sums})
+
+
+@pytest.mark.parametrize("kind", [torch.optim.NAdam, torch.optim.ASGD])
+@pytest.mark.parametrize("value", [torch.ones((), dtype=torch.float64), torch.ones(3, dtype=torch.bfloat16)], ids=str)
+def test_single_numbers_of_a_state_come_back_as_they_were(kind: type[torch.optim.Optimizer], value: Tensor) -> None:
+    """torch gives them the parameter's precision when it loads them."""
+    weight = nn.Parameter(value.clone())
+
+    def solver(parameter: nn.Parameter) -> BilevelSolver:
+        problem = BilevelProblem(lambda *_: torch.zeros(()), lambda *_: torch.zeros(()))
+        model, outer = nn.Linear(1, 1), {"theta": parameter}
+        return BilevelSolver(problem, model, torch.optim.SGD(model.parameters()), outer, kind([parameter]), check=False)
+
+    before = solver(weight)
+    for _ in range(3):
+        weight.grad = torch.ones_like(weight)
+        before.outer_optimizer.step()
+    after = solver(nn.Parameter(value.clone()))
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    (ours,), (theirs,) = before.outer_optimizer.state.values(), after.outer_optimizer.state.values()
+    assert_identical(theirs, ours)
+    assert {name: v.dtype for name, v in theirs.items()} == {name: v.dtype for name, v in ours.items()}

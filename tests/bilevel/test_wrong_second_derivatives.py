@@ -9,7 +9,7 @@ import torch
 from bilevel import native_training
 from bilevel.native_training import by_training_again
 from bilevel.preflight_cases import IMAGES, check, inner_loss, outer_loss, refuse
-from support.strategies import BIASED, EACH, EXACT, taken
+from support.strategies import EACH, EXACT, taken
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -30,7 +30,9 @@ Operation = Callable[[Tensor], Tensor]
 ALL = EXACT | taken("finite_difference")
 WITH_HESSIAN = {n: one for n, one in EACH.items() if one.needs_hessian} | taken("unrolled-3-last-2")
 WITHOUT_HESSIAN = {
-    n: one for n, one in EACH.items() if not (one.needs_hessian or one.mode == "forward mode" or n in BIASED)
+    n: one
+    for n, one in EACH.items()
+    if not (one.needs_hessian or one.mode == "forward mode" or n == "evolution_strategies")
 }
 
 

@@ -279,6 +279,16 @@ def refusals(processes: Processes, rank: int) -> dict[str, str]:
         solver.problem = problem
         solver.step([first], second)
 
+    def raised_in_one() -> None:
+        def refusing(model: nn.Module, outer: Any, batch: Any) -> Tensor:
+            if rank == 1:
+                raise ValueError("a batch that is none")
+            return inner_loss(model, outer, batch)
+
+        solver = solver_of(plain, processes, 0)
+        solver.problem = BilevelProblem(refusing, outer_loss)
+        solver.step([first], second)
+
     def unrolled() -> None:
         solver_of(Case(Unrolled(1), "sgd"), processes, 0).step([first], second)
 
@@ -288,6 +298,7 @@ def refusals(processes: Processes, rank: int) -> dict[str, str]:
         "other rate": raised(other_rate),
         "loaded by one": raised(loaded_by_one),
         "cut in one": raised(cut_in_one),
+        "raised in one": raised(raised_in_one),
         "unrolled": raised(unrolled),
         "no member": raised(lambda: Processes(group)),
     }

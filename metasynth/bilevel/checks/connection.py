@@ -1,5 +1,6 @@
 """Whether outer parameters reach the outer loss through the inner step, and why not."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from metasynth.bilevel.draws import Draws
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.patched.buffers import copies_of, plain_pass, restore
 from metasynth.bilevel.patched.replay import Replay
+from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.update.hyperparameters import tensors_of
 from metasynth.bilevel.update.updates import update_of
@@ -143,8 +145,12 @@ def _through_loss(case: Case, gradients: Gradients, learned: list[Tensor]) -> Gr
 
 
 def _moves_with(case: Case, gradients: Gradients) -> bool:
-    """Whether the step depends on the gradient otherwise than by its signs, as autograd sees it."""
-    taken = update_of(case.inputs, case.parameters, gradients)
+    """Whether the step depends on the gradient otherwise than by its signs, as autograd sees it.
+
+    Nothing is exchanged: where one process is refused, the others would wait for it.
+    """
+    alone = replace(case.inputs, update=replace(case.inputs.update, processes=Processes()))
+    taken = update_of(alone, case.parameters, gradients)
     return any(w is not None for w in taken.pull([torch.ones_like(p) for p in taken.parameters])[0])
 
 
@@ -156,7 +162,9 @@ def _through_update(case: Case, gradients: Gradients, learned: list[Tensor]) -> 
         constants = [None if g is None else g.detach() for g in gradients]
         given += [v for v in update.directions(constants, outer) if v is not None]
     return (
-        gradient_of(torch.stack([v.double().sum() for v in given]).sum(), learned) if given else [None] * len(learned)
+        gradient_of(torch.stack([v.double().sum().cpu() for v in given]).sum(), learned)
+        if given
+        else [None] * len(learned)
     )
 
 
@@ -194,7 +202,7 @@ def _require_outer_dependence(case: Case, gradients: Gradients, cotangents: Grad
 
 
 def _why(case: Case, moves: bool, theta: Tensor) -> str:
-    """Why nothing reaches θ; what processes exchange was exchanged before, as others may have nothing to explain."""
+    """Why nothing reaches θ."""
     loss = case.inner_loss()
     if not moves:
         kind = type(case.inputs.update.optimizer).__name__

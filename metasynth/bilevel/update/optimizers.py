@@ -76,7 +76,7 @@ _REFUSED = {
 }
 _UNSUPPORTED_FLAGS = ("capturable", "differentiable", "fused")
 _OTHER_BY_FOREACH = (torch.optim.NAdam, torch.optim.RAdam, torch.optim.ASGD, torch.optim.Adafactor)
-"""Those that round otherwise with ``foreach``, which torch chooses by itself on a GPU."""
+"""Those that round otherwise with ``foreach``, which torch chooses by itself on a GPU, but for Adafactor."""
 
 
 def check_supported(optimizer: torch.optim.Optimizer) -> None:
@@ -94,7 +94,7 @@ def check_supported(optimizer: torch.optim.Optimizer) -> None:
                 raise ValueError(
                     f"{kind}({flag}={options[flag]}) cannot be differentiated through; expected {flag}=False"
                 )
-        if isinstance(optimizer, _OTHER_BY_FOREACH) and _is_foreach(options):
+        if isinstance(optimizer, _OTHER_BY_FOREACH) and _is_foreach(optimizer, options):
             raise ValueError(
                 f"{kind}(foreach={options['foreach']}) rounds otherwise than the step that is differentiated; expected "
                 "foreach=False"
@@ -108,10 +108,11 @@ def check_supported(optimizer: torch.optim.Optimizer) -> None:
             raise ValueError(f"the inner {kind} holds a complex parameter; expected real ones")
 
 
-def _is_foreach(options: Options) -> bool:
+def _is_foreach(optimizer: torch.optim.Optimizer, options: Options) -> bool:
     """Whether steps on a group are taken on all its parameters at once; None leaves that to where they are."""
     given = options["foreach"]
-    return any(p.is_cuda for p in options["params"]) if given is None else given
+    by_itself = not isinstance(optimizer, torch.optim.Adafactor) and any(p.is_cuda for p in options["params"])
+    return by_itself if given is None else given
 
 
 def check_inner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
