@@ -17,14 +17,16 @@ from metasynth.bilevel.strategies.mixed import Mixed
 from metasynth.bilevel.strategies.trials import (
     MeanOfEstimates,
     Trials,
+    WithTrials,
+    note_error,
+    own_stream,
     plain_step,
     require_replayed,
-    seed_from_global_stream,
 )
 
 
 @dataclass(frozen=True)
-class EvolutionStrategies(HypergradientStrategy):
+class EvolutionStrategies(WithTrials):
     """Antithetic evolution strategies for outer parameters that nothing differentiates through; others as ever.
 
     With F(θ) the outer loss after the inner steps that are taken with θ,
@@ -78,16 +80,6 @@ class EvolutionStrategies(HypergradientStrategy):
             raise ValueError(f"names must be a tuple of at least one name, or None for all, got {self.names!r}")
 
     @property
-    def inner_steps(self) -> int:
-        """K, as of the other strategy."""
-        return self.strategy.inner_steps
-
-    @property
-    def mean_of(self) -> int:
-        """As of the other strategy."""
-        return self.strategy.mean_of
-
-    @property
     def mode(self) -> Mode:
         """As of the other strategy, if it serves any parameter."""
         return "differences" if self.names is None else self.strategy.mode
@@ -125,9 +117,7 @@ class EvolutionStrategies(HypergradientStrategy):
             if step.by_values is not None:
                 found = step.by_values(value, found)
             estimates = self._estimates(trials, value, [learned[name] for name in served])
-            step.diagnostics["standard_error"] = math.hypot(
-                step.diagnostics.get("standard_error", 0.0), estimates.standard_error
-            )
+            note_error(step, estimates)
             by_name = dict(zip(served, estimates.mean, strict=True))
             return [by_name.get(name, other) for name, other in zip(learned, found, strict=True)]
 
@@ -147,7 +137,7 @@ class EvolutionStrategies(HypergradientStrategy):
 
     def _estimates(self, trials: Trials, value: OuterValues, tensors: Sequence[Tensor]) -> MeanOfEstimates:
         estimates = MeanOfEstimates(tensors)
-        generator = torch.Generator().manual_seed(seed_from_global_stream())
+        generator = own_stream()
         for _ in range(self.pairs):
             directions = directions_of(tensors, generator)
             above, below = (self._value(trials, value, tensors, directions, side) for side in (1, -1))

@@ -1,6 +1,5 @@
 """Hypergradients for parameters of distributions that losses draw from."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -8,21 +7,27 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients, gradient_of, sum_of
 from metasynth.bilevel.draws import Draws
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.outer_values import OuterValues
 from metasynth.bilevel.step_inputs import StepInputs
 from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.trials import MeanOfEstimates, Trials, require_replayed, seed_from_global_stream
+from metasynth.bilevel.strategies.trials import (
+    MeanOfEstimates,
+    Trials,
+    WithTrials,
+    note_error,
+    own_stream,
+    require_replayed,
+)
 
 Baseline = Literal["others", "none"]
 """What is taken from each value of the outer loss: the mean of the other samples' values, or nothing."""
 
 
 @dataclass(frozen=True)
-class ScoreFunction(HypergradientStrategy):
+class ScoreFunction(WithTrials):
     """The score function for what losses draw by `metasynth.bilevel.draws.draw`, besides another strategy's derivative.
 
     With z ~ p(z; θ) all that the losses of a call draw, and F(z, θ) the outer loss after the inner steps with z,
@@ -71,26 +76,6 @@ class ScoreFunction(HypergradientStrategy):
             raise ValueError(f"baseline must be one of {', '.join(get_args(Baseline))}, got {self.baseline!r}")
 
     @property
-    def inner_steps(self) -> int:
-        """K, as of the other strategy."""
-        return self.strategy.inner_steps
-
-    @property
-    def mean_of(self) -> int:
-        """As of the other strategy."""
-        return self.strategy.mean_of
-
-    @property
-    def mode(self) -> Mode:
-        """As of the other strategy."""
-        return self.strategy.mode
-
-    @property
-    def needs_hessian(self) -> bool:
-        """As of the other strategy."""
-        return self.strategy.needs_hessian
-
-    @property
     def takes_scores(self) -> bool:
         """That is what it is for."""
         return True
@@ -118,9 +103,7 @@ class ScoreFunction(HypergradientStrategy):
             if samples is None:
                 return found
             estimates, is_scored = samples
-            step.diagnostics["standard_error"] = math.hypot(
-                step.diagnostics.get("standard_error", 0.0), estimates.standard_error
-            )
+            note_error(step, estimates)
             pairs = zip(served, estimates.mean, is_scored, strict=True)
             by_name = {name: mean for name, mean, scored in pairs if scored}
             return [sum_of(other, by_name.get(name)) for name, other in zip(learned, found, strict=True)]
@@ -132,7 +115,7 @@ class ScoreFunction(HypergradientStrategy):
     ) -> tuple[MeanOfEstimates, list[bool]] | None:
         """The first term, and which tensors it is for; None where nothing is drawn whose distribution they set."""
         values, scores = [], list[Gradients]()
-        generator = torch.Generator().manual_seed(seed_from_global_stream())
+        generator = own_stream()
         for _ in range(self.samples):
             draws = Draws(key=int(torch.randint(2**31, (), generator=generator)))
             with draws.made():

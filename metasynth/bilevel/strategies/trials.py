@@ -1,5 +1,6 @@
 """Inner steps taken again with something else in them, and what the values that they lead to say of a hypergradient."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metasynth.bilevel.checks.flawed_operations import Mode
 from metasynth.bilevel.derivatives import Gradients
-from metasynth.bilevel.hypergradient import InnerStep
+from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.patched.functional import Buffers
 from metasynth.bilevel.patched.replay import Replay, require_equal_losses
 from metasynth.bilevel.problem import Loss
@@ -106,9 +108,41 @@ def require_replayed(inputs: StepInputs, strategy: str) -> None:
     require_equal_losses(losses[0], losses[1], strategy)
 
 
-def seed_from_global_stream() -> int:
-    """A seed for random numbers of a strategy's own: 31 bits of torch's global stream, with which runs are resumed."""
-    return int(torch.randint(2**31, ()))
+def own_stream() -> torch.Generator:
+    """Random numbers of a strategy's own: from 31 bits of torch's global stream, with which runs are resumed."""
+    return torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+
+
+class WithTrials(HypergradientStrategy):
+    """Another strategy's steps; what trials of them say is added to its hypergradient."""
+
+    strategy: HypergradientStrategy
+
+    @property
+    def inner_steps(self) -> int:
+        """K, as of the other strategy."""
+        return self.strategy.inner_steps
+
+    @property
+    def mean_of(self) -> int:
+        """As of the other strategy."""
+        return self.strategy.mean_of
+
+    @property
+    def mode(self) -> Mode:
+        """As of the other strategy."""
+        return self.strategy.mode
+
+    @property
+    def needs_hessian(self) -> bool:
+        """As of the other strategy."""
+        return self.strategy.needs_hessian
+
+
+def note_error(step: InnerStep, estimates: "MeanOfEstimates") -> None:
+    """Add a standard error to those that a step reports, as of independent ones."""
+    before = step.diagnostics.get("standard_error", 0.0)
+    step.diagnostics["standard_error"] = math.hypot(before, estimates.standard_error)
 
 
 class MeanOfEstimates:
