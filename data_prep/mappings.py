@@ -201,7 +201,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
         except csv.Error as error:
             raise UsageError(f"--mapping {path}, line {number}: expected 'id,class', got {shown(line)}") from error
         cells = [cell.strip() for cell in cells]
-        if number == lines[0][0] and {"index", "name"} <= {*cells}:
+        if number == lines[0][0] and {"index", "name"} <= {*cells} and "structure" not in cells:
             bids = [cells.index("index"), cells.index("name")]
         if any(cells):
             cells = [cells[at] for at in bids if at < len(cells)] or cells

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.machine import require_test_set
-from metasynth.experiments.recovery.study_data import check_cache
+from metasynth.experiments.recovery.study_data import check_cache, split_of_run
 
 from metasynth.augment.noise import NoiseLevel
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import Batch, SliceDataset, draw_items
-from metasynth.data.splits import make_split
 from metasynth.report.html import ReportContent
 from metasynth.report.tables import Table
 from metasynth.running.prepared import PreparedData
@@ -31,7 +30,6 @@ from metasynth.schema import TEXT, entries, json_value, listing
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.training.evaluation import evaluate, make_test_set
-from metasynth.training.kept_split import kept_split
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.priors import priors_in
 from metasynth.training.run_sizes import Items, require_run
@@ -135,10 +133,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     """Train the segmenter and test it on synthetic images of other people."""
     config: LabelMapsConfig = context.config
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
-    kept = kept_split(context)
-    split = kept or make_split(cache.subjects, context.seed)
-    if kept is None:
-        context.folder.keep_split(split.to_dict())
+    split = split_of_run(context, cache)
     generators = _generators(config, cache, context)
     some, share = generators.get(KNOWN, generators[RANDOM]), config.share if KNOWN in generators else 0.0
     data = MapData(

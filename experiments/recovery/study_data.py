@@ -79,7 +79,7 @@ def load_study_data(
     ``corruption`` is what all test images have whatever their noise.
     """
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
-    split = _kept_split(context, cache)
+    split = split_of_run(context, cache)
     priors = priors_in(context.others, cache).get("synthesis")
     generator = _generator(generator_name, cache, synthesis, priors)
     held_out = SliceDataset(cache, split.test)
@@ -101,7 +101,8 @@ def _generator(
     return BatchedGenerator(cache.n_generation, config, priors=priors, head=cache.info.shows_heads)
 
 
-def _kept_split(context: StudyContext, cache: Cache) -> Split:
+def split_of_run(context: StudyContext, cache: Cache) -> Split:
+    """Who is for what in a run, as it was kept or is now."""
     kept = kept_split(context)
     if kept is not None:
         return kept

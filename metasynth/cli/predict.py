@@ -110,7 +110,7 @@ def predict(
     if context.get_parameter_source("image_suffix") is not ParameterSource.DEFAULT and not bids:
         raise UsageError(f"--image-suffix {image_suffix}: expected --bids too")
     scans: Sequence[str] = inputs
-    if model is None:
+    if model is None and not (bids and len(inputs) == 1):
         model, scans = split_inputs(inputs)
     out = _out_of(out, scans, bids)
     path = None if model is None else named_model(model, stage)

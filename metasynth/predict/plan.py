@@ -125,7 +125,7 @@ def plan(
         raise UsageError(f"--out {job.out}: holds label maps with other --ids; give another folder or --overwrite")
     ours = Kind("label map", (), lambda path: record.knows(path) or is_label_map(path))
     picture = Kind("picture", (), lambda path: record.knows(path) or is_picture(path))
-    skipped, outputs = set(), [*_scores(job, labels), *further]
+    skipped, outputs = set(), [*_scores(record, job), *further]
     for scan in sources.scans:
         try:
             wanted = missing(record, scan, job, labels)
@@ -181,11 +181,11 @@ def _table(record: FolderRecord, text: str) -> Kind:
     return Kind("description of label maps", (), lambda path: record.knows(path) or path.read_bytes() == text.encode())
 
 
-def _scores(job: Job, labels: Sequence[Label]) -> list[Output]:
+def _scores(record: FolderRecord, job: Job) -> list[Output]:
     """The table of scores; one that these label maps gave before is written anew."""
     if not job.qc:
         return []
-    path, heading = job.out / "qc" / SCORES, scored([label.name for label in labels])
+    path, heading = job.out / "qc" / SCORES, scored(record.class_names)
     # Of another model's scores, which --overwrite replaces, the first two columns are the same.
     known = 2 if job.overwrite else None
     kind = Kind("table of scores", (), lambda path: read_heading(path)[:known] == heading[:known])

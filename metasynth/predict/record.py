@@ -49,7 +49,7 @@ class FolderRecord:
 
     def __init__(self, folder: Path, description: ModelDescription, digest: str, ids: Ids = "classes") -> None:
         self.folder, self.ids = folder, ids
-        names = description.class_names
+        self.class_names = names = description.class_names
         numbers = [label.index for label in labels_of(names, ids)]
         self._head = {"classes": names, "ids": ids, "numbers": numbers, "sha256": digest, "model": asdict(description)}
         self._content = self._read()

@@ -34,7 +34,7 @@ def encoded(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
     """
     text = io.StringIO()
     keys = columns or (list(records[0]) if records else [])
-    writer = csv.writer(text, delimiter=delimiter)
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n" if delimiter == "\t" else "\r\n")
     writer.writerow(map(csv_cell, keys))
     writer.writerows([_cell(record.get(key)) for key in keys] for record in records)
     return text.getvalue().encode()

@@ -16,15 +16,16 @@ import numpy as np
 from metasynth.data_prep.sources import Scan
 from metasynth.data_prep.volumes.files import Unit
 from metasynth.data_prep.volumes.volumes import read_labels
-from metasynth.errors import DataError
+from metasynth.errors import DataError, UsageError
 from metasynth.files import write_atomically
 from metasynth.interrupts import check
-from metasynth.outputs import Kind, Output, csv_cell
+from metasynth.outputs import Kind, Output, csv_cell, same_file
 from metasynth.predict.files import digest_of, voxel_volume_ml
 from metasynth.predict.naming.bids import person_and_session
 from metasynth.predict.naming.names import Label, class_indices
 from metasynth.predict.plan import Job, image_of
 from metasynth.predict.record import FolderRecord
+from metasynth.predict.recorded import RECORD
 from metasynth.predict.tables import encoded, read_heading
 from metasynth.text import parse_json
 
@@ -43,6 +44,8 @@ def volume_outputs(record: FolderRecord, job: Job, labels: Sequence[Label]) -> l
     outputs = [Output(f"--volumes {path}:", path, kind, job.overwrite or same)]
     if is_tsv(path):
         beside = path.with_suffix(".json")
+        if same_file(beside, record.folder / RECORD):
+            raise UsageError(f"--volumes {path}: {beside} is the record of the folder; expected another name")
         about = Kind("description of volumes", (), lambda path: _described(path) == headings[0])
         outputs.append(Output(f"--volumes {path}: {beside}", beside, about, replace=True))
     return outputs

@@ -238,3 +238,12 @@ def test_a_file_whose_structures_are_wrong(tmp_path, text, line):
         assert str(caught.value).startswith(f"--mapping {path}: structure names must be printable text of at most 200")
     else:
         assert str(caught.value) == f"--mapping {path}{line}"
+
+
+def test_three_columns_are_structures_whatever_the_other_two_are_called(tmp_path):
+    """A look-up table of BIDS has an index and a name too, and no structures."""
+    path = tmp_path / "own.csv"
+    path.write_text("index,name,structure\n2,white matter,white\n3,grey matter,cortex\n")
+    found = load_mapping(str(path))
+    assert found.class_names == ("background", "white matter", "grey matter")
+    assert found.structures is not None

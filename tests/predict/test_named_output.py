@@ -171,7 +171,7 @@ def test_volumes_for_a_statistics_program(cli):
     fine(predict(cli, "sided.pt", "scans", "--ids", "freesurfer", "--volumes", "v.tsv"))
     text = Path("v.tsv").read_text()
     assert text.splitlines()[0] == "name\tbrain_ml\tleft_hippocampus_ml\tright_putamen_ml\tbrain_stem_ml"
-    assert "\r" not in text
+    assert b"\r" not in Path("v.tsv").read_bytes()
     for row in table("v.tsv"):
         numbers = array(OUT / f"{row['name']}.nii.gz")
         for column, number in (("left_hippocampus_ml", 17), ("right_putamen_ml", 51), ("brain_stem_ml", 16)):
@@ -216,3 +216,11 @@ def test_columns_of_odd_names_are_apart():
     found = columns(Path("v.tsv"), labels_of(names))
     assert list(found) == ["name", "brain_ml", "a_b_ml", "a_b_2_ml", "class_3rd_ventricle_ml", "class_ml", "brain_5_ml"]
     assert list(columns(Path("v.csv"), labels_of(names))) == ["name", *names[1:]]
+
+
+def test_a_description_of_volumes_does_not_replace_the_record_of_the_folder(cli):
+    done = predict(cli, "sided.pt", "scans", "--volumes", str(OUT / "segmentation.tsv"))
+    assert done.exit_code == 2
+    beside = OUT / "segmentation.json"
+    line = f"Error: --volumes {beside.with_suffix('.tsv')}: {beside} is the record of the folder; expected another name"
+    assert done.stderr.splitlines()[-1] == line

@@ -160,4 +160,7 @@ def test_what_cannot_be_added(package, tmp_path):
 
 
 def test_the_models_of_this_package_have_cards():
-    assert all(found.card["takes"] in ("brain", "head") for found in shipped.shipped_models().values())
+    found = shipped.shipped_models()
+    assert {f"{name}.pt" for name in found} == {path.name for path in shipped.FOLDER.glob("*.pt")}
+    for model in found.values():
+        assert (model.card["takes"] == "head") == load_model(model.path).description.takes_heads
