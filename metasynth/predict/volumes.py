@@ -34,7 +34,13 @@ WHOLE = "brain"
 
 
 def volume_outputs(record: FolderRecord, job: Job, labels: Sequence[Label]) -> list[Output]:
-    """The table, and the description of one for statistics programs; what these label maps gave is written anew."""
+    """The table, and the description of one for statistics programs; what these label maps gave is written anew.
+
+    Raises
+    ------
+    UsageError
+        The description would be the folder's record.
+    """
     path = job.volumes
     if path is None:
         return []

@@ -75,7 +75,7 @@ def test_learned_noise_from_cold_moments(strategy: str, optimiser: str) -> None:
 @pytest.mark.parametrize("strategy", CHOSEN)
 def test_dead_units(strategy: str, optimiser: str, warm: bool) -> None:
     model, outer, chosen = with_dead_units(), GaussianNoise(0.2).double(), EXACT[strategy]
-    make = (OPTIMISERS if warm else COLD)[optimiser]
+    make = (COLD | OPTIMISERS if warm else COLD)[optimiser]
     inner = trained(model, make, outer, WARM_STEPS if warm else 0)
     if warm:
         state = inner.state[model.encoder[0].convs[0].weight]
