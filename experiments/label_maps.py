@@ -53,6 +53,9 @@ class LabelMapsConfig:
     ----------
     share : float
         Of the images in the contrasts of ``synthesis.priors``, in [0, 1]; without such a file all are random.
+    inverted : float
+        Of the images in the contrasts of ``synthesis.priors``, in [0, 1]: dark what is bright there, roughly as T2
+        weighting shows what T1 weighting does.
     test_repeats : int
         Synthetic test images of each test slice.
     cohort : str
@@ -62,6 +65,7 @@ class LabelMapsConfig:
     """
 
     share: float = 0.5
+    inverted: float = 0.0
     test_repeats: int = 1
     cohort: str = "template-96"
     segmenter: SegmenterSettings = field(
@@ -71,8 +75,9 @@ class LabelMapsConfig:
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share must be in [0, 1], got {self.share}")
+        for name in ("share", "inverted"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         require_at_least(1, test_repeats=self.test_repeats)
 
     @property
@@ -87,11 +92,15 @@ PRESETS = {"quick": LabelMapsConfig(cohort="template-64", segmenter=_QUICK), "st
 
 @dataclass(frozen=True)
 class Mixed:
-    """Synthetic images, a random share of them by one generator, the others by another."""
+    """Synthetic images, a random share of them by one generator, the others by another.
+
+    Of the share, some at random are inverted, 1 - x where a label is.
+    """
 
     some: BatchedGenerator
     others: BatchedGenerator
     share: float
+    inverted: float = 0.0
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Images and deformed labels of a batch's label maps."""
@@ -102,6 +111,10 @@ class Mixed:
         for own, maker in ((chosen, self.some), (~chosen, self.others)):
             if bool(own.any()):
                 images[own], structures[own] = maker.synthesise(given[own], seeds[own])
+        if self.inverted:
+            turned = chosen & (torch.rand(len(given), generator=generator) < self.inverted)
+            shown = turned.view(-1, *(1,) * given.ndim) & (structures > 0).unsqueeze(1)
+            images[shown] = 1 - images[shown]
         return Example.of(batch, images, structures)
 
 
@@ -138,7 +151,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     some, share = generators.get(KNOWN, generators[RANDOM]), config.share if KNOWN in generators else 0.0
     data = MapData(
         dataset=SliceDataset(cache, (*split.train, *split.val)),
-        source=Mixed(some, generators[RANDOM], share),
+        source=Mixed(some, generators[RANDOM], share, config.inverted),
         seed=context.seed,
         batch_size=config.segmenter.batch_size,
     )
