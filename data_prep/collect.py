@@ -9,13 +9,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from metasynth.data_prep.job import REPORT_KEYS, Job
-from metasynth.data_prep.parts import load_part, prepare_all, spacing_of
+from metasynth.data_prep.parts import load_part, prepare_axes, spacing_of
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
 from metasynth.data_prep.volumes.align import atlas_grid
@@ -95,15 +95,9 @@ def make_cache(sources: Sources, job: Job, progress: Callable[[int, int], None] 
     if not sources.scans:
         raise DataError(_nothing(left_out))
     _LOG.info("preparing %d scans in %s, %d at a time", len(sources.scans), job.work, job.processes)
-    parts: dict[str, Path] = {}
-    with closing(prepare_all(sources.scans, job.options, job.work, job.processes, progress)) as outcomes:
-        for scan, outcome in outcomes:
-            if isinstance(outcome, str):
-                left_out.append((scan.name, outcome))
-            else:
-                _LOG.debug("%s: prepared", scan.name)
-                parts[scan.name] = outcome
-    scans = [scan for scan in sources.scans if scan.name in parts]
+    parts, failed = prepare_axes(sources.scans, job.options, job.work, job.processes, progress)
+    left_out.extend(failed.items())
+    scans = [scan for scan in sources.scans if scan.name not in failed]
     scans, more = _of_one_spacing(scans, parts)
     left_out.extend(more)
     if not scans:
@@ -128,18 +122,20 @@ def _nothing(left_out: Sequence[tuple[str, str]]) -> str:
     return f"no subject could be used: {f'{name}: ' if name else ''}{reason}{more}"
 
 
-def _of_one_spacing(scans: list[Scan], parts: dict[str, Path]) -> tuple[list[Scan], list[tuple[str, str]]]:
-    """The scans of the commonest spacing, and (name, reason) of the others."""
-    found = {scan.name: spacing_of(parts[scan.name]) for scan in scans}
+def _of_one_spacing(scans: list[Scan], parts: dict[str, list[Path]]) -> tuple[list[Scan], list[tuple[str, str]]]:
+    """The scans of the commonest spacing, and (name, reason) of the others; slices of several axes need cubes."""
+    found = {scan.name: spacing_of(parts[scan.name][0]) for scan in scans}
     if not found:
         return [], []
     common = Counter(tuple(round(s, 3) for s in spacing) for spacing in found.values()).most_common(1)[0][0]
+    most = f"most are {by(common)} mm"
+    if len(parts[scans[0].name]) > 1 and not np.allclose(common, common[0], rtol=SAME_SPACING, atol=1e-3):
+        most, common = "slices of several axes need cubes", (math.nan,) * 3
     same = {name: bool(np.allclose(spacing, common, rtol=SAME_SPACING, atol=1e-3)) for name, spacing in found.items()}
     left_out = [
         (
             name,
-            f"its voxels are {by(found[name])} mm (slicing axis, rows, columns), most are {by(common)} mm; --spacing "
-            "brings all to one",
+            f"its voxels are {by(found[name])} mm (slicing axis, rows, columns), {most}; --spacing brings all to one",
         )
         for name in found
         if not same[name]
@@ -148,34 +144,38 @@ def _of_one_spacing(scans: list[Scan], parts: dict[str, Path]) -> tuple[list[Sca
 
 
 def _write(
-    scans: list[Scan], parts: dict[str, Path], left_out: list[tuple[str, str]], notes: list[str], job: Job
+    scans: list[Scan], parts: dict[str, list[Path]], left_out: list[tuple[str, str]], notes: list[str], job: Job
 ) -> Report:
     """Cut all items to one shape and write the report, the picture and the cache."""
     options = job.options
-    spacing = spacing_of(parts[scans[0].name])
+    spacing = spacing_of(parts[scans[0].name][0])
     item_spacing = spacing if options.volumes else spacing[1:]
     classes_of = options.mapping.classes_of  # by these items are cut: fluid may reach down the spine
     shown = classes_of if options.strip else np.asarray
-    boxes = np.stack([label_box(shown(load_part(parts[scan.name]).labels)) for scan in scans])
+    boxes = np.array([[label_box(shown(load_part(path).labels)) for path in parts[scan.name]] for scan in scans])
     if options.align != "none":  # aligned brains keep their place
-        boxes[:] = np.stack([boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)])
+        boxes[:] = np.stack([boxes[:, :, 0].min(axis=0), boxes[:, :, 1].max(axis=0)], axis=1)
     if options.flat:  # one plane of aligned brains, and a field that is cut to them already
-        field = np.array(load_part(parts[scans[0].name]).labels.shape[1:])
+        field = np.array(load_part(parts[scans[0].name][0]).labels.shape[1:])
         boxes[:] = np.stack([np.zeros_like(field), field])
         shape = job.frame.size or tuple(int(n) for n in np.ceil(field / job.frame.divisor) * job.frame.divisor)
     else:
-        shape = job.frame.shape(boxes[:, 1] - boxes[:, 0], item_spacing)
+        shape = job.frame.shape((boxes[:, :, 1] - boxes[:, :, 0]).reshape(-1, len(item_spacing)), item_spacing)
     _require_room(len(scans), shape, job)
-    labels, images, slice_index, used, notes, scaled = [], [], [], [], list(notes), []
-    for scan, box in zip(scans, boxes, strict=True):
-        part = load_part(parts[scan.name])
-        labels.append(cut(part.labels, box, shape))
-        if part.images is not None:
-            images.append(cut(part.images, box, shape))
-        slice_index.append(part.slice_index)
-        used.append((scan.name, len(part.labels)))
-        scaled += [(scan.name, unit) for unit in part.scaled_from]
-        lost = np.count_nonzero(classes_of(part.labels)) - np.count_nonzero(classes_of(labels[-1]))
+    labels, images, slice_index, view, used, notes, scaled = [], [], [], [], [], list(notes), []
+    for scan, own in zip(scans, boxes, strict=True):
+        count = lost = 0
+        for axis, (path, box) in enumerate(zip(parts[scan.name], own, strict=True)):
+            part = load_part(path)
+            labels.append(cut(part.labels, box, shape))
+            if part.images is not None:
+                images.append(cut(part.images, box, shape))
+            slice_index.append(part.slice_index)
+            view += [axis] * len(part.labels)
+            count += len(part.labels)
+            scaled += [(scan.name, unit) for unit in part.scaled_from]
+            lost += int(np.count_nonzero(classes_of(part.labels)) - np.count_nonzero(classes_of(labels[-1])))
+        used.append((scan.name, count))
         if lost:
             notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {roughly(shape)}")
     people = sorted({scan.person for scan in scans})
@@ -187,9 +187,10 @@ def _write(
         subject=np.repeat([people.index(scan.person) for scan in scans], [n for _, n in used]),
         subjects=people,
         slice_index=np.concatenate(slice_index),
+        view=view if "," in options.axis else None,
         info=_info(job, spacing),
     )
-    report = Report(used, left_out, [*scaled_note(scaled), *notes], shape, len(people))
+    report = Report(used, left_out, [*scaled_note([*dict.fromkeys(scaled)]), *notes], shape, len(people))
     _write_report(report, job)
     if job.draw:
         from metasynth.data_prep.montage import write_montage  # matplotlib takes a second
@@ -210,14 +211,14 @@ def _is_done(job: Job, left_out: Sequence[tuple[str, str]]) -> bool:
 
 
 def _info(job: Job, spacing: tuple[float, float, float]) -> CacheInfo:
-    options = job.options
-    plane, structures = IN_PLANE[options.axis], options.mapping.structures
+    options, structures = job.options, job.options.mapping.structures
+    planes = ",".join(IN_PLANE[each.axis] for each in options.by_axis)
     return CacheInfo(
         class_names=options.mapping.class_names,
         mapping=options.mapping.text,
         spacing_mm=spacing if options.volumes else spacing[1:],
         axis="volume" if options.volumes else options.axis,
-        orientation=GROWS_TO[options.axis] + plane if options.volumes else plane,
+        orientation=GROWS_TO[options.axis] + planes if options.volumes else planes,
         source=job.source.encode(errors="backslashreplace").decode(),
         created_by=f"metasynth {__version__} {job.command}",
         generation_names=() if structures is None else structures.names,

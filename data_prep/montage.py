@@ -25,8 +25,8 @@ def write_montage(cache_path: str | Path, out_png: str | Path, columns: int = 6,
 
     Every slice is shown twice, the image alone and under its labels; a label-only cache shows labels alone. Where there
     are generation labels, they come beside the classes.
-    The numbers above are indices along the slicing axis. Of volumes the middle plane of the first axis is
-    drawn. Row 0 of an array is at the top.
+    The numbers above are indices along the slicing axis, whose name stands before them where there are several. Of
+    volumes the middle plane of the first axis is drawn. Row 0 of an array is at the top.
 
     Parameters
     ----------
@@ -181,7 +181,9 @@ def _draw_subject(cache: Cache, items: np.ndarray, line: np.ndarray, overlays: l
             shades = ListedColormap([(0.0, 0.0, 0.0, 0.0), *((*colour[:3], opacity) for _, colour in legend)])
             axis.imshow(_plane(read([item])[0]), cmap=shades, vmin=0, vmax=len(legend), interpolation="nearest")
         name = cache.subjects[cache.subject_index[item]] if i == 0 else ""
-        axes[0].set_title(f"{name} {cache.slice_index[item]}".strip(), color="white", fontsize=6, pad=2)
+        along = "" if cache.view is None else cache.info.axes[cache.view[item]]
+        title = [name, along, str(cache.slice_index[item])]
+        axes[0].set_title(" ".join(filter(None, title)), color="white", fontsize=6, pad=2)
 
 
 def _plane(array: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """What is done to every subject that goes into a cache."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from metasynth.data_prep.labels import LabelMapping, Unknown
-from metasynth.data_prep.slicing import Axis, SliceChoice
+from metasynth.data_prep.slicing import SliceChoice
 from metasynth.data_prep.volumes.align import Align
 from metasynth.data_prep.volumes.files import Unit
 from metasynth.data_prep.volumes.resample import Interpolation
@@ -19,8 +19,8 @@ class Options:
         Ids to classes.
     unknown : Unknown
         What happens to ids the mapping does not name.
-    axis : Axis
-        Slicing axis.
+    axis : str
+        Slicing axis ("coronal", "axial", "sagittal"), or several with commas between them.
     slices : SliceChoice
         Which planes.
     every_mm : float
@@ -48,7 +48,7 @@ class Options:
 
     mapping: LabelMapping
     unknown: Unknown = "error"
-    axis: Axis = "coronal"
+    axis: str = "coronal"
     slices: SliceChoice = field(default_factory=lambda: SliceChoice("around", (20,)))
     every_mm: float = 2.0
     min_content: float = 0.1
@@ -60,3 +60,8 @@ class Options:
     resample_labels: bool = False
     flat: bool = False
     unit: Unit | None = None
+
+    @property
+    def by_axis(self) -> "list[Options]":
+        """The same for each slicing axis alone."""
+        return [replace(self, axis=axis) for axis in self.axis.split(",")]

@@ -26,10 +26,43 @@ from metasynth.data_prep.work_folder import make_work_folder
 from metasynth.errors import DataError, RunError
 from metasynth.files import first_line, write_atomically
 from metasynth.interrupts import check
+from metasynth.lines import logger
 from metasynth.sealed import read_zip, seal
 from metasynth.workers import WorkerEnded, WorkerFailed, as_done
 
+_LOG = logger(__name__)
 RECIPE = 3  # raise it whenever the same files and options would give other slices
+
+
+def prepare_axes(
+    scans: Sequence[Scan],
+    options: Options,
+    folder: Path,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """Files of every scan's parts, one a slicing axis, and why scans are left out, both by the scans' names.
+
+    Parameters and what is raised are those of `prepare_all`.
+    """
+    parts: dict[str, list[Path]] = {scan.name: [] for scan in scans}
+    failed: dict[str, str] = {}
+    views, before = options.by_axis, 0
+
+    def follow(done: int, total: int) -> None:
+        if progress is not None:
+            progress(before + done, len(views) * total)
+
+    for view in views:
+        with closing(prepare_all(scans, view, folder, processes, follow)) as outcomes:
+            for scan, outcome in outcomes:
+                if isinstance(outcome, str):
+                    failed.setdefault(scan.name, outcome)
+                else:
+                    _LOG.debug("%s: prepared (%s)", scan.name, view.axis)
+                    parts[scan.name].append(outcome)
+        before += len(scans)
+    return parts, failed
 
 
 def prepare_all(
@@ -46,7 +79,7 @@ def prepare_all(
     scans : sequence of Scan
         The scans.
     options : Options
-        What is done to each.
+        What is done to each, along one axis.
     folder : Path
         The work folder; made where absent.
     processes : int

@@ -133,13 +133,13 @@ def _span(content: NDArray[np.integer]) -> str:
     return f"{at[0]} to {at[-1]}" if at.size else "none"
 
 
-def content_along(classes: NDArray[np.uint8], axis: Axis) -> NDArray[np.int64]:
+def content_along(classes: NDArray[np.uint8], axis: str) -> NDArray[np.int64]:
     """(N,) voxels above 0 in every plane of a RAS volume (X, Y, Z)."""
     index = AXIS_INDEX[axis]
     return np.count_nonzero(classes, axis=tuple(other for other in range(3) if other != index))
 
 
-def planes(volume: NDArray, axis: Axis, indices: NDArray[np.integer] | None = None) -> NDArray:
+def planes(volume: NDArray, axis: str, indices: NDArray[np.integer] | None = None) -> NDArray:
     """Planes (N, H, W) of a RAS volume (X, Y, Z), all of them or those of the indices, turned as the module says."""
     rows, columns = _ROWS_COLUMNS[axis]
     stack = np.transpose(volume, (AXIS_INDEX[axis], rows, columns))
@@ -148,7 +148,7 @@ def planes(volume: NDArray, axis: Axis, indices: NDArray[np.integer] | None = No
     return stack[:, ::-1, ::-1] if axis == "sagittal" else stack[:, ::-1]
 
 
-def plane_spacing(spacing: Sequence[float] | NDArray[np.float64], axis: Axis) -> tuple[float, float, float]:
+def plane_spacing(spacing: Sequence[float] | NDArray[np.float64], axis: str) -> tuple[float, float, float]:
     """Spacing in mm along (slicing axis, rows, columns) from that along (x, y, z)."""
     rows, columns = _ROWS_COLUMNS[axis]
     return float(spacing[AXIS_INDEX[axis]]), float(spacing[rows]), float(spacing[columns])

@@ -118,8 +118,8 @@ CACHES = {
     "text": (lambda path: path.write_text("subject,sigma\n"), "is not an HDF5 file; expected a metasynth-cache file"),
     "foreign": (foreign, "is not a metasynth-cache file (no attribute 'format')"),
     "version": (
-        edit(lambda file: file.attrs.__setitem__("version", 4)),
-        "format versions 1 to 3 are supported, got 4",
+        edit(lambda file: file.attrs.__setitem__("version", 5)),
+        "format versions 1 to 4 are supported, got 5",
     ),
     "truncated": (truncated, "is truncated or damaged"),
     "no labels": (edit(lambda file: file.pop("labels")), "dataset 'labels' is missing"),

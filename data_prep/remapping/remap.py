@@ -90,6 +90,7 @@ def remap_cache(
             subject=cache.subject_index,
             subjects=cache.subjects,
             slice_index=cache.slice_index,
+            view=cache.view,
             info=_described(cache.info, curve),
         )
         return (cache.n, *cache.shape)

@@ -6,6 +6,7 @@ from metasynth.experiments.real_images.evaluation import Segment
 from torch import Tensor
 
 from metasynth.data.dataset import SliceDataset
+from metasynth.errors import DataError
 from metasynth.segment.atlas.segmenter import Atlas, AtlasSegmenter, plane_atlases
 
 PLANES = 8
@@ -38,8 +39,15 @@ def atlases_of(labels: Tensor, maps: SliceDataset, planes: int = PLANES) -> tupl
         The dataset.
     planes : int
         How many ranges.
+
+    Raises
+    ------
+    DataError
+        The slices are of several axes, so that their positions are of several kinds.
     """
     info = maps.cache.info
+    if len(info.axes) > 1:
+        raise DataError(f"{maps.cache.path}: the atlas takes slices along one axis, got those along {info.axis}")
     several = _GAUSSIANS | {info.class_names[0]: _HEAD} if info.shows_heads else _GAUSSIANS
     gaussians = tuple(several.get(name, 1) for name in info.class_names)
     if labels.ndim == 4:

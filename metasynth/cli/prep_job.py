@@ -44,11 +44,16 @@ def _options(given: dict[str, Any]) -> "Options":
         require_simpleitk()
     if not 0 < given["every_mm"] < float("inf"):
         raise UsageError(f"--every: expected a number of mm above 0, got {given['every_mm']:g}")
+    several, spacing = "," in given["axis"], _spacing(given["spacing"])
+    if several and given["volumes"]:
+        raise UsageError(f"--axis {given['axis']}: expected one axis with --volumes")
+    if several and spacing and len({*spacing}) > 1:
+        raise UsageError(f"--spacing {given['spacing']}: expected one number with slices of several axes")
     return Options(
         **named,
         **{key: given[key] for key in ("axis", "every_mm", "min_content", "volumes", "interpolation", "align", "unit")},
         slices=SliceChoice.parse(given["slices"]),
-        spacing_mm=_spacing(given["spacing"]),
+        spacing_mm=spacing,
         strip=not head,
         resample_labels=given.get("resample_labels", False),
     )

@@ -31,6 +31,17 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class Axes(click.Choice):
+    """Slicing axes with commas between them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text without blanks, or a message that says what is allowed."""
+        names = [super(Axes, self).convert(name.strip(), param, ctx) for name in str(value).split(",")]
+        if len({*names}) < len(names):
+            self.fail(f"{value!r} names an axis twice.", param, ctx)
+        return ",".join(names)
+
+
 SHARED = (
     out_option("the cache (HDF5)", "FILE", required=True),
     OVERWRITE,
@@ -60,10 +71,11 @@ GEOMETRY = (
     UNITS,
     click.option(
         "--axis",
-        type=click.Choice(["coronal", "axial", "sagittal"]),
+        type=Axes(["coronal", "axial", "sagittal"]),
+        metavar="AXIS[,AXIS...]",
         default="coronal",
         show_default=True,
-        help="Slicing axis.",
+        help="Slicing axis: coronal, axial or sagittal; or several, for a network that is to look along each.",
     ),
     click.option(
         "--slices",

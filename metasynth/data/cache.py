@@ -72,6 +72,8 @@ class Cache:
         (N,) int64, index into `subjects`.
     slice_index : numpy.ndarray
         (N,) int64, index along the slicing axis.
+    view : numpy.ndarray or None
+        (N,) int64, index into the slicing axes (`CacheInfo.axes`); None where there is one.
     has_images : bool
         Whether the cache holds images.
     bytes_per_item : int
@@ -100,6 +102,7 @@ class Cache:
                     self._check(contents, check_digest)
                 self.subject_index = np.asarray(contents.subject[:], dtype=np.int64)
                 self.slice_index = np.asarray(contents.slice_index[:], dtype=np.int64)
+                self.view = None if contents.view is None else np.asarray(contents.view[:], dtype=np.int64)
         except BaseException:
             file.close()
             raise

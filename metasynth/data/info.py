@@ -24,9 +24,9 @@ class CacheInfo:
     spacing_mm : tuple of float
         Distance in mm between voxel centres along each axis of S.
     axis : str
-        Slicing axis ("coronal", "axial", "sagittal"), or "volume".
+        Slicing axis ("coronal", "axial", "sagittal"), or "volume"; several with commas between them.
     orientation : str
-        For each axis of S the direction in which its index grows, one letter each of RLAPSI.
+        For each axis of S the direction in which its index grows, one letter each of RLAPSI; likewise for several.
     source : str
         Where the data come from, with the notices and citations they ask for.
     created_by : str
@@ -56,7 +56,12 @@ class CacheInfo:
     @property
     def version(self) -> int:
         """Of the format, the least that can say this."""
-        return 3 if self.shows_heads else 2 if self.has_generation else 1
+        return 4 if len(self.axes) > 1 else 3 if self.shows_heads else 2 if self.has_generation else 1
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The slicing axes."""
+        return tuple(self.axis.split(","))
 
     @property
     def has_generation(self) -> bool:

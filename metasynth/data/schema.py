@@ -1,4 +1,4 @@
-"""The HDF5 cache, format versions 1 to 3: what a file of this format holds and how it is recognised.
+"""The HDF5 cache, format versions 1 to 4: what a file of this format holds and how it is recognised.
 
 Datasets: `/images` (N, *S) float16 or float32 in [0, 1], absent in a label-only cache; `/labels` (N, *S)
 uint8 or int16 class indices; `/subject` (N,) index into `/subjects` (names); `/slice` (N,) index along the
@@ -8,10 +8,12 @@ depend on compression.
 
 In version 2 `/labels` holds generation labels, which are finer than the classes: images are synthesised from them.
 Attributes name them and say which class each is part of. Version 3 shows whole heads, as attribute `shows` says, with
-generation labels or without. What is written is the least version that can say what there is to say.
+generation labels or without. Version 4 holds slices of several axes, whose names and orientations have commas between
+them in the attributes, and `/view` (N,) index into these axes. What is written is the least version that can say what
+there is to say.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from metasynth.errors import DataError
 from metasynth.files import first_line
 from metasynth.outputs import Kind
 
-VERSIONS = (1, 2, 3)
+VERSIONS = (1, 2, 3, 4)
 SHOWS = ("brain", "head")
 STORED_TYPES = {"labels": ("uint8", "int16"), "images": ("float16", "float32")}
 _TEXT_ATTRIBUTES = ("mapping", "axis", "orientation", "source", "created_by", "digest")
@@ -93,14 +95,15 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
     spacing = np.atleast_1d(np.asarray(_attribute(file, where, "spacing_mm")))
     if spacing.dtype.kind not in "fiu":
         raise DataError(f"{where}: attribute 'spacing_mm' must be a list of numbers")
-    require_own_values(file, where, (*_DATASETS, "images"))
-    for name in (*_DATASETS, "images"):
+    datasets = (*_DATASETS, "view") if int(version) > 3 else _DATASETS
+    require_own_values(file, where, (*datasets, "images"))
+    for name in (*datasets, "images"):
         if not (name == "images" and name not in file) and not isinstance(file.get(name), h5py.Dataset):
             raise DataError(f"{where}: dataset '{name}' is missing")
     for name, allowed in STORED_TYPES.items():
         if name in file and file[name].dtype.name not in allowed:
             raise DataError(f"{where}: {name} must be {' or '.join(allowed)}, got {file[name].dtype}")
-    for name in (*_DATASETS, "images"):
+    for name in (*datasets, "images"):
         if name in file:
             check_stored(file[name], where, name, by_slice=name in STORED_TYPES)
     names = [as_text(name) for name in np.atleast_1d(file["subjects"][()])]
@@ -121,8 +124,29 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
         subject=file["subject"],
         subjects=tuple(str(name) for name in names),
         slice_index=file["slice"],
+        view=file["view"] if int(version) > 3 else None,
     )
+    check_views(where, info.axes, info.orientation.split(","), contents)
     return info, contents
+
+
+def check_views(where: str, axes: Sequence[str], orientations: Sequence[str], contents: Contents) -> None:
+    """Require an orientation for every slicing axis and, if they are several, a slice of each.
+
+    Raises
+    ------
+    DataError
+        They are not so.
+    """
+    view = np.zeros(0, dtype=int) if contents.view is None else np.asarray(contents.view[:])
+    several = len(axes) > 1
+    if several and (len(orientations) != len(axes) or not np.array_equal(np.unique(view), np.arange(len(axes)))):
+        raise DataError(
+            f"{where}: must have an orientation and slices of each axis, got axes {', '.join(axes)}, orientations "
+            f"{', '.join(orientations)} and view {np.unique(view).tolist()}"
+        )
+    if view.size and not several:
+        raise DataError(f"{where}: view must be of several axes, got {', '.join(axes)}")
 
 
 def is_cache(path: Path) -> bool:

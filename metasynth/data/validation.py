@@ -49,6 +49,8 @@ class Contents:
         Names of the subjects.
     slice_index : ArrayLike
         (N,) position along the slicing axis.
+    view : ArrayLike or None
+        (N,) index of the slicing axis, or None where there is one.
     """
 
     labels: ArrayLike
@@ -56,6 +58,7 @@ class Contents:
     subject: ArrayLike
     subjects: tuple[str, ...]
     slice_index: ArrayLike
+    view: ArrayLike | None = None
 
 
 class LabelList(NamedTuple):
@@ -164,7 +167,9 @@ def check_structure(where: str, contents: Contents, spacing_mm: Sequence[float])
     if images is not None and images.dtype.kind != "f":
         raise DataError(f"{where}: images must be floating point, got {images.dtype}")
     n, ndim = labels.shape[0], len(labels.shape) - 1
-    for name, array in (("subject", contents.subject), ("slice", contents.slice_index)):
+    for name, array in (("subject", contents.subject), ("slice", contents.slice_index), ("view", contents.view)):
+        if array is None:
+            continue
         if tuple(array.shape) != (n,):
             raise DataError(f"{where}: {name} must have shape ({n},) like labels, got {tuple(array.shape)}")
         if array.dtype.kind not in "iu":
@@ -230,13 +235,8 @@ def content_digest(where: str, contents: Contents, description: dict[str, Any], 
     """
     header = {**description, "subjects": list(contents.subjects)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, ensure_ascii=False).encode())
-    named = (
-        ("labels", contents.labels),
-        ("images", contents.images),
-        ("subject", contents.subject),
-        ("slice", contents.slice_index),
-    )
-    for name, array in named:
+    arrays = (contents.labels, contents.images, contents.subject, contents.slice_index, contents.view)
+    for name, array in zip(("labels", "images", "subject", "slice", "view"), arrays, strict=True):
         if array is None:
             continue
         little_endian = array.dtype.newbyteorder("<")

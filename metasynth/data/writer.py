@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from metasynth.data.schema import FORMAT, CacheInfo
+from metasynth.data.schema import FORMAT, CacheInfo, check_views
 from metasynth.data.validation import (
     Contents,
     check_contents,
@@ -30,6 +30,7 @@ def write_cache(
     slice_index: np.ndarray | Sequence[int],
     info: CacheInfo,
     images: np.ndarray | None = None,
+    view: np.ndarray | Sequence[int] | None = None,
 ) -> str:
     """Check the arrays and write them as a cache; a file already at `path` is replaced as a whole.
 
@@ -50,6 +51,8 @@ def write_cache(
         The description; its digest is computed here. Generation labels that are the classes are left out.
     images : numpy.ndarray or None
         (N, *S) floats in [0, 1]; float16 is kept, anything else becomes float32.
+    view : numpy.ndarray, sequence of int or None
+        (N,) index into the slicing axes of the description, where it has several.
 
     Returns
     -------
@@ -70,10 +73,12 @@ def write_cache(
         subject=np.asarray(subject),
         subjects=tuple(subjects),
         slice_index=np.asarray(slice_index),
+        view=None if view is None else np.asarray(view),
     )
     check_names(where, info.class_names, contents.subjects)
     check_generation(where, info.class_names, info.generation_names, info.target)
     check_structure(where, contents, info.spacing_mm)
+    check_views(where, info.axes, info.orientation.split(","), contents)
     check_contents(where, contents, info.stored)
     stored = _as_stored(contents, len(info.stored.names))
     digest = content_digest(where, stored, info.described())
@@ -104,6 +109,7 @@ def _as_stored(contents: Contents, n_labels: int) -> Contents:
         subject=np.asarray(contents.subject, dtype=np.int32),
         subjects=contents.subjects,
         slice_index=np.asarray(contents.slice_index, dtype=np.int32),
+        view=None if contents.view is None else np.asarray(contents.view, dtype=np.int32),
     )
 
 
@@ -125,8 +131,10 @@ def _fill(file: h5py.File, stored: Contents, info: CacheInfo, digest: str) -> No
         ("subject", stored.subject),
         ("subjects", _fixed_text(stored.subjects)),
         ("slice", stored.slice_index),
+        ("view", stored.view),
     ):
-        file.create_dataset(name, data=array, fletcher32=True, track_times=False)
+        if array is not None:
+            file.create_dataset(name, data=array, fletcher32=True, track_times=False)
     file.attrs["format"] = _fixed_text([FORMAT])[0]
     file.attrs["version"] = info.version
     file.attrs["class_names"] = _fixed_text(info.class_names)

@@ -58,6 +58,18 @@ def _turn(affine: NDArray[np.float64], orientation: str) -> NDArray[np.float64]:
     )
 
 
+def seen_along(stack: NDArray, orientation: str, view: str) -> NDArray:
+    """A stack (D, H, W, ...) of one orientation as one of another: the same memory, with axes flipped and exchanged."""
+    turn = nib.orientations.ornt_transform(*(nib.orientations.axcodes2ornt(tuple(way)) for way in (orientation, view)))
+    return nib.orientations.apply_orientation(stack, turn)
+
+
+def lengths_along(lengths: Sequence[int], orientation: str, view: str) -> list[int]:
+    """The lengths of a stack's axes, from those of the same stack seen along another axis (see `seen_along`)."""
+    place = {pair: length for letter, length in zip(view, lengths, strict=True) for pair in _PAIRS if letter in pair}
+    return [place[pair] for letter in orientation for pair in _PAIRS if letter in pair]
+
+
 @dataclass(frozen=True)
 class Window:
     """A part of a stack, which may reach beyond it.

@@ -1,6 +1,6 @@
-"""Posteriors of stacks: every slice by itself, or a volume through a sliding window."""
+"""Posteriors of stacks: every slice by itself, along each axis that a network has learned, or a sliding window."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -9,10 +9,49 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metasynth.interrupts import check
+from metasynth.predict.geometry import seen_along, stack_orientation
+from metasynth.segment.model_description import TrainedModel
 
 VOXELS_AT_ONCE = 1 << 20
 OVERLAP = 0.5
 SIGMA = 1 / 8  # of a window's length, the standard deviation of its weights (nnU-Net's too, Isensee et al. 2021)
+
+
+def posteriors_of(
+    model: TrainedModel, stack: NDArray[np.float32], content: NDArray[np.bool_], device: str
+) -> NDArray[np.float32]:
+    """Posteriors (K, D, H, W) of a stack (D, H, W), turned as the first of the model's views.
+
+    A network in 2D that has learned slices along several axes sees those along each, and the mean of what it finds is
+    taken (view aggregation; Henschel et al. 2020, FastSurfer, there with a network a view).
+
+    Parameters
+    ----------
+    model : TrainedModel
+        Whose network is on the device.
+    stack : numpy.ndarray
+        At least as large as the training images along every axis.
+    content : numpy.ndarray
+        (D, H, W) bool, not empty. What lies before the first slice with content or after the last is background.
+    device : str
+        Where the network is.
+    """
+    shape, stride = model.description.shape, model.stride
+    if model.ndim == 3:
+        window = tuple(-(-n // s) * s for n, s in zip(shape, stride or (1, 1, 1), strict=True))
+        return volume_posteriors(model.network, stack, window, device)
+    views = [stack_orientation(view) for view in model.description.views]
+    mean = np.zeros((len(model.description.class_names), *stack.shape), dtype=np.float32)
+    for view in views:
+        slices, shown = (seen_along(data, views[0], view) for data in (stack, content))
+        into = np.moveaxis(seen_along(np.moveaxis(mean, 0, -1), views[0], view), -1, 0)
+        at = np.flatnonzero(shown.any(axis=(1, 2)))
+        first, stop = int(at[0]), int(at[-1]) + 1
+        for start, found in _of_slices(model.network, slices[first:stop], device, None if stride else shape):
+            into[:, first + start : first + start + found.shape[1]] += found / len(views)
+        into[0, :first] += 1 / len(views)
+        into[0, stop:] += 1 / len(views)
+    return mean
 
 
 def slice_posteriors(
@@ -22,10 +61,17 @@ def slice_posteriors(
 
     Slices go through whole, or in windows as volumes do (`volume_posteriors`).
     """
+    return np.concatenate([found for _, found in _of_slices(network, stack, device, window)], axis=1)
+
+
+def _of_slices(
+    network: nn.Module, stack: NDArray[np.float32], device: str, window: Sequence[int] | None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(index of the first, posteriors (K, d, H, W)) of as many slices as go through at once."""
     at_once = max(1, VOXELS_AT_ONCE // int(np.prod(stack.shape[1:])))
-    slices = torch.from_numpy(stack).unsqueeze(1).split(at_once)
-    found = [_in_windows(network, part, window or part.shape[2:], device) for part in slices]
-    return torch.cat(found).movedim(1, 0).contiguous().numpy()
+    for start in range(0, len(stack), at_once):
+        slices = torch.from_numpy(np.ascontiguousarray(stack[start : start + at_once])).unsqueeze(1)
+        yield start, _in_windows(network, slices, window or slices.shape[2:], device).movedim(1, 0).numpy()
 
 
 def volume_posteriors(

@@ -18,8 +18,8 @@ from metasynth.data_prep.volumes.resample import (
 )
 from metasynth.data_prep.volumes.volumes import Volume, check_affine
 from metasynth.errors import DataError
-from metasynth.predict.geometry import Window, resample_share, stack_orientation, turned, turned_back
-from metasynth.predict.network import slice_posteriors, volume_posteriors
+from metasynth.predict.geometry import Window, lengths_along, resample_share, stack_orientation, turned, turned_back
+from metasynth.predict.network import posteriors_of
 from metasynth.predict.usable import foreground, mask_on_grid_of, require_brain, require_head, require_mr, require_room
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 
@@ -79,7 +79,8 @@ def check_usable(model: TrainedModel) -> None:
         It needs images of another kind.
     """
     description = model.description
-    stack_orientation(description.orientation)
+    for view in description.views:
+        stack_orientation(view)
     if tuple(description.percentiles) != SCALE_PERCENT:
         raise DataError(f"the model scales by the {description.percentiles} %, this version by {SCALE_PERCENT}")
     if model.in_channels != 1:
@@ -121,23 +122,20 @@ def segment(
     stack = make_stack(image, mask, description)
     window = _window(stack.content, model)
     require_room(window.shape, stack.own.shape, len(description.class_names), keep_posteriors, image.where)
-    part = window.take(stack.data)
-    if model.ndim == 2:
-        posteriors = slice_posteriors(model.network, part, device, description.shape if model.stride is None else None)
-    else:
-        posteriors = volume_posteriors(model.network, part, _rounded(description.shape, model.stride), device)
+    content = window.take(stack.content)
+    posteriors = posteriors_of(model, window.take(stack.data), content, device)
     if not np.isfinite(posteriors).all():
         raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
     if description.takes_heads:
         allowed = None if stack.brain is None else window.take(stack.brain)
-        require_brain(posteriors, window.take(stack.content), description.brain_share, allowed, image, mask)
+        require_brain(posteriors, content, description.brain_share, allowed, image, mask)
     if stack.brain is not None:
         # In planes that it has not learned from, a network may call anything brain.
         beyond = ~window.take(stack.brain)
         posteriors[:, beyond] = 0
         posteriors[0, beyond] = 1
     labels, certainty, kept = _on_own_grid(posteriors, window, stack, keep_posteriors)
-    orientation = stack_orientation(description.orientation)
+    orientation = stack_orientation(description.views[0])
     back = [turned_back(data, image.affine, orientation) for data in (labels, certainty)]
     classes = None if kept is None else np.stack([turned_back(k, image.affine, orientation) for k in kept], axis=-1)
     return Segmentation(back[0], back[1], classes)
@@ -154,7 +152,7 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     """
     check_affine(image, allow_shear=True)
     require_mr(image)
-    orientation, head = stack_orientation(description.orientation), description.takes_heads
+    orientation, head = stack_orientation(description.views[0]), description.takes_heads
     seen = foreground(image.data)
     brain = seen if mask is None else mask_on_grid_of(image, mask, seen)
     if not brain.any():
@@ -174,8 +172,9 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     if limited:
         filled = turned(Volume(binary_fill_holes(brain), image.affine, image.where), orientation).data
     own = grid_of(volume)
-    # Slices are not thinned out or made up: every plane of the scan is one.
-    wanted = (*(volume.spacing[: 3 - len(description.shape)]), *description.spacing_mm)
+    # Slices along one axis are not thinned out or made up: every plane of the scan is one.
+    across = volume.spacing[: 3 - len(description.shape)] if len(description.views) == 1 else description.spacing_mm[:1]
+    wanted = (*across, *description.spacing_mm)
     if has_spacing(volume, wanted):
         return Stack(np.ascontiguousarray(volume.data), _shown(volume.data, head), filled, own, own)
     grid = grid_with_spacing(volume, wanted)
@@ -196,12 +195,12 @@ def _shown(data: NDArray[np.float32], head: bool) -> NDArray[np.bool_]:
 
 def _window(content: NDArray[np.bool_], model: TrainedModel) -> Window:
     """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
-    shape, flat = model.description.shape, [1] * (3 - model.ndim)
-    return Window.about(content, (*flat, *shape), (*flat, *(model.stride or [1] * model.ndim)))
-
-
-def _rounded(shape: tuple[int, ...], stride: tuple[int, ...] | None) -> tuple[int, ...]:
-    return tuple(-(-n // s) * s for n, s in zip(shape, stride or [1] * len(shape), strict=True))
+    flat, views = [1] * (3 - model.ndim), [stack_orientation(view) for view in model.description.views]
+    least, divisors = (
+        np.array([lengths_along((*flat, *lengths), views[0], view) for view in views])
+        for lengths in (model.description.shape, model.stride or [1] * model.ndim)
+    )
+    return Window.about(content, least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist())
 
 
 def _on_own_grid(

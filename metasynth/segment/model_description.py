@@ -22,9 +22,9 @@ class ModelDescription:
     spacing_mm : tuple of float
         Distance in mm between voxel centres along each axis of S.
     axis : str
-        Slicing axis ("coronal", "axial", "sagittal"), or "volume".
+        Slicing axis ("coronal", "axial", "sagittal"), or "volume"; several with commas between them.
     orientation : str
-        For each axis of S the direction in which its index grows, one letter each of RLAPSI.
+        For each axis of S the direction in which its index grows, one letter each of RLAPSI; likewise for several.
     shape : tuple of int
         S, the shape of the training images.
     brain_only : bool
@@ -42,8 +42,8 @@ class ModelDescription:
     Raises
     ------
     ValueError
-        When the numbers of axes differ, there are fewer than two classes, a name of one is no text, or images of brains
-        alone are to be scaled by heads.
+        When the numbers of axes differ, there are fewer than two classes, a name of one is no text, images of brains
+        alone are to be scaled by heads, or there are slices of several axes and pixels that are no squares.
     """
 
     class_names: tuple[str, ...]
@@ -63,10 +63,17 @@ class ModelDescription:
             raise ValueError(f"class_names: must be at least 2 (background and one more), got {self.class_names}")
         if not all(isinstance(name, str) for name in self.class_names):
             raise ValueError(f"class_names: must be text, got {self.class_names}")
-        if not len(self.shape) == len(self.spacing_mm) == len(self.orientation):
+        if {len(self.spacing_mm), *map(len, self.views)} != {len(self.shape)}:
             raise ValueError(
                 "shape, spacing_mm and orientation: must have one entry an axis, got "
                 f"{self.shape}, {self.spacing_mm} and {self.orientation!r}"
+            )
+        axes = self.axis.split(",")
+        if len(axes) != len(self.views) or len(axes) > len({*axes}):
+            raise ValueError(f"orientation: must be one for each axis of {self.axis!r}, got {self.orientation!r}")
+        if len(axes) > 1 and (len(self.shape) > 2 or len({*self.spacing_mm}) > 1):
+            raise ValueError(
+                f"spacing_mm: must be two equal numbers for slices along {self.axis}, got {self.spacing_mm}"
             )
         if self.scaled_by not in (("brain",) if self.brain_only else ("brain", "head")):
             raise ValueError(
@@ -77,15 +84,20 @@ class ModelDescription:
             raise ValueError(f"shape and spacing_mm: must be above 0, got {self.shape} and {self.spacing_mm}")
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """The orientation of the images along each slicing axis: one network looks along all of them."""
+        return tuple(self.orientation.split(","))
+
+    @property
     def needs(self) -> str:
         """The images it needs, in words."""
-        kind = "volumes" if self.axis == "volume" else f"{self.axis} slices"
+        kind = "volumes" if self.axis == "volume" else f"{_listed(self.axis)} slices"
         low, high = self.percentiles
         scale = f"the brain's {low:g} and {high:g} % quantiles"
         if self.takes_heads:
             scale = f"air and the {high:g} % quantile of the rest"
         return (
-            f"{kind} of {by(self.shape)} voxels of {by(self.spacing_mm)} mm (orientation {self.orientation}), "
+            f"{kind} of {by(self.shape)} voxels of {by(self.spacing_mm)} mm (orientation {_listed(self.orientation)}), "
             f"{'the brain alone' if self.brain_only else 'the whole head'}, {scale} scaled to 0 and 1"
         )
 
@@ -98,6 +110,11 @@ class ModelDescription:
     def origin(self) -> str:
         """Where the model comes from, in words; empty where it does not say."""
         return ", ".join(f"{key} {value}" for key, value in self.provenance.items())
+
+
+def _listed(names: str) -> str:
+    """Names with commas between them as they are said: "a", "a and b", "a, b and c"."""
+    return " and ".join(names.replace(",", ", ").rsplit(", ", 1))
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,9 @@ _CONTENT = entries(
     }
 )
 FORMAT = "metasynth-model"
-VERSIONS = (1, 2)
-"""Version 2 is written of models of whole heads alone: earlier versions of the program would scale scans otherwise."""
+VERSIONS = (1, 2, 3)
+"""Version 2 is written of models of whole heads, 3 of those that look along several axes, as earlier versions of the
+program would prepare scans otherwise."""
 SUFFIX = ".pt"
 
 
@@ -115,7 +116,7 @@ def save_model(path: Path | str, segmenter: nn.Module, description: ModelDescrip
     _check_match(segmenter, description)
     content = {
         "format": FORMAT,
-        "version": 2 if description.takes_heads else 1,
+        "version": 3 if len(description.views) > 1 else 2 if description.takes_heads else 1,
         "network": segmenter.recipe,
         "description": _described(description),
         "weights": {key: _stored(key, value, half) for key, value in segmenter.state_dict().items()},
@@ -139,7 +140,7 @@ def load_model(path: Path | str) -> TrainedModel:
     if content.get("format") != FORMAT:
         raise DataError(f"{path}: is not a {FORMAT} file; a run keeps its segmenters in {MODELS}/")
     if content.get("version") not in VERSIONS:
-        known = " and ".join(map(str, VERSIONS))
+        known = f"{VERSIONS[0]} to {VERSIONS[-1]}"
         raise DataError(f"{path}: format versions {known} are supported, got {content.get('version')!r}")
     expect(content, _CONTENT, f"{path}: its parts do not fit together")
     try:

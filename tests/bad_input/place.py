@@ -179,7 +179,7 @@ DAMAGED_CACHES: dict[str, Callable[[Path], None]] = {
     "nothing": _hdf5_without_anything,
     "cut": lambda path: os.truncate(path, path.stat().st_size - 1000),
     "format": _attribute("format", "zarr"),
-    "version": _attribute("version", 4),
+    "version": _attribute("version", 5),
     "version-text": _attribute("version", "1"),
     "no-classes": _without("class_names"),
     "no-spacing": _without("spacing_mm"),

@@ -8,11 +8,11 @@ from bad_input.table import Place, Row, table
     Row("inspect caches/nothing.h5", 1, "caches/nothing.h5: is not a metasynth-cache file (no attribute 'format')"),
     Row("inspect caches/cut.h5", 1, "caches/cut.h5: is truncated or damaged (Unable to synchronously open file"),
     Row("inspect caches/format.h5", 1, "caches/format.h5: is not a metasynth-cache file (format 'zarr')"),
-    Row("inspect caches/version.h5", 1, "caches/version.h5: format versions 1 to 3 are supported, got 4"),
+    Row("inspect caches/version.h5", 1, "caches/version.h5: format versions 1 to 4 are supported, got 5"),
     Row(
         "inspect caches/version-text.h5",
         1,
-        "caches/version-text.h5: format versions 1 to 3 are supported, got 1 as text",
+        "caches/version-text.h5: format versions 1 to 4 are supported, got 1 as text",
     ),
     Row("inspect caches/no-classes.h5", 1, "caches/no-classes.h5: attribute 'class_names' is missing"),
     Row("inspect caches/no-spacing.h5", 1, "caches/no-spacing.h5: attribute 'spacing_mm' is missing"),

@@ -78,9 +78,10 @@ def test_a_file_that_is_open_for_writing_is_not_called_damaged(tmp_path):
 
 CASES = {
     "format": (set_attribute("format", "another"), "is not a metasynth-cache file (format 'another')"),
-    "version": (set_attribute("version", 4), "format versions 1 to 3 are supported, got 4"),
-    "version type": (set_attribute("version", "one"), "format versions 1 to 3 are supported, got one"),
+    "version": (set_attribute("version", 5), "format versions 1 to 4 are supported, got 5"),
+    "version type": (set_attribute("version", "one"), "format versions 1 to 4 are supported, got one"),
     "version 3": (set_attribute("version", 3), "attribute 'shows' is missing"),
+    "version 4": (set_attribute("version", 4), "dataset 'view' is missing"),
     "no digest": (lambda file: file.attrs.pop("digest"), "attribute 'digest' is missing"),
     "no classes": (lambda file: file.attrs.pop("class_names"), "attribute 'class_names' is missing"),
     "no spacing": (lambda file: file.attrs.pop("spacing_mm"), "attribute 'spacing_mm' is missing"),

@@ -1,10 +1,12 @@
+import dataclasses
+
 import h5py
 import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 from metasynth.data_prep.montage import describe, write_montage
-from support.caches import FINE_INFO, arrays, make
+from support.caches import FINE_INFO, INFO, arrays, make
 
 from metasynth.data.cache import write_cache
 from metasynth.errors import DataError
@@ -36,6 +38,18 @@ def test_volumes_and_many_subjects(tmp_path):
     write_cache(tmp_path / "v.h5", **given)
     assert write_montage(tmp_path / "v.h5", tmp_path / "m.png").stat().st_size > 1000
     assert dict(describe(tmp_path / "v.h5"))["holds"] == "9 volumes of 3 x 6 x 7"
+
+
+def test_slices_of_several_axes_are_named(tmp_path, monkeypatch):
+    info = dataclasses.replace(INFO, axis="coronal,axial", orientation="IR,PR")
+    write_cache(tmp_path / "c.h5", **arrays(2, 2, info=info), view=[0, 1, 1, 0])
+    said = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda axis, title, **how: said.append(title))
+    write_montage(tmp_path / "c.h5", tmp_path / "m.png")
+    assert said == ["s0 coronal 0", "axial 1", "s1 axial 0", "coronal 1"]
+    said.clear()
+    write_montage(make(tmp_path / "d.h5", n_subjects=1, per_subject=2), tmp_path / "d.png")
+    assert said == ["s0 0", "1"]
 
 
 def test_a_picture_that_cannot_be_written(tmp_path):

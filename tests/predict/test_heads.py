@@ -210,10 +210,10 @@ def test_a_model_of_brains_still_warns_of_a_head(cli):
 def test_a_model_of_another_version_is_told_before_anything_is_made(cli, tmp_path):
     content = torch.load(tmp_path / "head.pt", weights_only=True)
     assert content["version"] == 2  # which earlier versions of the program refuse: they would scale heads otherwise
-    torch.save({**content, "version": 3}, tmp_path / "later.pt")
+    torch.save({**content, "version": 4}, tmp_path / "later.pt")
     result = cli("later.pt", "scans", "--out", "out")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == "Error: later.pt: format versions 1 and 2 are supported, got 3"
+    assert result.stderr.splitlines()[-1] == "Error: later.pt: format versions 1 to 3 are supported, got 4"
     assert not (tmp_path / "out").exists()
     assert torch.load(tmp_path / "brain.pt", weights_only=True)["version"] == 1
 

@@ -2,6 +2,7 @@ import dataclasses
 import io
 import math
 import pickle
+import re
 import zipfile
 
 import pytest
@@ -59,6 +60,42 @@ def test_the_needs_and_the_origin_in_words():
     assert "the whole head" in describe(3, brain_only=False).needs
 
 
+def test_a_model_that_looks_along_several_axes_says_so(tmp_path, model):
+    description = describe(axis="coronal,axial,sagittal", orientation="IR,PR,IP", scaled_by="head", brain_only=False)
+    save_model(tmp_path / "several.pt", random_unet(), description)
+    assert load_model(tmp_path / "several.pt").description == description
+    assert content(tmp_path / "several.pt")["version"] == 3  # which earlier versions of the program refuse
+    assert description.views == ("IR", "PR", "IP")
+    assert description.needs.startswith(
+        "coronal, axial and sagittal slices of 32 x 32 voxels of 1 x 1 mm (orientation IR, PR and IP), the whole head"
+    )
+    assert content(model)["version"] == 1
+    assert load_model(model).description.views == ("IR",)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"axis": "coronal,axial"}, "orientation: must be one for each axis of 'coronal,axial', got 'IR'"),
+        (
+            {"axis": "axial,axial", "orientation": "PR,PR"},
+            "orientation: must be one for each axis of 'axial,axial', got 'PR,PR'",
+        ),
+        (
+            {"axis": "coronal,axial", "orientation": "IR,PR", "spacing_mm": (1.0, 2.0)},
+            "spacing_mm: must be two equal numbers for slices along coronal,axial, got (1.0, 2.0)",
+        ),
+        (
+            {"axis": "coronal,axial", "orientation": "IR,P"},
+            "shape, spacing_mm and orientation: must have one entry an axis, got (32, 32), (1.0, 1.0) and 'IR,P'",
+        ),
+    ],
+)
+def test_axes_that_do_not_fit_are_told(changed, message):
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}$"):
+        describe(**changed)
+
+
 class Writes:
     """Unpickling it makes a file."""
 
@@ -111,7 +148,7 @@ def lose_a_weight(path):
         (flip_a_weight, r"the model is damaged \(at "),
         (lambda path: torch.save({"step": 3}, path), "is not a metasynth-model file; a run keeps"),
         (lambda path: torch.save([1, 2], path), "the model holds a list, not a dict"),
-        (changed(version=3), "format versions 1 and 2 are supported, got 3"),
+        (changed(version=4), "format versions 1 to 3 are supported, got 4"),
         (changed(description={"axis": "coronal"}), "its parts do not fit together"),
         (changed(description=None), "its parts do not fit together"),
         (changed(network={"n_classes": 4, "depth": 3}), "its parts do not fit together"),
