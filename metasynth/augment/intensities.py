@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from metasynth.errors import UsageError
+
 QUANTILES = (0.01, 0.99)
 """Of the brain, at 0 and 1: as `metasynth.data_prep.scaling.scale` does with scans."""
 _LEAST = 1e-6
@@ -30,6 +32,26 @@ class Priors(NamedTuple):
     def random(cls, structures: int, texture: float = 0.05) -> "Priors":
         """Nothing is known of G ``structures``: every one of every image has an intensity of its own from U(0, 1)."""
         return cls((0.5,) * structures, (1 / UNIFORM,) * structures, (texture,) * structures)
+
+
+def foreground_of(priors: Priors) -> dict[str, Tensor]:
+    """Priors by name without those of the background, (G - 1,) each; UsageError where they are none."""
+    counts = [len(values) for values in priors]
+    if min(counts) < 2 or len(set(counts)) > 1:
+        raise UsageError(f"priors: must be of the same structures, at least 2, got {', '.join(map(str, counts))}")
+    found = {name: torch.tensor([float(v) for v in own[1:]]) for name, own in priors._asdict().items()}
+    for name, values in found.items():
+        bound = "" if name == "mean" else " of at least 0"
+        wrong = ~torch.isfinite(values) if name == "mean" else ~(values.isfinite() & (values >= 0))
+        for k in wrong.nonzero().flatten().tolist()[:1]:
+            raise UsageError(f"priors: {name} must be finite numbers{bound}, got {values[k]:g} of structure {k + 1}")
+    return found
+
+
+def of_structure(tables: Tensor, structures: Tensor) -> Tensor:
+    """Entries of tables (B, J, G - 1) at structures (B, *S), as (B, J, *S); 0 for background."""
+    at = structures.flatten(1)[:, None].expand(-1, tables.shape[1], -1)
+    return pad(tables, (1, 0)).gather(2, at).unflatten(2, structures.shape[1:])
 
 
 def rescaled(images: Tensor, inside: Tensor) -> Tensor:
@@ -62,23 +84,25 @@ def blurred(images: Tensor, inside: Tensor, width: Tensor, reach: int) -> Tensor
 
     Parameters
     ----------
-    images : Tensor (B, 1, *S)
+    images : Tensor (B, C, *S)
     inside : Tensor (B, 1, *S) bool
-    width : Tensor () or (B,)
-        Standard deviation, in voxels; of all images, or of each.
+    width : Tensor () or (B, D)
+        Standard deviation, in voxels; of all images, or of each along each of D axes.
     reach : int
         Voxels after which the Gaussian is cut.
     """
     steps = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    weights = torch.exp(-0.5 * (steps[:, None] / width).square())
-    weights = (weights / weights.sum(0)).reshape(len(steps), -1, *[1] * (images.ndim - 1))
+    widths = width.expand(len(images), images.ndim - 2)
+    weights = torch.exp(-0.5 * (steps[:, None, None] / widths).square())
+    weights = weights / weights.sum(0)
     # Sums of shifted images and no convolution, which autocast would round to half precision.
     both = torch.cat([torch.where(inside, images, 0), inside.to(images.dtype)], 1)
     for axis in range(2, both.ndim):
         sides, size = [0, 0] * (both.ndim - 1 - axis) + [reach, reach], both.shape[axis]
         wide = pad(both, sides)
-        both = torch.stack([w * wide.narrow(axis, k, size) for k, w in enumerate(weights)]).sum(0)
-    sums, shares = both.split(1, 1)
+        along = weights[..., axis - 2].reshape(len(steps), -1, *[1] * (images.ndim - 1))
+        both = torch.stack([w * wide.narrow(axis, k, size) for k, w in enumerate(along)]).sum(0)
+    sums, shares = both.split([images.shape[1], 1], 1)
     return torch.where(inside, sums / torch.where(inside, shares, 1), 0)
 
 

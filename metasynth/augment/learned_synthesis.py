@@ -1,7 +1,7 @@
 """Learned synthesis: images from structures, by strengths that are learned about priors of their intensities."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, final
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,12 @@ from metasynth.augment.augmenter import Augmenter, Takes, check_draws
 from metasynth.augment.bias_field import NODES, BiasField, NodeValues
 from metasynth.augment.bijections import Exp, Positive
 from metasynth.augment.class_intensity import smooth_texture, texture_nodes
-from metasynth.augment.intensities import UNIFORM, Priors, blurred, rescaled
+from metasynth.augment.intensities import UNIFORM, Priors, blurred, foreground_of, of_structure, rescaled
 from metasynth.augment.noise import GaussianNoise, standard_normal
-from metasynth.errors import UsageError
+from metasynth.errors import DataError, UsageError
 
-GRAIN = 3
+GRAINS = (1, 2, 4)
+"""Voxels from node to node of the textures that are mixed; 1 is white."""
 VARYING = 0.9
 _REACH = 3
 _SHIFT = 0.1  # of a mean, where a multiplier's logarithm moves by 1
@@ -25,13 +26,14 @@ _EDGE = 1e-3  # the base of a power stays above it, so that all derivatives are 
 class SynthesisDraws(NamedTuple):
     """The randomness of one application.
 
-    Of zero mean and unit variance ``levels`` (B, G - 1) uniform and ``powers`` (B,) normal; of zero mean ``texture``
-    (B, 1, *S) smooth and ``noise`` (B, 1, *S), normal times a factor of each image; ``nodes`` of the fields, raised to
-    such factors; ``widths`` (B,) those of the blur.
+    Of zero mean and unit variance ``levels`` (B, G - 1) uniform, ``mixture`` (B, J, G - 1) and ``powers`` (B,) normal;
+    of zero mean ``textures`` (B, J, *S), of one of `GRAINS` each, and ``noise`` (B, 1, *S), normal times a factor of
+    each image; ``nodes`` of the fields, raised to such factors; ``widths`` (B, D) those of the blur along each axis.
     """
 
     levels: Tensor
-    texture: Tensor
+    textures: Tensor
+    mixture: Tensor
     powers: Tensor
     nodes: NodeValues
     noise: Tensor
@@ -42,7 +44,7 @@ class SynthesisDraws(NamedTuple):
 class LearnedSynthesis(Augmenter[SynthesisDraws]):
     """Images of structures, about priors m_k, s_k and t_k of the intensity of structure k:
 
-        flat = blur(c + a_o (m_k - c) + a_s s_k z_k + a_t t_k n),    z_k uniform, n a smooth texture,
+        flat = blur(c + a_o (m_k - c) + a_s s_k z_k) + blur(a_t t_k) n_k,    z_k uniform, n_k a texture,
         x <- scale(scale(flat)^exp(g z) field(c_low, c_mid, c_high)) + sigma eps.
 
     z_k is one draw per image and structure, z one per image, of unit variance both; c is the mean of the m_k. `scale`
@@ -50,16 +52,28 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
     learned by no parameter. Where the structures are background, the image is 0: scans cut to the brain have neither
     partial volume nor noise outside of it.
 
+    The textures t_k of priors are those of scans, blurred as these are, so that the blur mixes structures and leaves
+    textures within them what they are. A texture has no one grain either:
+
+        n_k = sum_j w_jk n_j / sqrt(sum_j w_jk^2),    w_jk = h^j q_jk,
+
+    where n_j is noise of unit variance that is linear between nodes `GRAINS` voxels apart, shared by the structures of
+    an image, and q_jk ~ N(0, 1) is one draw per image, grain and structure. So n_k has unit variance at every voxel,
+    some are fine and some are coarse, and those of two structures are uncorrelated, as q_jk has either sign. What is
+    learned is h: above 1 textures are coarser.
+
     Scans differ in how rough, noisy, blurred and uneven they are, and a segmenter that has only seen one strength of
-    each holds on no other. So textures, noise, the blur's width and the logarithms of fields are multiplied by factors
-    from U(1 - v, 1 + v), one of each kind for every image: what is learned are their means.
+    each holds on no other. So textures, noise, the blur's width along each axis and the logarithms of fields are
+    multiplied by factors from U(1 - v, 1 + v), one of each kind for every image: what is learned are their means. An
+    image that is more blurred along one axis than along another is one of larger voxels there, or thicker slices.
 
     Learned are one multiplier of all spreads, a_s, one of all textures, a_t, and one of the differences between means,
-    a_o, each 1 at first and about the priors; the width of the blur (voxels), which makes partial volumes; the standard
-    deviation g of the logarithm of the power; the exponents of the fields (`BiasField`); and sigma (`GaussianNoise`),
-    in units of the scaled intensity. As images are scaled, a_s, a_t and a_o raised alike change nothing. Where all
-    priors have one mean there is no a_o. With ``by_structure`` every structure has its own mean, and multipliers of its
-    own on top of a_s and a_t: m_k + 0.1 shift_k, s_k exp(.) and t_k exp(.), in steps that suit one learning rate.
+    a_o, each 1 at first and about the priors; h, 1 at first; the width of the blur (voxels), which makes partial
+    volumes; the standard deviation g of the logarithm of the power; the exponents of the fields (`BiasField`); and
+    sigma (`GaussianNoise`), in units of the scaled intensity. As images are scaled, a_s, a_t and a_o raised alike
+    change nothing. Where all priors have one mean there is no a_o. With ``by_structure`` every structure has its own
+    mean, and multipliers of its own on top of a_s and a_t: m_k + 0.1 shift_k, s_k exp(.) and t_k exp(.), in steps that
+    suit one learning rate.
 
     Parameters
     ----------
@@ -100,11 +114,12 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
             raise UsageError(f"varying: must be at least 0 and less than 1, got {varying}")
         self.varying = varying
         self.bijection = Exp()
-        for name, values in _of_foreground(priors).items():
+        for name, values in foreground_of(priors).items():
             self.register_buffer(name, values)
         one = torch.ones(())
         self.raw_spread = nn.Parameter(self.bijection.inverse(one))
         self.raw_texture = nn.Parameter(self.bijection.inverse(one))
+        self.raw_grain = nn.Parameter(self.bijection.inverse(one))
         apart = bool((self.mean != self.mean[0]).any())
         self.raw_offset = nn.Parameter(self.bijection.inverse(one)) if apart else None
         each = torch.ones_like(self.mean)
@@ -115,6 +130,7 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
         self.gamma = Positive(gamma, "gamma")
         self.field = BiasField(exponents, nodes, ndim=ndim)
         self.noise = GaussianNoise(sigma)
+        self.register_load_state_dict_pre_hook(_require_grain)
 
     mean: Tensor
     spread: Tensor
@@ -124,18 +140,20 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
         """See `SynthesisDraws`; for structures of the shape of ``images`` (B, 1, *S)."""
         b, shape = len(images), images.shape[2:]
         levels = UNIFORM * _centred(images.new_empty(b, len(self.mean)), generator)
-        texture = smooth_texture(texture_nodes(images, GRAIN, generator), shape, GRAIN)
+        textures = torch.cat([smooth_texture(texture_nodes(images, j, generator), shape, j) for j in GRAINS], 1)
+        mixture = standard_normal(images.new_empty(b, len(GRAINS), len(self.mean)), generator)
         powers = standard_normal(images.new_empty(b), generator)
         nodes, noise = self.field.draw(images, generator), self.noise.draw(images, generator)
-        factors = 1 + 2 * self.varying * _centred(images.new_empty(4, b), generator)
-        rough, uneven, noisy, widths = factors
+        factors = 1 + 2 * self.varying * _centred(images.new_empty(3 + len(shape), b), generator)
+        rough, uneven, noisy, *widths = factors
         return SynthesisDraws(
             levels,
-            _each(rough, texture) * texture,
+            _each(rough, textures) * textures,
+            mixture,
             powers,
             tuple(values ** _each(uneven, values) for values in nodes),
             _each(noisy, noise) * noise,
-            widths,
+            torch.stack(widths, 1),
         )
 
     def forward(self, structures: Tensor, draws: SynthesisDraws) -> Tensor:
@@ -150,10 +168,10 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
         return noisy
 
     def observed(self) -> dict[str, float]:
-        """The multipliers spread, texture and offset, blur, sigma, the exponents c_low, c_mid and c_high, and gamma."""
-        multipliers = {"spread": self.raw_spread, "texture": self.raw_texture, "offset": self.raw_offset}
+        """The multipliers spread, texture and offset, grain (h), blur, sigma, the exponents of fields, and gamma."""
+        raws = {name: getattr(self, f"raw_{name}") for name in ("spread", "texture", "offset", "grain")}
         return {
-            **{name: self.bijection.forward(raw).item() for name, raw in multipliers.items() if raw is not None},
+            **{name: self.bijection.forward(raw).item() for name, raw in raws.items() if raw is not None},
             "blur": self.blur().item(),
             **self.noise.observed(),
             **self.field.observed(),
@@ -182,19 +200,24 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
 
     def _steps(self, structures: Tensor, draws: SynthesisDraws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The clean image, its field, both scaled as scans are, and with noise, (B, 1, *S) each."""
-        levels, texture, powers, nodes, noise, widths = self._checked(structures, draws)
-        inside, at = structures[:, None] > 0, structures.flatten(1)
-        mean, spread, textures = self._intensities()
-        flat = _of_structure(mean + spread * levels, at) + _of_structure(
-            textures.expand_as(levels), at
-        ) * texture.flatten(1)
-        image = blurred(flat.reshape(texture.shape), inside, self.blur() * widths, _REACH)
-        base = _EDGE + (1 - _EDGE) * rescaled(image, inside)
+        levels, textures, mixture, powers, nodes, noise, widths = self._checked(structures, draws)
+        inside = structures[:, None] > 0
+        mean, spread, roughness = self._intensities()
+        tables = torch.stack([mean + spread * levels, roughness.expand_as(levels)], 1)
+        level, rough = blurred(of_structure(tables, structures), inside, self.blur() * widths, _REACH).split(1, 1)
+        texture = (of_structure(self._mixed(mixture), structures) * textures).sum(1, keepdim=True)
+        base = _EDGE + (1 - _EDGE) * rescaled(level + rough * texture, inside)
         exponent = _each(torch.exp(self.gamma() * powers), base)
         clean = torch.where(inside, base**exponent, 0)
         field = self.field(torch.ones_like(clean), nodes)
         seen = rescaled(clean * field, inside)
         return clean, field, seen, torch.where(inside, self.noise(seen, noise), 0)
+
+    def _mixed(self, mixture: Tensor) -> Tensor:
+        """How much of each grain there is in a structure's texture, (B, J, G - 1), of a square sum of 1."""
+        steps = torch.arange(len(GRAINS), dtype=mixture.dtype, device=mixture.device)
+        weights = (self.bijection.forward(self.raw_grain) ** (steps - steps.mean()))[:, None] * mixture
+        return weights / weights.square().sum(1, keepdim=True).sqrt()
 
     def _checked(self, structures: Tensor, draws: SynthesisDraws) -> SynthesisDraws:
         b, ndim, image = len(structures), self.field.ndim, (len(structures), 1, *structures.shape[1:])
@@ -203,22 +226,16 @@ class LearnedSynthesis(Augmenter[SynthesisDraws]):
                 f"structures: must have shape (B, *S) with {ndim} voxel axes, got {tuple(structures.shape)}"
             )
         nodes = tuple((b, 1, *[count] * ndim) for count in self.field.nodes)
-        check_draws(draws, ((b, len(self.mean)), image, (b,), nodes, image, (b,)))
+        grains, known = len(GRAINS), len(self.mean)
+        textures = (b, grains, *structures.shape[1:])
+        check_draws(draws, ((b, known), textures, (b, grains, known), (b,), nodes, image, (b, ndim)))
         return SynthesisDraws(*draws)
 
 
-def _of_foreground(priors: Priors) -> dict[str, Tensor]:
-    """Priors by name without those of the background, (G - 1,) each; UsageError where they are none."""
-    counts = [len(values) for values in priors]
-    if min(counts) < 2 or len(set(counts)) > 1:
-        raise UsageError(f"priors: must be of the same structures, at least 2, got {', '.join(map(str, counts))}")
-    found = {name: torch.tensor([float(v) for v in own[1:]]) for name, own in priors._asdict().items()}
-    for name, values in found.items():
-        bound = "" if name == "mean" else " of at least 0"
-        wrong = ~torch.isfinite(values) if name == "mean" else ~(values.isfinite() & (values >= 0))
-        for k in wrong.nonzero().flatten().tolist()[:1]:
-            raise UsageError(f"priors: {name} must be finite numbers{bound}, got {values[k]:g} of structure {k + 1}")
-    return found
+def _require_grain(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """DataError for a state from before textures were mixed of grains, which no strength of today's stands for."""
+    if f"{prefix}raw_grain" not in state and f"{prefix}raw_texture" in state:
+        raise DataError("a synthesis from before textures had grains, which made other images: learn it again")
 
 
 def _centred(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -230,8 +247,3 @@ def _centred(like: Tensor, generator: torch.Generator) -> Tensor:
 def _each(values: Tensor, images: Tensor) -> Tensor:
     """One value (B,) an image, to be set beside images (B, ...)."""
     return values.reshape(-1, *[1] * (images.ndim - 1))
-
-
-def _of_structure(table: Tensor, structures: Tensor) -> Tensor:
-    """Entries of a table (B, G - 1) at structures (B, N); 0 for background."""
-    return pad(table, (1, 0)).gather(1, structures)

@@ -110,7 +110,8 @@ def load_augmenter(path: Path) -> Learned:
     Raises
     ------
     DataError
-        When the file is missing, damaged or none of an augmenter, or its parts do not fit together.
+        When the file is missing, damaged or none of an augmenter, its parts do not fit together, or what it holds was
+        learned of images that are made no more.
     RunError
         When the package that has its line cannot be loaded.
     """
@@ -125,7 +126,7 @@ def load_augmenter(path: Path) -> Learned:
         start.load_state_dict(content.get("began", start.state_dict()))
     except RunError as error:
         raise RunError(f"{path}: {error}") from error
-    except UsageError as error:
+    except (DataError, UsageError) as error:
         raise DataError(f"{path}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path}: its parts do not fit together ({first_line(error)})") from error

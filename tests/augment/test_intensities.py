@@ -67,5 +67,24 @@ def test_blur_is_a_cut_gaussian_along_every_axis_within_the_mask(shape):
     np.testing.assert_allclose(found[inside].numpy(), (sums / shares)[inside.numpy()], atol=1e-14)
     assert not found[~inside].any()
     assert gradcheck(lambda w: blurred(images, inside, w, 2), width)
+    each = torch.full((2, len(shape)), 0.8, dtype=torch.float64)
+    torch.testing.assert_close(blurred(images, inside, each, 2), found)
     constant = blurred(torch.full_like(images, 0.7), inside, width, 2)
     torch.testing.assert_close(constant, 0.7 * inside.double())
+
+
+def test_every_image_and_axis_has_a_width_of_its_own_and_channels_are_blurred_alike():
+    images = torch.rand(2, 3, 7, 5, dtype=torch.float64, generator=seeded(0))
+    inside = inside_of(images[:, :1])
+    widths = torch.tensor([[0.5, 1e-3], [1e-3, 0.9]], dtype=torch.float64, requires_grad=True)
+    found = blurred(images, inside, widths, 2)
+    for channel in range(3):
+        own = blurred(images[:, channel : channel + 1], inside, widths, 2)
+        torch.testing.assert_close(found[:, channel : channel + 1], own)
+    for image, mask, axis, width, own in zip(images, inside, (0, 1), (0.5, 0.9), found, strict=True):
+        weights = np.exp(-0.5 * (np.arange(-2, 3) / width) ** 2)
+        sums = correlate1d((mask * image).numpy(), weights, axis + 1, mode="constant")
+        shares = correlate1d(mask.double().numpy(), weights, axis + 1, mode="constant")
+        expected = np.where(mask.numpy(), sums / np.where(mask.numpy(), shares, 1), 0)
+        np.testing.assert_allclose(own.detach().numpy(), expected, atol=1e-14)
+    assert gradcheck(lambda w: blurred(images, inside, w, 2), widths.detach().clamp(min=0.3).requires_grad_())

@@ -16,7 +16,7 @@ from metasynth.augment.table import entry_of
 from metasynth.errors import UsageError
 from metasynth.training.reach import constrained_in
 
-NAMES = ["spread", "texture", "offset", "blur", "sigma", "c_1", "c_2", "gamma"]
+NAMES = ["spread", "texture", "offset", "grain", "blur", "sigma", "c_1", "c_2", "gamma"]
 
 
 def blocks(n=2):
@@ -117,12 +117,13 @@ def test_strengths_differ_between_images_about_the_same_means():
     like = torch.empty(4000, 1, 8, 8)
     structures = torch.ones(4000, 8, 8, dtype=torch.int64)
     alike, differing = (LearnedSynthesis(PRIORS, varying=v).draw(like, seeded(0)) for v in (0.0, 0.9))
-    assert torch.equal(alike.widths, torch.ones(4000))
+    assert torch.equal(alike.widths, torch.ones(4000, 2))
     ratios = {
-        "texture": differing.texture / alike.texture,
+        "textures": differing.textures / alike.textures,
         "noise": differing.noise / alike.noise,
         "nodes": differing.nodes[0].log() / alike.nodes[0].log(),
-        "widths": differing.widths,
+        "width along the first axis": differing.widths[:, 0],
+        "and along the second": differing.widths[:, 1],
     }
     for ratio in ratios.values():
         each = ratio.flatten(1) if ratio.ndim > 1 else ratio[:, None]
@@ -131,24 +132,61 @@ def test_strengths_differ_between_images_about_the_same_means():
         assert each.max() == pytest.approx(1.9, abs=0.01)
         assert each[:, 0].mean() == pytest.approx(1, abs=4 * 0.9 / math.sqrt(3 * 4000))
     factors = torch.stack([ratio.reshape(4000, -1)[:, 0] for ratio in ratios.values()])
-    assert (torch.corrcoef(factors) - torch.eye(4)).abs().max() < 0.06
+    assert (torch.corrcoef(factors) - torch.eye(5)).abs().max() < 0.06
     assert torch.equal(differing.levels, alike.levels)
+    assert torch.equal(differing.mixture, alike.mixture)
     assert LearnedSynthesis(PRIORS)(structures, differing).isfinite().all()
 
 
-def test_every_image_has_a_blur_of_its_own():
+def test_every_image_has_a_blur_of_its_own_along_each_axis():
     made, structures = flat(synthesis(2, PRIORS._replace(spread=(0.0,) * 4, texture=(0.0,) * 4))), blocks()
     changed(made, **{"blur.raw_value": 1.0})
-    draws = drawn(made, structures)._replace(widths=torch.tensor([0.1, 1.5]), powers=torch.zeros(2))
+    draws = drawn(made, structures)._replace(widths=torch.tensor([[0.1, 1.5], [1.5, 0.1]]), powers=torch.zeros(2))
     sharp, soft = made(structures, draws).detach()
     values = lambda image: len(image[0][structures[0] > 0].mul(50).round().unique())  # noqa: E731
-    assert values(sharp) <= 4 < values(soft)
+    assert values(sharp) <= 4 < values(soft)  # structures lie in bands across the first axis
+
+
+def test_textures_are_those_of_the_priors_whatever_the_grain_and_the_blur():
+    """Of one structure alone, and before anything is scaled: level + blur(t) n is m + t n."""
+    made = synthesis(2)
+    like = torch.empty(3000, 1, 9, 9)
+    plain = LearnedSynthesis(PRIORS, varying=0.0).draw(like, seeded(0))
+    for grain in (0.2, 1.0, 5.0):
+        weights = changed(made, raw_grain=math.log(grain))._mixed(plain.mixture)
+        torch.testing.assert_close(weights.square().sum(1), torch.ones(3000, 3))
+        textures = torch.einsum("bjk,bjxy->bkxy", weights.detach(), plain.textures)
+        sd = textures.std(0)
+        assert sd.mean() == pytest.approx(1, abs=0.01)
+        assert (sd - 1).abs().max() < 0.08
+        assert textures.mean(0).abs().max() < 0.08
+        assert torch.corrcoef(textures[:, :, 4, 4].T).sub(torch.eye(3)).abs().max() < 0.06
+    structures = torch.ones(2, 9, 9, dtype=torch.int64)
+    even = flat(synthesis(2, PRIORS._replace(spread=(0.0,) * 4)))
+    draws = drawn(even, structures)
+    sharp = even(structures, draws)
+    torch.testing.assert_close(changed(even, **{"blur.raw_value": 2.0})(structures, draws), sharp, atol=1e-5, rtol=0)
+
+
+def test_coarser_textures_have_nearer_neighbours():
+    """The correlation of neighbours, of noise that is linear between nodes 1, 2 and 4 voxels apart, by its mixture."""
+    plain = LearnedSynthesis(PRIORS, varying=0.0).draw(torch.empty(6000, 1, 9, 9), seeded(0))
+    along = lambda n: (n[..., 1:, :] * n[..., :-1, :]).mean().item()  # noqa: E731
+    alone = [along(n) for n in plain.textures.split(1, 1)]
+    assert alone[0] == pytest.approx(0, abs=0.01)
+    assert alone[1] == pytest.approx(math.sqrt(0.5), abs=0.01)
+    assert alone[2] > alone[1]
+    found = []
+    for grain in (1e-4, 1.0, 1e4):
+        weights = changed(synthesis(2), raw_grain=math.log(grain))._mixed(plain.mixture).detach()
+        found.append(along((weights[:, :, :1, None] * plain.textures).sum(1)))
+    assert found == pytest.approx([alone[0], sum(alone) / 3, alone[2]], abs=0.02)
 
 
 def test_observed_are_multipliers_of_1_and_the_given_starts():
     made = synthesis(2)
     assert list(made.observed()) == NAMES
-    expected = dict(zip(NAMES, (1, 1, 1, 0.5, 0.1, 0.3, 0.6, 0.3), strict=True))
+    expected = dict(zip(NAMES, (1, 1, 1, 1, 0.5, 0.1, 0.3, 0.6, 0.3), strict=True))
     assert made.observed() == pytest.approx(expected, rel=1e-5)
     three = LearnedSynthesis(PRIORS)
     assert [name for name in three.observed() if name.startswith("c_")] == ["c_low", "c_mid", "c_high"]
@@ -157,7 +195,7 @@ def test_observed_are_multipliers_of_1_and_the_given_starts():
 
 
 def test_every_strength_is_kept_within_reach_of_further_steps():
-    names = {"spread", "texture", "offset", "blur.value", "gamma.value", "field.exponents", "noise.sigma"}
+    names = {"spread", "texture", "offset", "grain", "blur.value", "gamma.value", "field.exponents", "noise.sigma"}
     assert set(constrained_in(synthesis(2))) == names | {"spreads", "textures"}
     assert set(constrained_in(LearnedSynthesis(PRIORS, by_structure=False))) == names
 

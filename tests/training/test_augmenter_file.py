@@ -53,7 +53,23 @@ def test_one_from_before_strengths_differed_between_images_makes_them_all_alike(
     found = load_augmenter(spoiled(path, start={k: v for k, v in start.items() if k != "varying"})).augmenter
     images = torch.rand(4, 1, 8, 8, generator=seeded(1))
     assert (augmenter.varying, found.varying) == (0.5, 0.0)
-    assert torch.equal(found.draw(images, seeded(2)).widths, torch.ones(4))
+    assert torch.equal(found.draw(images, seeded(2)).widths, torch.ones(4, 2))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("which", ["state", "began"])
+def test_a_synthesis_from_before_textures_had_grains_is_refused(which, share, tmp_path):
+    path, augmenter = kept(tmp_path, random_share=share)
+    state = load_tensors(path, "it", DataError)[which]
+    line = "a synthesis from before textures had grains, which made other images: learn it again"
+    before = {key: value for key, value in state.items() if not key.endswith("raw_grain")}
+    assert len(before) == len(state) - (2 if share else 1)
+    with pytest.raises(DataError) as refused:
+        load_augmenter(spoiled(path, **{which: before}))
+    assert str(refused.value) == f"{path}: {line}"
+    with pytest.raises(DataError) as refused:
+        deepcopy(augmenter).load_state_dict(before)  # as a run that was interrupted does
+    assert str(refused.value) == line
 
 
 def test_a_run_keeps_it_in_a_folder_of_its_own():

@@ -18,7 +18,7 @@ from metasynth.training.augmenter_file import augmenter_name, load_augmenter
 from metasynth.training.priors import estimate_from
 
 METHODS = "synthesis_random,synthesis_estimated,optimised,unlearned"
-STRENGTHS = {"spread", "texture", "offset", "blur", "sigma", "c_low", "c_mid", "c_high", "gamma"}
+STRENGTHS = {"spread", "texture", "offset", "grain", "blur", "sigma", "c_low", "c_mid", "c_high", "gamma"}
 
 
 @pytest.fixture(scope="module")
