@@ -56,6 +56,8 @@ MODELS ?= brain head
 MODEL_SETTINGS ?= --preset standard
 PREP_brain := --size 96,96
 PREP_head := --head --size 128,128
+SET_brain := --set segmenter.steps=14000
+SET_head := --set segmenter.steps=7000 --set segmenter.widths=16,32,64,128,192
 SHIPPED := metasynth/predict/models
 
 models: $(MODELS:%=$(MODEL_RUNS)/%/report.html)
@@ -65,11 +67,12 @@ models: $(MODELS:%=$(MODEL_RUNS)/%/report.html)
 $(MODEL_RUNS)/%.h5: | $(INSTALLED)
 	mkdir -p $(MODEL_RUNS)
 	$(BIN)/metasynth prep labels $(MAPS) $(PREP_$*) --mapping freesurfer-5 --generate freesurfer-structures \
-	  --spacing 2 --slices all --min-content 0.05 --out $@
+	  --axis coronal,axial,sagittal --spacing 2 --slices all --min-content 0.05 --out $@
 
 $(MODEL_RUNS)/%/report.html: $(MODEL_RUNS)/%.h5
 	if test -d $(@D); then $(BIN)/metasynth run label_maps --out $(@D) --resume; \
-	else $(BIN)/metasynth run label_maps $(MODEL_SETTINGS) --data $< --out $(@D); fi
+	else $(BIN)/metasynth run label_maps $(MODEL_SETTINGS) $(SET_$*) --set share=0.65 --set inverted=0.3 \
+	  --set synthesis.priors=$(SHIPPED)/$*.priors.json --data $< --out $(@D); fi
 
 .PRECIOUS: $(MODEL_RUNS)/%.h5
 
