@@ -26,8 +26,9 @@ run: $(INSTALLED)
 	$(BIN)/metasynth prep template
 	$(BIN)/metasynth run noise --preset quick
 
-# Files side by side on all cores; a file's tests share what they make.
-PYTEST := $(BIN)/pytest -n auto --dist loadfile
+# Files side by side on all cores; a file's tests share what they make. In the order that they are collected in, which
+# has the longest files first.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST)
