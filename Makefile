@@ -7,6 +7,8 @@ DOCS_INSTALLED := $(VENV)/installed-docs
 
 # One thread a process: studies and tests run several processes side by side.
 export OMP_NUM_THREADS ?= 1
+# Whatever is set outside: tests start Python over a hundred times, which would compile the package as often.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run test test-all cluster lint bench models docs release clean
 
