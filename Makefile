@@ -7,6 +7,8 @@ DOCS_INSTALLED := $(VENV)/installed-docs
 
 # One thread a process: studies and tests run several processes side by side.
 export OMP_NUM_THREADS ?= 1
+# Whatever is set outside: tests start Python over a hundred times, which would compile the package as often.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run test test-all cluster lint bench models docs release clean
 
@@ -26,8 +28,9 @@ run: $(INSTALLED)
 	$(BIN)/metasynth prep template
 	$(BIN)/metasynth run noise --preset quick
 
-# Files side by side on all cores; a file's tests share what they make.
-PYTEST := $(BIN)/pytest -n auto --dist loadfile
+# Files side by side on all cores; a file's tests share what they make. In the order that they are collected in, which
+# has the longest files first.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST)

@@ -5,9 +5,11 @@ Names are anybody's, and a dollar sign in one begins no mathematics.
 
 import io
 import warnings
+from collections.abc import Container, Iterator
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -36,10 +38,20 @@ def as_written(figure: Figure) -> Figure:
     axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
     powers = [axis for axis in axes if isinstance(axis.get_major_formatter(), LogFormatterMathtext)]
     numbers = {label for axis in powers for label in axis.get_ticklabels(which="both")}
-    for text in figure.findobj(Text):
+    off = {axis for axes in figure.axes if not axes.axison for axis in (axes.xaxis, axes.yaxis)}
+    for text in _texts(figure, off):
         if text not in numbers:
             text.set_parse_math(False)
     return figure
+
+
+def _texts(artist: Artist, without: Container[Artist]) -> Iterator[Text]:
+    """All text of an artist; that of ``without``, axes that are not drawn, would be made for it, which takes long."""
+    if isinstance(artist, Text):
+        yield artist
+    for child in artist.get_children():
+        if child not in without:
+            yield from _texts(child, without)
 
 
 def png_of(figure: Figure, dpi: int, software: str | None) -> bytes:

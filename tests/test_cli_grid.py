@@ -213,26 +213,44 @@ def test_wrong_usage_is_told_before_anything_starts(tiny, tmp_path, words, messa
     assert not any((tmp_path / "work").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("device", "more", "given"),
-    [
-        ("auto", [], ["CUDA_VISIBLE_DEVICES=3 ", "CUDA_VISIBLE_DEVICES=6 "]),
-        ("auto", ["--jobs", 1], ["CUDA_VISIBLE_DEVICES=3 ", "CUDA_VISIBLE_DEVICES=3 "]),
-        ("cpu", [], ["", ""]),
-    ],
-)
-def test_each_run_has_a_gpu_of_its_own(tiny, monkeypatch, tmp_path, device, more, given):
-    """By what they are given; they find none themselves."""
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Those of a machine, as this process sees them."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,6")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for setting in ("benchmark", "deterministic"):
         monkeypatch.setattr(torch.backends.cudnn, setting, getattr(torch.backends.cudnn, setting))
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_each_run_has_a_gpu_of_its_own(tiny, tmp_path):
+    """By what they are given; they find none themselves."""
     out = tmp_path / "grid"
-    done = call("run", "tiny", "--out", out, "--seeds", 2, "--device", device, *more)
+    done = call("run", "tiny", "--out", out, "--seeds", 2)
     assert done.exit_code == 0, done.output
-    begun = [(out / f"seed={seed}.log").read_text() for seed in range(2)]
-    assert [text.partition("-m metasynth")[0] for text in begun] == [f"$ {one}" for one in given]
+    begun = [(out / f"seed={seed}.log").read_text().partition("-m metasynth")[0] for seed in range(2)]
+    assert begun == ["$ CUDA_VISIBLE_DEVICES=3 ", "$ CUDA_VISIBLE_DEVICES=6 "]
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("more", "jobs", "gpus"),
+    [([], 2, ("3", "6")), (["--jobs", 1], 1, ("3", "6")), (["--device", "cpu"], 5, ())],
+)
+def test_places_and_gpus_are_those_of_the_machine(tiny, monkeypatch, tmp_path, more, jobs, gpus):
+    """tests/running/test_grid_run.py has which run is given which of them."""
+    asked = []
+
+    def carry_out(folder, jobs, progress, gpus):
+        asked.append((jobs, gpus))
+        return {run.name: "failed: stop" for run in folder.grid.runs}
+
+    monkeypatch.setattr("metasynth.running.grid_run.carry_out", carry_out)
+    monkeypatch.setattr("metasynth.cli.grid.cores", lambda: 10)
+    done = call("run", "tiny", "--out", tmp_path / "grid", "--seeds", 2, *more)
+    assert done.exit_code == 1
+    assert asked == [(jobs, gpus)]
 
 
 def test_a_folder_with_a_run_is_left_alone(tiny):

@@ -14,6 +14,7 @@ from support.tiny_grid import GRID, RUNS, found, lines
 from support.tiny_noise import arguments, make_cache, start
 
 from metasynth.cli.main import main
+from metasynth.errors import UsageError
 from metasynth.running.jobs.record import JobRecord
 
 pytest.importorskip("submitit")
@@ -34,6 +35,23 @@ def tiny(monkeypatch, tmp_path):
 def undisturbed(tmp_path):
     """The records and rows that the runs of `GRID` have."""
     return tiny_grid.undisturbed(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", ("1", "3")), ("cpu", ())])
+def test_jobs_of_this_machine_share_out_its_gpus(tiny, monkeypatch, device, gpus):
+    """As many run at a time as there are GPUs."""
+    asked = []
+
+    def make_launcher(*arguments):
+        asked.append(arguments)
+        raise UsageError("stop")
+
+    monkeypatch.setattr("metasynth.running.device.configure_torch", lambda *_: (device, 1))
+    monkeypatch.setattr("metasynth.running.device.visible_gpus", lambda: ("1", "3"))
+    monkeypatch.setattr("metasynth.running.jobs.launchers.make_launcher", make_launcher)
+    monkeypatch.setattr("metasynth.cli.grid.cores", lambda: 10)
+    assert call("run", "tiny", "--out", "g", "--seeds", 2, "--launcher", "local").exit_code == 2
+    assert asked == [("local", (), None, len(gpus) or 5, gpus)]
 
 
 @pytest.mark.slow

@@ -104,6 +104,7 @@ def test_every_run_of_a_grid_hands_on_its_own(known):
     for more in ([], ["--log", "none"]):  # other sinks are no other grid
         again = call("--out", "g", "--resume", *more)
         assert again.exit_code == 0, again.output
+    assert json.loads((known / "g" / "grid.json").read_text())["log"] == "none"
     assert len(given(known / "g" / "seed=1")) == 4
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.longest import LONGEST
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("metasynth", "experiments", "data_prep", "benchmarks", "examples")
@@ -21,6 +22,11 @@ def gives_a_reason(source: str) -> bool:
 
 def is_long(source: str) -> bool:
     return len(source.splitlines()) > MOST_LINES
+
+
+def test_the_files_of_tests_that_take_longest_are_there():
+    """One that is not would be begun in its turn, without a word."""
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_modules_that_are_long_say_why_and_no_others_do():

@@ -126,7 +126,9 @@ def run_grid(
     in_use = "cpu" if means.elsewhere else configure_torch(grid.device, None)[0]
     gpus = () if in_use == "cpu" else visible_gpus()
     side_by_side = means.jobs or len(gpus) or max(1, cores() // 2)
-    launcher = make_launcher(means.launcher, means.launcher_texts, means.jobs, side_by_side) if means.launcher else None
+    launcher = None
+    if means.launcher:
+        launcher = make_launcher(means.launcher, means.launcher_texts, means.jobs, side_by_side, gpus)
     if earlier:
         refuse_jobs_of_others(out, means.launcher)
     progress = Progress(quiet)

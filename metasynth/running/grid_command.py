@@ -2,12 +2,14 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from metasynth.running.grid import GridRun
-from metasynth.running.grid_folder import GridFolder
+if TYPE_CHECKING:
+    from metasynth.running.grid import GridRun
+    from metasynth.running.grid_folder import GridFolder
 
 
-def words_of(folder: GridFolder, run: GridRun, *, resume: bool) -> list[str]:
+def words_of(folder: "GridFolder", run: "GridRun", *, resume: bool) -> list[str]:
     """The command of a run as words, 'metasynth' first.
 
     Parameters

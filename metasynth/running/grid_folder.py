@@ -5,6 +5,7 @@ output beside them in ``NAME.log``; ``results.json`` holds the rows of all runs 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,7 +52,7 @@ class GridFolder:
         lock = claim(path)
         try:
             refuse_grid(path)  # again, now that no other process can begin there
-            write_atomically(path / GRID, encode(with_digest(grid.to_json()), indent=2))
+            _write(path, grid)
         except BaseException:
             lock.release()
             raise
@@ -59,7 +60,7 @@ class GridFolder:
 
     @classmethod
     def resume(cls, path: Path, grid: Grid) -> Self:
-        """Take up a grid; its data may have moved, not changed.
+        """Take up a grid; its data may have moved, not changed. Other sinks are recorded, for later sessions.
 
         A folder that a grid had claimed and not yet begun is begun.
 
@@ -72,8 +73,11 @@ class GridFolder:
         """
         if is_claimed_only(path):
             return cls.create(path, grid)
-        cls.open(path).check_same(grid)
+        there = cls.open(path)
+        there.check_same(grid)
         folder = cls(path, grid, claim(path))
+        if grid.log != there.grid.log:
+            _write(path, replace(there.grid, log=grid.log))
         remove_leftovers(path, below=False)  # a run that is still being written may be below; each tidies its own
         return folder
 
@@ -210,6 +214,10 @@ def refuse_grid(path: Path) -> None:
     if (path / GRID).is_file():
         raise UsageError(f"{path}: holds another grid; continue it with --resume or give another --out")
     refuse_taken(path)
+
+
+def _write(path: Path, grid: Grid) -> None:
+    write_atomically(path / GRID, encode(with_digest(grid.to_json()), indent=2))
 
 
 def _by_setting(grid: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class _Process:
 
     @classmethod
     def start(cls, folder: GridFolder, run: GridRun, place: int, gpus: Sequence[str]) -> "_Process":
-        log = folder.path / f"{run.name}.log"
+        log = folder.log(run)
         command = _command(folder, run)
         gpu = {VISIBLE_GPUS: gpus[place % len(gpus)]} if gpus else {}
         told = " ".join([*(f"{name}={value}" for name, value in gpu.items()), shlex.join(command[1:])])

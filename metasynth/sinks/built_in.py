@@ -6,7 +6,7 @@ from metasynth.sinks.tensorboard import TensorBoardSink
 from metasynth.sinks.wandb import WandbSink
 
 ENTRIES = (
-    SinkEntry("tensorboard", "event files", TensorBoardSink, needs="tensorboard"),
-    SinkEntry("mlflow", "a store on this machine, or that of MLFLOW_TRACKING_URI", MlflowSink, needs="mlflow"),
-    SinkEntry("wandb", "Weights & Biases offline, for `wandb sync`", WandbSink, needs="wandb"),
+    SinkEntry("tensorboard", TensorBoardSink, needs="tensorboard"),
+    SinkEntry("mlflow", MlflowSink, needs="mlflow"),
+    SinkEntry("wandb", WandbSink, needs="wandb"),
 )

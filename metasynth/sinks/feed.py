@@ -206,12 +206,12 @@ class Feed:
         """Wait for the answer to what was asked, if anything was, and say who failed."""
         if self._worker is None or not self._asked:
             return
-        self._asked = False
         try:
             failed = self._worker.answer()
         except (WorkerEnded, WorkerFailed) as error:
             self._stop(f"the process of the sinks: {error}")
             return
+        self._asked = False  # only now: a process whose answer was not waited for is busy
         for name, why in failed.items():
             self._say(f"sink {name!r} failed: {why}; {_LATER}")
 

@@ -112,8 +112,6 @@ class SinkEntry:
     ----------
     name : str
         As in ``--log NAME``: letters, digits, '_' and '-'.
-    about : str
-        What it is, in a few words.
     open : callable
         Makes one for a run; a function of a module, which another process can import. Whatever it raises is told before
         the run begins.
@@ -122,7 +120,6 @@ class SinkEntry:
     """
 
     name: str
-    about: str
     open: Callable[[SinkRun], Sink]
     needs: str = ""
 

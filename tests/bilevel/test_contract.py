@@ -63,6 +63,8 @@ def with_optimisers(others: Iterable[Any], telling: Container[Any], names: Itera
 
 
 TELLING = ("plain", "clipped and learned")
+AROUND_EACH = ("nesterov", "adam")
+"""Of the optimisers of the segmenter those that clipping and learned rates are tried with each time."""
 TARGET = batch(99)
 
 
@@ -314,8 +316,14 @@ class TestSegmenter:
                 continue
         raise AssertionError("kinks everywhere")
 
-    @pytest.mark.parametrize("around", ["plain", "clipped", "learned"])
-    @pytest.mark.parametrize("optimiser", segmentation.OPTIMISERS)
+    @pytest.mark.parametrize(
+        ("optimiser", "around"),
+        [
+            pytest.param(name, around, marks=() if around == "plain" or name in AROUND_EACH else pytest.mark.slow)
+            for name in segmentation.OPTIMISERS
+            for around in ("plain", "clipped", "learned")
+        ],
+    )
     @pytest.mark.parametrize("strategy", DIFFERENTIATED)
     def test_exact_strategies(self, strategy: str, optimiser: str, around: str) -> None:
         chosen = DIFFERENTIATED[strategy]

@@ -82,7 +82,7 @@ def train(name: str) -> None:
 @pytest.mark.skipif(not STATM.exists(), reason="resident memory is read from /proc/self/statm")
 @pytest.mark.parametrize(
     "strategy",
-    [pytest.param(s, marks=() if s in ("mixed", "unrolled") else pytest.mark.slow) for s in STRATEGIES],
+    [pytest.param(s, marks=() if s == "mixed" else pytest.mark.slow) for s in STRATEGIES],
 )
 def test_resident_memory_is_flat(strategy: str) -> None:
     """Within 1 % between steps 100 and 1,000, and not one tensor more, without the garbage collector's help."""

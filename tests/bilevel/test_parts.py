@@ -70,8 +70,12 @@ def test_chunks_of_any_size_give_the_whole(strategy: str, chunk: int | None) -> 
 
 @pytest.mark.parametrize(
     ("strategy", "samples", "real"),
-    [(Mixed(), 2, 4), (Forward(), 2, 4), (FiniteDifference(), 1, 4), (FiniteDifference(), 1, 1)],
-    ids=["mixed", "forward", "finite_difference", "economical"],
+    [
+        pytest.param(Mixed(), 2, 4, id="mixed"),
+        pytest.param(Forward(), 2, 4, id="forward", marks=pytest.mark.slow),
+        pytest.param(FiniteDifference(), 1, 4, id="finite_difference", marks=pytest.mark.slow),
+        pytest.param(FiniteDifference(), 1, 1, id="economical"),
+    ],
 )
 def test_a_random_sub_batch_is_unbiased(strategy: ProductStrategy, samples: int, real: int) -> None:
     """The mean over 400 draws lies within three standard errors of the hypergradient of the whole batches.

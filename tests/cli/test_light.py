@@ -44,6 +44,11 @@ def imported(code: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+def test_a_job_imports_nothing_to_compute_with():
+    """It waits for as long as its run takes, in memory that the run could have."""
+    assert not imported(f"import json, sys, metasynth.running.jobs.job; {IMPORTED}") & HEAVY
+
+
 def test_the_package_imports_the_standard_library_alone():
     assert not imported(f"import json, sys, metasynth; {IMPORTED}") & (HEAVY | {"click"})
 

@@ -34,7 +34,7 @@ MEANINGS = {
     "--help": "Show this message and exit.",
     "--ids": "What the numbers in label maps are",
     "--image-name": "Image in mri/",
-    "--image-suffix": "Suffix of the images",
+    "--image-suffix": "Suffix of the images of a BIDS data set.",
     "--images": "Images: file, folder, pattern or list",
     "--interpolation": "How labels are put on another grid.",
     "--jobs": "Processes side by side",

@@ -96,8 +96,10 @@ def rule(words: list[str]) -> tuple[str, Check] | None:
 def carry_out(words: list[str]) -> str:
     """A command as it is, but for the settings that make a run small; of a grid every run's settings are tried."""
     if words[1] == "prep":
-        # What is there is of the stock; to align takes seconds a subject, and has tests of its own.
-        return metasynth(*without(words[1:], "--align"), "--overwrite")
+        # What is there is of the stock; to align takes seconds a subject, and has tests of its own. So has the picture,
+        # which takes most of the time else; those of the stock have one.
+        plain = ["--no-montage"] if words[2] in ("bids", "labels", "nifti") else []
+        return metasynth(*without(words[1:], "--align"), *plain, "--overwrite")
     if words[1] != "run":
         return metasynth(*words[1:])
     if any(find_spec(name) is None for name in options(words, "--log")):

@@ -22,6 +22,7 @@ from metasynth.running import study
 from metasynth.running.checkpoint import load_checkpoint
 from metasynth.running.records import RunFolder
 from metasynth.running.settings.config import from_dict, to_dict
+from metasynth.segment.atlas.segmenter import AtlasSegmenter
 from metasynth.segment.model_file import load_model
 
 SUBJECTS = 6
@@ -123,7 +124,10 @@ def test_learned_parameters_moved(run):
 
 
 def interrupted_in(run, cache, stage, monkeypatch):
-    """Go on with a run until shortly after the first checkpoint of a stage."""
+    """Go on with a run until shortly after the first checkpoint of a stage.
+
+    Without the fits of the atlas, of which such a session keeps nothing.
+    """
     append = RunFolder.append
 
     def stopping(folder, record):
@@ -133,6 +137,7 @@ def interrupted_in(run, cache, stage, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "append", stopping)
+        patch.setattr(AtlasSegmenter, "segment", lambda _, images: torch.zeros_like(images[:, 0], dtype=torch.int64))
         with pytest.raises(KeyboardInterrupt):
             carry_out(EXPERIMENT, run, cache, methods=ALL, resume=(run / "config.json").is_file())
 

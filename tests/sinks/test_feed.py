@@ -106,6 +106,36 @@ def test_a_process_of_sinks_that_ends_does_not_end_the_run(run, stopped):
     assert run.said == [f"the process of the sinks: ended with exit code 7; {LATER}"]
 
 
+class Interrupted:
+    """A process of sinks whose first answer is not waited for to its end, and which is busy from then on."""
+
+    def __init__(self):
+        self.asked = []
+
+    def ask(self, request):
+        self.asked.append(request[0])
+
+    def has_answered(self, within=0.0):
+        return False
+
+    def answer(self):
+        raise KeyboardInterrupt
+
+
+def test_a_process_that_is_still_busy_at_an_interrupt_is_not_asked_again(run):
+    """Where the pipe is full, asking would wait for it."""
+    worker = Interrupted()
+    run.metrics.write_bytes(b'{"step": 1}\n{"step": 2}\n')
+    fed = feed.Feed(run.metrics, worker, run.said.append)
+    fed.look(12)
+    assert worker.asked == ["write"]
+    with pytest.raises(KeyboardInterrupt):
+        fed.finish(24, {})
+    fed.leave()
+    assert worker.asked == ["write"]
+    assert run.said == []
+
+
 def test_records_that_are_gone_do_not_end_the_run(run):
     with run.session(NOTING) as (lines, _):
         append(lines, 1)
@@ -127,7 +157,7 @@ def test_a_sink_that_no_other_process_can_make(run, monkeypatch, where, got):
     if where:
         monkeypatch.setattr(Noting, "__module__", where)
         monkeypatch.setattr(sys.modules[where], "Noting", Noting, raising=False)
-    entry = SinkEntry("mine", "a file", Noting if where else lambda run: None)
+    entry = SinkEntry("mine", Noting if where else lambda run: None)
     with pytest.raises(RunError) as refused, run.session(entry):
         pytest.fail("was begun")
     told = "sink 'mine': open: expected a function or class that another process can import, got "

@@ -69,7 +69,7 @@ def test_a_package_that_is_missing(monkeypatch, name, found):
 
 def test_a_program_adds_a_sink(monkeypatch):
     monkeypatch.setattr(table.TABLE, "_registered", {})
-    mine = SinkEntry("mine", "a file", lambda run: None)
+    mine = SinkEntry("mine", lambda run: None)
     register(mine)
     assert names()[3] == "mine"
     assert table.chosen("mine") == (mine,)

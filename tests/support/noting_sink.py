@@ -76,12 +76,12 @@ def refuse(run: SinkRun) -> Noting:
     raise ValueError("MYLOG_URI: expected an address, got ''\nand more")
 
 
-NOTING = SinkEntry("noting", "a file", Noting)
-FAILING = SinkEntry("failing", "a file", Failing)
-ENDING = SinkEntry("ending", "a file", Ending)
-LEAVING = SinkEntry("leaving", "a file", Leaving)
-PRINTING = SinkEntry("printing", "nothing", Printing)
-REFUSING = SinkEntry("refusing", "nothing", refuse)
+NOTING = SinkEntry("noting", Noting)
+FAILING = SinkEntry("failing", Failing)
+ENDING = SinkEntry("ending", Ending)
+LEAVING = SinkEntry("leaving", Leaving)
+PRINTING = SinkEntry("printing", Printing)
+REFUSING = SinkEntry("refusing", refuse)
 
 
 def notes(run: Path, name: str = "noting") -> list[list[object]]:

@@ -5,10 +5,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from metasynth.errors import UsageError
 from metasynth.interrupts import Interrupted, watched
+from metasynth.running.device import VISIBLE_GPUS
 from metasynth.running.grid import GridRun
 from metasynth.running.grid_command import words_of
 from metasynth.running.grid_folder import GridFolder
@@ -27,6 +29,9 @@ OVER = (State.CANCELLED, State.ENDED)
 
 def carry_out(folder: GridFolder, launcher: Launcher, progress: Progress) -> dict[str, str]:
     """Have jobs carry out every run that is not done; those of an earlier launch that go on are left to it.
+
+    Where the launcher has GPUs, a job has a place, the first that is free, and place k has GPU k mod their number, as
+    in `metasynth.running.grid_run.carry_out`.
 
     Parameters
     ----------
@@ -72,7 +77,7 @@ class _Jobs:
 
     def __init__(self, folder: GridFolder, launcher: Launcher, progress: Progress) -> None:
         self._folder, self._launcher, self._progress = folder, launcher, progress
-        self._place = (folder.path / FOLDER).absolute()
+        self._files = (folder.path / FOLDER).absolute()
         record = JobRecord.read(folder.path)
         self._record = record if record.launcher == launcher.name else JobRecord(launcher.name)
         self._submissions: Counter[str] = Counter()
@@ -91,12 +96,13 @@ class _Jobs:
 
     def submit_waiting(self) -> None:
         """Submit as many as there is room for, and record them."""
-        room = self._launcher.most - len(self._submitted)
+        room = max(0, self._launcher.most - len(self._submitted))  # an earlier launch may have had more at a time
         runs, self._waiting = self._waiting[:room], self._waiting[room:]
         if not runs:
             return
-        names = self._launcher.submit(self._place, [self._job(run) for run in runs])
-        self._record = self._record.with_jobs(dict(zip((run.name for run in runs), names, strict=True)))
+        places = self._free_places(runs)
+        names = self._launcher.submit(self._files, [self._job(run, places) for run in runs])
+        self._record = self._record.with_jobs(dict(zip((run.name for run in runs), names, strict=True)), places)
         self._record.write(self._folder.path)
         self._submitted += runs
         self._submissions.update(run.name for run in runs)
@@ -126,16 +132,26 @@ class _Jobs:
 
     def _ask(self) -> Mapping[str, State]:
         names = [self._record.jobs[run.name] for run in self._submitted]
-        return self._launcher.states(self._place, names) if names else {}
+        return self._launcher.states(self._files, names) if names else {}
 
     def _state(self, run: GridRun) -> State:
         return self._states.get(self._record.jobs[run.name], State.RUNS)  # it may not be known now
 
-    def _job(self, run: GridRun) -> RunJob:
+    def _free_places(self, runs: Sequence[GridRun]) -> dict[str, int]:
+        """A place for each run, the first that no job has; none where the launcher has no GPUs to share out."""
+        if not self._launcher.gpus:
+            return {}
+        taken = {self._record.places.get(run.name) for run in self._submitted}
+        free = (place for place in count() if place not in taken)
+        return {run.name: place for run, place in zip(runs, free, strict=False)}
+
+    def _job(self, run: GridRun, places: Mapping[str, int]) -> RunJob:
         grid = self._folder.grid
         here = GridFolder(self._folder.path.absolute(), grid)  # jobs may have another working folder
         threads = os.environ.get("OMP_NUM_THREADS", str(grid.threads))
-        environment = {"OMP_NUM_THREADS": threads, **self._launcher.environment}
+        gpus = self._launcher.gpus
+        gpu = {VISIBLE_GPUS: gpus[places[run.name] % len(gpus)]} if gpus else {}
+        environment = {"OMP_NUM_THREADS": threads, **self._launcher.environment, **gpu}
         words = tuple(words_of(here, run, resume=True))
         return RunJob(run.name, words, here.log(run), environment, own_session=not self._launcher.elsewhere)
 
@@ -144,7 +160,7 @@ class _Jobs:
         job = self._record.jobs[run.name]
         if self._state(run) is State.CANCELLED:
             return f"failed: its job {job} was cancelled"
-        told = _told(self._place, job)
+        told = _told(self._files, job)
         if told is None and self._submissions[run.name] >= MOST_SUBMISSIONS:
             told = f"its jobs were ended {MOST_SUBMISSIONS} times, the last was {job} (see {self._folder.log(run)})"
         return told and f"failed: {told}"

@@ -28,23 +28,24 @@ class Launcher(ABC):
     ----------
     name : str
         As in ``--launcher``.
-    texts : tuple of str
-        What ``--launcher-set`` was given.
     most : int
         Jobs that there may be at a time.
     elsewhere : bool
         Whether runs are carried out on other machines, whose memory and GPUs are not this one's.
     environment : mapping of str to (str or None)
         What a run has otherwise than its job, as in `RunJob`.
+    gpus : sequence of str
+        GPUs of this machine that its runs share out, each as ``CUDA_VISIBLE_DEVICES`` of a run that has it alone; none:
+        the runs have what `environment` says, or what their job has.
     seconds_between_looks : float
         How long to wait before `states` is asked again.
     """
 
     name: str
-    texts: tuple[str, ...]
     most: int
     elsewhere: bool
     environment: Mapping[str, str | None]
+    gpus: Sequence[str]
     seconds_between_looks: float
 
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from metasynth.children import safe_path
 from metasynth.interrupts import SIGNALS, held
+from metasynth.running.device import VISIBLE_GPUS
 from metasynth.running.jobs.job import RunJob
 from metasynth.running.jobs.launcher import MOST_TIMEOUTS, Launcher, State, require_submitit
 from metasynth.running.jobs.settings import LOCAL, read_settings
@@ -26,17 +27,18 @@ class LocalLauncher(Launcher):
         'KEY=VALUE,...': those of `metasynth.running.jobs.settings.LOCAL`.
     jobs : int
         Runs side by side.
+    gpus : sequence of str
+        Those that the runs share out; none: the runs see what this process sees.
     """
 
     name, elsewhere, seconds_between_looks = "local", False, 0.2
 
-    def __init__(self, texts: Sequence[str], jobs: int) -> None:
+    def __init__(self, texts: Sequence[str], jobs: int, gpus: Sequence[str] = ()) -> None:
         require_submitit(self.name)
-        self.texts, self.most = tuple(texts), jobs
+        self.most, self.gpus = jobs, tuple(gpus)
         self._settings = {"timeout_min": YEAR_MIN, **read_settings(texts, LOCAL)}
         self._timeouts = self._settings.pop("max_num_timeout", MOST_TIMEOUTS)
-        gpus = "CUDA_VISIBLE_DEVICES"
-        self.environment = {gpus: os.environ.get(gpus)}  # submitit shows its jobs none
+        self.environment = {VISIBLE_GPUS: os.environ.get(VISIBLE_GPUS)}  # submitit shows its jobs none
         self._jobs: list[Any] = []
 
     def submit(self, folder: Path, jobs: Sequence[RunJob]) -> list[str]:

@@ -24,10 +24,13 @@ class JobRecord:
         Who has them; empty where there are none.
     jobs : mapping of str to str
         The name of a run -> what its job is called.
+    places : mapping of str to int
+        The name of a run -> its place among those side by side, which says its GPU; of runs that were given one.
     """
 
     launcher: str = ""
     jobs: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, grid: Path) -> Self:
@@ -37,15 +40,16 @@ class JobRecord:
             return cls()
         value = check_digest(path, read_json_file(path), required=True)
         try:
-            return cls(value["launcher"], dict(value["jobs"]))
+            return cls(value["launcher"], dict(value["jobs"]), dict(value.get("places", {})))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
 
-    def with_jobs(self, jobs: Mapping[str, str]) -> Self:
-        """The record with further jobs, or later ones of the same runs."""
-        return replace(self, jobs={**self.jobs, **jobs})
+    def with_jobs(self, jobs: Mapping[str, str], places: Mapping[str, int]) -> Self:
+        """The record with further jobs, or later ones of the same runs, and the places of those that have one."""
+        return replace(self, jobs={**self.jobs, **jobs}, places={**self.places, **places})
 
     def write(self, grid: Path) -> None:
         """Put the record into a grid's folder."""
-        value = {"launcher": self.launcher, "jobs": dict(self.jobs)}
+        places = {"places": dict(self.places)} if self.places else {}
+        value = {"launcher": self.launcher, "jobs": dict(self.jobs), **places}
         write_atomically(grid / FOLDER / NAME, encode(with_digest(value), indent=2))

@@ -28,12 +28,12 @@ class SlurmLauncher(Launcher):
         Runs side by side; None: as many as the cluster gives.
     """
 
-    name, elsewhere, seconds_between_looks, environment = "slurm", True, 5.0, {}
+    name, elsewhere, seconds_between_looks, environment, gpus = "slurm", True, 5.0, {}, ()
     most = 1000  # an array of a cluster that sets no other number
 
     def __init__(self, texts: Sequence[str], jobs: int | None) -> None:
         require_submitit(self.name)
-        self.texts, self._side_by_side = tuple(texts), jobs or self.most
+        self._side_by_side = jobs or self.most
         self._settings = read_settings(texts, SLURM)
         if "timeout_min" not in self._settings:
             raise UsageError(

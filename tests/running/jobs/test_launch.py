@@ -30,15 +30,16 @@ def finish(folder, name):
 class Told(Launcher):
     """A job is over at the first look; how it went is said by its run's name, else it finishes the run."""
 
-    name, texts, elsewhere, environment, seconds_between_looks = "told", (), True, {"A": None}, 0.0
+    name, elsewhere, environment, seconds_between_looks = "told", True, {"A": None}, 0.0
 
-    def __init__(self, most=1000, **outcomes):
-        self.most, self.outcomes = most, outcomes
-        self.submitted, self.known, self.asked = [], {}, []
+    def __init__(self, most=1000, gpus=(), **outcomes):
+        self.most, self.gpus, self.outcomes = most, gpus, outcomes
+        self.submitted, self.known, self.asked, self.shown = [], {}, [], {}
 
     def submit(self, folder, jobs):
         self.submitted.append([job.name for job in jobs])
         self.jobs = jobs
+        self.shown |= {job.name: job.environment.get("CUDA_VISIBLE_DEVICES") for job in jobs}
         names = [f"{len(self.submitted)}_{index}" for index in range(len(jobs))]
         for job, name in zip(jobs, names, strict=True):
             self.known[name] = job.name
@@ -67,7 +68,7 @@ class Told(Launcher):
 
 @pytest.fixture
 def folder(tmp_path):
-    grid = GridFolder.create(tmp_path / "grid", Grid("tiny", "quick", (0, 1, 2)))
+    grid = GridFolder.create(tmp_path / "grid", Grid("tiny", "quick", (0, 1, 2), log="noting"))
     yield grid
     grid.close()
 
@@ -90,7 +91,7 @@ def test_every_run_is_a_job_of_one_array(folder, monkeypatch):
     assert said[:4] == ["told: submitted 3 of the runs, as job 1_0 to 1_2", *(f"{run}: finished" for run in RUNS)]
     job = launcher.jobs[1]
     words = ["metasynth", "run", "tiny", "--out", str(folder.path / "seed=1"), "--preset", "quick", "--seed", "1"]
-    assert job.words == (*words, "--device", "auto", "--threads", "1", "--quiet", "--resume")
+    assert job.words == (*words, "--device", "auto", "--threads", "1", "--quiet", "--log", "noting", "--resume")
     assert (job.name, job.log, job.own_session) == ("seed=1", folder.path / "seed=1.log", False)
     assert job.environment == {"OMP_NUM_THREADS": "1", "A": None}
     assert JobRecord.read(folder.path) == JobRecord("told", {"seed=0": "1_0", "seed=1": "1_1", "seed=2": "1_2"})
@@ -100,6 +101,49 @@ def test_no_more_jobs_at_a_time_than_there_may_be(folder):
     launcher = Told(most=2)
     assert go(folder, launcher)[0] == {}
     assert launcher.submitted == [["seed=0", "seed=1"], ["seed=2"]]
+
+
+def test_an_earlier_launch_may_have_had_more_jobs(tmp_path):
+    """Then none is submitted until enough of them have ended."""
+    grid = GridFolder.create(tmp_path / "grid", Grid("tiny", "quick", tuple(range(7))))
+    earlier = {f"seed={seed}": f"7_{seed}" for seed in range(4)}
+    JobRecord("told", earlier).write(grid.path)
+    launcher = Told(most=2, **{name: [State.RUNS] * 3 for name in earlier})
+    launcher.known = {job: name for name, job in earlier.items()}
+    assert go(grid, launcher)[0] == {}
+    assert launcher.submitted == [["seed=4", "seed=5"], ["seed=6"]]
+    grid.close()
+
+
+def test_each_of_the_jobs_side_by_side_has_a_gpu_of_its_own(folder):
+    """The third run is submitted when the second has ended, and has the place of that one."""
+    launcher = Told(most=2, gpus=("1", "3"), **{"seed=0": [State.RUNS] * 3})
+    assert go(folder, launcher)[0] == {}
+    assert launcher.submitted == [["seed=0", "seed=1"], ["seed=2"]]
+    assert launcher.shown == {"seed=0": "1", "seed=1": "3", "seed=2": "3"}
+    assert JobRecord.read(folder.path).places == {"seed=0": 0, "seed=1": 1, "seed=2": 1}
+
+
+def test_a_later_launch_knows_the_gpus_of_jobs_that_go_on(folder):
+    finish(folder.path, "seed=0")
+    JobRecord("told", {"seed=0": "7_0", "seed=1": "7_1"}, {"seed=0": 1, "seed=1": 0}).write(folder.path)
+    launcher = Told(most=2, gpus=("1", "3"), **{"seed=1": [State.RUNS] * 3})
+    launcher.known["7_1"] = "seed=1"
+    assert go(folder, launcher)[0] == {}
+    assert launcher.shown == {"seed=2": "3"}
+
+
+def test_more_jobs_than_gpus_share_them(folder):
+    launcher = Told(gpus=("1", "3"))
+    assert go(folder, launcher)[0] == {}
+    assert launcher.shown == {"seed=0": "1", "seed=1": "3", "seed=2": "1"}
+
+
+def test_without_gpus_no_places_are_recorded(folder):
+    """Records that were made before there were places are read, and written, as these are."""
+    assert go(folder, Told())[0] == {}
+    assert set(json.loads((folder.path / "jobs" / "jobs.json").read_text())) == {"launcher", "jobs", "digest"}
+    assert JobRecord.read(folder.path).places == {}
 
 
 @pytest.mark.parametrize(
