@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner
 from docs.small import LABELS, OTHER, REAL, small_run
+from metasynth.data_prep.cohorts.template import load_template
+from scipy.ndimage import distance_transform_edt
 from support.head_phantom import as_muse, head_image, head_labels, save
 
 from metasynth.cli.main import main
@@ -39,9 +41,19 @@ def scans(folder: Path) -> None:
     (folder / "mine.csv").write_text("".join(f"{i},{name}\n" for name, ids in CLASSES.items() for i in ids))
 
 
+def template_head(folder: Path) -> None:
+    """A scan of the embedded brain in a dark skull and a bright scalp, and its mask: a head that a model can know."""
+    brain = np.pad(load_template().t1[::3, ::3, ::3], 8)
+    away = distance_transform_edt(brain == 0)
+    head = np.select([away == 0, away < 3, away < 6], [0.7 * brain, 0.1, 0.6], 0.0)
+    save(folder / "scan.nii.gz", head.astype(np.float32), spacing=(3.0, 3.0, 3.0))
+    save(folder / "mask.nii.gz", (brain > 0).astype(np.uint8), spacing=(3.0, 3.0, 3.0))
+
+
 def fill(folder: Path) -> None:
     """Everything a page may name without making it; the working folder must be ``folder``."""
     scans(folder)
+    template_head(folder)
     frame = ("--spacing", "3", "--size", "32,32", "--quiet")
     metasynth("prep", "labels", "label_maps20", "--mapping", "freesurfer-4", *frame, "--out", "labels20.h5")
     ixi = ("--images", "ixi10/images", "--labels", "ixi10/labels", "--mapping", "muse-4")

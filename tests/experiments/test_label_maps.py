@@ -97,7 +97,24 @@ def test_a_share_of_the_images_is_in_known_contrasts(heads, share):
     assert torch.equal(example.labels, torch.tensor([0, 0, 2, 1, 1])[example.structures])
 
 
-def test_a_share_out_of_range(tmp_path, heads):
-    with pytest.raises(Exception, match=r"share must be in \[0, 1\], got 1.5"):
-        carry_out(tmp_path / "run", heads, share=1.5)
+def test_a_share_of_those_in_known_contrasts_is_inverted(heads):
+    still = {"translations": 0.0, "rotation": 0.0, "shears": 0.0, "zooms": 0.0, "elastic": 0.0}
+    config = type(PAPER)(**still, gmm_fwhm=0.0, gamma=0.0, motion_fwhm=0.0)
+    rows = tuple(Prior(str(g), "x", 0.2 * g, 0.0, 0.0, 1, 100, "none") for g in range(5))
+    known = BatchedGenerator(5, config, priors=StructurePriors(rows), head=True)
+    mixed = Mixed(known, known, share=1.0, inverted=0.3)
+    with Cache(heads) as cache:
+        data = MapData(dataset=SliceDataset(cache, cache.subjects), source=mixed, seed=3, batch_size=400)
+        example = data[0].inner
+    plain = 0.2 * example.structures[:, None].float()
+    turned = torch.where(example.structures[:, None] > 0, 1 - plain, 0)
+    as_known, inverted = (torch.isclose(example.images, each, atol=1e-5).flatten(1).all(1) for each in (plain, turned))
+    assert torch.equal(as_known, ~inverted)
+    assert inverted.float().mean().item() == pytest.approx(0.3, abs=0.07)
+
+
+@pytest.mark.parametrize("setting", ["share", "inverted"])
+def test_a_share_out_of_range(tmp_path, heads, setting):
+    with pytest.raises(Exception, match=rf"{setting} must be in \[0, 1\], got 1.5"):
+        carry_out(tmp_path / "run", heads, **{setting: 1.5})
     assert not (tmp_path / "run").exists()
