@@ -19,6 +19,7 @@ MEANINGS = {
     "--axis": "Slicing axis.",
     "--bids": "INPUT is a BIDS data set",
     "--card": "What it is: data, licence, command, Dice and more.",
+    "--channel": "Which channel of images that have several.",
     "--classes": "Score these alone",
     "--cohort": "template, mprage-young",
     "--config": "Settings, from the config.json of a run or a .toml file",
@@ -88,7 +89,7 @@ RENAMED = {
     ("predict", "--mask"): "--masks",
     ("freesurfer", "--image"): "--image-name",
     ("freesurfer", "--labels"): "--seg-name",
-    **{(command, "--volumes"): "--3d" for command in ("labels", "nifti", "freesurfer", "bids")},
+    **{(command, "--volumes"): "--3d" for command in ("labels", "nifti", "freesurfer", "bids", "nnunet")},
 }
 
 
