@@ -9,6 +9,7 @@ import click
 
 from metasynth import __version__
 from metasynth.children import end_with_named_parent
+from metasynth.cli.exchange.export import EXPORT_COMMANDS
 from metasynth.cli.exchange.prep_nnunet import nnunet
 from metasynth.cli.failures import Stopped, message, one_line
 from metasynth.cli.messages import messages_shown
@@ -95,5 +96,14 @@ def prep() -> None:
 
 for _command in (*PREP_COMMANDS, nnunet):
     prep.add_command(_command)
+
+
+@main.group(cls=_Commands)
+def export() -> None:
+    """Hand on what was learned to other programs."""
+
+
+for _command in EXPORT_COMMANDS:
+    export.add_command(_command)
 for _command in (*RUN_COMMANDS, settings, inspect, models, *PREDICT_COMMANDS):
     main.add_command(_command)

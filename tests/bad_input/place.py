@@ -102,6 +102,8 @@ def _damaged_files(root: Path) -> None:
     (root / "thesis.tex").write_text("x")
     (root / "full").mkdir()
     (root / "full" / "main.tex").write_text("x")
+    (root / "Dataset500_Full").mkdir()
+    (root / "Dataset500_Full" / "main.tex").write_text("x")
     (root / "list-gone.txt").write_text("gone/a.nii.gz\n")
     (root / "list-empty.txt").write_text("# nothing\n")
     (root / "broken").mkdir()

@@ -1,0 +1,43 @@
+"""The commands that hand on what was learned to other programs; they import what they need when they run."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from metasynth.cli.completion import complete_file
+from metasynth.cli.options import PATH, QUIET, out_option
+from metasynth.lines import tell
+
+STAGE = "Which segmenter of a run that has several."
+
+
+@click.command()
+@click.argument("run", type=PATH, shell_complete=complete_file)
+@click.option(
+    "--n", metavar="N", type=click.IntRange(1, 99_999), default=500, show_default=True, help="How many images."
+)
+@out_option("the data set: a folder DatasetXXX_Name", "DIR", required=True)
+@click.option("--stage", metavar="NAME", help=f"{STAGE} The images are those that it was learned with in the end.")
+@click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Seed of every random draw; 0 by default.")
+@QUIET
+def nnunet(run: Path, n: int, out: Path, stage: str | None, seed: int | None, quiet: bool) -> None:
+    """Write synthetic images as RUN has learned to make them, as a raw data set of nnU-Net to train on.
+
+    They are of the label maps that the run has learned from: volumes, or slices as files of one plane. The classes are
+    those of the run.
+    """
+    from metasynth.export.nnunet import check_name, write_nnunet
+    from metasynth.export.run_images import run_images
+    from metasynth.running.progress import Progress
+
+    check_name(out)
+    progress = Progress(quiet)
+    made = run_images(run, stage, progress)
+    progress.say(f"Images: {run} ({made.origin})")
+    with progress.task("images", n) as task:
+        write_nnunet(made, out, n, seed or 0, task.advance)
+    tell(f"Data set: {out} ({n} images with their label maps)", sys.stdout)
+
+
+EXPORT_COMMANDS = (nnunet,)
