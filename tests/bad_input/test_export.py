@@ -4,7 +4,6 @@ from bad_input.table import Place, Row, table
 
 
 @table(
-    Row("export", 2, "Usage: metasynth export"),
     Row("export nnune run --out x", 2, "no command 'nnune': did you mean 'nnunet'?"),
     Row("export nnunet --out Dataset501_New", 2, "Missing argument 'RUN'."),
     Row("export nnunet run", 2, "Missing option '--out'."),
@@ -23,6 +22,15 @@ from bad_input.table import Place, Row, table
         2,
         "--stage naive: run has no training images of this stage; it has sigma=0.1/learn",
     ),
+    Row("export onnx gone --out a.onnx", 2, "gone: there is no such model file or folder of a run"),
+    Row("export onnx model.pt", 2, "Missing option '--out'."),
+    Row("export onnx model.pt --out a.pt", 2, "--out a.pt: expected a name that ends in .onnx, for a ONNX file"),
+    Row("export onnx model.pt --out model.pt", 2, "--out model.pt: expected a name that ends in .onnx"),
+    Row("export onnx model.pt --out gone/a.onnx", 2, "--out gone/a.onnx: the folder gone does not exist"),
+    Row("export onnx model.pt --out a.onnx --stage b", 2, "--stage b: model.pt is a model file; stages are those of a"),
+    Row("export onnx short.pt --out a.onnx", 1, "short.pt: the model is damaged"),
+    Row("export onnx thesis.tex --out a.onnx", 1, "thesis.tex: "),
+    Row("export onnx folder --out a.onnx", 2, "folder: holds no trained segmenter (models/*.pt)"),
 )  # fmt: skip
 def test_export(place: Place, row: Row):
     place.refuses(row)

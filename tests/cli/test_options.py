@@ -52,6 +52,7 @@ MEANINGS = {
     "--min-content": "Least labels of a slice",
     "--model": "One of the package (metasynth models), a model file or the folder of a run",
     "--montage": "Draw example slices into a file.",
+    "--n": "How many images.",
     "--no-montage": "Do not draw a picture beside the cache.",
     "--no-strip": "Keep what lies outside the brain: make a cache of whole heads.",
     "--out": "Where to write",

@@ -6,10 +6,12 @@ from pathlib import Path
 import click
 
 from metasynth.cli.completion import complete_file
-from metasynth.cli.options import PATH, QUIET, out_option
+from metasynth.cli.options import OVERWRITE, PATH, QUIET, out_option
 from metasynth.lines import tell
 
 STAGE = "Which segmenter of a run that has several."
+MODEL = click.argument("model", metavar="MODEL", shell_complete=complete_file)
+SEGMENTER = click.option("--stage", metavar="NAME", help=STAGE)
 
 
 @click.command()
@@ -40,4 +42,31 @@ def nnunet(run: Path, n: int, out: Path, stage: str | None, seed: int | None, qu
     tell(f"Data set: {out} ({n} images with their label maps)", sys.stdout)
 
 
-EXPORT_COMMANDS = (nnunet,)
+@click.command()
+@MODEL
+@out_option("the model", "FILE.onnx", required=True)
+@SEGMENTER
+@OVERWRITE
+def onnx(model: str, out: Path, stage: str | None, overwrite: bool) -> None:
+    """Write MODEL as an ONNX file: images (B, 1, *S) to logits (B, K, *S), of any batch and size.
+
+    MODEL is one of the package (metasynth models), a model file or the folder of a run. Its outputs are compared with
+    those of the file. Classes, spacing, orientation and what is done to a scan are in the file's metadata.
+    """
+    from metasynth.export.described import card_of
+    from metasynth.export.onnx_file import is_onnx, write_onnx
+    from metasynth.outputs import Kind, Output, check_outputs
+    from metasynth.predict.scan import check_usable
+    from metasynth.predict.shipped import named_model
+    from metasynth.segment.model_file import load_model
+
+    path = named_model(model, stage)
+    kind = Kind("ONNX file", (".onnx",), is_onnx)
+    check_outputs([Output(f"--out {out}:", out, kind, overwrite, make_folder=False)], [path])
+    trained = load_model(path)
+    check_usable(trained)
+    off = write_onnx(trained, out, card_of(path))
+    tell(f"Model: {out} (its outputs differ by at most {off:.1e} from those of {path})", sys.stdout)
+
+
+EXPORT_COMMANDS = (nnunet, onnx)
