@@ -31,6 +31,12 @@ from bad_input.table import Place, Row, table
     Row("export onnx short.pt --out a.onnx", 1, "short.pt: the model is damaged"),
     Row("export onnx thesis.tex --out a.onnx", 1, "thesis.tex: "),
     Row("export onnx folder --out a.onnx", 2, "folder: holds no trained segmenter (models/*.pt)"),
+    Row("export monai-bundle gone --out b", 2, "gone: there is no such model file or folder of a run"),
+    Row("export monai-bundle model.pt", 2, "Missing option '--out'."),
+    Row("export monai-bundle model.pt --out full", 2, "--out full: exists already; give another name"),
+    Row("export monai-bundle model.pt --out empty", 2, "--out empty: exists already; give another name"),
+    Row("export monai-bundle model.pt --out gone/b", 2, "--out gone/b: the folder gone does not exist"),
+    Row("export monai-bundle short.pt --out b", 1, "short.pt: the model is damaged"),
 )  # fmt: skip
 def test_export(place: Place, row: Row):
     place.refuses(row)

@@ -69,4 +69,27 @@ def onnx(model: str, out: Path, stage: str | None, overwrite: bool) -> None:
     tell(f"Model: {out} (its outputs differ by at most {off:.1e} from those of {path})", sys.stdout)
 
 
-EXPORT_COMMANDS = (nnunet, onnx)
+@click.command("monai-bundle")
+@MODEL
+@out_option("the bundle: a folder", "DIR", required=True)
+@SEGMENTER
+def monai_bundle(model: str, out: Path, stage: str | None) -> None:
+    """Write MODEL as a MONAI bundle, which monai.bundle runs on folders of scans.
+
+    MODEL is one of the package (metasynth models), a model file or the folder of a run. The bundle does to a scan what
+    predict does; it refuses none.
+    """
+    from metasynth.export.described import card_of
+    from metasynth.export.monai_bundle import write_bundle
+    from metasynth.predict.scan import check_usable
+    from metasynth.predict.shipped import named_model
+    from metasynth.segment.model_file import load_model
+
+    path = named_model(model, stage)
+    trained = load_model(path)
+    check_usable(trained)
+    write_bundle(trained, out, card_of(path))
+    tell(f"Bundle: {out} (of {path})", sys.stdout)
+
+
+EXPORT_COMMANDS = (nnunet, onnx, monai_bundle)
