@@ -149,6 +149,7 @@ def test_there_is_no_import_cycle(graph):
         ("metasynth.experiments.recovery.tables", "from metasynth.experiments.comparison import methods"),
         ("metasynth.experiments.real_images.cohorts", "from metasynth.experiments.comparison import settings"),
         ("metasynth.experiments.comparison.study", "from metasynth.experiments.noise import EXPERIMENT"),
+        ("metasynth.predict.scan", "from metasynth.export.described import described"),
         ("metasynth.errors", "from metasynth.data import cache"),
     ],
 )

@@ -26,7 +26,7 @@ MONAI = "1.5.0"
 
 
 def write_bundle(model: TrainedModel, out: Path, card: Mapping[str, Any] | None = None) -> None:
-    """Write the folder of a bundle: `configs`, `models/model.pt`, `scripts`, `docs/README.md` and `LICENSE`.
+    """Write the folder of a bundle: `configs`, `models/model.pt`, `scripts`, a page for people and `LICENSE`.
 
     Parameters
     ----------
