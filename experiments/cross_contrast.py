@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.comparison.caches import check_comparison
+from metasynth.experiments.comparison.images import learned_images
 from metasynth.experiments.comparison.machine import require_comparison
 from metasynth.experiments.comparison.methods import TITLES
 from metasynth.experiments.comparison.settings import SIZES, ComparisonConfig
@@ -97,4 +98,5 @@ EXPERIMENT = Experiment(
     grid_report=REPORT.of_grid,
     contents=CONTENTS,
     check=check_division,
+    images=learned_images,
 )

@@ -21,16 +21,18 @@ from metasynth.experiments.recovery.augmenters import (
 )
 from metasynth.experiments.recovery.figures import example_figures, exponent_figures
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
+from metasynth.experiments.recovery.images import learned_images
 from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.quantities import SIGMA, exponents
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
+from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryCase, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table, exponent_table
 
 from metasynth.augment.bias_field import KnownBias
 from metasynth.augment.corruption import Corruptions
 from metasynth.augment.table import entry_of, known_entry, names
+from metasynth.data.cache import Cache
 from metasynth.errors import UsageError
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_AND_INU
@@ -138,17 +140,21 @@ def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset, train its baselines, and test the three segmenters on every level of noise."""
     config: InuConfig = context.config
     data = load_study_data(context, config.synthesis, config.test_repeats, config.generator, config.bias)
-    cases = [
+    return {"rows": recover(context, data, _cases(context, data.train.cache)), "reference": NOISE_AND_INU}
+
+
+def _cases(context: StudyContext, cache: Cache) -> list[RecoveryCase]:
+    config: InuConfig = context.config
+    return [
         case_of(
             config.augmenter,
-            start_of(data.train.cache, context.seed, **_values(config)),
+            start_of(cache, context.seed, **_values(config)),
             level,
             Corruptions((config.bias, level)),
             {"sigma_true": level.to_json(), "c_true": list(config.c)},
         )
         for level in config.sigma
     ]
-    return {"rows": recover(context, data, cases), "reference": NOISE_AND_INU}
 
 
 def _values(config: InuConfig) -> dict[str, Any]:
@@ -215,4 +221,5 @@ EXPERIMENT = Experiment(
         (SIGMA, *exponents(FIELDS)),
     ),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
+    images=partial(learned_images, cases_of=_cases),
 )

@@ -6,6 +6,7 @@ one. Four fifths of the subjects are learned from; synthetic images of the other
 good it is on scans. Nothing is learned about the images: this is what the segmenters of the package are trained with.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from metasynth.training.priors import priors_in
 from metasynth.training.run_sizes import Items, require_run
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
-from metasynth.training.sources import Example
+from metasynth.training.sources import Example, LearnedImages
 from metasynth.training.stages import keep_segmenter, segmenter_for
 from metasynth.training.streams import StepBatch, Steps
 from metasynth.training.trainers import Supervised
@@ -148,10 +149,9 @@ def run(context: StudyContext) -> dict[str, Any]:
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     split = split_of_run(context, cache)
     generators = _generators(config, cache, context)
-    some, share = generators.get(KNOWN, generators[RANDOM]), config.share if KNOWN in generators else 0.0
     data = MapData(
         dataset=SliceDataset(cache, (*split.train, *split.val)),
-        source=Mixed(some, generators[RANDOM], share, config.inverted),
+        source=_mixed(config, generators),
         seed=context.seed,
         batch_size=config.segmenter.batch_size,
     )
@@ -164,6 +164,19 @@ def run(context: StudyContext) -> dict[str, Any]:
         test = make_test_set(held_out, generator, context.seed, config.test_repeats)
         (dice[name],) = evaluate(segmenter, test, (_CLEAN,), context.device).values()
     return {"rows": [{"steps": config.segmenter.steps, "wall_s": seconds, "dice": dice}]}
+
+
+def images(context: StudyContext) -> Mapping[str, LearnedImages]:
+    """The segmenter's training images: nothing is learned about them."""
+    config: LabelMapsConfig = context.config
+    cache = Cache(context.data, check_values=False)
+    split, source = split_of_run(context, cache), _mixed(config, _generators(config, cache, context))
+    return {STAGE: LearnedImages(SliceDataset(cache, (*split.train, *split.val)), source)}
+
+
+def _mixed(config: LabelMapsConfig, generators: Mapping[str, BatchedGenerator]) -> Mixed:
+    some, share = generators.get(KNOWN, generators[RANDOM]), config.share if KNOWN in generators else 0.0
+    return Mixed(some, generators[RANDOM], share, config.inverted)
 
 
 def _generators(config: LabelMapsConfig, cache: Cache, context: StudyContext) -> dict[str, BatchedGenerator]:
@@ -202,5 +215,5 @@ CONTENTS = {
     RESULTS: entries({"rows": listing(entries({"steps": json_value, "dice": json_value}), length=1)}),
 }
 EXPERIMENT = Experiment(
-    "label_maps", QUESTION, PRESETS, prepare, run, report, contents=CONTENTS, check_sizes=check_sizes
+    "label_maps", QUESTION, PRESETS, prepare, run, report, contents=CONTENTS, check_sizes=check_sizes, images=images
 )

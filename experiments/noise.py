@@ -16,14 +16,16 @@ from metasynth.data_prep.cohorts.cohort import embedded
 from metasynth.experiments.recovery.augmenters import case_of, check_augmenter, learned_text, learned_values, start_of
 from metasynth.experiments.recovery.figures import example_figures
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
+from metasynth.experiments.recovery.images import learned_images
 from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
+from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryCase, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table
 
 from metasynth.augment.entry import Start
 from metasynth.augment.table import entry_of, names
+from metasynth.data.cache import Cache
 from metasynth.report.html import ReportContent
 from metasynth.report.published import NOISE_ONLY
 from metasynth.running.prepared import PreparedData
@@ -74,17 +76,21 @@ def run(context: StudyContext) -> dict[str, Any]:
     """Learn each preset level, train its baselines, and test the three segmenters on every level."""
     config: NoiseConfig = context.config
     data = load_study_data(context, config.synthesis, config.test_repeats, config.generator)
-    cases = [
+    return {"rows": recover(context, data, _cases(context, data.train.cache)), "reference": NOISE_ONLY}
+
+
+def _cases(context: StudyContext, cache: Cache) -> list[RecoveryCase]:
+    config: NoiseConfig = context.config
+    return [
         case_of(
             config.augmenter,
-            start_of(data.train.cache, context.seed, sigma=config.start),
+            start_of(cache, context.seed, sigma=config.start),
             level,
             level,
             {"sigma_true": level.to_json()},
         )
         for level in config.sigma
     ]
-    return {"rows": recover(context, data, cases), "reference": NOISE_ONLY}
 
 
 def report(folder: RunFolder) -> ReportContent:
@@ -129,4 +135,5 @@ EXPERIMENT = Experiment(
     check_sizes=check_sizes,
     grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", level_label, bilevel_stage),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
+    images=partial(learned_images, cases_of=_cases),
 )

@@ -27,7 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "experiments.comparison": PACKAGE | {"experiments.real_images"},
     STUDY: PACKAGE | SHARED,
     "run": {"running", "training", "report", "sinks"},
-    "cli": PACKAGE | {"predict", "run", "sinks"},
+    "export": CORE | {"training", "data_prep", "predict", "run"},
+    "cli": PACKAGE | {"predict", "run", "sinks", "export"},
     "__main__": {"cli"},
     "errors": set(),
     "files": {"errors"},
@@ -148,6 +149,7 @@ def test_there_is_no_import_cycle(graph):
         ("metasynth.experiments.recovery.tables", "from metasynth.experiments.comparison import methods"),
         ("metasynth.experiments.real_images.cohorts", "from metasynth.experiments.comparison import settings"),
         ("metasynth.experiments.comparison.study", "from metasynth.experiments.noise import EXPERIMENT"),
+        ("metasynth.predict.scan", "from metasynth.export.described import described"),
         ("metasynth.errors", "from metasynth.data import cache"),
     ],
 )

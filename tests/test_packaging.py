@@ -132,7 +132,7 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples"
 PAGES += (ROOT / "benchmarks").glob("*.py")
 SINKS = ("tensorboard", "mlflow", "wandb")
 # By `require`, `metasynth prep --align`, `metasynth run --launcher` and `--log`.
-PRINTED = {install_hint(extra) for extra in ("align", "cluster", "nnunet", "monai", *SINKS)}
+PRINTED = {install_hint(extra) for extra in ("align", "cluster", "export", "nnunet", "monai", *SINKS)}
 NOT_HERE = {"peers": "torchopt>=0.7.3", "mlflow": "mlflow>=3", "wandb": "wandb>=0.19"}
 """Extras that are no part of what these tests run with, so that their hints are not carried out."""
 HINTS = {*PRINTED, *(found.group() for page in PAGES for found in HINT.finditer(page.read_text(encoding="utf-8")))}
@@ -143,7 +143,7 @@ def test_every_hint_names_this_distribution_and_an_extra_of_it():
     declared.read(ROOT / "setup.cfg", encoding="utf-8")
     assert declared["metadata"]["name"] == DISTRIBUTION
     found = [HINT.fullmatch(hint).groups() for hint in HINTS]
-    assert {extra for _, extra in found} == {"align", "cluster", "nnunet", "monai", "peers", *SINKS}
+    assert {extra for _, extra in found} == {"align", "cluster", "export", "nnunet", "monai", "peers", *SINKS}
     assert {name for name, _ in found} == {DISTRIBUTION}
     assert {extra for _, extra in found} <= set(declared["options.extras_require"])
 
@@ -180,7 +180,7 @@ def test_the_command_works_in_a_fresh_environment(fresh):
     assert [line.split(":")[0] for line in listed.splitlines()] == [s.split(" = ")[0] for s in studies if s]
 
 
-@pytest.mark.parametrize("extra", ["align", "nnunet", "monai", "tensorboard", "test"])
+@pytest.mark.parametrize("extra", ["align", "export", "nnunet", "monai", "tensorboard", "test"])
 def test_the_wheel_can_be_installed_with_an_extra(wheel, extra, tmp_path):
     """Beside what these tests run with, which holds all that the extras ask for."""
     run("-m", "pip", "install", "-q", "--dry-run", "--no-index", f"{wheel}[{extra}]", cwd=tmp_path)

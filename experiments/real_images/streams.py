@@ -36,6 +36,18 @@ class RealAugmented:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """Examples of label maps that are cut and padded to a shape (*S) first."""
+
+    source: Source
+    shape: tuple[int, ...]
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
+        """What the source makes of them."""
+        return self.source(cropped_or_padded(batch, self.shape), generator)
+
+
+@dataclass(frozen=True)
 class ComparisonData(Steps):
     """The data of a study with label maps of one cache and real images of another.
 

@@ -55,9 +55,9 @@ def case_of(name: str, start: Start, level: NoiseLevel, real: Corruption, truth:
     augmenter: Augmenter[Any] = entry.made(start)
     known = entry.known
 
-    def corruption(found: BilevelResult) -> Corruption:
+    def corruption(values: Mapping[str, float]) -> Corruption:
         assert known is not None
-        return known(found.mean, start)
+        return known(values, start)
 
     return RecoveryCase(
         level,

@@ -21,11 +21,12 @@ from metasynth.running.seeding import generator_for
 from metasynth.running.settings.bounds import require_at_least, require_distinct
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
+from metasynth.synthesis.generator import ImageGenerator
 from metasynth.training.evaluation import TestSet, evaluate, middle_plane, segment
 from metasynth.training.loop import Pace
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings, check_together, require_window
-from metasynth.training.sources import Augmented, Corrupted
+from metasynth.training.sources import Augmented, Corrupted, Source
 from metasynth.training.stages import BilevelResult, StudyData, train_bilevel, train_plain
 
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
@@ -127,7 +128,8 @@ class RecoveryCase:
     found : callable
         What rows say of what was learned, such as ``sigma_learned`` and ``sigma_sd``, if it has a sigma.
     known : callable or None
-        The corruption with the learned values, which O trains with; None: O trains with the augmenter as it ended.
+        From what the augmenter observes, the corruption with these values. O trains with that of the learned ones;
+        None: O trains with the augmenter as it ended.
     """
 
     level: NoiseLevel
@@ -135,7 +137,7 @@ class RecoveryCase:
     augmenter: Augmenter
     truth: Mapping[str, Any]
     found: Callable[[BilevelResult], Mapping[str, Any]]
-    known: Callable[[BilevelResult], Corruption] | None = None
+    known: Callable[[Mapping[str, float]], Corruption] | None = None
 
 
 class _Trained(NamedTuple):
@@ -163,7 +165,7 @@ def recover(context: StudyContext, data: StudyData, cases: Sequence[RecoveryCase
             context, data, bilevel_stage(case.level.label), case.augmenter, Corrupted(data.generator, case.real)
         )
         case.augmenter.cpu().eval()
-        known = case.known(found) if case.known else None
+        known = case.known(found.mean) if case.known else None
         trained = _with_baselines(context, data, case, found, known)
         rows += _rows(context, data, case, found, trained)
         examples |= _examples(context, data.test, case, known, trained)
@@ -180,7 +182,7 @@ def _with_baselines(
     if not settings.baselines:
         return ours
     label = case.level.label
-    learned = Augmented(data.generator, case.augmenter) if known is None else Corrupted(data.generator, known)
+    learned = learned_source(data.generator, case, known)
     naive = train_plain(context, data, f"sigma={label}/naive", Corrupted(data.generator, case.real))
     optimised = train_plain(context, data, f"sigma={label}/optimised", learned)
     sigma = case.found(found).get("sigma_learned")
@@ -189,6 +191,11 @@ def _with_baselines(
         **ours,
         "O": _Trained(optimised[0], sigma, optimised[1]),
     }
+
+
+def learned_source(generator: ImageGenerator, case: RecoveryCase, known: Corruption | None) -> Source:
+    """Images with what was learned: those that O trains with."""
+    return Augmented(generator, case.augmenter) if known is None else Corrupted(generator, known)
 
 
 def _rows(

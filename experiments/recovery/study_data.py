@@ -18,6 +18,7 @@ from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
+from metasynth.synthesis.generator import SeededGenerator
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.kept_split import kept_split
@@ -78,10 +79,7 @@ def load_study_data(
 
     ``corruption`` is what all test images have whatever their noise.
     """
-    cache = Cache(context.data, check_values=False)  # checked before the folder was made
-    split = split_of_run(context, cache)
-    priors = priors_in(context.others, cache).get("synthesis")
-    generator = _generator(generator_name, cache, synthesis, priors)
+    cache, split, generator = training_data(context, synthesis, generator_name)
     held_out = SliceDataset(cache, split.test)
     return StudyData(
         train=SliceDataset(cache, split.train),
@@ -89,6 +87,16 @@ def load_study_data(
         generator=generator,
         ndim=len(cache.shape),
     )
+
+
+def training_data(
+    context: StudyContext, synthesis: CornucopiaConfig, generator_name: GeneratorName = "batched"
+) -> tuple[Cache, Split, SeededGenerator]:
+    """The run's cache, its division, and what makes its images."""
+    cache = Cache(context.data, check_values=False)  # checked before the folder was made
+    split = split_of_run(context, cache)
+    priors = priors_in(context.others, cache).get("synthesis")
+    return cache, split, _generator(generator_name, cache, synthesis, priors)
 
 
 def _generator(

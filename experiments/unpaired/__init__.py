@@ -12,6 +12,7 @@ from typing import Any
 
 from metasynth.data_prep.cohorts.cohort import SimulatedScans, embedded
 from metasynth.experiments.comparison.settings import SIZES
+from metasynth.experiments.unpaired.images import learned_images
 from metasynth.experiments.unpaired.machine import require_unpaired
 from metasynth.experiments.unpaired.methods import METHODS, TITLES
 from metasynth.experiments.unpaired.models import DiscriminatorSettings
@@ -99,4 +100,5 @@ EXPERIMENT = Experiment(
     contents=CONTENTS,
     check_sizes=require_unpaired,
     check=check_seed,
+    images=learned_images,
 )

@@ -11,6 +11,7 @@ from metasynth.experiments.real_images.evaluation import Checkpoint, score
 from metasynth.experiments.real_images.examples import Examples
 from metasynth.experiments.real_images.method_result import LAST, MethodResult
 from metasynth.experiments.real_images.streams import ComparisonData, RealAugmented, cropped_or_padded
+from metasynth.experiments.unpaired.images import generator_stage
 from metasynth.experiments.unpaired.methods import Method, in_order
 from metasynth.experiments.unpaired.people import UnpairedImages
 from metasynth.experiments.unpaired.settings import UnpairedSettings
@@ -107,7 +108,7 @@ class UnpairedStudy:
             outer.batch_size,
             outer.is_due,
         )
-        name = f"{method}/generator"
+        name = generator_stage(method)
         course = Course(("accuracy", *generator.observed()))
         stage = Stage(name, inner.steps, data, _note, trainer.check, course)
         seconds = run_stage(stage, trainer, settings.pace, context)

@@ -9,6 +9,8 @@ import click
 
 from metasynth import __version__
 from metasynth.children import end_with_named_parent
+from metasynth.cli.exchange.export import EXPORT_COMMANDS
+from metasynth.cli.exchange.prep_nnunet import nnunet
 from metasynth.cli.failures import Stopped, message, one_line
 from metasynth.cli.messages import messages_shown
 from metasynth.cli.models import models
@@ -92,7 +94,16 @@ def prep() -> None:
     """Make HDF5 caches of slices or volumes."""
 
 
-for _command in PREP_COMMANDS:
+for _command in (*PREP_COMMANDS, nnunet):
     prep.add_command(_command)
+
+
+@main.group(cls=_Commands)
+def export() -> None:
+    """Hand on what was learned to other programs."""
+
+
+for _command in EXPORT_COMMANDS:
+    export.add_command(_command)
 for _command in (*RUN_COMMANDS, settings, inspect, models, *PREDICT_COMMANDS):
     main.add_command(_command)

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,7 +18,7 @@ from metasynth.cli.options import (
     renamed,
     with_options,
 )
-from metasynth.cli.prep_job import implied, make
+from metasynth.cli.prep_job import completed, implied, make, transformed
 from metasynth.cli.prep_options import GEOMETRY, HEAD, IMAGES, PERSON, SHARED, TRANSFORMS
 from metasynth.cli.prep_priors import priors
 from metasynth.cli.remap import remap
@@ -26,9 +26,6 @@ from metasynth.data_prep.mapping_names import IDS, OASIS, catalogue
 from metasynth.errors import UsageError
 from metasynth.lines import tell
 from metasynth.text import printable
-
-if TYPE_CHECKING:
-    from metasynth.data_prep.sources import Sources
 
 SIMULATED_STRUCTURES = "simulated-structures"
 COHORT_HELP = "template, mprage-young, mprage-older, flash-3, flash-5, flash-20 or flash-30, then -64, -96 or -192."
@@ -93,7 +90,7 @@ def labels(paths: tuple[str, ...], transforms: tuple[str, ...], person: str | No
     from metasynth.data_prep.naming.people import by_person
     from metasynth.data_prep.sources import find_files, label_scans
 
-    sources = by_person(_transformed(label_scans(find_files(paths, "PATHS")), transforms), person)
+    sources = by_person(transformed(label_scans(find_files(paths, "PATHS")), transforms), person)
     make("prep labels", sources, f"label maps: {_names(paths)}", **implied(given, transforms))
 
 
@@ -119,16 +116,10 @@ def nifti(
     images: tuple[str, ...], labels: tuple[str, ...], transforms: tuple[str, ...], person: str | None, **given: Any
 ) -> None:
     """Make a cache of images and their label maps (.nii, .nii.gz, .mgz), paired by name."""
-    from metasynth.data_prep.naming.people import by_person
-    from metasynth.data_prep.sources import find_files, pair, with_files
+    from metasynth.data_prep.sources import find_files, pair
 
     sources = pair(find_files(images, "--images"), find_files(labels, "--labels"))
-    masks = given.pop("masks")
-    if masks and given["no_strip"]:
-        raise UsageError("--masks: cannot go with --no-strip, as images of whole heads need no mask")
-    if masks:
-        sources = with_files(sources, find_files(masks, "--masks"), "mask")
-    sources = by_person(_transformed(sources, transforms), person)
+    sources = completed(sources, given, transforms, person)
     make("prep nifti", sources, f"images: {_names(images)}; label maps: {_names(labels)}", **implied(given, transforms))
 
 
@@ -206,14 +197,6 @@ def oasis2d(folder: Path, **given: Any) -> None:
 def _names(paths: tuple[str, ...]) -> str:
     """What the user gave, without the folders it lies in."""
     return printable(", ".join(Path(path).name for path in paths))
-
-
-def _transformed(sources: "Sources", transforms: tuple[str, ...]) -> "Sources":
-    from metasynth.data_prep.sources import find_files, with_files
-
-    if not transforms:
-        return sources
-    return with_files(sources, find_files(transforms, "--transforms", (".xfm", ".txt", ".mat")), "transform")
 
 
 @click.command()

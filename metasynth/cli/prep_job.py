@@ -10,6 +10,7 @@ from metasynth.sizes import cores, require_processes
 from metasynth.text import shortened, whole_number
 
 if TYPE_CHECKING:
+    from metasynth.data_prep.labels import LabelMapping
     from metasynth.data_prep.options import Options
     from metasynth.data_prep.sources import Sources
 
@@ -23,7 +24,32 @@ def implied(given: dict[str, Any], transforms: tuple[str, ...]) -> dict[str, Any
     return {**given, "align": "transforms"} if transforms else given
 
 
-def _options(given: dict[str, Any]) -> "Options":
+def completed(sources: "Sources", given: dict[str, Any], transforms: tuple[str, ...], person: str | None) -> "Sources":
+    """Images and label maps with their masks and transforms, and the people they are of.
+
+    The masks are taken out of the options.
+    """
+    from metasynth.data_prep.naming.people import by_person
+    from metasynth.data_prep.sources import find_files, with_files
+
+    masks = given.pop("masks")
+    if masks and given["no_strip"]:
+        raise UsageError("--masks: cannot go with --no-strip, as images of whole heads need no mask")
+    if masks:
+        sources = with_files(sources, find_files(masks, "--masks"), "mask")
+    return by_person(transformed(sources, transforms), person)
+
+
+def transformed(sources: "Sources", transforms: tuple[str, ...]) -> "Sources":
+    """The scans with the transforms of their names."""
+    from metasynth.data_prep.sources import find_files, with_files
+
+    if not transforms:
+        return sources
+    return with_files(sources, find_files(transforms, "--transforms", (".xfm", ".txt", ".mat")), "transform")
+
+
+def _options(given: dict[str, Any], own: "LabelMapping | None") -> "Options":
     """Options of the preparation from those of a command."""
     from metasynth.data_prep.mappings import load_mapping
     from metasynth.data_prep.options import Options
@@ -31,7 +57,8 @@ def _options(given: dict[str, Any]) -> "Options":
     from metasynth.data_prep.structures import require_head, with_structures
     from metasynth.data_prep.volumes.align import require_simpleitk
 
-    mapping, maps = load_mapping(given["mapping"]), given.get("head", False)
+    mapping = own if own is not None and given["mapping"] is None else load_mapping(given["mapping"])
+    maps = given.get("head", False)
     head = maps or given.get("no_strip", False)
     if given.get("generate"):
         mapping = with_structures(mapping, given["generate"], given["unknown"], head=head)
@@ -82,8 +109,11 @@ def _size(text: str | None) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
-def make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
-    """Make a cache and say what became of it."""
+def make(command: str, sources: "Sources", origin: str, own: "LabelMapping | None" = None, **given: Any) -> None:
+    """Make a cache and say what became of it.
+
+    ``own`` is the mapping that the label maps come with, for where the user names none.
+    """
     from metasynth.data_prep.collect import make_cache
     from metasynth.data_prep.job import Job, outputs
     from metasynth.data_prep.slicing import Frame
@@ -93,7 +123,7 @@ def make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
     out: Path = given["out"]
     job = Job(
         out=out,
-        options=_options(given),
+        options=_options(given, own),
         frame=Frame(given.get("margin", 0.0), _size(given["size"]), given["divisor"]),
         command=command,
         source="; ".join(part for part in (origin, given["source"]) if part),
@@ -102,7 +132,8 @@ def make(command: str, sources: "Sources", origin: str, **given: Any) -> None:
         draw=not given["no_montage"],
     )
     read = [path for scan in sources.scans for path in scan.files]
-    check_outputs(outputs(job, given["overwrite"]), [*read, Path(given["mapping"])])
+    read += [Path(given["mapping"])] if given["mapping"] else []
+    check_outputs(outputs(job, given["overwrite"]), read)
     require_processes(job.processes, "--jobs")
     progress = Progress(given["quiet"])
     try:

@@ -109,6 +109,9 @@ class Experiment:
         (config, what ``prepare`` gave, folder); raises a UsageError if the machine cannot hold the run.
     check : callable or None
         (config, what ``prepare`` gave, seed) -> raises, before the folder is made, if that seed will not do.
+    images : callable or None
+        From a finished run, whose folder is open for reading, the training images that it ended with: a
+        `metasynth.training.sources.LearnedImages` by the name of each stage that has some. None: it makes none.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Experiment:
     contents: Mapping[str, Schema] = field(default_factory=dict)
     check_sizes: Callable[[Any, PreparedData, Path], None] = lambda config, prepared, out: None
     check: Callable[[Any, PreparedData, int], object] | None = None
+    images: Callable[[StudyContext], Mapping[str, Any]] | None = None
 
 
 def discover_experiments() -> dict[str, EntryPoint]:

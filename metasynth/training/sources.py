@@ -10,7 +10,7 @@ from torch import Tensor
 from metasynth.augment.augmenter import Augmenter, Draws, Takes
 from metasynth.augment.corruption import Corruption
 from metasynth.augment.noise import standard_normal
-from metasynth.data.dataset import Batch
+from metasynth.data.dataset import Batch, SliceDataset
 from metasynth.errors import DataError, UsageError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.generator import ImageGenerator
@@ -136,6 +136,22 @@ class Augmented:
         made = Synthetic(self.generator, self.augmenter.draw, self.augmenter.takes)(batch, generator)
         with torch.no_grad():
             return made._replace(images=self.augmenter(made.given, made.draws), draws=None)
+
+
+@dataclass(frozen=True)
+class LearnedImages:
+    """The training images that a finished run ended with: of whose label maps they are, and what makes them.
+
+    Attributes
+    ----------
+    dataset : SliceDataset
+        The label maps.
+    source : callable
+        Makes examples without draws, whose images are final.
+    """
+
+    dataset: SliceDataset
+    source: Source
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from click.testing import CliRunner
 from support.head_phantom import as_muse, head_image, head_labels, save
+from support.nnunet_dataset import described
 from support.tiny_comparison import real_cache
 from support.tiny_model import save_random
 from support.tiny_noise import arguments, make_cache
@@ -69,6 +70,15 @@ def _volumes(root: Path) -> None:
     save(root / "bids" / "derivatives" / "fs" / anat / "sub-01_desc-aseg_dseg.nii.gz", ids)
     (root / "bids" / "dataset_description.json").write_text("{}")
     save(root / "others" / "x.nii.gz", ids)
+    two = {"channel_names": {"0": "T1", "1": "PD"}}
+    for name, changes in {
+        "heads": two,
+        "pictures": {"file_ending": ".png"},
+        "gaps": {"labels": {"0": "a", "2": "b"}},
+    }.items():
+        described(root / "nnunet" / name, **changes)
+    save(root / "nnunet" / "heads" / "imagesTr" / "s0_0000.nii.gz", head_image(ids))
+    (root / "nnunet" / "heads" / "labelsTr").mkdir()
     for name, text in TRANSFORMS.items():
         (root / name).mkdir()
         (root / name / "s0.txt").write_text(text)
@@ -92,6 +102,8 @@ def _damaged_files(root: Path) -> None:
     (root / "thesis.tex").write_text("x")
     (root / "full").mkdir()
     (root / "full" / "main.tex").write_text("x")
+    (root / "Dataset500_Full").mkdir()
+    (root / "Dataset500_Full" / "main.tex").write_text("x")
     (root / "list-gone.txt").write_text("gone/a.nii.gz\n")
     (root / "list-empty.txt").write_text("# nothing\n")
     (root / "broken").mkdir()

@@ -72,6 +72,36 @@ from bad_input.table import Place, Row, table
         1,
         "no subject could be used: s0: muse/s0.nii.gz: mapping freesurfer-4 does not",
     ),
+    Row("prep nnunet gone --out x.h5", 2, "FOLDER gone: there is no such folder"),
+    Row("prep nnunet nnunet/heads", 2, "Missing option '--out'."),
+    Row("prep nnunet folder --out x.h5", 2, "folder: expected a raw data set of nnU-Net; dataset.json is missing"),
+    Row(
+        "prep nnunet nnunet/pictures --out x.h5",
+        1,
+        "nnunet/pictures/dataset.json: file_ending: expected one of .nii.gz,",
+    ),
+    Row(
+        "prep nnunet nnunet/gaps --out x.h5",
+        1,
+        "nnunet/gaps/dataset.json: labels: expected the numbers 0, 1, ... without a gap, got a: 0, b: 2",
+    ),
+    Row("prep nnunet nnunet/heads --out x.h5", 2, "nnunet/heads/dataset.json: has 2 channels, 0 (T1), 1 (PD), and a"),
+    Row("prep nnunet nnunet/heads --channel T2 --out x.h5", 2, "--channel T2: expected one of 0 (T1), 1 (PD)"),
+    Row(
+        "prep nnunet nnunet/heads --channel T1 --out x.h5",
+        1,
+        "no subject could be used: s0: nnunet/heads/imagesTr: has no label map; nnunet/heads/labelsTr/s0.nii.gz is",
+    ),
+    Row(
+        "prep nnunet nnunet/heads --channel T1 --mapping gone --out x.h5",
+        2,
+        "--mapping gone: there is no such mapping or file",
+    ),
+    Row(
+        "prep nnunet nnunet/heads --channel T1 --no-strip --masks masks --out x.h5",
+        2,
+        "--masks: cannot go with --no-strip, as images of whole heads need no mask",
+    ),
     Row("prep freesurfer gone --out x.h5", 2, "SUBJECTS_DIR gone: there is no such folder"),
     Row(
         "prep freesurfer folder --out x.h5",

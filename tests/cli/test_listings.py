@@ -32,7 +32,8 @@ def test_the_catalogue_holds_all_mappings():
 
 
 @pytest.mark.parametrize(
-    "words", [["evaluate"], *(["prep", name] for name in ("labels", "nifti", "freesurfer", "bids", "oasis2d"))]
+    "words",
+    [["evaluate"], *(["prep", name] for name in ("labels", "nifti", "freesurfer", "bids", "nnunet", "oasis2d"))],
 )
 def test_help_lists_the_mappings_of_the_table(words):
     ids = "neurite-OASIS" if "oasis2d" in words else ""
@@ -40,7 +41,7 @@ def test_help_lists_the_mappings_of_the_table(words):
     assert said in help_of(*words)
 
 
-@pytest.mark.parametrize("name", ["labels", "nifti", "freesurfer", "bids"])
+@pytest.mark.parametrize("name", ["labels", "nifti", "freesurfer", "bids", "nnunet"])
 def test_help_lists_the_tables_of_structures(name):
     assert list(mapping_names.STRUCTURES) == list(TABLES)
     said = "finer than the classes: freesurfer-structures (ids of FreeSurfer) or muse-structures (ids of MUSE)."
@@ -52,7 +53,7 @@ def test_every_command_with_a_mapping_is_looked_at():
     assert isinstance(prep, click.Group)
     every = [*main.commands.values(), *prep.commands.values()]
     having = {command.name for command in every if any(param.name == "mapping" for param in command.params)}
-    assert having == {"evaluate", "labels", "nifti", "freesurfer", "bids", "oasis2d"}
+    assert having == {"evaluate", "labels", "nifti", "freesurfer", "bids", "nnunet", "oasis2d"}
 
 
 def test_help_tells_all_cohorts():

@@ -19,6 +19,7 @@ MEANINGS = {
     "--axis": "Slicing axis.",
     "--bids": "INPUT is a BIDS data set",
     "--card": "What it is: data, licence, command, Dice and more.",
+    "--channel": "Which channel of images that have several.",
     "--classes": "Score these alone",
     "--cohort": "template, mprage-young",
     "--config": "Settings, from the config.json of a run or a .toml file",
@@ -51,6 +52,7 @@ MEANINGS = {
     "--min-content": "Least labels of a slice",
     "--model": "One of the package (metasynth models), a model file or the folder of a run",
     "--montage": "Draw example slices into a file.",
+    "--n": "How many images.",
     "--no-montage": "Do not draw a picture beside the cache.",
     "--no-strip": "Keep what lies outside the brain: make a cache of whole heads.",
     "--out": "Where to write",
@@ -88,7 +90,7 @@ RENAMED = {
     ("predict", "--mask"): "--masks",
     ("freesurfer", "--image"): "--image-name",
     ("freesurfer", "--labels"): "--seg-name",
-    **{(command, "--volumes"): "--3d" for command in ("labels", "nifti", "freesurfer", "bids")},
+    **{(command, "--volumes"): "--3d" for command in ("labels", "nifti", "freesurfer", "bids", "nnunet")},
 }
 
 

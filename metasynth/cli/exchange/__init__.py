@@ -1,0 +1,1 @@
+"""The commands that bring data and models from other programs and to them."""
