@@ -124,7 +124,7 @@ def segment(
     require_room(window.shape, stack.own.shape, len(description.class_names), keep_posteriors, image.where)
     content = window.take(stack.content)
     posteriors = posteriors_of(model, window.take(stack.data), content, device)
-    if not np.isfinite(posteriors).all():
+    if not all(np.isfinite(share).all() for share in posteriors):  # one at a time to save memory, as below
         raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
     if description.takes_heads:
         allowed = None if stack.brain is None else window.take(stack.brain)
@@ -132,8 +132,8 @@ def segment(
     if stack.brain is not None:
         # In planes that it has not learned from, a network may call anything brain.
         beyond = ~window.take(stack.brain)
-        posteriors[:, beyond] = 0
-        posteriors[0, beyond] = 1
+        for k, share in enumerate(posteriors):
+            share[beyond] = k == 0
     labels, certainty, kept = _on_own_grid(posteriors, window, stack, keep_posteriors)
     orientation = stack_orientation(description.views[0])
     back = [turned_back(data, image.affine, orientation) for data in (labels, certainty)]
@@ -204,7 +204,7 @@ def _window(content: NDArray[np.bool_], model: TrainedModel) -> Window:
 
 
 def _on_own_grid(
-    posteriors: NDArray[np.float32], window: Window, stack: Stack, keep: bool
+    posteriors: NDArray[np.floating], window: Window, stack: Stack, keep: bool
 ) -> tuple[NDArray[np.integer], NDArray[np.float32], list[NDArray[np.float32]] | None]:
     """Labels, their posteriors, and all posteriors, on the scan's own voxels; one class at a time to save memory."""
     resampled = stack.grid is not stack.own
@@ -213,7 +213,7 @@ def _on_own_grid(
     best = np.full(stack.own.shape, -1.0, dtype=np.float32)
     kept = []
     for k, part in enumerate(posteriors):
-        share = window.put(part, stack.data.shape, around=float(k == 0))
+        share = window.put(part.astype(np.float32, copy=False), stack.data.shape, around=float(k == 0))
         if resampled:
             share = resample_share(share, matrix, stack.own)
         wins = share > best

@@ -112,7 +112,7 @@ def mask_on_grid_of(image: Volume, mask: Volume, seen: NDArray[np.bool_]) -> NDA
 
 
 def require_brain(
-    posteriors: NDArray[np.float32],
+    posteriors: NDArray[np.floating],
     head: NDArray[np.bool_],
     share: float,
     allowed: NDArray[np.bool_] | None,
