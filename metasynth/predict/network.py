@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metasynth.interrupts import check
-from metasynth.predict.geometry import seen_along, stack_orientation
+from metasynth.predict.geometry import Window, lengths_along, seen_along, stack_orientation
 from metasynth.segment.model_description import TrainedModel
 
 VOXELS_AT_ONCE = 1 << 20
@@ -18,6 +18,16 @@ HALF_FROM = 1 << 30
 """Bytes from which on posteriors are kept in half precision: they are off by 1/4096 at most, of each view."""
 OVERLAP = 0.5
 SIGMA = 1 / 8  # of a window's length, the standard deviation of its weights (nnU-Net's too, Isensee et al. 2021)
+
+
+def window_of(content: NDArray[np.bool_], model: TrainedModel) -> Window:
+    """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
+    flat, views = [1] * (3 - model.ndim), [stack_orientation(view) for view in model.description.views]
+    least, divisors = (
+        np.array([lengths_along((*flat, *lengths), views[0], view) for view in views])
+        for lengths in (model.description.shape, model.stride or [1] * model.ndim)
+    )
+    return Window.about(content, least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist())
 
 
 def posteriors_of(
