@@ -117,7 +117,7 @@ def segment(
     labels, certainty, kept, mass = _on_own_grid(parts, keep_posteriors)
     orientation = parts[0].orientation
     back = [turned_back(data, image.affine, orientation) for data in (labels, certainty)]
-    classes = None if kept is None else np.stack([turned_back(k, image.affine, orientation) for k in kept], axis=-1)
+    classes = None if kept is None else turned_back(np.moveaxis(kept, 0, -1), image.affine, orientation)
     return Segmentation(back[0], back[1], classes, mass)
 
 
@@ -215,15 +215,16 @@ def _shown(data: NDArray[np.float32], head: bool) -> NDArray[np.bool_]:
 
 def _on_own_grid(
     parts: Sequence[_Shares], keep: bool
-) -> tuple[NDArray[np.integer], NDArray[np.float32], list[NDArray[np.float32]] | None, tuple[float, ...]]:
-    """Labels, their posteriors, all posteriors and their sums on the scan's own voxels, turned as the first part.
+) -> tuple[NDArray[np.integer], NDArray[np.float32], NDArray[np.float32] | None, tuple[float, ...]]:
+    """Labels, their posteriors, all posteriors (K, D, H, W) and their sums, a class at a time to save memory.
 
-    One class at a time, to save memory.
+    They are on the scan's own voxels, turned as the first part.
     """
     shape, n_classes = parts[0].stack.own.shape, len(parts[0].posteriors)
     labels = np.zeros(shape, dtype=np.uint8 if n_classes <= 256 else np.int16)
     best = np.full(shape, -1.0, dtype=np.float32)
-    kept, mass = [], []
+    kept = np.empty((n_classes, *shape), dtype=np.float32) if keep else None
+    mass = []
     for k in range(n_classes):
         share = parts[0].on_own_grid(k, parts[0].orientation)
         for part in parts[1:]:
@@ -234,6 +235,6 @@ def _on_own_grid(
         labels[wins] = k
         best[wins] = share[wins]
         mass.append(float(share.sum(dtype=np.float64)))
-        if keep:
-            kept.append(share)
-    return labels, best, kept if keep else None, tuple(mass)
+        if kept is not None:
+            kept[k] = share
+    return labels, best, kept, tuple(mass)

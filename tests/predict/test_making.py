@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from metasynth.data_prep.mappings import MAPPINGS
 from predict.test_scan import blobs, image_of
 from support.dying import Dying, Full, nothing
 from support.head_phantom import head_image, head_labels, save
@@ -24,6 +25,8 @@ from metasynth.predict.qc import expected_dice
 from metasynth.predict.scan import Segmentation, segment
 from metasynth.predict.shipped import digest_of_models
 from metasynth.segment.model_description import TrainedModel
+from metasynth.segment.model_file import save_model
+from metasynth.segment.unet import UNet
 
 SHAPE = (18, 22, 20)
 
@@ -237,3 +240,33 @@ def test_a_scan_is_too_large_for_the_memory_of_a_gpu(cli, tmp_path, monkeypatch)
     monkeypatch.setattr(making, "segment", full)
     result = cli("--model", "a.pt", "--out", "out")
     assert "Failed: s0: scans/s0.nii.gz: is too large for the memory there is" in result.stderr.splitlines()
+
+
+def test_where_there_is_no_room_for_the_output_what_is_done_is_kept(cli, tmp_path, monkeypatch, full_disk):
+    own = making.write_like
+
+    def write(path, data, scan):
+        if scan.name != "s1.nii.gz":
+            return own(path, data, scan)
+        with full_disk():
+            return own(path, data, scan)
+
+    monkeypatch.setattr(making, "write_like", write)
+    result = cli("--model", "a.pt", "--out", "out")
+    assert last_line(result, 1) == "Error: out/s1.nii.gz: cannot be written: No space left on device"
+    assert sorted(path.name for path in (tmp_path / "out").glob("s*.gz")) == ["s0.nii.gz"]
+    monkeypatch.setattr(making, "write_like", own)
+    assert (
+        "Label maps: out (2 made, 1 skipped as they are there already)"
+        in fine(cli("--model", "a.pt", "--out", "out")).stdout
+    )
+
+
+def test_a_class_of_24_that_freesurfer_does_not_know_is_told_before_anything_is_made(cli, tmp_path):
+    names = (*MAPPINGS["freesurfer-24"].class_names[:-1], "left tumour")
+    save_model(tmp_path / "c.pt", UNet(len(names), ndim=2, widths=(4, 6)), describe(class_names=names))
+    assert last_line(cli("--model", "c.pt", "--out", "out", "--ids", "freesurfer"), 2) == (
+        "Error: --ids freesurfer: FreeSurfer has no id for 'left tumour'; expected classes that are one structure "
+        "each, such as 'left hippocampus' (of freesurfer-24, say); leave --ids out"
+    )
+    assert not (tmp_path / "out").exists()
