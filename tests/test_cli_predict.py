@@ -14,7 +14,7 @@ from support.tiny_model import CLASSES, save_random
 
 from metasynth.cli.main import main
 from metasynth.predict import evaluate
-from metasynth.predict import folder as predict_folder
+from metasynth.predict.making import Maker
 from metasynth.predict.naming.names import TABLES
 from metasynth.segment.model_file import model_path
 
@@ -231,18 +231,18 @@ def test_what_predict_makes_can_be_evaluated(cli, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_prediction_that_is_asked_to_end_keeps_what_is_done(cli, tmp_path, monkeypatch, number):
-    whole = predict_folder._predict
+    whole = Maker._make
 
     def asked(*arguments):
         units = whole(*arguments)
         os.kill(os.getpid(), number)
         return units
 
-    monkeypatch.setattr(predict_folder, "_predict", asked)
+    monkeypatch.setattr(Maker, "_make", asked)
     stopped = predict(cli, "model.pt", "scans", "--out", "out", "--stripped")
     told = ["What is done is kept; the same command goes on from there.", "", "Interrupted."]
     assert (stopped.exit_code, stopped.stderr.splitlines()[-3:]) == (128 + number, told)
-    monkeypatch.setattr(predict_folder, "_predict", whole)
+    monkeypatch.setattr(Maker, "_make", whole)
     again = fine(predict(cli, "model.pt", "scans", "--out", "out", "--stripped"))
     assert again.stdout == "Label maps: out (2 made, 1 skipped as they are there already)\n"
 

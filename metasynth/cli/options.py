@@ -29,6 +29,16 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Device(click.Choice):
+    """What torch computes on; one GPU of several by its number, cuda:N."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name, or a message that says what is allowed."""
+        kind, _, number = str(value).partition(":")
+        numbered = kind == "cuda" and number.isascii() and number.isdecimal()
+        return value if numbered else super().convert(value, param, ctx)
+
+
 class Renamed(click.Option):
     """An option that had another name, which is a hidden option of its own; what is given by it counts as given here.
 
@@ -122,10 +132,11 @@ PRESET = click.option(
 )
 DEVICE = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=Device(["auto", "cpu", "cuda", "mps"]),
+    metavar="auto|cpu|cuda|cuda:N|mps",
     default="auto",
     show_default=True,
-    help="What torch computes on; auto is a GPU where there is one.",
+    help="What torch computes on; auto is CUDA's GPU where there is one.",
 )
 UNKNOWN = click.option(
     "--unknown",

@@ -33,16 +33,21 @@ if TYPE_CHECKING:
     from metasynth.segment.model_description import TrainedModel
 
 NAMED = 3  # scans that a warning names
+RANK_MEANS = (
+    "the least expected Dice first; on degraded scans its rank correlation with Dice was .95, and its value too high"
+)
 
 
 @click.command()
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=complete_file)
 @click.option(
-    "--model",
+    *("--model", "models"),
     metavar="NAME|FILE|RUN",
+    multiple=True,
     shell_complete=complete_file,
     help="One of the package (metasynth models), a model file or the folder of a run; by default the one of the "
-    "package that fits: of brains where every scan has a mask or is stripped, else of heads.",
+    "package that fits: of brains where every scan has a mask or is stripped, else of heads. Of several, given one by "
+    "one, the mean is taken.",
 )
 @out_option("the label maps: a folder; with --bids, INPUT/derivatives/metasynth by default", "DIR")
 @click.option("--bids", is_flag=True, help="INPUT is a BIDS data set, and DIR a derivative one.")
@@ -64,17 +69,24 @@ NAMED = 3  # scans that a warning names
     type=PATH,
     help="Write the volume of every class in mL, from the label maps; a .tsv is for statistics programs.",
 )
-@click.option("--qc", is_flag=True, help="Draw a picture of each scan and note how certain its labels are (DIR/qc).")
+@click.option("--qc", is_flag=True, help="Draw a picture of each scan, and rank them by the Dice to expect (DIR/qc).")
 @UNITS
 @OVERWRITE
 @DEVICE
-@threads_option()
+@threads_option(", or with --jobs one a process")
+@click.option(
+    *("--jobs", "processes"),
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Processes side by side, one a scan; by default one. Each takes the memory of a scan.",
+)
 @QUIET
 @click.pass_context
 def predict(
     context: click.Context,
     inputs: tuple[str, ...],
-    model: str | None,
+    models: tuple[str, ...],
     out: Path | None,
     bids: bool,
     image_suffix: str,
@@ -89,6 +101,7 @@ def predict(
     overwrite: bool,
     device: str,
     threads: int | None,
+    processes: int,
     quiet: bool,
 ) -> None:
     """Segment scans, with a model of the package or of a run.
@@ -98,37 +111,44 @@ def predict(
     be used is named in the end, and the exit status is then 1. A run or a model file may stand before the scans, in
     place of --model.
     """
-    import hashlib
+    from functools import partial
 
     from metasynth.data_prep.volumes.units import scaled_note
     from metasynth.predict.folder import Job, find_bids_scans, find_scans, predict_all
-    from metasynth.predict.shipped import fitting_model, named_model, split_inputs
+    from metasynth.predict.plan import RANKED
+    from metasynth.predict.shipped import digest_of_models, fitting_model, named_model, split_inputs
+    from metasynth.predict.usable import check_together
     from metasynth.running.device import configure_torch
     from metasynth.running.progress import Progress
     from metasynth.segment.model_file import load_model
+    from metasynth.sizes import require_processes
 
+    require_processes(processes, "--jobs")
     if context.get_parameter_source("image_suffix") is not ParameterSource.DEFAULT and not bids:
         raise UsageError(f"--image-suffix {image_suffix}: expected --bids too")
     scans: Sequence[str] = inputs
-    if model is None and not (bids and len(inputs) == 1):
+    if not models and not (bids and len(inputs) == 1):
         model, scans = split_inputs(inputs)
+        models = () if model is None else (model,)
     out = _out_of(out, scans, bids)
-    path = None if model is None else named_model(model, stage)
-    trained = None if path is None else load_model(path)
+    paths = list(dict.fromkeys(named_model(model, stage) for model in models))
+    trained = [load_model(path) for path in paths]
     sources = find_bids_scans(Path(scans[0]), out, image_suffix, masks) if bids else find_scans(scans, masks)
-    if path is None or trained is None:
-        path = fitting_model(sources, stripped, stage)
-        trained = load_model(path)
+    if not paths:
+        paths = [fitting_model(sources, stripped, stage)]
+        trained = [load_model(paths[0])]
+    check_together(dict(zip(map(str, paths), trained, strict=True)))
     in_use, _ = configure_torch(device, threads)
-    trained.network.to(in_use)
-    job = Job(out, posteriors, qc, overwrite, in_use, volumes, [path], unit, ids, bids)
+    for each in trained:
+        each.network.to(in_use)
+    job = Job(out, posteriors, qc, overwrite, in_use, volumes, paths, unit, ids, bids, processes)
     progress = Progress(quiet)
-    for line in _first_lines(path, trained, sources, stripped):
+    for line in _first_lines(paths, trained, sources, stripped):
         progress.say(line)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    prepare = partial(_begin, in_use, threads or 1)
     try:
         with progress.task("scans", len(sources.scans)) as task:
-            outcome = predict_all(trained, digest, sources, job, task.advance)
+            outcome = predict_all(trained, digest_of_models(paths), sources, job, task.advance, prepare)
     except KeyboardInterrupt:
         progress.say("What is done is kept; the same command goes on from there.")
         raise
@@ -140,9 +160,18 @@ def predict(
         progress.say(f"Warning: {name}: {how}")
     if volumes is not None:
         tell(f"Volumes: {volumes} (mL, voxels of the label maps)", sys.stdout)
+    if qc and outcome.done:
+        progress.say(f"Note: scans to look at first: {out / 'qc' / RANKED} ({RANK_MEANS})")
     skipped = f", {len(outcome.skipped)} skipped as they are there already" if outcome.skipped else ""
     tell(f"Label maps: {out} ({len(outcome.done)} made{skipped})", sys.stdout)
     fail(progress.say, outcome.failed, len(sources.scans) + len(sources.left_out), "scans")
+
+
+def _begin(device: str, threads: int) -> None:
+    """What each process of --jobs does first."""
+    from metasynth.running.device import configure_torch
+
+    configure_torch(device, threads)
 
 
 def _out_of(out: Path | None, inputs: Sequence[str], bids: bool) -> Path:
@@ -154,15 +183,18 @@ def _out_of(out: Path | None, inputs: Sequence[str], bids: bool) -> Path:
     return out or Path(inputs[0]) / "derivatives" / "metasynth"
 
 
-def _first_lines(path: Path, model: "TrainedModel", sources: "Sources", stripped: bool) -> Iterator[str]:
-    """What is said before the first scan: the model, notes on the scans, and a warning if masks are missing."""
-    origin = model.description.origin
-    yield f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}"
+def _first_lines(
+    paths: Sequence[Path], models: "Sequence[TrainedModel]", sources: "Sources", stripped: bool
+) -> Iterator[str]:
+    """What is said before the first scan: the models, notes on the scans, and a warning if masks are missing."""
+    for path, model in zip(paths, models, strict=True):
+        origin = model.description.origin
+        yield f"Model: {path}{f' ({origin})' if origin else ''}, trained on {model.description.needs}"
     for note in sources.notes:
         yield f"Note: {' '.join(note.split())}"
     unmasked = [scan for scan in sources.scans if scan.mask is None]
-    if unmasked and not stripped and not model.description.takes_heads:
-        yield _warning(model, unmasked, len(sources.scans))
+    if unmasked and not stripped and not models[0].description.takes_heads:
+        yield _warning(models[0], unmasked, len(sources.scans))
 
 
 def _warning(model: "TrainedModel", unmasked: "list[Scan]", total: int) -> str:

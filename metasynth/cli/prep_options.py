@@ -72,10 +72,10 @@ GEOMETRY = (
     click.option(
         "--axis",
         type=Axes(["coronal", "axial", "sagittal"]),
-        metavar="AXIS[,AXIS...]",
+        metavar="coronal|axial|sagittal[,...]",
         default="coronal",
         show_default=True,
-        help="Slicing axis: coronal, axial or sagittal; or several, for a network that is to look along each.",
+        help="Slicing axis. Several with commas between them for a network that is to look along each.",
     ),
     click.option(
         "--slices",

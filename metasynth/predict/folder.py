@@ -4,32 +4,22 @@ The folder holds a label map a scan, called as the scan; `posteriors/` and `qc/`
 `segmentation.json` (see `record`), which says which model made them, of what, and what its classes are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from metasynth.data_prep.layouts import bids_images
 from metasynth.data_prep.naming.names import listed, name_files, stem
 from metasynth.data_prep.sources import Scan, Sources, find_files, with_files
 from metasynth.data_prep.volumes.files import Unit
-from metasynth.data_prep.volumes.volumes import read_image, read_labels
-from metasynth.errors import DataError, UsageError
+from metasynth.errors import UsageError
 from metasynth.files import write_atomically
-from metasynth.interrupts import check
 from metasynth.lines import logger
-from metasynth.outputs import csv_cell
-from metasynth.predict.files import write_like
-from metasynth.predict.naming.names import Label, labels_of
-from metasynth.predict.plan import SCORES, Job, image_of, missing, missing_texts, plan, scored
-from metasynth.predict.qc import write_picture
-from metasynth.predict.record import FolderRecord, origin_of
-from metasynth.predict.scan import check_usable, segment
-from metasynth.predict.tables import read_table, write_table
-from metasynth.predict.usable import coarse
+from metasynth.predict.making import Made, Maker, make_all
+from metasynth.predict.naming.names import labels_of
+from metasynth.predict.plan import Job, missing_texts, plan
+from metasynth.predict.record import FolderRecord
+from metasynth.predict.usable import check_usable
 from metasynth.predict.volumes import volume_outputs, write_volumes
 from metasynth.segment.model_description import TrainedModel
 
@@ -106,23 +96,34 @@ def _with_masks(images: Sequence[Path], masks: Sequence[str]) -> Sources:
     return masked
 
 
+def _nothing() -> None:
+    """What is to be done in a process of its own before its first scan."""
+
+
 def predict_all(
-    model: TrainedModel, digest: str, sources: Sources, job: Job, progress: Callable[[], None] | None = None
+    model: TrainedModel | Sequence[TrainedModel],
+    digest: str,
+    sources: Sources,
+    job: Job,
+    progress: Callable[[], None] | None = None,
+    prepare: Callable[[], None] = _nothing,
 ) -> Outcome:
     """Segment every scan that is not done, and write the table of volumes.
 
     Parameters
     ----------
-    model : TrainedModel
-        Whose network is on the job's device.
+    model : TrainedModel or sequence of TrainedModel
+        Whose network is on the job's device; of several (see `check_together`) the mean of the posteriors is taken.
     digest : str
-        SHA-256 of the model's file, kept in the folder: label maps of two models do not mix.
+        SHA-256 of the model's file, or of those of several; kept in the folder: label maps of two models do not mix.
     sources : Sources
         The scans; what was left out counts as failed.
     job : Job
         What to make.
     progress : callable or None
         Called after every scan.
+    prepare : callable
+        Called once in each process beside this one.
 
     Raises
     ------
@@ -132,37 +133,47 @@ def predict_all(
     DataError
         The model needs images of another kind.
     RunError
-        A file cannot be written.
+        A file cannot be written, or a process was killed.
     """
-    check_usable(model)
-    labels = labels_of(model.description.class_names, job.ids)
-    record = FolderRecord(job.out, model.description, digest, job.ids)
+    models = [model] if isinstance(model, TrainedModel) else list(model)
+    for each in models:
+        check_usable(each)
+    labels = labels_of(models[0].description.class_names, job.ids)
+    record = FolderRecord(job.out, models[0].description, digest, job.ids)
     skipped = plan(record, sources, job, labels, volume_outputs(record, job, labels))
     record.begin()
     _write_texts(record, missing_texts(record, job, labels))
-    outcome = Outcome(failed=list(sources.left_out))
-    for scan in sources.scans:
-        check()
-        if scan.name in skipped:
-            _LOG.debug("%s: is there already", scan.name)
-            outcome.skipped.append(scan.name)
-            outcome.old += [scan.name] if record.is_old(job.label_map(scan)) else []
-        else:
-            _LOG.info("%s: %s, mask %s", scan.name, scan.image, scan.mask or "none")
-            try:
-                made = _predict(model, record, scan, job, labels, outcome.coarse)
-                outcome.scaled += [(scan.name, unit) for unit in made]
-                outcome.done.append(scan.name)
-            except DataError as error:
-                outcome.failed.append((scan.name, str(error)))
-            except (MemoryError, torch.OutOfMemoryError):
-                outcome.failed.append((scan.name, f"{scan.image}: is too large for the memory there is"))
-        if progress is not None:
-            progress()
+    found: dict[str, Made | str] = {}
+    wanted = [scan for scan in sources.scans if scan.name not in skipped]
+    advance = progress or _nothing
+    for _ in skipped:
+        advance()
+    for scan, made in make_all(Maker(models, record, job, labels), wanted, job.processes, prepare):
+        found[scan.name] = made
+        advance()
+    outcome = _outcome_of(sources, found, {scan.name for scan in sources.scans if record.is_old(job.label_map(scan))})
     if job.volumes is not None:
         there = {*outcome.done, *outcome.skipped}
         scans = [scan for scan in sources.scans if scan.name in there]
         outcome.failed += write_volumes(record, job, scans, labels)
+    return outcome
+
+
+def _outcome_of(sources: Sources, found: Mapping[str, Made | str], old: Collection[str]) -> Outcome:
+    """What became of the scans, in their order, whichever was done first; those that were not to be made were there."""
+    outcome = Outcome(failed=list(sources.left_out))
+    for name in (scan.name for scan in sources.scans):
+        made = found.get(name)
+        if made is None:
+            _LOG.debug("%s: is there already", name)
+            outcome.skipped.append(name)
+            outcome.old += [name] if name in old else []
+        elif isinstance(made, str):
+            outcome.failed.append((name, made))
+        else:
+            outcome.done.append(name)
+            outcome.scaled += [(name, unit) for unit in made.scaled_from]
+            outcome.coarse += [(name, made.coarse)] if made.coarse else []
     return outcome
 
 
@@ -174,58 +185,3 @@ def _write_texts(record: FolderRecord, texts: Mapping[Path, str]) -> None:
             for path, text in texts.items():
                 write_atomically(path, text.encode())
             record.note(dict.fromkeys(texts, record.origin))
-
-
-def _predict(
-    model: TrainedModel,
-    record: FolderRecord,
-    scan: Scan,
-    job: Job,
-    labels: Sequence[Label],
-    warned: list[tuple[str, str]],
-) -> set[Unit]:
-    """Write all that is made of a scan; the units other than mm that only its files' headers named."""
-    origin = origin_of(record, scan)
-    image = read_image(image_of(scan), job.unit)
-    mask = None if scan.mask is None else read_labels(scan.mask, job.unit)
-    found = segment(model, image, mask, device=job.device, keep_posteriors=job.posteriors)
-    warned += [(scan.name, how)] if (how := coarse(image, model.description)) else []
-    names = model.description.class_names
-    wanted = missing(record, scan, job, labels)
-    with record.locked():
-        record.note(dict.fromkeys(wanted))
-    if found.posteriors is not None and job.posterior_map(scan) in wanted:
-        write_like(job.posterior_map(scan), found.posteriors, image_of(scan))
-    if job.picture(scan) in wanted:
-        write_picture(job.picture(scan), image, found.labels, names)
-    for path, text in job.texts(scan, labels).items():
-        if path in wanted:
-            write_atomically(path, text.encode())
-    if job.label_map(scan) in wanted:
-        write_like(job.label_map(scan), _numbered(found.labels, labels), image_of(scan))
-    with record.locked():
-        if job.qc:
-            _note_score(job.out / "qc" / SCORES, scan.name, found.labels, found.certainty, names)
-        record.note(dict.fromkeys(wanted, origin))
-    units = (image.scaled_from, None if mask is None else mask.scaled_from)
-    return {unit for unit in units if unit is not None}
-
-
-def _numbered(indices: NDArray[np.integer], labels: Sequence[Label]) -> NDArray[np.integer]:
-    """A label map (*S) of the labels' numbers, of indices of classes (*S)."""
-    numbers = np.array([label.index for label in labels])
-    return (
-        indices
-        if (numbers == np.arange(len(labels))).all()
-        else numbers.astype(np.uint8 if numbers.max() < 256 else np.int16)[indices]
-    )
-
-
-def _note_score(path: Path, name: str, labels: np.ndarray, certainty: np.ndarray, class_names: Sequence[str]) -> None:
-    """Add a scan to the table of scores, or replace its row: the mean posterior of the label, in all but background."""
-    places = [labels > 0, *(labels == k for k in range(1, len(class_names)))]
-    means = [float(certainty[at].mean(dtype=np.float64)) if at.any() else None for at in places]
-    values = [csv_cell(name), *means]
-    record = dict(zip(scored(class_names), values, strict=True))
-    others = [row for row in read_table(path) if row.keys() == record.keys() and row["name"] != record["name"]]
-    write_table(path, sorted([*others, record], key=lambda row: str(row["name"])))

@@ -1,5 +1,6 @@
 """Posteriors of stacks: every slice by itself, along each axis that a network has learned, or a sliding window."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -9,17 +10,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metasynth.interrupts import check
-from metasynth.predict.geometry import seen_along, stack_orientation
+from metasynth.predict.geometry import Window, lengths_along, seen_along, stack_orientation
 from metasynth.segment.model_description import TrainedModel
 
 VOXELS_AT_ONCE = 1 << 20
+HALF_FROM = 1 << 30
+"""Bytes from which on posteriors are kept in half precision: they are off by 1/4096 at most, of each view."""
 OVERLAP = 0.5
 SIGMA = 1 / 8  # of a window's length, the standard deviation of its weights (nnU-Net's too, Isensee et al. 2021)
 
 
+def window_of(content: NDArray[np.bool_], model: TrainedModel) -> Window:
+    """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
+    flat, views = [1] * (3 - model.ndim), [stack_orientation(view) for view in model.description.views]
+    least, divisors = (
+        np.array([lengths_along((*flat, *lengths), views[0], view) for view in views])
+        for lengths in (model.description.shape, model.stride or [1] * model.ndim)
+    )
+    return Window.about(content, least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist())
+
+
 def posteriors_of(
     model: TrainedModel, stack: NDArray[np.float32], content: NDArray[np.bool_], device: str
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Posteriors (K, D, H, W) of a stack (D, H, W), turned as the first of the model's views.
 
     A network in 2D that has learned slices along several axes sees those along each, and the mean of what it finds is
@@ -35,20 +48,26 @@ def posteriors_of(
         (D, H, W) bool, not empty. What lies before the first slice with content or after the last is background.
     device : str
         Where the network is.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, or float16 where that would be more than `HALF_FROM`.
     """
     shape, stride = model.description.shape, model.stride
     if model.ndim == 3:
         window = tuple(-(-n // s) * s for n, s in zip(shape, stride or (1, 1, 1), strict=True))
         return volume_posteriors(model.network, stack, window, device)
     views = [stack_orientation(view) for view in model.description.views]
-    mean = np.zeros((len(model.description.class_names), *stack.shape), dtype=np.float32)
+    n_classes = len(model.description.class_names)
+    mean = np.zeros((n_classes, *stack.shape), dtype=np.float16 if _is_large(n_classes, stack.shape) else np.float32)
     for view in views:
         slices, shown = (seen_along(data, views[0], view) for data in (stack, content))
         into = np.moveaxis(seen_along(np.moveaxis(mean, 0, -1), views[0], view), -1, 0)
         at = np.flatnonzero(shown.any(axis=(1, 2)))
         first, stop = int(at[0]), int(at[-1]) + 1
         for start, found in _of_slices(model.network, slices[first:stop], device, None if stride else shape):
-            into[:, first + start : first + start + found.shape[1]] += found / len(views)
+            into[:, first + start : first + start + found.shape[1]] += np.divide(found, len(views), out=found)
         into[0, :first] += 1 / len(views)
         into[0, stop:] += 1 / len(views)
     return mean
@@ -76,8 +95,8 @@ def _of_slices(
 
 def volume_posteriors(
     network: nn.Module, stack: NDArray[np.float32], window: Sequence[int], device: str
-) -> NDArray[np.float32]:
-    """Posteriors (K, D, H, W) of a stack (D, H, W) by a network in 3D.
+) -> NDArray[np.floating]:
+    """Posteriors (K, D, H, W) of a stack (D, H, W) by a network in 3D, in the type that `posteriors_of` says.
 
     A stack no larger than the window goes through whole. Of a larger one windows that overlap by half are averaged with
     the weights of a Gaussian about their middle.
@@ -103,16 +122,23 @@ def _in_windows(network: nn.Module, images: Tensor, window: Sequence[int], devic
         return _posteriors(network, images, device)
     weights = _weights(window)
     total = torch.zeros(shape)
+    corners = list(product(*(_starts(n, length) for n, length in zip(shape, window, strict=True))))
+    for corner in corners:
+        _place(total, corner, window).add_(weights)
     mean: Tensor | None = None
-    starts = [_starts(n, length) for n, length in zip(shape, window, strict=True)]
-    for corner in product(*starts):
+    for corner in corners:
         part = _posteriors(network, _place(images, corner, window), device)
         if mean is None:
-            mean = torch.zeros(*part.shape[:2], *shape)
-        _place(mean, corner, window).add_(weights * part)
-        _place(total, corner, window).add_(weights)
+            large = _is_large(part.shape[0] * part.shape[1], shape)
+            mean = torch.zeros(*part.shape[:2], *shape, dtype=torch.float16 if large else torch.float32)
+        _place(mean, corner, window).add_(part * (weights / _place(total, corner, window)))
     assert mean is not None
-    return mean / total
+    return mean
+
+
+def _is_large(count: int, shape: Sequence[int]) -> bool:
+    """Whether so many maps of a shape are kept in half precision."""
+    return 4 * count * math.prod(shape) > HALF_FROM
 
 
 def _place(images: Tensor, corner: Sequence[int], window: Sequence[int]) -> Tensor:

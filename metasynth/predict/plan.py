@@ -14,7 +14,7 @@ from metasynth.predict.naming.names import TABLES, Ids, Label, bids_table, poste
 from metasynth.predict.record import FolderRecord, origin_of
 from metasynth.predict.tables import read_heading
 
-SCORES = "scores.csv"
+SCORES, RANKED = "scores.csv", "qc.tsv"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Job:
     posteriors : bool
         Keep the posteriors of all classes.
     qc : bool
-        Draw a picture of each scan and note how certain the labels are.
+        Draw a picture of each scan, note how certain the labels are, and rank the scans by the Dice that is expected.
     overwrite : bool
         Make again what is there.
     device : str
@@ -36,13 +36,15 @@ class Job:
     volumes : Path or None
         A table of the classes' volumes to write, or None.
     read : sequence of Path
-        Files that are read beside the scans: the model.
+        Files that are read beside the scans: the models.
     unit : Unit or None
         What the affines of all files are in; None takes what their headers say.
     ids : Ids
         What numbers the label maps hold.
     bids : bool
         The folder is a derivative data set of BIDS, and the scans are of one.
+    processes : int
+        Scans that are segmented side by side, each by a process of its own.
     """
 
     out: Path
@@ -55,6 +57,7 @@ class Job:
     unit: Unit | None = None
     ids: Ids = "classes"
     bids: bool = False
+    processes: int = 1
 
     def label_map(self, scan: Scan) -> Path:
         """The label map of a scan."""
@@ -182,19 +185,28 @@ def _table(record: FolderRecord, text: str) -> Kind:
 
 
 def _scores(record: FolderRecord, job: Job) -> list[Output]:
-    """The table of scores; one that these label maps gave before is written anew."""
+    """The tables of scores; those that these label maps gave before are written anew."""
     if not job.qc:
         return []
-    path, heading = job.out / "qc" / SCORES, scored(record.class_names)
     # Of another model's scores, which --overwrite replaces, the first two columns are the same.
     known = 2 if job.overwrite else None
-    kind = Kind("table of scores", (), lambda path: read_heading(path)[:known] == heading[:known])
-    return [Output(f"--out {job.out}: {path}", path, kind, replace=True)]
+
+    def output(name: str, heading: Sequence[str]) -> Output:
+        path = job.out / "qc" / name
+        kind = Kind("table of scores", (), lambda path: read_heading(path)[:known] == heading[:known])
+        return Output(f"--out {job.out}: {path}", path, kind, replace=True)
+
+    return [output(SCORES, scored(record.class_names)), output(RANKED, ranked(record.class_names))]
 
 
 def scored(class_names: Sequence[str]) -> list[str]:
     """The heading of the table of scores."""
     return ["name", "all", *map(csv_cell, class_names[1:])]
+
+
+def ranked(class_names: Sequence[str]) -> list[str]:
+    """The heading of the table that ranks scans."""
+    return ["name", "expected_dice", *map(csv_cell, class_names[1:])]
 
 
 def image_of(scan: Scan) -> Path:

@@ -1,4 +1,4 @@
-"""A picture to check a segmentation with: planes of the three axes, the scan alone and under its labels."""
+"""What to check a segmentation by: a picture of planes along the three axes, and a score."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ from metasynth.data_prep.volumes.volumes import Volume, to_ras
 from metasynth.files import write_atomically
 from metasynth.outputs import SOFTWARE
 from metasynth.pictures import colours, png_of
+from metasynth.predict.scan import Segmentation
 from metasynth.predict.usable import foreground
 
 COLUMNS = 6
@@ -25,6 +26,23 @@ HEAD_INCHES, LINE_INCHES = 0.3, 0.17
 GAP = 0.01
 TALLEST = 8.0  # of a plane, in its widths
 SHOWN_PERCENT = (1.0, 99.5)
+
+
+def expected_dice(found: Segmentation) -> list[float | None]:
+    """The Dice that a scan's own posteriors make one expect, the mean over all classes but background and of each.
+
+    2 sum(p s) / (sum(p) + sum(s)) of a class, p its posterior and s 1 where it is the label, 0 elsewhere: the Dice of
+    the label map with the truth if every voxel's class were drawn by the posteriors, numerator and denominator each
+    replaced by its mean. A network is surer than it is right, so the value is too high; the order of scans is what
+    it says (docs/measurements/predict.md). None where neither p nor s has any of the class.
+    """
+    each: list[float | None] = []
+    for k, mass in list(enumerate(found.mass))[1:]:
+        at = found.labels == k
+        total = mass + np.count_nonzero(at)
+        each.append(2 * float(found.certainty[at].sum(dtype=np.float64)) / total if total > 0 else None)
+    there = [value for value in each if value is not None]
+    return [sum(there) / len(there) if there else None, *each]
 
 
 def write_picture(path: Path, image: Volume, labels: NDArray[np.integer], class_names: Sequence[str]) -> None:

@@ -1,12 +1,13 @@
 """From one scan to its label map, voxel by voxel those of the scan."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 
-from metasynth.data_prep.scaling import SCALE_PERCENT, not_air, scale, scale_head
+from metasynth.data_prep.scaling import not_air, scale, scale_head
 from metasynth.data_prep.volumes.resample import (
     Grid,
     grid_of,
@@ -18,8 +19,15 @@ from metasynth.data_prep.volumes.resample import (
 )
 from metasynth.data_prep.volumes.volumes import Volume, check_affine
 from metasynth.errors import DataError
-from metasynth.predict.geometry import Window, lengths_along, resample_share, stack_orientation, turned, turned_back
-from metasynth.predict.network import posteriors_of
+from metasynth.predict.geometry import (
+    Window,
+    resample_share,
+    seen_along,
+    stack_orientation,
+    turned,
+    turned_back,
+)
+from metasynth.predict.network import posteriors_of, window_of
 from metasynth.predict.usable import foreground, mask_on_grid_of, require_brain, require_head, require_mr, require_room
 from metasynth.segment.model_description import ModelDescription, TrainedModel
 
@@ -38,11 +46,14 @@ class Segmentation:
         (X, Y, Z) float32, the posterior of the label.
     posteriors : numpy.ndarray or None
         (X, Y, Z, K) float32, or None where they were not asked for.
+    mass : tuple of K float
+        The sum of each class's posteriors: the voxels that are expected to be of it.
     """
 
     labels: NDArray[np.integer]
     certainty: NDArray[np.float32]
     posteriors: NDArray[np.float32] | None
+    mass: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -70,25 +81,8 @@ class Stack:
     own: Grid
 
 
-def check_usable(model: TrainedModel) -> None:
-    """Require a model whose preprocessing is done here.
-
-    Raises
-    ------
-    DataError
-        It needs images of another kind.
-    """
-    description = model.description
-    for view in description.views:
-        stack_orientation(view)
-    if tuple(description.percentiles) != SCALE_PERCENT:
-        raise DataError(f"the model scales by the {description.percentiles} %, this version by {SCALE_PERCENT}")
-    if model.in_channels != 1:
-        raise DataError(f"the model takes images of {model.in_channels} channels, expected 1")
-
-
 def segment(
-    model: TrainedModel,
+    model: TrainedModel | Sequence[TrainedModel],
     image: Volume,
     mask: Volume | None = None,
     *,
@@ -102,8 +96,8 @@ def segment(
 
     Parameters
     ----------
-    model : TrainedModel
-        Whose network is on `device`.
+    model : TrainedModel or sequence of TrainedModel
+        Whose network is on `device`; of several, which have the same classes, the mean of the posteriors is taken.
     image : Volume
         Any grid and orientation.
     mask : Volume or None
@@ -118,13 +112,43 @@ def segment(
     DataError
         The scan cannot be used.
     """
+    models = [model] if isinstance(model, TrainedModel) else model
+    parts = [_shares(each, image, mask, device, keep_posteriors) for each in models]
+    labels, certainty, kept, mass = _on_own_grid(parts, keep_posteriors)
+    orientation = parts[0].orientation
+    back = [turned_back(data, image.affine, orientation) for data in (labels, certainty)]
+    classes = None if kept is None else turned_back(np.moveaxis(kept, 0, -1), image.affine, orientation)
+    return Segmentation(back[0], back[1], classes, mass)
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """The posteriors of one model, on the grid that its network was given."""
+
+    posteriors: NDArray[np.floating]
+    window: Window
+    stack: Stack
+    orientation: str
+
+    def on_own_grid(self, k: int, orientation: str) -> NDArray[np.float32]:
+        """The share of a class on the scan's own voxels, turned to an orientation."""
+        part = self.posteriors[k].astype(np.float32, copy=False)
+        share = self.window.put(part, self.stack.data.shape, around=float(k == 0))
+        if self.stack.grid is not self.stack.own:
+            matrix = np.linalg.inv(self.stack.grid.affine) @ self.stack.own.affine
+            share = resample_share(share, matrix, self.stack.own)
+        return seen_along(share, self.orientation, orientation)
+
+
+def _shares(model: TrainedModel, image: Volume, mask: Volume | None, device: str, keep: bool) -> _Shares:
+    """What a model finds in a scan."""
     description = model.description
     stack = make_stack(image, mask, description)
-    window = _window(stack.content, model)
-    require_room(window.shape, stack.own.shape, len(description.class_names), keep_posteriors, image.where)
+    window = window_of(stack.content, model)
+    require_room(window.shape, stack.own.shape, len(description.class_names), keep, image.where)
     content = window.take(stack.content)
     posteriors = posteriors_of(model, window.take(stack.data), content, device)
-    if not np.isfinite(posteriors).all():
+    if not all(np.isfinite(share).all() for share in posteriors):  # one at a time to save memory, as below
         raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
     if description.takes_heads:
         allowed = None if stack.brain is None else window.take(stack.brain)
@@ -132,13 +156,9 @@ def segment(
     if stack.brain is not None:
         # In planes that it has not learned from, a network may call anything brain.
         beyond = ~window.take(stack.brain)
-        posteriors[:, beyond] = 0
-        posteriors[0, beyond] = 1
-    labels, certainty, kept = _on_own_grid(posteriors, window, stack, keep_posteriors)
-    orientation = stack_orientation(description.views[0])
-    back = [turned_back(data, image.affine, orientation) for data in (labels, certainty)]
-    classes = None if kept is None else np.stack([turned_back(k, image.affine, orientation) for k in kept], axis=-1)
-    return Segmentation(back[0], back[1], classes)
+        for k, share in enumerate(posteriors):
+            share[beyond] = k == 0
+    return _Shares(posteriors, window, stack, stack_orientation(description.views[0]))
 
 
 def make_stack(image: Volume, mask: Volume | None, description: ModelDescription) -> Stack:
@@ -193,32 +213,28 @@ def _shown(data: NDArray[np.float32], head: bool) -> NDArray[np.bool_]:
     return not_air(data) if head else data > 0
 
 
-def _window(content: NDArray[np.bool_], model: TrainedModel) -> Window:
-    """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
-    flat, views = [1] * (3 - model.ndim), [stack_orientation(view) for view in model.description.views]
-    least, divisors = (
-        np.array([lengths_along((*flat, *lengths), views[0], view) for view in views])
-        for lengths in (model.description.shape, model.stride or [1] * model.ndim)
-    )
-    return Window.about(content, least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist())
-
-
 def _on_own_grid(
-    posteriors: NDArray[np.float32], window: Window, stack: Stack, keep: bool
-) -> tuple[NDArray[np.integer], NDArray[np.float32], list[NDArray[np.float32]] | None]:
-    """Labels, their posteriors, and all posteriors, on the scan's own voxels; one class at a time to save memory."""
-    resampled = stack.grid is not stack.own
-    matrix = np.linalg.inv(stack.grid.affine) @ stack.own.affine
-    labels = np.zeros(stack.own.shape, dtype=np.uint8 if len(posteriors) <= 256 else np.int16)
-    best = np.full(stack.own.shape, -1.0, dtype=np.float32)
-    kept = []
-    for k, part in enumerate(posteriors):
-        share = window.put(part, stack.data.shape, around=float(k == 0))
-        if resampled:
-            share = resample_share(share, matrix, stack.own)
+    parts: Sequence[_Shares], keep: bool
+) -> tuple[NDArray[np.integer], NDArray[np.float32], NDArray[np.float32] | None, tuple[float, ...]]:
+    """Labels, their posteriors, all posteriors (K, D, H, W) and their sums, a class at a time to save memory.
+
+    They are on the scan's own voxels, turned as the first part.
+    """
+    shape, n_classes = parts[0].stack.own.shape, len(parts[0].posteriors)
+    labels = np.zeros(shape, dtype=np.uint8 if n_classes <= 256 else np.int16)
+    best = np.full(shape, -1.0, dtype=np.float32)
+    kept = np.empty((n_classes, *shape), dtype=np.float32) if keep else None
+    mass = []
+    for k in range(n_classes):
+        share = parts[0].on_own_grid(k, parts[0].orientation)
+        for part in parts[1:]:
+            share = share + part.on_own_grid(k, parts[0].orientation)
+        if len(parts) > 1:
+            share /= len(parts)
         wins = share > best
         labels[wins] = k
         best[wins] = share[wins]
-        if keep:
-            kept.append(share)
-    return labels, best, kept if keep else None
+        mass.append(float(share.sum(dtype=np.float64)))
+        if kept is not None:
+            kept[k] = share
+    return labels, best, kept, tuple(mass)

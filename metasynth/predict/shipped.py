@@ -3,6 +3,7 @@
 A card is JSON and says what a model was trained on and how, how good it is, and what it is not for.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import has_magic
@@ -146,6 +147,12 @@ def named_model(given: str, stage: str | None) -> Path:
         names = f", nor one of the package ({', '.join(ours)})" if ours else ""
         raise UsageError(f"{given}: there is no such model file or folder of a run{names}")
     return find_model(given, stage)
+
+
+def digest_of_models(paths: Sequence[Path]) -> str:
+    """SHA-256 of a model's file; of several files, in whatever order, that of their digests."""
+    digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def fitting_model(sources: Sources, stripped: bool, stage: str | None) -> Path:

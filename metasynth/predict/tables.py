@@ -51,7 +51,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        return list(csv.DictReader(read_lines(path)))
+        return list(csv.DictReader(read_lines(path), delimiter=_delimiter(path)))
     except csv.Error as error:
         raise DataError(f"{path}: cannot be read as a table: {error}") from error
 
@@ -60,9 +60,13 @@ def read_heading(path: Path) -> list[str]:
     """The heading of a table; empty where the file is no table."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return next(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","), [])
+            return next(csv.reader(file, delimiter=_delimiter(path)), [])
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
 def _cell(value: Any) -> Any:

@@ -1,15 +1,18 @@
-"""Whether a scan can be segmented at all: what is refused with a line, so that no label map is made of nothing."""
+"""What scans can be segmented, and by which models: what is refused with a line, so that nothing is made of nothing."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metasynth.data_prep.scaling import SCALE_PERCENT
 from metasynth.data_prep.volumes.memory import require_memory
 from metasynth.data_prep.volumes.resample import grid_of, resample_ids
 from metasynth.data_prep.volumes.volumes import Volume, check_affine, matched
-from metasynth.errors import DataError
-from metasynth.segment.model_description import ModelDescription
+from metasynth.errors import DataError, UsageError
+from metasynth.predict.geometry import stack_orientation
+from metasynth.segment.model_description import ModelDescription, TrainedModel
 from metasynth.text import by
 
 AIR_HU, AIR_SPREAD, AIR_SHARE = -1000.0, 50.0, 0.05
@@ -20,6 +23,46 @@ LEAST_INSIDE = 0.5
 LEAST_BRAIN = 0.1  # of what is usual
 THICK = 2.5  # times the spacing that a model was trained on
 FEW_PLANES = 16
+
+
+def check_usable(model: TrainedModel) -> None:
+    """Require a model whose preprocessing is done here.
+
+    Raises
+    ------
+    DataError
+        It needs images of another kind.
+    """
+    description = model.description
+    for view in description.views:
+        stack_orientation(view)
+    if tuple(description.percentiles) != SCALE_PERCENT:
+        raise DataError(f"the model scales by the {description.percentiles} %, this version by {SCALE_PERCENT}")
+    if model.in_channels != 1:
+        raise DataError(f"the model takes images of {model.in_channels} channels, expected 1")
+
+
+def check_together(models: Mapping[str, TrainedModel]) -> None:
+    """Require models whose posteriors have a mean: of the same classes, and all for heads or all for brains.
+
+    Parameters
+    ----------
+    models : mapping of str to TrainedModel
+        By what they were given as.
+
+    Raises
+    ------
+    UsageError
+        Two of them do not go together.
+    """
+    (first, one), *others = models.items()
+    for name, other in others:
+        mine, its = (", ".join(model.description.class_names) for model in (one, other))
+        if mine != its:
+            raise UsageError(f"--model {name}: expected the classes of {first} ({mine}), got {its}")
+        if one.description.takes_heads != other.description.takes_heads:
+            kinds = ("heads", "brains") if one.description.takes_heads else ("brains", "heads")
+            raise UsageError(f"--model {name}: expected a model of {kinds[0]} as {first} is, got one of {kinds[1]}")
 
 
 def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -112,7 +155,7 @@ def mask_on_grid_of(image: Volume, mask: Volume, seen: NDArray[np.bool_]) -> NDA
 
 
 def require_brain(
-    posteriors: NDArray[np.float32],
+    posteriors: NDArray[np.floating],
     head: NDArray[np.bool_],
     share: float,
     allowed: NDArray[np.bool_] | None,

@@ -23,8 +23,7 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: torch sees no CUDA device here; choose cpu or auto")
+    _require(device)
     if threads is not None and threads < 1:
         raise UsageError(f"--threads: expected at least 1, got {threads}")
     if threads is not None:
@@ -38,6 +37,18 @@ def configure_torch(device: str, threads: int | None) -> tuple[str, int]:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
     return device, torch.get_num_threads()
+
+
+def _require(device: str) -> None:
+    """Refuse a device that is not there."""
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch sees no CUDA device here; choose cpu or auto")
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise UsageError(f"--device {device}: there is no such GPU; expected {there}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"--device {device}: torch sees no GPU of Apple's here; choose cpu or auto")
 
 
 def visible_gpus() -> tuple[str, ...]:

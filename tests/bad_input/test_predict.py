@@ -83,9 +83,19 @@ from bad_input.table import Place, Row, table
         "--masks folder: holds no file that ends in .nii.gz, .nii, .mgz, .mgh",
     ),
     Row(
+        "predict model.pt images --out o --device cuda:0",
+        2,
+        "--device cuda:0: torch sees no CUDA device here; choose cpu or auto",
+    ),
+    Row(
+        "predict model.pt images --out o --device mps",
+        2,
+        "--device mps: torch sees no GPU of Apple's here; choose cpu or auto",
+    ),
+    Row(
         "predict model.pt images --out o --device tpu",
         2,
-        "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'.",
+        "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'.",
     ),
     Row("predict model.pt images --out o --threads 0", 2, "Invalid value for '--threads': 0 is not in the range x>=1."),
     Row("predict model.pt images --out o --threads 100000", 2, "--threads: expected at most "),

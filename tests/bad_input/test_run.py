@@ -76,15 +76,22 @@ from bad_input.table import Place, Row, table
     Row(
         "run noise --data c.h5 --device tpu",
         2,
-        "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'.",
+        "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'.",
     ),
     Row(
         "run noise --data c.h5 --device cuda:99",
         2,
-        "Invalid value for '--device': 'cuda:99' is not one of 'auto', 'cpu', 'cuda'.",
+        "--device cuda:99: torch sees no CUDA device here; choose cpu or auto",
     ),
     Row(
-        "run noise --data c.h5 --device ''", 2, "Invalid value for '--device': '' is not one of 'auto', 'cpu', 'cuda'."
+        "run noise --data c.h5 --device cuda:x",
+        2,
+        "Invalid value for '--device': 'cuda:x' is not one of 'auto', 'cpu', 'cuda', 'mps'.",
+    ),
+    Row(
+        "run noise --data c.h5 --device ''",
+        2,
+        "Invalid value for '--device': '' is not one of 'auto', 'cpu', 'cuda', 'mps'.",
     ),
     Row("run noise --data c.h5 --threads 0", 2, "Invalid value for '--threads': 0 is not in the range x>=1."),
     Row("run noise --data c.h5 --threads -1", 2, "Invalid value for '--threads': -1 is not in the range x>=1."),

@@ -18,7 +18,7 @@ from support.tiny_model import describe, random_model, save_random
 from metasynth.cli.main import main
 from metasynth.errors import DataError, RunError, UsageError
 from metasynth.predict import folder as folders
-from metasynth.predict import volumes
+from metasynth.predict import making, volumes
 from metasynth.predict.files import is_label_map, write_like
 from metasynth.predict.naming.names import TABLES
 from metasynth.predict.record import FolderRecord
@@ -70,7 +70,7 @@ def stop_at(monkeypatch, scan):
             raise KeyboardInterrupt
         write_like(path, data, source)
 
-    monkeypatch.setattr(folders, "write_like", write)
+    monkeypatch.setattr(making, "write_like", write)
 
 
 def test_every_file_says_what_it_was_made_from(cli):
@@ -288,15 +288,15 @@ def test_two_commands_that_fill_one_folder_keep_each_others_scores(tmp_path, mon
     for seed in range(4):
         ids = head_labels(seed, SHAPE)
         scans.append(Scan(f"s{seed}", None, save(tmp_path / "scans" / f"s{seed}.nii.gz", head_image(ids, seed))))
-    read = folders.read_table
+    read = making.read_table
 
     def slowly(path):
         rows = read(path)
         time.sleep(0.05)  # for the other to come between
         return rows
 
-    monkeypatch.setattr(folders, "read_table", slowly)
-    monkeypatch.setattr(folders, "write_picture", lambda path, *rest: path.parent.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(making, "read_table", slowly)
+    monkeypatch.setattr(making, "write_picture", lambda path, *rest: path.parent.mkdir(parents=True, exist_ok=True))
     job = folders.Job(tmp_path / "out", qc=True)
     fill = lambda half: folders.predict_all(random_model(), "a", Sources(half, []), job)  # noqa: E731
     threads = [threading.Thread(target=fill, args=(half,)) for half in (scans[:2], scans[2:])]
@@ -306,6 +306,8 @@ def test_two_commands_that_fill_one_folder_keep_each_others_scores(tmp_path, mon
         thread.join()
     with (tmp_path / "out" / "qc" / "scores.csv").open() as file:
         assert [row["name"] for row in csv.DictReader(file)] == ["s0", "s1", "s2", "s3"]
+    with (tmp_path / "out" / "qc" / "qc.tsv").open() as file:
+        assert sorted(row["name"] for row in csv.DictReader(file, delimiter="\t")) == ["s0", "s1", "s2", "s3"]
 
 
 def test_a_folder_that_another_model_takes_meanwhile(tmp_path):

@@ -17,8 +17,8 @@ from support.tiny_model import CLASSES, LEVELS, describe, level_model, random_mo
 from metasynth import sizes
 from metasynth.errors import DataError
 from metasynth.predict.geometry import turned
-from metasynth.predict.scan import check_usable, make_stack, segment
-from metasynth.predict.usable import foreground
+from metasynth.predict.scan import make_stack, segment
+from metasynth.predict.usable import check_usable, foreground
 
 SPACING = np.diag([1.0, 1.0, 1.0, 1.0])
 

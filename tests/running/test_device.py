@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from metasynth.running.device import visible_gpus
+from metasynth.errors import UsageError
+from metasynth.running.device import configure_torch, visible_gpus
 
 # The C library's own count of its memory: page faults would show the effect, but not every system counts them.
 MEMORY = """
@@ -78,3 +79,32 @@ def test_the_gpus_that_a_process_may_use_by_what_a_child_has_to_be_given(monkeyp
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     assert visible_gpus() == gpus
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "message"),
+    [
+        ("cuda:0", 0, "--device cuda:0: torch sees no CUDA device here; choose cpu or auto"),
+        ("cuda:1", 1, "--device cuda:1: there is no such GPU; expected cuda:0"),
+        ("cuda:9", 4, "--device cuda:9: there is no such GPU; expected cuda:0 to cuda:3"),
+        ("mps", 4, "--device mps: torch sees no GPU of Apple's here; choose cpu or auto"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused_by_its_number(monkeypatch, device, count, message) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError) as caught:
+        configure_torch(device, 1)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda", "mps", "cpu"])
+def test_a_device_that_is_there_is_the_one_in_use(monkeypatch, device) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    threads = torch.get_num_threads()
+    assert configure_torch(device, threads) == (device, threads)

@@ -3,7 +3,27 @@
 import os
 import signal
 
+from metasynth.errors import RunError
+
 
 def die(scan, options):
     """In the place of the preparation of a subject."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Dying:
+    """In the place of what makes label maps."""
+
+    def __call__(self, scan):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Full:
+    """In the place of what makes label maps: it finds no room for them."""
+
+    def __call__(self, scan):
+        return RunError("out/s0.nii.gz: cannot be written: No space left on device")
+
+
+def nothing():
+    """No preparation."""
