@@ -56,8 +56,8 @@ def onnx(model: str, out: Path, stage: str | None, overwrite: bool) -> None:
     from metasynth.export.described import card_of
     from metasynth.export.onnx_file import is_onnx, write_onnx
     from metasynth.outputs import Kind, Output, check_outputs
-    from metasynth.predict.scan import check_usable
     from metasynth.predict.shipped import named_model
+    from metasynth.predict.usable import check_usable
     from metasynth.segment.model_file import load_model
 
     path = named_model(model, stage)
@@ -81,8 +81,8 @@ def monai_bundle(model: str, out: Path, stage: str | None) -> None:
     """
     from metasynth.export.described import card_of
     from metasynth.export.monai_bundle import write_bundle
-    from metasynth.predict.scan import check_usable
     from metasynth.predict.shipped import named_model
+    from metasynth.predict.usable import check_usable
     from metasynth.segment.model_file import load_model
 
     path = named_model(model, stage)
