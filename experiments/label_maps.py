@@ -30,6 +30,7 @@ from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import TEXT, entries, json_value, listing
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
+from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.training.evaluation import evaluate, make_test_set
 from metasynth.training.loop import Pace, Stage, run_stage
 from metasynth.training.priors import priors_in
@@ -93,29 +94,22 @@ PRESETS = {"quick": LabelMapsConfig(cohort="template-64", segmenter=_QUICK), "st
 
 @dataclass(frozen=True)
 class Mixed:
-    """Synthetic images, a random share of them by one generator, the others by another.
+    """Synthetic images, each by one of several generators, drawn by their weights."""
 
-    Of the share, some at random are inverted, 1 - x where a label is.
-    """
-
-    some: BatchedGenerator
-    others: BatchedGenerator
-    share: float
-    inverted: float = 0.0
+    makers: tuple[BatchedGenerator, ...]
+    weights: tuple[float, ...]
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Images and deformed labels of a batch's label maps."""
         given = batch.structures
-        chosen = torch.rand(len(given), generator=generator) < self.share
-        seeds = self.others.draw_seeds(len(given), generator)
+        ends = torch.tensor(self.weights).cumsum(0)[:-1]
+        chosen = torch.bucketize(torch.rand(len(given), generator=generator), ends, right=True)
+        seeds = self.makers[0].draw_seeds(len(given), generator)
         images, structures = torch.empty(len(given), 1, *given.shape[1:]), torch.empty_like(given)
-        for own, maker in ((chosen, self.some), (~chosen, self.others)):
+        for at, maker in enumerate(self.makers):
+            own = chosen == at
             if bool(own.any()):
                 images[own], structures[own] = maker.synthesise(given[own], seeds[own])
-        if self.inverted:
-            turned = chosen & (torch.rand(len(given), generator=generator) < self.inverted)
-            shown = turned.view(-1, *(1,) * given.ndim) & (structures > 0).unsqueeze(1)
-            images[shown] = 1 - images[shown]
         return Example.of(batch, images, structures)
 
 
@@ -175,8 +169,19 @@ def images(context: StudyContext) -> Mapping[str, LearnedImages]:
 
 
 def _mixed(config: LabelMapsConfig, generators: Mapping[str, BatchedGenerator]) -> Mixed:
-    some, share = generators.get(KNOWN, generators[RANDOM]), config.share if KNOWN in generators else 0.0
-    return Mixed(some, generators[RANDOM], share, config.inverted)
+    if KNOWN not in generators:
+        return Mixed((generators[RANDOM],), (1.0,))
+    known = generators[KNOWN]
+    weights = (config.share * (1 - config.inverted), 1 - config.share, config.share * config.inverted)
+    return Mixed((known, generators[RANDOM], _inverted(known)), weights)
+
+
+def _inverted(known: BatchedGenerator) -> BatchedGenerator:
+    """Intensities 1 - m where there are m; fields, blur and noise come later, so that they tell nothing of it."""
+    assert known.priors is not None
+    air, *labels = known.priors.labels
+    turned = StructurePriors((air, *(replace(label, mean=1 - label.mean) for label in labels)))
+    return BatchedGenerator(known.n_classes, known.config, priors=turned, head=known.head)
 
 
 def _generators(config: LabelMapsConfig, cache: Cache, context: StudyContext) -> dict[str, BatchedGenerator]:
