@@ -125,7 +125,7 @@ def segment(
     if model.ndim == 2:
         posteriors = slice_posteriors(model.network, part, device, description.shape if model.stride is None else None)
     else:
-        posteriors = volume_posteriors(model.network, part, _rounded(description.shape, model.stride), device)
+        posteriors = volume_posteriors(model.network, part, _rounded(description.window, model.stride), device)
     if not np.isfinite(posteriors).all():
         raise DataError(f"{image.where}: the network's output is not finite; its weights may be damaged")
     if description.takes_heads:
@@ -195,8 +195,8 @@ def _shown(data: NDArray[np.float32], head: bool) -> NDArray[np.bool_]:
 
 
 def _window(content: NDArray[np.bool_], model: TrainedModel) -> Window:
-    """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
-    shape, flat = model.description.shape, [1] * (3 - model.ndim)
+    """What the network is shown: a field like what it was trained on, or all of the scan if it is larger."""
+    shape, flat = model.description.window, [1] * (3 - model.ndim)
     return Window.about(content, (*flat, *shape), (*flat, *(model.stride or [1] * model.ndim)))
 
 

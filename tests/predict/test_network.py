@@ -35,17 +35,6 @@ def test_windows_of_a_network_that_sees_single_voxels_give_what_it_gives(shape):
     np.testing.assert_allclose(volume_posteriors(network, images, (8, 8, 8), "cpu"), whole, atol=1e-6)
 
 
-def test_the_middle_of_a_window_counts_most_and_windows_overlap_by_half():
-    weights = subject._weights((8, 5))
-    assert weights.shape == (8, 5)
-    assert weights.min() > 0
-    assert weights[3:5, 2].tolist() == [weights.max()] * 2
-    for n in range(8, 60):
-        starts = subject._starts(n, 8)
-        assert (starts[0], starts[-1]) == (0, n - 8)
-        assert max(np.diff(starts), default=0) <= 4
-
-
 def test_posteriors_of_windows_add_up_to_1():
     found = volume_posteriors(random_unet(3).eval(), stack(12, 10, 16), (8, 8, 8), "cpu")
     np.testing.assert_allclose(found.sum(axis=0), 1.0, atol=1e-5)
