@@ -29,13 +29,15 @@ from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import TEXT, entries, json_value, listing
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
+from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.evaluation import evaluate, make_test_set
 from metasynth.training.loop import Pace, Stage, run_stage
+from metasynth.training.network_check import require_cache
 from metasynth.training.priors import priors_in
 from metasynth.training.run_sizes import Items, require_run
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
-from metasynth.training.sources import Example
+from metasynth.training.sources import Example, in_patches
 from metasynth.training.stages import keep_segmenter, segmenter_for
 from metasynth.training.streams import StepBatch, Steps
 from metasynth.training.trainers import Supervised
@@ -89,8 +91,8 @@ PRESETS = {"quick": LabelMapsConfig(cohort="template-64", segmenter=_QUICK), "st
 class Mixed:
     """Synthetic images, a random share of them by one generator, the others by another."""
 
-    some: BatchedGenerator
-    others: BatchedGenerator
+    some: SeededGenerator
+    others: SeededGenerator
     share: float
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
@@ -98,7 +100,8 @@ class Mixed:
         given = batch.structures
         chosen = torch.rand(len(given), generator=generator) < self.share
         seeds = self.others.draw_seeds(len(given), generator)
-        images, structures = torch.empty(len(given), 1, *given.shape[1:]), torch.empty_like(given)
+        shape = self.others.made_shape(given)
+        images, structures = torch.empty(len(given), 1, *shape), given.new_empty(len(given), *shape)
         for own, maker in ((chosen, self.some), (~chosen, self.others)):
             if bool(own.any()):
                 images[own], structures[own] = maker.synthesise(given[own], seeds[own])
@@ -119,7 +122,10 @@ class MapData(Steps):
 
 def prepare(config: LabelMapsConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's cache, or the embedded cohort (made on first use)."""
-    return check_cache(data or embedded(config.cohort, progress.counter), config.segmenter, config)
+    if data is None:
+        require_cache(config.segmenter, "labels LABEL_MAPS")
+        data = embedded(config.cohort, progress.counter)
+    return check_cache(data, config.segmenter, config)
 
 
 def check_sizes(config: LabelMapsConfig, prepared: PreparedData, out: Path) -> None:
@@ -135,10 +141,12 @@ def run(context: StudyContext) -> dict[str, Any]:
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     split = split_of_run(context, cache)
     generators = _generators(config, cache, context)
-    some, share = generators.get(KNOWN, generators[RANDOM]), config.share if KNOWN in generators else 0.0
+    patches, target = config.segmenter.patches, cache.target.tolist()
+    makers = {name: in_patches(generator, patches, target) for name, generator in generators.items()}
+    some, share = makers.get(KNOWN, makers[RANDOM]), config.share if KNOWN in makers else 0.0
     data = MapData(
         dataset=SliceDataset(cache, (*split.train, *split.val)),
-        source=Mixed(some, generators[RANDOM], share),
+        source=Mixed(some, makers[RANDOM], share),
         seed=context.seed,
         batch_size=config.segmenter.batch_size,
     )
@@ -149,7 +157,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     held_out, dice = SliceDataset(cache, split.test), {}
     for name, generator in generators.items():
         test = make_test_set(held_out, generator, context.seed, config.test_repeats)
-        (dice[name],) = evaluate(segmenter, test, (_CLEAN,), context.device).values()
+        (dice[name],) = evaluate(segmenter, test, (_CLEAN,), context.device, config.segmenter.window).values()
     return {"rows": [{"steps": config.segmenter.steps, "wall_s": seconds, "dice": dice}]}
 
 

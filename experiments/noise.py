@@ -32,6 +32,7 @@ from metasynth.running.records import CONFIG, RunFolder
 from metasynth.running.settings.values import OneOf
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
+from metasynth.training.network_check import require_cache
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,17 @@ PRESETS = {
     "quick": NoiseConfig(sigma=LEVELS[2:3], **SIZES["quick"]),
     "standard": NoiseConfig(**SIZES["standard"]),
     "paper": NoiseConfig(**SIZES["paper"]),
+    "quick-3d": NoiseConfig(sigma=LEVELS[2:3], **SIZES["quick-3d"]),
 }
 
 
 def prepare(config: NoiseConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
+        require_cache(config.segmenter, "labels LABEL_MAPS")
         data = embedded(config.cohort, progress.counter)
     prepared = check_cache(data, config.segmenter, config)
-    check_augmenter(config.augmenter, prepared, "augmenter", sigma=config.start)
+    check_augmenter(config.augmenter, prepared, "augmenter", config.segmenter.window, sigma=config.start)
     return prepared
 
 

@@ -24,6 +24,7 @@ from metasynth.running.examples import load_examples
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.study import Experiment, StudyContext
+from metasynth.training.network_check import require_cache
 from metasynth.training.segmenter_settings import SegmenterSettings
 
 
@@ -63,6 +64,7 @@ REPORT = ComparisonReport(
 def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's caches, or the embedded cohort (made on first use)."""
     if data is None:
+        require_cache(config.segmenter, "nifti --images SCANS --labels LABELS")
         data = embedded(config.cohort, progress.counter)
     labels = Path(config.labels) if config.labels else None
     return check_comparison(config, data, labels, config.test_paths)

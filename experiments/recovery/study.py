@@ -38,6 +38,12 @@ SIZES: dict[str, dict[str, Any]] = {
         "segmenter": SegmenterSettings(widths=_SMALL, steps=1500, cooldown=0.3),
     },
     "standard": {"segmenter": SegmenterSettings(widths=_SMALL, steps=3000, cooldown=0.3)},
+    # Patches of volumes of 3 mm: small ones, so that a hypergradient is of many contrasts.
+    "quick-3d": {
+        "segmenter": SegmenterSettings(widths=(8, 16, 32), batch_size=4, steps=1500, cooldown=0.3, patch_size=(32,)),
+        "outer": OuterSettings(batch_size=8),
+        "test_repeats": 1,
+    },
     # The paper's sizes, network and loss.
     "paper": {
         "cohort": "template-192",
@@ -95,6 +101,8 @@ class RecoveryConfig:
         require_at_least(1, test_repeats=self.test_repeats)
         if self.outer.reference == "matched" and self.generator != "batched":
             raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
+        if self.segmenter.patch_size and self.generator != "batched":
+            raise ValueError(f"segmenter.patch_size needs generator = batched, got {self.generator}")
         if self.synthesis.priors and self.generator != "batched":
             raise ValueError(f"synthesis.priors needs generator = batched, got {self.generator}")
         check_together(self.segmenter, self.outer)
@@ -203,7 +211,7 @@ def _rows(
             "sigma_train": one.sigma,
             "steps": settings.segmenter.steps,
             "wall_s": round(one.seconds, 3),
-            "dice": evaluate(one.segmenter, data.test, settings.test, context.device),
+            "dice": evaluate(one.segmenter, data.test, settings.test, context.device, settings.segmenter.window),
         }
         for model, one in trained.items()
     ]
@@ -229,11 +237,13 @@ def _examples(
         learned = case.augmenter(clean, case.augmenter.draw(clean, draws)).detach()
     else:
         learned = known.corrupt(clean, draws)
+    settings: RecoveryConfig = context.config
+    window = settings.segmenter.window
     shown = {
         "noise_free": clean[0, 0],
         "learned": learned[0, 0],
         "real": real[0, 0],
         "truth": test.labels[item],
-        **{model: segment(one.segmenter, real, context.device)[0] for model, one in trained.items()},
+        **{model: segment(one.segmenter, real, context.device, window)[0] for model, one in trained.items()},
     }
     return {f"{case.level.label}/{name}": middle_plane(image).numpy() for name, image in shown.items()}

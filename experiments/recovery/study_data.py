@@ -12,7 +12,7 @@ from metasynth.augment.corruption import Corruption
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
-from metasynth.errors import DataError, ShapeError
+from metasynth.errors import DataError
 from metasynth.running.prepared import PreparedData
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
@@ -21,8 +21,10 @@ from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.kept_split import kept_split
+from metasynth.training.network_check import check_segmenter
 from metasynth.training.priors import check_priors, priors_in
 from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.sources import in_patches
 from metasynth.training.stages import StudyData
 
 
@@ -44,13 +46,10 @@ def check_cache(path: Path, segmenter: SegmenterSettings, settings: Any = None) 
         If the file is no valid cache, images of its shape cannot go through, the subjects are too few, or a file of
         priors cannot be used.
     UsageError
-        If the segmenter's network cannot be made.
+        If the segmenter's network cannot be made, or patches cannot go through it.
     """
     with Cache(path) as cache:
-        try:
-            segmenter.check_images(cache.n_classes, cache.shape, cache.info.spacing_mm)
-        except ShapeError as error:
-            raise DataError(f"{path}: {error}") from error
+        check_segmenter(cache, segmenter)
         try:
             split = make_split(cache.subjects, 0)
         except DataError as error:
@@ -81,12 +80,14 @@ def load_study_data(
     cache = Cache(context.data, check_values=False)  # checked before the folder was made
     split = split_of_run(context, cache)
     priors = priors_in(context.others, cache).get("synthesis")
-    generator = _generator(generator_name, cache, synthesis, priors)
+    whole = _generator(generator_name, cache, synthesis, priors)
+    patches = context.config.segmenter.patches
+    parts = in_patches(whole, patches, cache.target.tolist()) if isinstance(whole, BatchedGenerator) else whole
     held_out = SliceDataset(cache, split.test)
     return StudyData(
         train=SliceDataset(cache, split.train),
-        test=make_test_set(held_out, generator, context.seed, test_repeats, corruption),
-        generator=generator,
+        test=make_test_set(held_out, whole, context.seed, test_repeats, corruption),
+        generator=parts,
         ndim=len(cache.shape),
     )
 

@@ -1,5 +1,6 @@
 """Segmentation of images larger than what a network is given at once."""
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from metasynth.interrupts import check
 
+VOXELS_AT_ONCE = 1 << 18  # more windows would take memory; on a CPU a single small one is several times slower a voxel
 OVERLAP = 0.5
 SIGMA = 1 / 8  # of a window's length, the standard deviation of its weights (nnU-Net's too, Isensee et al. 2021)
 
@@ -36,13 +38,15 @@ def in_windows(network: nn.Module, images: Tensor, window: Sequence[int], device
     weights = _weights(window)
     total = torch.zeros(shape)
     mean: Tensor | None = None
-    starts = [_starts(n, length) for n, length in zip(shape, window, strict=True)]
-    for corner in product(*starts):
-        part = _posteriors(network, _place(images, corner, window), device)
+    corners = list(product(*(_starts(n, length) for n, length in zip(shape, window, strict=True))))
+    at_once = max(1, VOXELS_AT_ONCE // (len(images) * math.prod(window)))
+    for some in np.array_split(corners, -(-len(corners) // at_once)):
+        parts = _posteriors(network, torch.cat([_place(images, corner, window) for corner in some]), device)
         if mean is None:
-            mean = torch.zeros(*part.shape[:2], *shape)
-        _place(mean, corner, window).add_(weights * part)
-        _place(total, corner, window).add_(weights)
+            mean = torch.zeros(len(images), parts.shape[1], *shape)
+        for corner, part in zip(some, parts.split(len(images)), strict=True):
+            _place(mean, corner, window).add_(weights * part)
+            _place(total, corner, window).add_(weights)
     assert mean is not None
     return mean / total
 

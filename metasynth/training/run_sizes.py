@@ -6,7 +6,7 @@ pass, told by a pass on torch's meta device, which computes nothing; the draws o
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -77,6 +77,10 @@ class Items:
         """'64 x 64'."""
         return by(self.shape)
 
+    def part(self, window: tuple[int, ...]) -> "Items":
+        """Patches of them; the same where ``window`` is empty."""
+        return replace(self, shape=window) if window else self
+
     def fewest(self, subjects: int) -> int:
         """Items that so many subjects have at least."""
         return sum(sorted(self.per_subject)[:subjects])
@@ -103,6 +107,7 @@ def require_run(settings: Settings, items: Items, out: Path, **others: Cornucopi
     """
     require_processes(settings.pace.workers, "pace.workers")
     segmenter, outer = settings.segmenter, settings.outer
+    items = items.part(segmenter.window)
     records = f"a record of each of {segmenter.steps} steps"
     require_disk(_RECORD * segmenter.steps, records, "segmenter.steps", out)
     named = f"segmenter.batch_size, segmenter.{segmenter.sized_by}"

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from support.tiny_model import random_unet
 from torch import nn
@@ -34,3 +35,13 @@ def test_windows_of_a_small_receptive_field_are_the_whole_but_at_their_edges():
     torch.testing.assert_close(found[:, :, 5:15], whole[:, :, 5:15])
     torch.testing.assert_close(found[:, :, 16:], whole[:, :, 16:])
     assert not torch.allclose(found[:, :, 4], whole[:, :, 4], atol=1e-6)  # the edge of the second
+
+
+@pytest.mark.parametrize("at_once", [1, 8**3 * 2 * 3, 1 << 18])
+def test_however_many_windows_go_through_at_once(monkeypatch, at_once):
+    network, images = random_unet(3).eval(), torch.rand(2, 1, 12, 8, 28)
+    expected = in_windows(network, images, (8, 8, 8), "cpu")
+    assert expected.shape == (2, 4, 12, 8, 28)
+    monkeypatch.setattr(subject, "VOXELS_AT_ONCE", at_once)
+    torch.testing.assert_close(in_windows(network, images, (8, 8, 8), "cpu"), expected)
+    torch.testing.assert_close(in_windows(network, images[1:], (8, 8, 8), "cpu"), expected[1:])
