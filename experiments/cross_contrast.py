@@ -53,12 +53,12 @@ def _sized(size: str) -> dict[str, Any]:
     return {**SIZES[size], "learned": replace(SIZES[size]["learned"], random_share=0.5)}
 
 
+QUICK = ("naive", "supervised", "finetuned", "synthesis_estimated")
 PRESETS = {
-    "quick": CrossContrastConfig(
-        size="64", methods=("naive", "supervised", "finetuned", "synthesis_estimated"), **_sized("quick")
-    ),
+    "quick": CrossContrastConfig(size="64", methods=QUICK, **_sized("quick")),
     "standard": CrossContrastConfig(**_sized("standard")),
     "paper": CrossContrastConfig(size="192", **SIZES["paper"]),
+    "quick-3d": CrossContrastConfig(methods=QUICK, subjects=SubjectSettings(train=(5,)), **_sized("quick-3d")),
 }
 
 REPORT = ComparisonReport(

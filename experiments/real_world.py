@@ -50,6 +50,7 @@ PRESETS = {
     "standard": RealWorldConfig(**SIZES["standard"]),
     "paper": PAPER,
     "nnunet": replace(PAPER, **{"segmenter": NNUNET, "methods": ("naive", "parametric_fixed")}),
+    "quick-3d": RealWorldConfig(methods=QUICK, **SIZES["quick-3d"]),
 }
 
 REPORT = ComparisonReport(
