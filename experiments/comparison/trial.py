@@ -25,7 +25,7 @@ from metasynth.training.evaluation import segment
 from metasynth.training.loop import Stage, run_stage
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.selection import PeakMemory, Selecting, weights_of
-from metasynth.training.sources import Corrupted, Source, in_patches
+from metasynth.training.sources import Corrupted, Real, Source, in_patches
 from metasynth.training.stages import keep_segmenter, segmenter_for
 from metasynth.training.trainers import Trainer
 
@@ -102,7 +102,7 @@ class Trial:
             direct=RealAugmented(self.cohorts.scanner),
             fraction=fraction,
             own=OwnMaps(share, numbers_in(maps.cache, self.real.cache)) if share else None,
-            shown=self.cohorts.shown,
+            shown=Real(config.segmenter.patches),
             seed=self.context.seed,
             batch_size=config.segmenter.batch_size,
             **{"window_end": config.outer.window_end, **options},

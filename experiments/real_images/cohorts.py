@@ -25,13 +25,12 @@ from metasynth.running.prepared import PreparedData
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
-from metasynth.synthesis.parts.patch_generator import PatchGenerator
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.text import by
 from metasynth.training.kept_split import kept_split
 from metasynth.training.network_check import check_segmenter
 from metasynth.training.priors import check_priors, priors_in
-from metasynth.training.sources import Real, in_patches
+from metasynth.training.sources import Maker, in_patches
 
 _SPACING_TOLERANCE = 0.01
 
@@ -67,30 +66,23 @@ class RealImages:
         return self.train.cache
 
     @property
-    def generator(self) -> BatchedGenerator | PatchGenerator:
+    def generator(self) -> Maker:
         """What makes the images that are augmented by what is learned."""
         return self.generator_of(self.config.synthesis, self.priors.get("synthesis"))
 
     @property
-    def baseline(self) -> BatchedGenerator | PatchGenerator:
+    def baseline(self) -> Maker:
         """What makes the images of the baselines."""
         return self.generator_of(self.config.baseline, self.priors.get("baseline"))
 
     @property
-    def scanner(self) -> BatchedGenerator | PatchGenerator:
+    def scanner(self) -> Maker:
         """The baselines' generator for images there are: real intensities are raised to no power."""
         config = replace(self.config.baseline.at_spacing(self._spacing), gamma=0.0, priors="")
         whole = BatchedGenerator(self.cache.n_generation, config)
         return in_patches(whole, self.config.segmenter.patches, self.cache.target.tolist())
 
-    @property
-    def shown(self) -> Real:
-        """What gives real images as they are, or patches of them."""
-        return Real(self.config.segmenter.patches)
-
-    def generator_of(
-        self, config: CornucopiaConfig, priors: StructurePriors | None
-    ) -> BatchedGenerator | PatchGenerator:
+    def generator_of(self, config: CornucopiaConfig, priors: StructurePriors | None) -> Maker:
         """What makes images of the label maps, or patches of them, as `whole`."""
         target = self.maps.cache.target.tolist()
         return in_patches(self.whole(config, priors), self.config.segmenter.patches, target)

@@ -12,9 +12,7 @@ from torch.nn.functional import pad
 
 from metasynth.data.dataset import Batch, SliceDataset, draw_items
 from metasynth.running.seeding import generator_for
-from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.synthesis.parts.patch_generator import PatchGenerator
-from metasynth.training.sources import Example, Real, Source
+from metasynth.training.sources import Example, Maker, Real, Source
 from metasynth.training.streams import StepBatch, Steps
 
 _ROUNDING = 1e-9
@@ -27,7 +25,7 @@ class RealAugmented:
     Every strength is that of the generator, of whose steps those that make an image are left out.
     """
 
-    generator: BatchedGenerator | PatchGenerator
+    generator: Maker
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Augmented images and labels of a batch; DataError if it has no images."""

@@ -89,11 +89,9 @@ class SegmenterSettings:
     batch_size : int
         Synthetic images a step, or patches of them.
     patch_size : tuple of int
-        Voxels along each axis of the patches of volumes that all steps are taken on: a number for all axes, or one
-        each. What a step takes of memory then follows from it, and not from a head's size. Empty: whole images.
+        Voxels along each axis of the patches of volumes that steps are taken on: one number, or three. Empty: whole.
     patch_foreground : float
-        Share of the patches, in [0, 1], that are about a random voxel of a random class; the others are anywhere
-        (`metasynth.synthesis.parts.patches.Patches`).
+        Share of the patches that are about a structure (`metasynth.synthesis.parts.patches.Patches`).
     steps : int
         Inner steps.
     cooldown : float
@@ -146,17 +144,16 @@ class SegmenterSettings:
     def __post_init__(self) -> None:
         require_at_least(1, batch_size=self.batch_size, steps=self.steps)
         require_rate(lr=self.lr)
-        if not 0 <= self.cooldown <= 1:
-            raise ValueError(f"cooldown must be in [0, 1], got {self.cooldown}")
+        for name in ("cooldown", "patch_foreground"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if len(self.patch_size) not in (0, 1, 3) or min(self.patch_size, default=1) < 1:
             raise ValueError(f"patch_size must be empty, or 1 or 3 numbers of at least 1, got {self.patch_size}")
-        if not 0 <= self.patch_foreground <= 1:
-            raise ValueError(f"patch_foreground must be in [0, 1], got {self.patch_foreground}")
         entry_of(self.network).check_settings(self._network_settings)
 
     @property
     def patches(self) -> Patches | None:
-        """Where the patches of volumes are; None: steps are taken on whole images."""
+        """Where the patches are; None: steps are taken on whole images."""
         return Patches(self.window, self.patch_foreground) if self.patch_size else None
 
     @property

@@ -69,9 +69,11 @@ Source = Callable[[Batch, torch.Generator], Example]
 """Makes an example from items of a cache; picklable, so that workers can have it."""
 
 
-def in_patches(
-    whole: BatchedGenerator, patches: Patches | None, target: Sequence[int]
-) -> BatchedGenerator | PatchGenerator:
+Maker = BatchedGenerator | PatchGenerator
+"""What makes images, or patches of them, also of contrasts and scans there are already."""
+
+
+def in_patches(whole: BatchedGenerator, patches: Patches | None, target: Sequence[int]) -> Maker:
     """What makes patches of the images of a generator; itself, where there are to be none.
 
     ``target`` (G,) has the class of each generation label, which a share of the patches is about.
@@ -107,7 +109,7 @@ class Synthetic:
         """
         if self.takes == "structures":
             return real._replace(images=None, draws=self.draw(_shaped_as(real.structures), generator))
-        if not isinstance(self.generator, BatchedGenerator | PatchGenerator):
+        if not isinstance(self.generator, Maker):
             raise UsageError(f"reference: 'matched' needs the batched generator, got {type(self.generator).__name__}")
         images = self.generator.matched(
             real.given, real.structures, self.generator.draw_seeds(len(real.labels), generator)
