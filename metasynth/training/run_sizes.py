@@ -107,13 +107,14 @@ def require_run(settings: Settings, items: Items, out: Path, **others: Cornucopi
     """
     require_processes(settings.pace.workers, "pace.workers")
     segmenter, outer = settings.segmenter, settings.outer
-    items = items.part(segmenter.window)
+    whole, items = items, items.part(segmenter.window)
     records = f"a record of each of {segmenter.steps} steps"
     require_disk(_RECORD * segmenter.steps, records, "segmenter.steps", out)
-    named = f"segmenter.batch_size, segmenter.{segmenter.sized_by}"
+    cut = ", segmenter.patch_size" if len(items.shape) == 3 else ""
+    named = f"segmenter.batch_size, segmenter.{segmenter.sized_by}{cut}"
     for batch, setting in ((segmenter.batch_size, named), (outer.batch_size, "outer.batch_size")):
         what = f"a step on {batch} images of {items.by}"
-        require_memory(batch * items.voxels * (FLOAT + LABEL), what, setting)
+        require_memory(batch * whole.voxels * (FLOAT + LABEL), what, setting)  # they are read whole
         require_memory(step_bytes(segmenter, items, batch), what, setting, _largest_memory())
     for name, config in {"synthesis": settings.synthesis, **others}.items():
         require_synthesis(config, items, segmenter.batch_size, name)
