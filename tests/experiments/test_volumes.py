@@ -14,6 +14,7 @@ from support.tiny_noise import arguments, make_cache
 from metasynth.cli.main import main
 from metasynth.errors import UsageError
 from metasynth.running.progress import Progress
+from metasynth.running.settings.config import from_dict, to_dict
 from metasynth.segment.model_file import load_model
 
 SHAPE = (16, 16, 24)
@@ -104,6 +105,7 @@ def test_label_maps_alone_are_learned_from_in_patches(tmp_path):
 def test_the_presets_for_volumes_need_some(name):
     study = STUDIES[name]
     config = study.PRESETS["quick-3d"]
+    assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config
     assert len(config.segmenter.window) == 3
     assert all(n % 2 ** (len(config.segmenter.widths) - 1) == 0 for n in config.segmenter.window)
     with pytest.raises(
