@@ -27,6 +27,7 @@ from metasynth.running.examples import load_examples
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.study import Experiment, StudyContext
+from metasynth.training.network_check import require_cache
 
 FLASH = ("flash-3", "flash-5", "flash-20", "flash-30")
 
@@ -53,12 +54,12 @@ def _sized(size: str) -> dict[str, Any]:
     return {**SIZES[size], "learned": replace(SIZES[size]["learned"], random_share=0.5)}
 
 
+QUICK = ("naive", "supervised", "finetuned", "synthesis_estimated")
 PRESETS = {
-    "quick": CrossContrastConfig(
-        size="64", methods=("naive", "supervised", "finetuned", "synthesis_estimated"), **_sized("quick")
-    ),
+    "quick": CrossContrastConfig(size="64", methods=QUICK, **_sized("quick")),
     "standard": CrossContrastConfig(**_sized("standard")),
     "paper": CrossContrastConfig(size="192", **SIZES["paper"]),
+    "quick-3d": CrossContrastConfig(methods=QUICK, subjects=SubjectSettings(train=(5,)), **_sized("quick-3d")),
 }
 
 REPORT = ComparisonReport(
@@ -74,6 +75,7 @@ def prepare(config: CrossContrastConfig, data: Path | None, progress: Progress) 
     """The user's caches, or the embedded cohorts (made on first use)."""
     labels, tests = Path(config.labels) if config.labels else None, config.test_paths
     if data is None:
+        require_cache(config.segmenter, "nifti --images SCANS --labels LABELS")
         data = embedded(f"mprage-young-{config.size}", progress.counter)
         labels = labels or embedded(f"template-{config.size}", progress.counter)
         tests = tests or {name: embedded(f"{name}-{config.size}", progress.counter) for name in FLASH}

@@ -25,7 +25,8 @@ from metasynth.experiments.recovery.images import learned_images
 from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.quantities import SIGMA, exponents
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryCase, RecoveryConfig, bilevel_stage, recover
+from metasynth.experiments.recovery.sizes import SIZES
+from metasynth.experiments.recovery.study import LEVELS, RecoveryCase, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table, exponent_table
 
@@ -43,6 +44,7 @@ from metasynth.running.settings.values import OneOf
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
 from metasynth.training.courses import course_of
+from metasynth.training.network_check import require_cache
 from metasynth.training.settings import MATCHED
 
 FIELDS = ("c_low", "c_mid", "c_high")
@@ -126,9 +128,10 @@ PRESETS = {
 def prepare(config: InuConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
+        require_cache(config.segmenter, "labels LABEL_MAPS")
         data = embedded(config.cohort, progress.counter)
     prepared = check_cache(data, config.segmenter, config)
-    observed = check_augmenter(config.augmenter, prepared, "network", **_values(config))
+    observed = check_augmenter(config.augmenter, prepared, "network", config.segmenter.window, **_values(config))
     named = entry_of(config.augmenter).exponents
     if named and (len(named) != len(FIELDS) or not set(named) <= set(observed)):
         expected = f"expected {len(FIELDS)} of the values that it observes ({', '.join(observed)})"

@@ -30,14 +30,16 @@ from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import TEXT, entries, json_value, listing
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
+from metasynth.synthesis.generator import SeededGenerator
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.training.evaluation import evaluate, make_test_set
 from metasynth.training.loop import Pace, Stage, run_stage
+from metasynth.training.network_check import require_cache
 from metasynth.training.priors import priors_in
 from metasynth.training.run_sizes import Items, require_run
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
-from metasynth.training.sources import Example, LearnedImages
+from metasynth.training.sources import Example, LearnedImages, in_patches
 from metasynth.training.stages import keep_segmenter, segmenter_for
 from metasynth.training.streams import StepBatch, Steps
 from metasynth.training.trainers import Supervised
@@ -96,7 +98,7 @@ PRESETS = {"quick": LabelMapsConfig(cohort="template-64", segmenter=_QUICK), "st
 class Mixed:
     """Synthetic images, each by one of several generators, drawn by their weights."""
 
-    makers: tuple[BatchedGenerator, ...]
+    makers: tuple[SeededGenerator, ...]
     weights: tuple[float, ...]
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
@@ -104,8 +106,8 @@ class Mixed:
         given = batch.structures
         ends = torch.tensor(self.weights).cumsum(0)[:-1]
         chosen = torch.bucketize(torch.rand(len(given), generator=generator), ends, right=True)
-        seeds = self.makers[0].draw_seeds(len(given), generator)
-        images, structures = torch.empty(len(given), 1, *given.shape[1:]), torch.empty_like(given)
+        seeds, shape = self.makers[0].draw_seeds(len(given), generator), self.makers[0].made_shape(given)
+        images, structures = torch.empty(len(given), 1, *shape), given.new_empty(len(given), *shape)
         for at, maker in enumerate(self.makers):
             own = chosen == at
             if bool(own.any()):
@@ -127,7 +129,10 @@ class MapData(Steps):
 
 def prepare(config: LabelMapsConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's cache, or the embedded cohort (made on first use)."""
-    return check_cache(data or embedded(config.cohort, progress.counter), config.segmenter, config)
+    if data is None:
+        require_cache(config.segmenter, "labels LABEL_MAPS")
+        data = embedded(config.cohort, progress.counter)
+    return check_cache(data, config.segmenter, config)
 
 
 def check_sizes(config: LabelMapsConfig, prepared: PreparedData, out: Path) -> None:
@@ -145,7 +150,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     generators = _generators(config, cache, context)
     data = MapData(
         dataset=SliceDataset(cache, (*split.train, *split.val)),
-        source=_mixed(config, generators),
+        source=_mixed(config, generators, cache),
         seed=context.seed,
         batch_size=config.segmenter.batch_size,
     )
@@ -156,7 +161,7 @@ def run(context: StudyContext) -> dict[str, Any]:
     held_out, dice = SliceDataset(cache, split.test), {}
     for name, generator in generators.items():
         test = make_test_set(held_out, generator, context.seed, config.test_repeats)
-        (dice[name],) = evaluate(segmenter, test, (_CLEAN,), context.device).values()
+        (dice[name],) = evaluate(segmenter, test, (_CLEAN,), context.device, config.segmenter.window).values()
     return {"rows": [{"steps": config.segmenter.steps, "wall_s": seconds, "dice": dice}]}
 
 
@@ -164,16 +169,18 @@ def images(context: StudyContext) -> Mapping[str, LearnedImages]:
     """The segmenter's training images: nothing is learned about them."""
     config: LabelMapsConfig = context.config
     cache = Cache(context.data, check_values=False)
-    split, source = split_of_run(context, cache), _mixed(config, _generators(config, cache, context))
+    split, source = split_of_run(context, cache), _mixed(config, _generators(config, cache, context), cache)
     return {STAGE: LearnedImages(SliceDataset(cache, (*split.train, *split.val)), source)}
 
 
-def _mixed(config: LabelMapsConfig, generators: Mapping[str, BatchedGenerator]) -> Mixed:
-    if KNOWN not in generators:
-        return Mixed((generators[RANDOM],), (1.0,))
-    known = generators[KNOWN]
-    weights = (config.share * (1 - config.inverted), 1 - config.share, config.share * config.inverted)
-    return Mixed((known, generators[RANDOM], _inverted(known)), weights)
+def _mixed(config: LabelMapsConfig, generators: Mapping[str, BatchedGenerator], cache: Cache) -> Mixed:
+    patches, target = config.segmenter.patches, cache.target.tolist()
+    share, made = 0.0, [generators[RANDOM]]
+    if KNOWN in generators:
+        share = config.share
+        made += [generators[KNOWN], _inverted(generators[KNOWN])]
+    weights = (1 - share, share * (1 - config.inverted), share * config.inverted)[: len(made)]
+    return Mixed(tuple(in_patches(each, patches, target) for each in made), weights)
 
 
 def _inverted(known: BatchedGenerator) -> BatchedGenerator:

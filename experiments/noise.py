@@ -19,7 +19,8 @@ from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.images import learned_images
 from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryCase, RecoveryConfig, bilevel_stage, recover
+from metasynth.experiments.recovery.sizes import SIZES
+from metasynth.experiments.recovery.study import LEVELS, RecoveryCase, RecoveryConfig, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table
 
@@ -34,6 +35,7 @@ from metasynth.running.records import CONFIG, RunFolder
 from metasynth.running.settings.values import OneOf
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.schema import COUNT, NUMBER, TEXT, entries
+from metasynth.training.network_check import require_cache
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,17 @@ PRESETS = {
     "quick": NoiseConfig(sigma=LEVELS[2:3], **SIZES["quick"]),
     "standard": NoiseConfig(**SIZES["standard"]),
     "paper": NoiseConfig(**SIZES["paper"]),
+    "quick-3d": NoiseConfig(sigma=LEVELS[2:3], **SIZES["quick-3d"]),
 }
 
 
 def prepare(config: NoiseConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's cache, or the embedded cohort (made on first use)."""
     if data is None:
+        require_cache(config.segmenter, "labels LABEL_MAPS")
         data = embedded(config.cohort, progress.counter)
     prepared = check_cache(data, config.segmenter, config)
-    check_augmenter(config.augmenter, prepared, "augmenter", sigma=config.start)
+    check_augmenter(config.augmenter, prepared, "augmenter", config.segmenter.window, sigma=config.start)
     return prepared
 
 

@@ -25,6 +25,7 @@ from metasynth.running.examples import load_examples
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
 from metasynth.running.study import Experiment, StudyContext
+from metasynth.training.network_check import require_cache
 from metasynth.training.segmenter_settings import SegmenterSettings
 
 
@@ -50,6 +51,7 @@ PRESETS = {
     "standard": RealWorldConfig(**SIZES["standard"]),
     "paper": PAPER,
     "nnunet": replace(PAPER, **{"segmenter": NNUNET, "methods": ("naive", "parametric_fixed")}),
+    "quick-3d": RealWorldConfig(methods=QUICK, **SIZES["quick-3d"]),
 }
 
 REPORT = ComparisonReport(
@@ -64,6 +66,7 @@ REPORT = ComparisonReport(
 def prepare(config: RealWorldConfig, data: Path | None, progress: Progress) -> PreparedData:
     """The user's caches, or the embedded cohort (made on first use)."""
     if data is None:
+        require_cache(config.segmenter, "nifti --images SCANS --labels LABELS")
         data = embedded(config.cohort, progress.counter)
     labels = Path(config.labels) if config.labels else None
     return check_comparison(config, data, labels, config.test_paths)

@@ -62,7 +62,7 @@ def refused(command, code: int) -> str:
             ["run", "noise", "--preset", "standart"],
             "has no preset 'standart': did you mean 'standard'? (presets: quick",
         ),
-        (["run", "noise", "--preset", "huge"], "has no preset 'huge': choose from paper, quick, standard"),
+        (["run", "noise", "--preset", "huge"], "has no preset 'huge': choose from paper, quick, quick-3d, standard"),
         (["run", "noise", "--set", "sgima=0.1"], "unknown setting 'sgima': did you mean 'sigma'?"),
         (["run", "noise", "--set", "segmenter.stesp=9"], "'segmenter.stesp': did you mean 'segmenter.steps'?"),
         (["run", "noise", "--set", "warmup=9"], "unknown setting 'warmup': did you mean 'outer.warmup'?"),

@@ -46,7 +46,7 @@ def check_comparison(
         _check_own(config, data, labels)
     if any(entry_of(name).network for name in variants_among(config.methods)):
         with Cache(data, check_values=False) as cache:  # checked before
-            check_network(cache, config.learned.network, "learned.network")
+            check_network(cache, config.learned.network, "learned.network", config.segmenter.window)
     if config.learned.frozen:
         frozen = check_frozen(Path(config.learned.frozen), maps_of(prepared))
         return replace(prepared, others={**prepared.others, FROZEN: frozen})

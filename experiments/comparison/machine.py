@@ -23,6 +23,7 @@ def require_comparison(config: ComparisonConfig, prepared: PreparedData, out: Pa
     """`require_run` of a comparison on real images, with its augmenters and its clusters."""
     items, batch = Items.of(prepared.path, maps_of(prepared)), config.segmenter.batch_size
     require_run(config, items, out, baseline=config.baseline)
+    items = items.part(config.segmenter.window)
     if variants_among(config.methods):
         step = step_bytes(config.segmenter, items, batch)
         for name, outer in config.outer_problems.items():

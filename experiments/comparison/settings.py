@@ -1,4 +1,7 @@
-"""The settings of a comparison of methods on real images; each method has its own."""
+"""The settings of a comparison of methods on real images; each method has its own.
+
+More than 250 lines, as each setting is described where it is, and the sizes of all presets stand together.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -219,6 +222,7 @@ class ComparisonConfig:
 _FAST = SegmenterSettings(norm="instance", lr=5e-3, cooldown=0.3)
 _STARTS = AugmenterSettings(start=0.06, start_c=0.4)
 _LONGER = replace(LONG, warmup=400, every=240, until=2800)
+_OF_PATCHES = replace(LONG, batch_size=4)
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {
         "segmenter": replace(_FAST, widths=(16, 32, 64, 128), steps=1200),
@@ -235,6 +239,14 @@ SIZES: dict[str, dict[str, Any]] = {
         "finetune": FinetuneSettings(steps=1000),
         "select_every": 400,
         "pace": Pace(checkpoint_every=200),
+    },
+    # Patches of volumes of 3 mm; as many voxels a step as some fifty slices.
+    "quick-3d": {
+        "segmenter": replace(_FAST, widths=(8, 16, 32, 64), batch_size=2, steps=1200, patch_size=(48,)),
+        "outer": _OF_PATCHES,
+        "outer_synthesis": _OF_PATCHES,
+        "learned": _STARTS,
+        "select_every": 300,
     },
     # The paper's network, loss and sizes.
     "paper": {

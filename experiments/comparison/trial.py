@@ -25,7 +25,7 @@ from metasynth.training.evaluation import segment
 from metasynth.training.loop import Stage, run_stage
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.selection import PeakMemory, Selecting, weights_of
-from metasynth.training.sources import Corrupted, Source
+from metasynth.training.sources import Corrupted, Real, Source, in_patches
 from metasynth.training.stages import keep_segmenter, segmenter_for
 from metasynth.training.trainers import Trainer
 
@@ -66,11 +66,15 @@ class Trial:
     @property
     def clustered(self) -> ClusteredGenerator:
         """The baselines' generator with large classes in clusters."""
-        own, baseline = self.config.clustered, self.cohorts.baseline
+        own, cohorts = self.config.clustered, self.cohorts
+        baseline = cohorts.whole(self.config.baseline, cohorts.priors.get("baseline"))
         priors = baseline.priors and baseline.priors.repeated(own.clusters)
         n_inner = 1 + (baseline.n_classes - 1) * own.clusters
         inner = BatchedGenerator(n_inner, baseline.config, priors=priors, head=baseline.head)
-        return ClusteredGenerator(inner, own.clusters, own.share, own.nodes)
+        background, *classes = cohorts.maps.cache.target.tolist()
+        target = [background, *(k for k in classes for _ in range(own.clusters))]
+        parts = in_patches(inner, self.config.segmenter.patches, target)
+        return ClusteredGenerator(parts, own.clusters, own.share, own.nodes)
 
     def estimate(self) -> tuple[str, StructurePriors]:
         """Priors of the label maps for synthesis from the real subjects to learn from, and their file in the run."""
@@ -98,6 +102,7 @@ class Trial:
             direct=RealAugmented(self.cohorts.scanner),
             fraction=fraction,
             own=OwnMaps(share, numbers_in(maps.cache, self.real.cache)) if share else None,
+            shown=Real(config.segmenter.patches),
             seed=self.context.seed,
             batch_size=config.segmenter.batch_size,
             **{"window_end": config.outer.window_end, **options},
@@ -123,10 +128,10 @@ class Trial:
 
         ``options`` are those of `metasynth.training.loop.Stage`.
         """
-        device, config = self.context.device, self.config
+        device, config, window = self.context.device, self.config, self.config.segmenter.window
 
         def validate() -> float:
-            return self.validated(lambda images: segment(segmenter, images, device))
+            return self.validated(lambda images: segment(segmenter, images, device, window))
 
         selecting = Selecting(
             trainer, segmenter, validate, config.select_every, settings.steps, memory=PeakMemory(device)
@@ -134,7 +139,7 @@ class Trial:
         stage = Stage(self.name, settings.steps, data, **options)
         seconds = run_stage(stage, selecting, config.pace, self.context)
         weights = {BEST: selecting.best, LAST: weights_of(segmenter)}
-        checkpoints = {name: Checkpoint(segmenter, own, device) for name, own in weights.items()}
+        checkpoints = {name: Checkpoint(segmenter, own, device, window) for name, own in weights.items()}
         for name, checkpoint in checkpoints.items():
             self.keep(name, checkpoint)
         values = {BEST: selecting.best_value, LAST: selecting.last_value}

@@ -20,7 +20,7 @@ from metasynth.experiments.real_images.settings import RealImageSettings
 
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
-from metasynth.errors import DataError, ShapeError
+from metasynth.errors import DataError
 from metasynth.running.prepared import PreparedData
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
@@ -28,7 +28,9 @@ from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.text import by
 from metasynth.training.kept_split import kept_split
+from metasynth.training.network_check import check_segmenter
 from metasynth.training.priors import check_priors, priors_in
+from metasynth.training.sources import Maker, in_patches
 
 _SPACING_TOLERANCE = 0.01
 
@@ -64,21 +66,28 @@ class RealImages:
         return self.train.cache
 
     @property
-    def generator(self) -> BatchedGenerator:
+    def generator(self) -> Maker:
         """What makes the images that are augmented by what is learned."""
         return self.generator_of(self.config.synthesis, self.priors.get("synthesis"))
 
     @property
-    def baseline(self) -> BatchedGenerator:
+    def baseline(self) -> Maker:
         """What makes the images of the baselines."""
         return self.generator_of(self.config.baseline, self.priors.get("baseline"))
 
     @property
-    def scanner(self) -> BatchedGenerator:
+    def scanner(self) -> Maker:
         """The baselines' generator for images there are: real intensities are raised to no power."""
-        return BatchedGenerator(self.cache.n_generation, replace(self.baseline.config, gamma=0.0, priors=""))
+        config = replace(self.config.baseline.at_spacing(self._spacing), gamma=0.0, priors="")
+        whole = BatchedGenerator(self.cache.n_generation, config)
+        return in_patches(whole, self.config.segmenter.patches, self.cache.target.tolist())
 
-    def generator_of(self, config: CornucopiaConfig, priors: StructurePriors | None) -> BatchedGenerator:
+    def generator_of(self, config: CornucopiaConfig, priors: StructurePriors | None) -> Maker:
+        """What makes images of the label maps, or patches of them, as `whole`."""
+        target = self.maps.cache.target.tolist()
+        return in_patches(self.whole(config, priors), self.config.segmenter.patches, target)
+
+    def whole(self, config: CornucopiaConfig, priors: StructurePriors | None) -> BatchedGenerator:
         """What makes images of the label maps with these steps (of voxels of 1 mm) and these priors."""
         cache = self.maps.cache
         return BatchedGenerator(
@@ -204,10 +213,7 @@ def divided(context: StudyContext) -> tuple[RealImages, dict[str, Any]]:
 def _check_images(cache: Cache, config: RealImageSettings) -> None:
     if not cache.has_images:
         raise DataError(f"{cache.path}: holds labels only; a comparison on real images needs their images too")
-    try:
-        config.segmenter.check_images(cache.n_classes, cache.shape, cache.info.spacing_mm)
-    except ShapeError as error:
-        raise DataError(f"{cache.path}: {error}") from error
+    check_segmenter(cache, config.segmenter)
 
 
 def _check_alike(cache: Cache, other: Cache, any_shape: bool) -> None:

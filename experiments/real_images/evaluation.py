@@ -20,16 +20,20 @@ Segment = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A network at one point of its training; `Segment`. Several may share the network."""
+    """A network at one point of its training; `Segment`. Several may share the network.
+
+    It sees images whole, or through a sliding ``window``.
+    """
 
     network: nn.Module
     weights: Weights
     device: str
+    window: tuple[int, ...] = ()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Most probable class (N, *S) of images (N, 1, *S)."""
         self.network.load_state_dict(self.weights)
-        return segment(self.network, images, self.device)
+        return segment(self.network, images, self.device, self.window)
 
 
 def score(segments: Segment, dataset: SliceDataset) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -12,8 +12,7 @@ from torch.nn.functional import pad
 
 from metasynth.data.dataset import Batch, SliceDataset, draw_items
 from metasynth.running.seeding import generator_for
-from metasynth.synthesis.batched import BatchedGenerator
-from metasynth.training.sources import Example, Real, Source
+from metasynth.training.sources import Example, Maker, Real, Source
 from metasynth.training.streams import StepBatch, Steps
 
 _ROUNDING = 1e-9
@@ -21,16 +20,16 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class RealAugmented:
-    """Real images with their labels, deformed, smoothed, with a bias field and noise (supplement, section 8).
+    """Real images with their labels, or patches, deformed, smoothed, with a field and noise (supplement, section 8).
 
     Every strength is that of the generator, of whose steps those that make an image are left out.
     """
 
-    generator: BatchedGenerator
+    generator: Maker
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
         """Augmented images and labels of a batch; DataError if it has no images."""
-        real = Real()(batch, generator)
+        real = Real()(batch, generator)  # whole: where patches lie, the generator draws
         seeds = self.generator.draw_seeds(len(real.labels), generator)
         return Example.of(batch, *self.generator.augment(real.given, real.structures, seeds))
 
@@ -60,7 +59,7 @@ class ComparisonData(Steps):
     maps : SliceDataset
         Label maps for synthesis.
     real : SliceDataset
-        Real images; as they are, they are the outer examples.
+        Real images.
     synthetic : callable
         Makes examples from label maps.
     direct : callable
@@ -69,6 +68,8 @@ class ComparisonData(Steps):
         Of the inner examples that are real, in [0, 1]; over steps exactly, in each as nearly as whole numbers can be.
     own : OwnMaps or None
         Label maps of the real subjects serve for synthesis too, a share of the images; None: they do not.
+    shown : Real
+        Makes the outer examples: real images as they are, or patches of them.
     """
 
     maps: SliceDataset
@@ -77,6 +78,7 @@ class ComparisonData(Steps):
     direct: Source
     fraction: float
     own: OwnMaps | None = None
+    shown: Real = field(default_factory=Real)
 
     def __getitem__(self, step: int) -> StepBatch:
         divide = partial(draw_subjects, self.maps, self.real, apart=self.own is not None)
@@ -94,7 +96,7 @@ class ComparisonData(Steps):
 
         def real() -> tuple[Batch, Example]:
             seen = self.real.read(draw_items(self.real, self.outer_batch_size, draw, theirs))
-            return seen, Real()(seen, draw)
+            return seen, self.shown(seen, draw)
 
         return self.completed(step, inner, self.synthetic, real)
 

@@ -29,8 +29,10 @@ def start_of(cache: Cache, seed: int, **values: Any) -> Start:
     return Start(len(cache.shape), generator_for(seed, "augmenter"), structures=cache.n_generation, **values)
 
 
-def check_augmenter(name: str, prepared: PreparedData, setting: str, **values: Any) -> dict[str, float]:
-    """Make the augmenter once for images of a cache, before a run begins, and return what it observes.
+def check_augmenter(
+    name: str, prepared: PreparedData, setting: str, patch: Sequence[int] = (), **values: Any
+) -> dict[str, float]:
+    """Make the augmenter once for images of a cache, or patches, before a run begins, and return what it observes.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def check_augmenter(name: str, prepared: PreparedData, setting: str, **values: A
     with Cache(prepared.path, check_values=False) as cache:  # checked before
         start = start_of(cache, 0, **values)
         if entry.network:
-            check_network(cache, start.network, setting)
+            check_network(cache, start.network, setting, patch)
     return entry.made(start).observed()
 
 

@@ -38,11 +38,12 @@ def require_recovery(
     """`require_run` of a recovery study, with its test set and what is learned: fields of ``nodes``, or a network."""
     items, batch = Items.of(prepared.path), settings.segmenter.batch_size
     require_run(settings, items, out)
-    step = step_bytes(settings.segmenter, items, batch)
-    require_horizon(settings.outer, items, batch, step, "segmenter.batch_size")
+    seen = items.part(settings.segmenter.window)
+    step = step_bytes(settings.segmenter, seen, batch)
+    require_horizon(settings.outer, seen, batch, step, "segmenter.batch_size")
     require_test_set(items, settings.test_repeats)
-    require_nodes(nodes, items, batch, "nodes")
-    require_network(network, items, batch, "network")
+    require_nodes(nodes, seen, batch, "nodes")
+    require_network(network, seen, batch, "network")
 
 
 def require_test_set(items: Items, repeats: int) -> None:

@@ -32,24 +32,6 @@ from metasynth.training.stages import BilevelResult, StudyData, train_bilevel, t
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.05", "0.1", "0.15", "0.025:0.2")))
 
 
-_SMALL = (8, 16, 32, 64)
-SIZES: dict[str, dict[str, Any]] = {
-    "quick": {
-        "cohort": "template-64",
-        "segmenter": SegmenterSettings(widths=_SMALL, steps=1500, cooldown=0.3),
-    },
-    "standard": {"segmenter": SegmenterSettings(widths=_SMALL, steps=3000, cooldown=0.3)},
-    # The paper's sizes, network and loss.
-    "paper": {
-        "cohort": "template-192",
-        "segmenter": SegmenterSettings(norm="none", loss="squared_dice", lr=1e-3, batch_size=64, steps=9000),
-        "outer": OuterSettings(batch_size=64, warmup=500, every=2),
-        "pace": Pace(checkpoint_every=500, workers=8),
-    },
-}
-"""Preset -> the settings that all recovery studies have there."""
-
-
 @dataclass(frozen=True)
 class RecoveryConfig:
     """Settings that recovery studies share.
@@ -96,6 +78,8 @@ class RecoveryConfig:
         require_at_least(1, test_repeats=self.test_repeats)
         if self.outer.reference == "matched" and self.generator != "batched":
             raise ValueError(f"outer.reference = matched needs generator = batched, got {self.generator}")
+        if self.segmenter.patch_size and self.generator != "batched":
+            raise ValueError(f"segmenter.patch_size needs generator = batched, got {self.generator}")
         if self.synthesis.priors and self.generator != "batched":
             raise ValueError(f"synthesis.priors needs generator = batched, got {self.generator}")
         check_together(self.segmenter, self.outer)
@@ -210,7 +194,7 @@ def _rows(
             "sigma_train": one.sigma,
             "steps": settings.segmenter.steps,
             "wall_s": round(one.seconds, 3),
-            "dice": evaluate(one.segmenter, data.test, settings.test, context.device),
+            "dice": evaluate(one.segmenter, data.test, settings.test, context.device, settings.segmenter.window),
         }
         for model, one in trained.items()
     ]
@@ -236,11 +220,13 @@ def _examples(
         learned = case.augmenter(clean, case.augmenter.draw(clean, draws)).detach()
     else:
         learned = known.corrupt(clean, draws)
+    settings: RecoveryConfig = context.config
+    window = settings.segmenter.window
     shown = {
         "noise_free": clean[0, 0],
         "learned": learned[0, 0],
         "real": real[0, 0],
         "truth": test.labels[item],
-        **{model: segment(one.segmenter, real, context.device)[0] for model, one in trained.items()},
+        **{model: segment(one.segmenter, real, context.device, window)[0] for model, one in trained.items()},
     }
     return {f"{case.level.label}/{name}": middle_plane(image).numpy() for name, image in shown.items()}

@@ -12,7 +12,7 @@ from metasynth.augment.corruption import Corruption
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.data.splits import Split, make_split
-from metasynth.errors import DataError, ShapeError
+from metasynth.errors import DataError
 from metasynth.running.prepared import PreparedData
 from metasynth.running.study import StudyContext
 from metasynth.synthesis.batched import BatchedGenerator
@@ -22,8 +22,10 @@ from metasynth.synthesis.generator import SeededGenerator
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.kept_split import kept_split
+from metasynth.training.network_check import check_segmenter
 from metasynth.training.priors import check_priors, priors_in
 from metasynth.training.segmenter_settings import SegmenterSettings
+from metasynth.training.sources import in_patches
 from metasynth.training.stages import StudyData
 
 
@@ -45,13 +47,10 @@ def check_cache(path: Path, segmenter: SegmenterSettings, settings: Any = None) 
         If the file is no valid cache, images of its shape cannot go through, the subjects are too few, or a file of
         priors cannot be used.
     UsageError
-        If the segmenter's network cannot be made.
+        If the segmenter's network cannot be made, or patches cannot go through it.
     """
     with Cache(path) as cache:
-        try:
-            segmenter.check_images(cache.n_classes, cache.shape, cache.info.spacing_mm)
-        except ShapeError as error:
-            raise DataError(f"{path}: {error}") from error
+        check_segmenter(cache, segmenter)
         try:
             split = make_split(cache.subjects, 0)
         except DataError as error:
@@ -79,12 +78,14 @@ def load_study_data(
 
     ``corruption`` is what all test images have whatever their noise.
     """
-    cache, split, generator = training_data(context, synthesis, generator_name)
+    cache, split, whole = training_data(context, synthesis, generator_name)
+    patches = context.config.segmenter.patches
+    parts = in_patches(whole, patches, cache.target.tolist()) if isinstance(whole, BatchedGenerator) else whole
     held_out = SliceDataset(cache, split.test)
     return StudyData(
         train=SliceDataset(cache, split.train),
-        test=make_test_set(held_out, generator, context.seed, test_repeats, corruption),
-        generator=generator,
+        test=make_test_set(held_out, whole, context.seed, test_repeats, corruption),
+        generator=parts,
         ndim=len(cache.shape),
     )
 

@@ -38,7 +38,7 @@ class UnpairedImages:
     @property
     def undeformed(self) -> BatchedGenerator:
         """What makes synthetic images of label maps as they are."""
-        generator = self.cohorts.generator
+        generator = self.cohorts.whole(self.cohorts.config.synthesis, self.cohorts.priors.get("synthesis"))
         still = replace(generator.config, translations=0.0, rotation=0.0, shears=0.0, zooms=0.0, elastic=0.0)
         return BatchedGenerator(generator.n_classes, still, priors=generator.priors, head=generator.head)
 

@@ -103,6 +103,11 @@ class UnpairedSettings:
             method_of(name)
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise UsageError(f"methods: must list at least one method, each once, got {list(self.methods)}")
+        if self.segmenter.patch_size:
+            raise ValueError(
+                "segmenter.patch_size must be empty (a discriminator is shown whole images), got "
+                f"{self.segmenter.patch_size}"
+            )
         if self.outer.reference != "none":
             raise ValueError(
                 f"outer.reference must be none (a discriminator's two losses are not of one kind), "

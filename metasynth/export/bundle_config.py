@@ -3,9 +3,9 @@
 from typing import Any
 
 from metasynth.predict.geometry import stack_orientation
-from metasynth.predict.network import OVERLAP, SIGMA
 from metasynth.segment.model_description import TrainedModel
 from metasynth.segment.unet import UNet
+from metasynth.segment.windows import OVERLAP, SIGMA
 from metasynth.synthesis.intensity import AIR
 
 AT_ONCE = 8  # planes

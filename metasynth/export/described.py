@@ -6,9 +6,9 @@ from typing import Any
 
 from metasynth import __version__
 from metasynth.predict.geometry import stack_orientation
-from metasynth.predict.network import OVERLAP, SIGMA
 from metasynth.predict.shipped import shipped_models
 from metasynth.segment.model_description import TrainedModel
+from metasynth.segment.windows import OVERLAP, SIGMA
 from metasynth.text import by
 
 

@@ -1,23 +1,17 @@
 """Posteriors of stacks: every slice by itself, along each axis that a network has learned, or a sliding window."""
 
-import math
 from collections.abc import Iterator, Sequence
-from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from metasynth.interrupts import check
 from metasynth.predict.geometry import Window, lengths_along, seen_along, stack_orientation
 from metasynth.segment.model_description import TrainedModel
+from metasynth.segment.windows import in_windows, is_kept_in_half
 
 VOXELS_AT_ONCE = 1 << 20
-HALF_FROM = 1 << 30
-"""Bytes from which on posteriors are kept in half precision: they are off by 1/4096 at most, of each view."""
-OVERLAP = 0.5
-SIGMA = 1 / 8  # of a window's length, the standard deviation of its weights (nnU-Net's too, Isensee et al. 2021)
 
 
 def window_of(content: NDArray[np.bool_], model: TrainedModel) -> Window:
@@ -25,7 +19,7 @@ def window_of(content: NDArray[np.bool_], model: TrainedModel) -> Window:
     flat, views = [1] * (3 - model.ndim), [stack_orientation(view) for view in model.description.views]
     least, divisors = (
         np.array([lengths_along((*flat, *lengths), views[0], view) for view in views])
-        for lengths in (model.description.shape, model.stride or [1] * model.ndim)
+        for lengths in (model.description.window, model.stride or [1] * model.ndim)
     )
     return Window.about(content, least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist())
 
@@ -52,15 +46,15 @@ def posteriors_of(
     Returns
     -------
     numpy.ndarray
-        float32, or float16 where that would be more than `HALF_FROM`.
+        float32, or float16 (`is_kept_in_half`).
     """
-    shape, stride = model.description.shape, model.stride
+    shape, stride = model.description.window, model.stride
     if model.ndim == 3:
         window = tuple(-(-n // s) * s for n, s in zip(shape, stride or (1, 1, 1), strict=True))
         return volume_posteriors(model.network, stack, window, device)
     views = [stack_orientation(view) for view in model.description.views]
-    n_classes = len(model.description.class_names)
-    mean = np.zeros((n_classes, *stack.shape), dtype=np.float16 if _is_large(n_classes, stack.shape) else np.float32)
+    whole = (len(model.description.class_names), *stack.shape)
+    mean = np.zeros(whole, dtype=np.float16 if is_kept_in_half(whole) else np.float32)
     for view in views:
         slices, shown = (seen_along(data, views[0], view) for data in (stack, content))
         into = np.moveaxis(seen_along(np.moveaxis(mean, 0, -1), views[0], view), -1, 0)
@@ -90,7 +84,7 @@ def _of_slices(
     at_once = max(1, VOXELS_AT_ONCE // int(np.prod(stack.shape[1:])))
     for start in range(0, len(stack), at_once):
         slices = torch.from_numpy(np.ascontiguousarray(stack[start : start + at_once])).unsqueeze(1)
-        yield start, _in_windows(network, slices, window or slices.shape[2:], device).movedim(1, 0).numpy()
+        yield start, in_windows(network, slices, window or slices.shape[2:], device).movedim(1, 0).numpy()
 
 
 def volume_posteriors(
@@ -98,8 +92,7 @@ def volume_posteriors(
 ) -> NDArray[np.floating]:
     """Posteriors (K, D, H, W) of a stack (D, H, W) by a network in 3D, in the type that `posteriors_of` says.
 
-    A stack no larger than the window goes through whole. Of a larger one windows that overlap by half are averaged with
-    the weights of a Gaussian about their middle.
+    A stack no larger than the window goes through whole, a larger one in windows (`in_windows`).
 
     Parameters
     ----------
@@ -108,62 +101,8 @@ def volume_posteriors(
     stack : numpy.ndarray
         At least as large as the window along every axis.
     window : sequence of int
-        Its shape, that of the training images.
+        Its shape, that of the training images or of patches of them.
     device : str
         Where the network is.
     """
-    return _in_windows(network, torch.from_numpy(stack)[None, None], window, device)[0].numpy()
-
-
-def _in_windows(network: nn.Module, images: Tensor, window: Sequence[int], device: str) -> Tensor:
-    """Posteriors (B, K, *S) of images (B, 1, *S)."""
-    shape = images.shape[2:]
-    if tuple(shape) == tuple(window):
-        return _posteriors(network, images, device)
-    weights = _weights(window)
-    total = torch.zeros(shape)
-    corners = list(product(*(_starts(n, length) for n, length in zip(shape, window, strict=True))))
-    for corner in corners:
-        _place(total, corner, window).add_(weights)
-    mean: Tensor | None = None
-    for corner in corners:
-        part = _posteriors(network, _place(images, corner, window), device)
-        if mean is None:
-            large = _is_large(part.shape[0] * part.shape[1], shape)
-            mean = torch.zeros(*part.shape[:2], *shape, dtype=torch.float16 if large else torch.float32)
-        _place(mean, corner, window).add_(part * (weights / _place(total, corner, window)))
-    assert mean is not None
-    return mean
-
-
-def _is_large(count: int, shape: Sequence[int]) -> bool:
-    """Whether so many maps of a shape are kept in half precision."""
-    return 4 * count * math.prod(shape) > HALF_FROM
-
-
-def _place(images: Tensor, corner: Sequence[int], window: Sequence[int]) -> Tensor:
-    """The window of images (..., *S) that begins at a corner, as a view."""
-    for axis, (start, length) in enumerate(zip(corner, window, strict=True), images.ndim - len(window)):
-        images = images.narrow(axis, start, length)
-    return images
-
-
-def _posteriors(network: nn.Module, images: Tensor, device: str) -> Tensor:
-    check()
-    with torch.inference_mode():
-        return network(images.to(device)).softmax(dim=1).float().cpu()
-
-
-def _starts(n: int, length: int) -> list[int]:
-    """Evenly spaced starts of windows that cover an axis and overlap by `OVERLAP` at least."""
-    count = 1 + int(np.ceil((n - length) / (length * (1 - OVERLAP))))
-    return np.linspace(0, n - length, count).round().astype(int).tolist()
-
-
-def _weights(window: Sequence[int]) -> Tensor:
-    """Weights (*window), at most 1 and above 0."""
-    out = torch.ones(())
-    for length in window:
-        at = (torch.arange(length) - (length - 1) / 2) / (SIGMA * length)
-        out = out.unsqueeze(-1) * torch.exp(-0.5 * at**2)
-    return out
+    return in_windows(network, torch.from_numpy(stack)[None, None], window, device)[0].numpy()

@@ -26,7 +26,7 @@ class ModelDescription:
     orientation : str
         For each axis of S the direction in which its index grows, one letter each of RLAPSI; likewise for several.
     shape : tuple of int
-        S, the shape of the training images.
+        S, the shape of the training images; where these were patches, of what they are of.
     brain_only : bool
         Whether they are 0 outside the brain (skull-stripped).
     percentiles : tuple of two float
@@ -36,6 +36,8 @@ class ModelDescription:
         "brain", or "head" where no mask is needed.
     brain_share : float
         Of a head, what its classes took in the training data, the median over people; 0 where that is not known.
+    patch_size : tuple of int
+        Shape of the patches that it was trained on; empty: on whole images.
     provenance : dict
         Where the model comes from, by name: experiment, stage, seed, ...; text and numbers.
 
@@ -57,6 +59,7 @@ class ModelDescription:
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
     scaled_by: str = "brain"
     brain_share: float = 0.0
+    patch_size: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -80,6 +83,8 @@ class ModelDescription:
                 "scaled_by: must be 'brain', or 'head' of images that are not of brains alone, got "
                 f"{self.scaled_by!r} with brain_only={self.brain_only}"
             )
+        if self.patch_size and not (len(self.patch_size) == len(self.shape) and min(self.patch_size) >= 1):
+            raise ValueError(f"patch_size: must be empty or at least 1 along each axis, got {self.patch_size}")
         if not all(n >= 1 for n in self.shape) or not all(0 < s < float("inf") for s in self.spacing_mm):
             raise ValueError(f"shape and spacing_mm: must be above 0, got {self.shape} and {self.spacing_mm}")
 
@@ -100,6 +105,11 @@ class ModelDescription:
             f"{kind} of {by(self.shape)} voxels of {by(self.spacing_mm)} mm (orientation {_listed(self.orientation)}), "
             f"{'the brain alone' if self.brain_only else 'the whole head'}, {scale} scaled to 0 and 1"
         )
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """Shape of what it is given at once: of a patch, or of a whole training image."""
+        return self.patch_size or self.shape
 
     @property
     def takes_heads(self) -> bool:

@@ -39,6 +39,7 @@ _CONTENT = entries(
                 "provenance": mapping(_PLAIN),
                 "scaled_by": TEXT,
                 "brain_share": NUMBER,
+                "patch_size": listing(WHOLE),
             },
         ),
         "weights": mapping(scalar("a tensor", torch.is_tensor)),
@@ -172,6 +173,8 @@ def _described(description: ModelDescription) -> dict[str, Any]:
     fields = asdict(description)
     if not description.takes_heads:
         del fields["scaled_by"], fields["brain_share"]
+    if not description.patch_size:
+        del fields["patch_size"]
     return fields
 
 

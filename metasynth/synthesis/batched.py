@@ -5,18 +5,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from metasynth.errors import RunError, UsageError
-from metasynth.synthesis import deformation, intensity
-from metasynth.synthesis.acquisition import GFACTOR_NODES, acquired
+from metasynth.errors import UsageError
+from metasynth.synthesis import intensity
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
-from metasynth.synthesis.contrast import Contrast, EstimatedContrast, RandomContrast
-from metasynth.synthesis.draws import either_way, generators_of, normal, uniforms, whole
+from metasynth.synthesis.contrast import EstimatedContrast, RandomContrast
 from metasynth.synthesis.generator import SeededGenerator
-from metasynth.synthesis.mixture import mixture
+from metasynth.synthesis.parts.steps import Steps
 from metasynth.synthesis.priors.structure_priors import StructurePriors
-
-# What `cornucopia.SynthFromLabelTransform` sets where this package's options say nothing else.
-_BIAS_STRENGTH = 0.5
 
 
 @final
@@ -83,7 +78,8 @@ class BatchedGenerator(SeededGenerator):
         if priors is None and config.priors:
             raise UsageError(f"priors: must be what the file of config.priors holds, {config.priors!r}, got None")
         self.config, self.class_sd, self.priors, self.head = config, class_sd, priors, head
-        self._contrast: Contrast = RandomContrast(class_sd, head) if priors is None else EstimatedContrast(priors)
+        contrast = RandomContrast(class_sd, head) if priors is None else EstimatedContrast(priors)
+        self.steps = Steps(n_classes, config, contrast)
 
     @torch.no_grad()
     def synthesise(self, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,17 +88,17 @@ class BatchedGenerator(SeededGenerator):
         labels = labels.detach().to(torch.int64, copy=True)
         if labels.numel() == 0:
             return torch.zeros(len(labels), 1, *labels.shape[1:], device=labels.device), labels
-        draws, generators = self._drawn(labels, seeds)
-        draws["means"] = self._contrast.means(draws["means"])
-        labels = self._deformed(labels, draws)
-        return self._imaged(labels, draws, seeds, generators), labels
+        draws, generators = self.steps.drawn(labels, seeds)
+        draws["means"] = self.steps.contrast.means(draws["means"])
+        labels = self.steps.deformed(labels, draws)
+        return self.steps.imaged(labels, draws, seeds, generators), labels
 
     @torch.no_grad()
     def deform(self, labels: Tensor, seeds: Tensor) -> Tensor:
         """The deformed label maps alone (see `SeededGenerator`): step 1, and no image."""
         self.check(labels)
         labels = labels.detach().to(torch.int64, copy=True)
-        return self._deformed(labels, self._drawn(labels, seeds)[0]) if labels.numel() else labels
+        return self.steps.deformed(labels, self.steps.drawn(labels, seeds)[0]) if labels.numel() else labels
 
     @torch.no_grad()
     def matched(self, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
@@ -124,11 +120,11 @@ class BatchedGenerator(SeededGenerator):
         labels = labels.detach().to(torch.int64)
         if labels.numel() == 0:
             return torch.zeros_like(images)
-        draws, generators = self._drawn(labels, seeds)
-        powers = torch.exp(self.config.gamma * normal(draws["gamma"]))
-        means, is_absolute = self._contrast.means(draws["means"]), self._contrast.is_absolute
-        draws["means"] = intensity.placed_as(means, images[:, 0], labels, powers, is_absolute)
-        return self._imaged(labels, draws, seeds, generators)
+        steps, contrast = self.steps, self.steps.contrast
+        draws, generators = steps.drawn(labels, seeds)
+        means, powers = contrast.means(draws["means"]), steps.powers(draws)
+        draws["means"] = intensity.placed_as(means, images[:, 0], labels, powers, contrast.is_absolute)
+        return steps.imaged(labels, draws, seeds, generators)
 
     @torch.no_grad()
     def augment(self, images: Tensor, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,91 +156,6 @@ class BatchedGenerator(SeededGenerator):
         labels, out = labels.detach().to(torch.int64, copy=True), images[:, 0].to(torch.float32, copy=True)
         if labels.numel() == 0:
             return out[:, None], labels
-        draws, generators = self._drawn(labels, seeds)
-        geometry = self._geometry(labels, draws)
-        if geometry is not None:
-            at = deformation.positions(*geometry, labels.shape[1:])
-            out = deformation.interpolated(out, at)
-            labels = deformation.nearest(labels, at)
-        return self._scanned(out, draws, generators)[:, None], labels
-
-    def _imaged(
-        self, labels: Tensor, draws: dict[str, Tensor], seeds: Tensor, generators: list[torch.Generator]
-    ) -> Tensor:
-        """Images (B, 1, *S) of label maps that are not deformed any more."""
-        mixed = self._contrast.cut(self._mixed(labels, draws, generators))
-        images = self._contrast.scaled(self._scanned(mixed, draws, generators), mixed, labels)
-        images *= labels.flatten(1).any(1).reshape(-1, *(1,) * (labels.ndim - 1))
-        for seed, finite in zip(seeds.tolist(), torch.isfinite(images.flatten(1).sum(1)).tolist(), strict=True):
-            if not finite:
-                raise RunError(f"synthesis gave a voxel that is not finite (label map drawn with seed {seed})")
-        return images[:, None]
-
-    def _drawn(self, labels: Tensor, seeds: Tensor) -> tuple[dict[str, Tensor], list[torch.Generator]]:
-        generators = generators_of(seeds, labels.device)
-        return uniforms(self._shapes(labels.ndim - 1), generators), generators
-
-    def _shapes(self, ndim: int) -> dict[str, tuple[int, ...]]:
-        """What is drawn per image, switched off or not: leaving a step out does not change the parameters of others."""
-        planes, classes = ndim * (ndim - 1) // 2, self.n_classes - 1
-        return {
-            **{"translations": (ndim,), "rotation": (planes,), "shears": (planes,), "zooms": (ndim,)},
-            **{"elastic": (), "elastic_nodes": (ndim,)},
-            **{"means": (classes,), "sds": (classes,), "fwhms": (classes,)},
-            **{"bias_strength": (), "bias_nodes": (ndim,), "gamma": (), "motion_fwhm": ()},
-            **{"isotropic": (), "axis": (), "resolution": (), "thickness": ()},
-            **{"sigma": (), "channels": (), "gfactor_nodes": (), "gfactor": (GFACTOR_NODES,) * ndim},
-            **{"controls": (ndim, *(self.config.elastic_nodes,) * ndim), "bias": (int(self.config.bias),) * ndim},
-        }
-
-    def _deformed(self, labels: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        geometry = self._geometry(labels, draws)
-        return labels if geometry is None else deformation.warped(labels, *geometry)
-
-    def _geometry(
-        self, labels: Tensor, draws: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, int] | None:
-        """What `deformation.warped` takes beside label maps; None where nothing is deformed."""
-        config, shape = self.config, labels.shape[1:]
-        if not any((config.translations, config.rotation, config.shears, config.zooms, config.elastic)):
-            return None
-        linear, offset = deformation.affine_matrices(
-            either_way(draws["translations"], config.translations),
-            either_way(draws["rotation"], config.rotation),
-            either_way(draws["shears"], config.shears),
-            either_way(draws["zooms"], config.zooms),
-            shape,
-        )
-        ndim = len(shape)
-        nodes = whole(draws["elastic_nodes"], 2, config.elastic_nodes)
-        controls = None
-        if config.elastic:
-            bound = draws["elastic"][:, None] * config.elastic * torch.tensor(shape, device=labels.device)
-            controls = either_way(draws["controls"], 1) * bound.reshape(-1, ndim, *(1,) * ndim)
-        return linear, offset, controls, nodes, config.order
-
-    def _mixed(self, labels: Tensor, draws: dict[str, Tensor], generators: list[torch.Generator]) -> Tensor:
-        widest = self.config.gmm_fwhm
-        fwhms = draws["fwhms"] * widest
-        sds = self._contrast.sds(draws["sds"], fwhms, widest, labels.ndim - 1)
-        return mixture(labels, draws["means"], sds, fwhms, widest, generators)
-
-    def _scanned(self, images: Tensor, draws: dict[str, Tensor], generators: list[torch.Generator]) -> Tensor:
-        config, shape = self.config, images.shape[1:]
-        if config.bias:
-            nodes = whole(draws["bias_nodes"], 2, int(config.bias))
-            strength = _BIAS_STRENGTH * draws["bias_strength"].reshape(-1, *(1,) * len(shape))
-            field = intensity.smooth_fields(draws["bias"], nodes, shape, config.order)
-            images = images * (1 - strength + 2 * strength * field)
-        if config.gamma:
-            images = intensity.raised(images, torch.exp(config.gamma * normal(draws["gamma"])))
-        if config.motion_fwhm:
-            images = intensity.blurred(images, config.motion_fwhm * draws["motion_fwhm"], config.motion_fwhm)
-        if config.resolution or config.snr:
-            images = torch.stack(
-                [
-                    acquired(image, {name: draw[i] for name, draw in draws.items()}, config, generators[i])
-                    for i, image in enumerate(images)
-                ]
-            )
-        return images
+        draws, generators = self.steps.drawn(labels, seeds)
+        out, labels = self.steps.moved(out, labels, draws)
+        return self.steps.scanned(out, draws, generators)[:, None], labels

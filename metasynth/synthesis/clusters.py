@@ -58,6 +58,10 @@ class ClusteredGenerator(SeededGenerator):
         super().__init__(1 + (inner.n_classes - 1) // clusters)
         self.inner, self.clusters, self.share, self.nodes = inner, clusters, share, nodes
 
+    def made_shape(self, labels: Tensor) -> tuple[int, ...]:
+        """As of the other generator."""
+        return self.inner.made_shape(labels)
+
     @torch.no_grad()
     def synthesise(self, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Images whose randomness is drawn (see `SeededGenerator`)."""

@@ -38,8 +38,15 @@ class Contrast(ABC):
         """Images (B, *S) of means and textures alone, without what no image of the kind has."""
 
     @abstractmethod
-    def scaled(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
-        """Images (B, *S) in their scale; `mixed` are those before fields, blur and noise, `labels` what they show."""
+    def scale(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
+        """What images (B, *S) are scaled by, (B, ...), for `scaled`.
+
+        `mixed` are those before fields, blur and noise, `labels` what they show.
+        """
+
+    @abstractmethod
+    def scaled(self, images: Tensor, scale: Tensor) -> Tensor:
+        """Images (B, *S) brought to a scale, their own or that of the images which they are parts of."""
 
 
 @final
@@ -78,9 +85,13 @@ class RandomContrast(Contrast):
         """All of it."""
         return mixed
 
-    def scaled(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
-        """The 1 % and 99 % quantiles of the non-zero voxels to 0 and 1; heads as scans of heads are scaled."""
-        return intensity.scaled_heads(images) if self.head else intensity.scaled(images)
+    def scale(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
+        """The 1 % and 99 % quantiles of the non-zero voxels, (B, 2); of heads the ends that scans of heads have."""
+        return intensity.ends_of_heads(images) if self.head else intensity.quantile_ends(images)
+
+    def scaled(self, images: Tensor, scale: Tensor) -> Tensor:
+        """These to 0 and 1."""
+        return intensity.scaled_heads(images, scale) if self.head else intensity.scaled(images, scale)
 
 
 @final
@@ -115,6 +126,10 @@ class EstimatedContrast(Contrast):
         """In [0, 1]; the background is then the darkest, and stays it whatever power the image is raised to."""
         return mixed.clamp(0, 1)
 
-    def scaled(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
+    def scale(self, images: Tensor, mixed: Tensor, labels: Tensor) -> Tensor:
+        """The gain (B,) that is to be undone."""
+        return intensity.lost_gain(images, mixed, labels)
+
+    def scaled(self, images: Tensor, scale: Tensor) -> Tensor:
         """With the gain undone."""
-        return intensity.gain_undone(images, mixed, labels)
+        return intensity.gain_undone(images, scale)

@@ -55,7 +55,13 @@ def affine_matrices(
 
 
 def warped(
-    labels: Tensor, linear: Tensor, offset: Tensor, controls: Tensor | None, nodes: Tensor, order: int
+    labels: Tensor,
+    linear: Tensor,
+    offset: Tensor,
+    controls: Tensor | None,
+    nodes: Tensor,
+    order: int,
+    window: Sequence[slice] | None = None,
 ) -> Tensor:
     """Label maps at deformed coordinates: the nearest label; beyond the edge, that of the edge.
 
@@ -73,28 +79,42 @@ def warped(
         Control points along each axis.
     order : int
         Of the spline between them.
+    window : sequence of slice, or None
+        The voxels of the output that are wanted along each axis; None: all.
 
     Returns
     -------
     labels : Tensor (B, *S) int64
+        Of a window its shape stands for S.
     """
-    return nearest(labels, positions(linear, offset, controls, nodes, order, labels.shape[1:]))
+    return nearest(labels, positions(linear, offset, controls, nodes, order, labels.shape[1:], window))
 
 
 def positions(
-    linear: Tensor, offset: Tensor, controls: Tensor | None, nodes: Tensor, order: int, shape: Sequence[int]
+    linear: Tensor,
+    offset: Tensor,
+    controls: Tensor | None,
+    nodes: Tensor,
+    order: int,
+    shape: Sequence[int],
+    window: Sequence[slice] | None = None,
 ) -> list[Tensor]:
     """Where each voxel of the output lies in the input, in voxels: D tensors (B, *S); parameters as of `warped`."""
-    at = [mapped(linear[:, d], offset[:, d], shape) for d in range(len(shape))]
+    seen = shape
+    if window is not None:
+        start = torch.tensor([part.start for part in window], dtype=offset.dtype, device=offset.device)
+        offset = offset + (linear * start).sum(-1)
+        seen = [part.stop - part.start for part in window]
+    at = [mapped(linear[:, d], offset[:, d], seen) for d in range(len(shape))]
     if controls is not None:
-        shifts = _displacement(controls, linear, offset, nodes, order, shape)
+        shifts = _displacement(controls, linear, offset, nodes, order, shape, seen)
         for position, shift in zip(at, shifts.unbind(1), strict=True):
             position += shift
     return at
 
 
 def nearest(labels: Tensor, at: Sequence[Tensor]) -> Tensor:
-    """Labels (B, *S) at `positions`, which are used up: the nearest; beyond the edge, that of the edge."""
+    """Labels (B, *S) at `positions` of any shape, which are used up: the nearest; beyond the edge, that of the edge."""
     shape = labels.shape[1:]
     # Whole numbers are exact in float32 up to 2^24.
     exact = torch.float32 if math.prod(shape) <= 2**24 else torch.float64
@@ -102,11 +122,11 @@ def nearest(labels: Tensor, at: Sequence[Tensor]) -> Tensor:
     for position, size in zip(at, shape, strict=True):
         near = position.add_(0.5).floor_().clamp_(0, size - 1)
         index = torch.add(near, index, alpha=size) if index.ndim else near.to(exact)
-    return labels.flatten(1).gather(1, index.flatten(1).long()).reshape(labels.shape)
+    return labels.flatten(1).gather(1, index.flatten(1).long()).reshape(index.shape)
 
 
 def interpolated(images: Tensor, at: Sequence[Tensor]) -> Tensor:
-    """Images (B, *S) at `positions`, linear between voxels; beyond the edge, the value of the edge."""
+    """Images (B, *S) at `positions` of any shape, linear between voxels; beyond the edge, the value of the edge."""
     scales = [2 / max(1, size - 1) for size in images.shape[1:]]
     grid = torch.stack([position * scale - 1 for position, scale in zip(at, scales, strict=True)][::-1], dim=-1)
     return F.grid_sample(images[:, None], grid, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
@@ -124,9 +144,15 @@ def mapped(row: Tensor, offset: Tensor, shape: Sequence[int], out: Tensor | None
 
 
 def _displacement(
-    controls: Tensor, linear: Tensor, offset: Tensor, nodes: Tensor, order: int, shape: Sequence[int]
+    controls: Tensor,
+    linear: Tensor,
+    offset: Tensor,
+    nodes: Tensor,
+    order: int,
+    shape: Sequence[int],
+    seen: Sequence[int],
 ) -> Tensor:
-    """Displacements (B, D, *S) at the affinely mapped coordinates."""
+    """Displacements (B, D, *seen) at the affinely mapped coordinates of the first ``seen`` voxels."""
     ndim = len(shape)
     if order > 1:
         # The spline is evaluated at the voxels and interpolated linearly between them: control points are so much
@@ -147,10 +173,10 @@ def _displacement(
         controls = controls * kept
         size = torch.tensor(shape, dtype=offset.dtype, device=offset.device)
         scale = (nodes - 1) / (size - 1).clamp(min=1)
-    grid = torch.empty(len(controls), *shape, ndim, dtype=controls.dtype, device=controls.device)
+    grid = torch.empty(len(controls), *seen, ndim, dtype=controls.dtype, device=controls.device)
     for d, most in enumerate(controls.shape[2:]):
         factor = scale[:, d] * (2 / max(1, most - 1))
-        mapped(linear[:, d] * factor[:, None], offset[:, d] * factor - 1, shape, out=grid[..., ndim - 1 - d])
+        mapped(linear[:, d] * factor[:, None], offset[:, d] * factor - 1, seen, out=grid[..., ndim - 1 - d])
     return F.grid_sample(controls, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 

@@ -6,8 +6,25 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from metasynth.synthesis.config import CornucopiaConfig
+
 # The least distance from 0 and 1 of a draw that is made normal; float32 has nothing closer to 1.
 _EDGE = 2.0**-24
+GFACTOR_NODES = 5
+
+
+def shapes_of(config: CornucopiaConfig, n_classes: int, ndim: int) -> dict[str, tuple[int, ...]]:
+    """What is drawn per image, switched off or not: leaving a step out does not change the parameters of others."""
+    planes, classes = ndim * (ndim - 1) // 2, n_classes - 1
+    return {
+        **{"translations": (ndim,), "rotation": (planes,), "shears": (planes,), "zooms": (ndim,)},
+        **{"elastic": (), "elastic_nodes": (ndim,)},
+        **{"means": (classes,), "sds": (classes,), "fwhms": (classes,)},
+        **{"bias_strength": (), "bias_nodes": (ndim,), "gamma": (), "motion_fwhm": ()},
+        **{"isotropic": (), "axis": (), "resolution": (), "thickness": ()},
+        **{"sigma": (), "channels": (), "gfactor_nodes": (), "gfactor": (GFACTOR_NODES,) * ndim},
+        **{"controls": (ndim, *(config.elastic_nodes,) * ndim), "bias": (int(config.bias),) * ndim},
+    }
 
 
 def generators_of(seeds: Tensor, device: torch.device) -> list[torch.Generator]:

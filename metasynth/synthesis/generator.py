@@ -74,8 +74,9 @@ class SeededGenerator(ImageGenerator):
         if len(labels) <= size:
             return self.synthesise(labels, seeds)
         self.check(labels)
-        images = torch.empty(len(labels), 1, *labels.shape[1:], device=labels.device)
-        deformed = torch.empty(labels.shape, dtype=torch.int64, device=labels.device)
+        shape = self.made_shape(labels)
+        images = torch.empty(len(labels), 1, *shape, device=labels.device)
+        deformed = torch.empty(len(labels), *shape, dtype=torch.int64, device=labels.device)
         for start in range(0, len(labels), size):
             check()
             part = slice(start, start + size)
@@ -89,6 +90,10 @@ class SeededGenerator(ImageGenerator):
     def draw_seeds(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """One 63-bit seed per image, (B,) int64."""
         return torch.randint(_SEED_BOUND, (batch_size,), generator=generator, device=generator.device)
+
+    def made_shape(self, labels: Tensor) -> tuple[int, ...]:
+        """Voxels along each axis of the images of label maps (B, *S): S, where nothing else is said."""
+        return tuple(labels.shape[1:])
 
     @abstractmethod
     def synthesise(self, labels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,9 @@ Voxels = TypeVar("Voxels", bound=Any)
 _EDGE = 1e-5
 
 
-def smooth_fields(controls: Tensor, nodes: Tensor, shape: Sequence[int], order: int) -> Tensor:
+def smooth_fields(
+    controls: Tensor, nodes: Tensor, shape: Sequence[int], order: int, window: Sequence[slice] | None = None
+) -> Tensor:
     """Splines through the field of view, (B, *S).
 
     Parameters
@@ -37,19 +39,26 @@ def smooth_fields(controls: Tensor, nodes: Tensor, shape: Sequence[int], order: 
         S.
     order : int
         Of the spline, 1 to 7.
+    window : sequence of slice, or None
+        The voxels that are wanted along each axis, whose shape is then that of the fields; None: all.
     """
     fields = []
     for own, counts in zip(controls, nodes.tolist(), strict=True):
         points = own[tuple(slice(min(n, size)) for n, size in zip(counts, shape, strict=True))]
-        fields.append(spline_field(points, shape, order, repeat_edge=True))
+        fields.append(spline_field(points, shape, order, repeat_edge=True, window=window))
     return torch.stack(fields)
 
 
-def raised(images: Tensor, exponents: Tensor) -> Tensor:
-    """Images (B, *S) raised to an exponent (B,) between their own minimum and maximum."""
+def extremes(images: Tensor) -> Tensor:
+    """The minimum and the maximum (B, 2) of images (B, *S)."""
+    return torch.stack(images.flatten(1).aminmax(dim=1), dim=1)
+
+
+def raised(images: Tensor, exponents: Tensor, ends: Tensor | None = None) -> Tensor:
+    """Images (B, *S) raised to an exponent (B,) between their extremes or ``ends`` (B, 2); beyond, as the ends are."""
     flat = images.flatten(1)
-    low = flat.amin(1, keepdim=True)
-    span = flat.amax(1, keepdim=True) - low
+    low, high = (extremes(images) if ends is None else ends).split(1, dim=1)
+    span = high - low
     base = torch.minimum(torch.maximum(flat - low, _EDGE * span), (1 - _EDGE) * span)
     base /= span + _EDGE
     powers = base.log_().mul_(exponents[:, None]).exp_()
@@ -63,13 +72,6 @@ def blurred(images: Tensor, fwhms: Tensor, widest: float) -> Tensor:
         matrices = {size: smoothing_matrix(weights, size) for size in set(images.shape[1:])}
         out[index] = along_axes(images[index], [matrices[size] for size in images.shape[1:]])
     return out
-
-
-def chi_noise(shape: Sequence[int], sigma: float, channels: int, generator: torch.Generator) -> Tensor:
-    """The root of a sum of squares of `channels` normal draws, scaled to a standard deviation of `sigma`, (*S)."""
-    drawn = torch.randn([channels, *shape], generator=generator, device=generator.device)
-    mean = math.sqrt(2) * math.exp(math.lgamma((channels + 1) / 2) - math.lgamma(channels / 2))
-    return drawn.square_().sum(0).sqrt_() * (sigma / math.sqrt(channels - mean**2))
 
 
 def lowered(image: Tensor, fwhm: Sequence[float], voxel: Sequence[float], least: int) -> Tensor:
@@ -134,12 +136,8 @@ def placed_as(means: Tensor, images: Tensor, labels: Tensor, powers: Tensor, is_
     return out
 
 
-def scaled(images: Tensor) -> Tensor:
-    """Images (B, *S) with the 1 % and 99 % quantiles of their non-zero voxels at 0 and 1.
-
-    Where those almost meet and a voxel ends beyond 10 in magnitude, the image is scaled by its minimum and maximum
-    instead.
-    """
+def quantile_ends(images: Tensor) -> Tensor:
+    """The 1 % and 99 % quantiles (B, 2) of the non-zero voxels of images (B, *S); 0 and 1 where there are none."""
     flat = images.flatten(1)
     ends = torch.tensor([0.0, 1.0], device=images.device).repeat(len(flat), 1)
     for index, (image, present) in enumerate(zip(flat, flat.count_nonzero(1).tolist(), strict=True)):
@@ -149,6 +147,17 @@ def scaled(images: Tensor) -> Tensor:
             voxels = voxels[:: math.ceil(present / _QUANTILE_VOXELS)].contiguous()
             ends[index, 0] = _quantile(voxels, 0.01, largest=False)
             ends[index, 1] = _quantile(voxels, 0.01, largest=True)
+    return ends
+
+
+def scaled(images: Tensor, ends: Tensor | None = None) -> Tensor:
+    """Images (B, *S) with the quantiles of their non-zero voxels, or ``ends`` (B, 2) that are known, at 0 and 1.
+
+    Where those almost meet and a voxel ends beyond 10 in magnitude, the image is scaled by its minimum and maximum
+    instead.
+    """
+    flat = images.flatten(1)
+    ends = quantile_ends(images) if ends is None else ends
     span = (ends[:, 1:] - ends[:, :1]).clamp(min=1e-16)
     out = (flat - ends[:, :1]).div_(span)
     least, most = out.amin(1, keepdim=True), out.amax(1, keepdim=True)
@@ -184,12 +193,17 @@ def head_ends(voxels: Voxels, quantile: Callable[[Voxels, float], float]) -> tup
     return low, quantile(head, _HIGH) if len(head) else low
 
 
-def scaled_heads(images: Tensor) -> Tensor:
-    """Images (B, *S) of whole heads scaled as scans of heads are, see `head_ends`; cut to [0, 1], air being 0."""
+def ends_of_heads(images: Tensor) -> Tensor:
+    """What becomes 0 and 1 (B, 2) in images (B, *S) of whole heads, see `head_ends`."""
+    thinned = [image[:: math.ceil(len(image) / _QUANTILE_VOXELS)] for image in images.flatten(1)]
+    return torch.tensor([head_ends(voxels, _share) for voxels in thinned], device=images.device).reshape(-1, 2)
+
+
+def scaled_heads(images: Tensor, ends: Tensor | None = None) -> Tensor:
+    """Images (B, *S) of whole heads scaled as scans of heads are, or by ``ends`` (B, 2); cut to [0, 1], air being 0."""
     out = torch.empty_like(images)
-    for image, scaled_image in zip(images.flatten(1), out.flatten(1), strict=True):
-        voxels = image[:: math.ceil(len(image) / _QUANTILE_VOXELS)]
-        low, high = head_ends(voxels, _share)
+    found = (ends_of_heads(images) if ends is None else ends).tolist()
+    for image, scaled_image, (low, high) in zip(images.flatten(1), out.flatten(1), found, strict=True):
         if high > low:
             torch.clamp((image - low) / (high - low), 0, 1, out=scaled_image)
         else:
@@ -202,20 +216,26 @@ def _share(values: Tensor, share: float) -> float:
     return float(_quantile(values, min(share, 1 - share), largest=share > 0.5))
 
 
-def gain_undone(images: Tensor, before: Tensor, labels: Tensor) -> Tensor:
-    """Images (B, *S), multiplied so that the 99 % quantile of the foreground is what it was before; cut to [0, 1].
+def lost_gain(images: Tensor, before: Tensor, labels: Tensor) -> Tensor:
+    """What brings the 99 % quantile of the foreground of images (B, *S) back to what it was before, (B,) float64.
 
-    Where either is not above 0 the gain is 1.
+    Where either is not above 0 it is 1.
     """
-    out = torch.empty_like(images)
+    gains = torch.ones(len(images), dtype=torch.float64)
     for index, own in enumerate(labels):
         at = own.flatten().nonzero()[:, 0]
         at = at[:: math.ceil(len(at) / _QUANTILE_VOXELS) or 1]
-        gain = 1.0
         if len(at):
             then, now = (_quantile(each[index].take(at), 0.01, largest=True).item() for each in (before, images))
-            gain = then / now if min(then, now) > 0 else 1.0
-        torch.clamp(images[index] * gain, 0, 1, out=out[index])
+            gains[index] = then / now if min(then, now) > 0 else 1.0
+    return gains
+
+
+def gain_undone(images: Tensor, gains: Tensor) -> Tensor:
+    """Images (B, *S), multiplied by what `lost_gain` says (B,); cut to [0, 1]."""
+    out = torch.empty_like(images)
+    for image, result, gain in zip(images, out, gains.tolist(), strict=True):
+        torch.clamp(image * gain, 0, 1, out=result)
     return out
 
 

@@ -40,12 +40,17 @@ def kernels(fwhm: Tensor, widest: float) -> Tensor:
     weights : Tensor (M, L + 1) float32
     """
     sd = fwhm.double() / FWHM_PER_SD + 1e-7
-    reach = int(4 * widest / FWHM_PER_SD + 1)
+    reach = reach_of(widest)
     at = torch.arange(-1, reach + 2, dtype=torch.float64, device=fwhm.device) / sd[:, None]
     # The second difference, over a voxel, of the twice integrated Gaussian.
     twice = at * torch.special.ndtr(at) + torch.exp(-(at**2) / 2) / math.sqrt(2 * math.pi)
     weights = sd[:, None] * (twice[:, :-2] - 2 * twice[:, 1:-1] + twice[:, 2:])
     return torch.where(weights > _NEGLIGIBLE, weights, 0).float()
+
+
+def reach_of(widest: float) -> int:
+    """Voxels to either side that smoothing by a width of at most `widest` takes in."""
+    return int(4 * widest / FWHM_PER_SD + 1)
 
 
 def left_of_noise(fwhms: Tensor, widest: float, ndim: int) -> Tensor:

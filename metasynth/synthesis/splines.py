@@ -10,7 +10,9 @@ from torch import Tensor
 from metasynth.synthesis.smoothing import along_axes
 
 
-def spline_field(points: Tensor, shape: Sequence[int], order: int, repeat_edge: bool) -> Tensor:
+def spline_field(
+    points: Tensor, shape: Sequence[int], order: int, repeat_edge: bool, window: Sequence[slice] | None = None
+) -> Tensor:
     """The sum of B-splines with coefficients `points`, at voxels of `shape`; the splines are evaluated, not fitted.
 
     The outer control points lie at the centres of the outer voxels.
@@ -25,16 +27,19 @@ def spline_field(points: Tensor, shape: Sequence[int], order: int, repeat_edge: 
         1 (linear) to 7.
     repeat_edge : bool
         Whether the points beyond the outer ones are as those, or 0.
+    window : sequence of slice, or None
+        The voxels that are wanted along each axis; None: all.
 
     Returns
     -------
     field : Tensor (*shape)
+        Of a window its shape.
     """
     return along_axes(
         points,
         [
-            spline_matrix(count, size, order, repeat_edge, points.device)
-            for count, size in zip(points.shape, shape, strict=True)
+            spline_matrix(count, size, order, repeat_edge, points.device)[part]
+            for count, size, part in zip(points.shape, shape, window or [slice(None)] * len(shape), strict=True)
         ],
     )
 

@@ -13,6 +13,7 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.interrupts import check
 from metasynth.running.seeding import generator_for
 from metasynth.segment.metrics import DiceAccumulator
+from metasynth.segment.windows import in_windows
 from metasynth.synthesis.generator import ImageGenerator
 
 CHUNK = 32
@@ -106,12 +107,18 @@ def _synthesised(
     return clean, labels, everything.subject.repeat(repeats)
 
 
-def segment(model: nn.Module, images: Tensor, device: str) -> Tensor:
-    """Most probable class (N, *S) int64 of images (N, 1, *S), in evaluation mode, without gradients."""
+def segment(model: nn.Module, images: Tensor, device: str, window: Sequence[int] = ()) -> Tensor:
+    """Most probable class (N, *S) int64 of images (N, 1, *S), in evaluation mode, without gradients.
+
+    Through a sliding ``window`` (`metasynth.segment.windows.in_windows`), image by image; where it is empty, whole.
+    """
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        labels = torch.cat([_most_probable(model, chunk.to(device)) for chunk in images.split(CHUNK)])
+        if window:
+            labels = torch.cat([in_windows(model, image, window, device).argmax(1) for image in images.split(1)])
+        else:
+            labels = torch.cat([_most_probable(model, chunk.to(device)) for chunk in images.split(CHUNK)])
     model.train(was_training)
     return labels
 
@@ -121,13 +128,15 @@ def _most_probable(model: nn.Module, images: Tensor) -> Tensor:
     return model(images).argmax(1).cpu()
 
 
-def evaluate(model: nn.Module, test: TestSet, levels: Sequence[NoiseLevel], device: str) -> dict[str, Any]:
-    """Dice under each condition, by the level's label; see `DiceAccumulator.summary`."""
+def evaluate(
+    model: nn.Module, test: TestSet, levels: Sequence[NoiseLevel], device: str, window: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Dice under each condition, by the level's label; see `DiceAccumulator.summary`, and `segment`."""
     scores = {}
     for level in levels:
         counts = DiceAccumulator(len(test.class_names), len(test.subjects))
         parts = (x.split(CHUNK) for x in (test.noisy(level), test.labels, test.subject))
         for images, labels, subject in zip(*parts, strict=True):
-            counts.update(segment(model, images, device), labels, subject)
+            counts.update(segment(model, images, device, window), labels, subject)
         scores[level.label] = counts.summary(test.class_names, test.subjects)
     return scores

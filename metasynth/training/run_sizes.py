@@ -6,7 +6,7 @@ pass, told by a pass on torch's meta device, which computes nothing; the draws o
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -77,6 +77,10 @@ class Items:
         """'64 x 64'."""
         return by(self.shape)
 
+    def part(self, window: tuple[int, ...]) -> "Items":
+        """Patches of them; the same where ``window`` is empty."""
+        return replace(self, shape=window) if window else self
+
     def fewest(self, subjects: int) -> int:
         """Items that so many subjects have at least."""
         return sum(sorted(self.per_subject)[:subjects])
@@ -103,12 +107,14 @@ def require_run(settings: Settings, items: Items, out: Path, **others: Cornucopi
     """
     require_processes(settings.pace.workers, "pace.workers")
     segmenter, outer = settings.segmenter, settings.outer
+    whole, items = items, items.part(segmenter.window)
     records = f"a record of each of {segmenter.steps} steps"
     require_disk(_RECORD * segmenter.steps, records, "segmenter.steps", out)
-    named = f"segmenter.batch_size, segmenter.{segmenter.sized_by}"
+    cut = ", segmenter.patch_size" if len(items.shape) == 3 else ""
+    named = f"segmenter.batch_size, segmenter.{segmenter.sized_by}{cut}"
     for batch, setting in ((segmenter.batch_size, named), (outer.batch_size, "outer.batch_size")):
         what = f"a step on {batch} images of {items.by}"
-        require_memory(batch * items.voxels * (FLOAT + LABEL), what, setting)
+        require_memory(batch * whole.voxels * (FLOAT + LABEL), what, setting)  # they are read whole
         require_memory(step_bytes(segmenter, items, batch), what, setting, _largest_memory())
     for name, config in {"synthesis": settings.synthesis, **others}.items():
         require_synthesis(config, items, segmenter.batch_size, name)

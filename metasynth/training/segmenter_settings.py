@@ -15,6 +15,7 @@ from metasynth.running.settings.values import OneOf
 from metasynth.segment.entry import Design, NetworkSettings, Setting
 from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
 from metasynth.segment.table import entry_of, names
+from metasynth.synthesis.parts.patches import Patches
 from metasynth.text import RepeatedKeyError, parse_json
 from metasynth.training.reach import require_rate
 
@@ -86,7 +87,11 @@ class SegmenterSettings:
     lr : float
         Learning rate of Adam.
     batch_size : int
-        Synthetic images a step.
+        Synthetic images a step, or patches of them.
+    patch_size : tuple of int
+        Voxels along each axis of the patches of volumes that steps are taken on: one number, or three. Empty: whole.
+    patch_foreground : float
+        Share of the patches that are about a structure (`metasynth.synthesis.parts.patches.Patches`).
     steps : int
         Inner steps.
     cooldown : float
@@ -127,7 +132,10 @@ class SegmenterSettings:
     autocast: Literal["none", "bfloat16"] = "none"
     network: Annotated[str, OneOf(names)] = "unet"
     network_arguments: Arguments = Arguments()
+    patch_size: tuple[int, ...] = ()
+    patch_foreground: float = 1 / 3
 
+    ADDED: ClassVar[Mapping[str, Any]] = {"patch_size": [], "patch_foreground": 1 / 3}
     RENAMED: ClassVar[Mapping[str, Renamed]] = {
         "monai": Renamed("network_arguments", str, Arguments.of_class),
         "monai_arguments": Renamed("network_arguments", Arguments, Arguments.made_with),
@@ -136,9 +144,22 @@ class SegmenterSettings:
     def __post_init__(self) -> None:
         require_at_least(1, batch_size=self.batch_size, steps=self.steps)
         require_rate(lr=self.lr)
-        if not 0 <= self.cooldown <= 1:
-            raise ValueError(f"cooldown must be in [0, 1], got {self.cooldown}")
+        for name in ("cooldown", "patch_foreground"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if len(self.patch_size) not in (0, 1, 3) or min(self.patch_size, default=1) < 1:
+            raise ValueError(f"patch_size must be empty, or 1 or 3 numbers of at least 1, got {self.patch_size}")
         entry_of(self.network).check_settings(self._network_settings)
+
+    @property
+    def patches(self) -> Patches | None:
+        """Where the patches are; None: steps are taken on whole images."""
+        return Patches(self.window, self.patch_foreground) if self.patch_size else None
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """Voxels along each of 3 axes of what the segmenter is given at once; empty: whole images."""
+        return self.patch_size * 3 if len(self.patch_size) == 1 else self.patch_size
 
     def implied_by(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """What another network does not take of what was set for this one goes back to its default with the change."""

@@ -1,6 +1,6 @@
 """Examples, and what makes them of items of a cache: synthetic, corrupted, augmented or real ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,8 @@ from metasynth.data.dataset import Batch, SliceDataset
 from metasynth.errors import DataError, UsageError
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.generator import ImageGenerator
+from metasynth.synthesis.parts.patch_generator import PatchGenerator
+from metasynth.synthesis.parts.patches import Patches
 
 
 class Example(NamedTuple):
@@ -67,6 +69,18 @@ Source = Callable[[Batch, torch.Generator], Example]
 """Makes an example from items of a cache; picklable, so that workers can have it."""
 
 
+Maker = BatchedGenerator | PatchGenerator
+"""What makes images, or patches of them, also of contrasts and scans there are already."""
+
+
+def in_patches(whole: BatchedGenerator, patches: Patches | None, target: Sequence[int]) -> Maker:
+    """What makes patches of the images of a generator; itself, where there are to be none.
+
+    ``target`` (G,) has the class of each generation label, which a share of the patches is about.
+    """
+    return whole if patches is None else PatchGenerator(whole, patches, target)
+
+
 @dataclass(frozen=True)
 class Synthetic:
     """What an augmenter takes, clean synthetic images or their structures alone, with draws for it to apply."""
@@ -95,7 +109,7 @@ class Synthetic:
         """
         if self.takes == "structures":
             return real._replace(images=None, draws=self.draw(_shaped_as(real.structures), generator))
-        if not isinstance(self.generator, BatchedGenerator):
+        if not isinstance(self.generator, Maker):
             raise UsageError(f"reference: 'matched' needs the batched generator, got {type(self.generator).__name__}")
         images = self.generator.matched(
             real.given, real.structures, self.generator.draw_seeds(len(real.labels), generator)
@@ -156,10 +170,12 @@ class LearnedImages:
 
 @dataclass(frozen=True)
 class Real:
-    """The images of a cache with their labels, as they are; no randomness."""
+    """The images of a cache with their labels, as they are; no randomness but in where ``patches`` of them lie."""
+
+    patches: Patches | None = None
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Example:
-        """The batch's own images and labels.
+        """The batch's own images and labels, or patches of them.
 
         Raises
         ------
@@ -168,7 +184,9 @@ class Real:
         """
         if batch.images is None:
             raise DataError("real examples need a cache with images, got one with labels only")
-        return Example(batch.images, batch.labels, None, batch.fine)
+        if self.patches is None:
+            return Example(batch.images, batch.labels, None, batch.fine)
+        return Example.of(batch, *self.patches.cut(batch.images, batch.structures, batch.labels, generator))
 
 
 ReferenceKind = Literal["random", "matched", "none"]

@@ -56,6 +56,7 @@ class StudyData:
     train : SliceDataset
     test : TestSet
     generator : SeededGenerator
+        Makes the images of a training, or patches of them.
     ndim : int
         Number of spatial axes.
     """
@@ -131,7 +132,7 @@ def train_plain(context: StudyContext, data: StudyData, name: str, source: Sourc
 def segmenter_for(context: StudyContext, cache: Cache) -> nn.Module:
     """The run's segmenter for images like those of a cache, before any training: always with the same weights."""
     settings: SegmenterSettings = context.config.segmenter
-    generator, shape = generator_for(context.seed, "segmenter"), cache.shape
+    generator, shape = generator_for(context.seed, "segmenter"), settings.window or cache.shape
     return settings.build(cache.n_classes, len(shape), generator, shape, cache.info.spacing_mm).to(context.device)
 
 
@@ -186,6 +187,7 @@ def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn
         brain_only=not info.shows_heads,
         scaled_by=info.shows,
         brain_share=_brain_share(cache) if info.shows_heads and info.has_generation else 0.0,
+        patch_size=context.config.segmenter.window,
         provenance={"experiment": context.folder.manifest["experiment"], "stage": name, "seed": context.seed},
     )
     save_model(model_path(context.folder.path, name), segmenter, description)

@@ -143,17 +143,17 @@ from bad_input.table import Place, Row, table
     Row(
         "run noise --preset huge --data c.h5",
         2,
-        "experiment 'noise' has no preset 'huge': choose from paper, quick, standard",
+        "experiment 'noise' has no preset 'huge': choose from paper, quick, quick-3d, standard",
     ),
     Row(
         "run noise --preset QUICK --data c.h5",
         2,
-        "experiment 'noise' has no preset 'QUICK': choose from paper, quick, standard",
+        "experiment 'noise' has no preset 'QUICK': choose from paper, quick, quick-3d, standard",
     ),
     Row(
         "run noise --preset '' --data c.h5",
         2,
-        "experiment 'noise' has no preset '': choose from paper, quick, standard",
+        "experiment 'noise' has no preset '': choose from paper, quick, quick-3d, standard",
     ),
     Row("run real_world --data c.h5 --label-cache ''", 2, "Invalid value for '--label-cache': expected a path, got ''"),
 )

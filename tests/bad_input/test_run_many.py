@@ -36,12 +36,12 @@ from bad_input.table import Place, Row, table
     Row(
         "run noise --data c.h5 --seeds 2 --preset huge",
         2,
-        "experiment 'noise' has no preset 'huge': choose from paper, quick, standard",
+        "experiment 'noise' has no preset 'huge': choose from paper, quick, quick-3d, standard",
     ),
     Row(
         "run noise --data c.h5 --seeds 2 --preset ''",
         2,
-        "experiment 'noise' has no preset '': choose from paper, quick, standard",
+        "experiment 'noise' has no preset '': choose from paper, quick, quick-3d, standard",
     ),
     Row("run noise --data gone.h5 --seeds 2", 1, "gone.h5: cannot be opened: No such file or directory"),
     Row("run noise --data folder --seeds 2", 1, "folder: cannot be opened: Is a directory"),

@@ -364,6 +364,50 @@ from bad_input.table import Place, Row, table
         2,
         "unfinished: cannot resume with other settings: config.start: 0.4 -> 0.2;",
     ),
+    Row(
+        "run noise --data c.h5 --set segmenter.patch_size=8",
+        1,
+        "c.h5: holds coronal slices; segmenter.patch_size = 8 x 8 x 8 is of volumes: prepare them with --3d, or leave",
+    ),
+    Row(
+        "run noise --data c.h5 --preset quick-3d", 1, "c.h5: holds coronal slices; segmenter.patch_size = 32 x 32 x 32"
+    ),
+    Row(
+        "run noise --preset quick-3d",
+        2,
+        "segmenter.patch_size = 32 x 32 x 32 needs --data, a cache of volumes, as what is embedded are slices: "
+        "metasynth prep labels LABEL_MAPS --3d --spacing 3 --out volumes.h5",
+    ),
+    Row(
+        "run noise --data volumes.h5 --set segmenter.patch_size=32",
+        1,
+        "volumes.h5: its volumes of 16 x 16 x 16 are smaller than segmenter.patch_size = 32 x 32 x 32",
+    ),
+    Row(
+        "run noise --data volumes.h5 --set segmenter.patch_size=12",
+        2,
+        "segmenter.patch_size: images of 12 x 12 x 12 cannot be halved 3 times; expected sizes divisible by 8",
+    ),
+    Row(
+        "run noise --data volumes.h5 --set segmenter.patch_size=8,8",
+        2,
+        "--set segmenter.patch_size: patch_size must be empty, or 1 or 3 numbers of at least 1, got (8, 8)",
+    ),
+    Row(
+        "run noise --data volumes.h5 --set segmenter.patch_size=8.5",
+        2,
+        "segmenter.patch_size: expected",
+    ),
+    Row(
+        "run noise --data volumes.h5 --set segmenter.patch_foreground=2",
+        2,
+        "--set segmenter.patch_foreground: patch_foreground must be in [0, 1], got 2.0",
+    ),
+    Row(
+        "run noise --data volumes.h5 --set segmenter.patch_size=8 --set generator=cornucopia",
+        2,
+        "segmenter.patch_size needs generator = batched, got cornucopia",
+    ),
 )
 def test_run_settings(place: Place, row: Row) -> None:
     place.refuses(row)

@@ -301,6 +301,22 @@ from bad_input.table import Place, Row, table
         2,
         "hidden: the classifier takes ",
     ),
+    Row(
+        "run real_world --preset quick-3d",
+        2,
+        "segmenter.patch_size = 48 x 48 x 48 needs --data, a cache of volumes, as what is embedded are slices: "
+        "metasynth prep nifti --images SCANS --labels LABELS --3d --spacing 3 --out volumes.h5",
+    ),
+    Row(
+        "run real_world --preset quick-3d --data c.h5",
+        1,
+        "c.h5: holds coronal slices; segmenter.patch_size = 48 x 48 x 48 is of volumes: prepare them with --3d",
+    ),
+    Row(
+        "run unpaired --data volumes.h5 --set segmenter.patch_size=8",
+        2,
+        "segmenter.patch_size must be empty (a discriminator is shown whole images), got (8,)",
+    ),
 )
 def test_run_settings_of_others(place: Place, row: Row) -> None:
     place.refuses(row)

@@ -46,7 +46,7 @@ def completions(words: str) -> list[str]:
         ("settings r", ["real_world", "ridge"]),
         ("run noise --log t", ["tensorboard"]),
         ("run noise --log tensorboard,", ["tensorboard,mlflow", "tensorboard,wandb"]),
-        ("run noise --preset ", ["quick", "standard", "paper"]),
+        ("run noise --preset ", ["quick", "standard", "paper", "quick-3d"]),
         ("run inu --preset n", ["nonparametric"]),
         ("settings real_world --preset p", ["paper"]),
         ("run noise --set augm", ["augmenter=fixed"]),

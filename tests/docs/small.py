@@ -84,6 +84,8 @@ def small_run(words: list[str]) -> list[str]:
     given = [setting.partition("=")[0] for setting in options(words, "--set")]
     other = {"segmenter.widths"} if "segmenter.network" in given else set()  # networks have sizes of their own
     small = {key: value for key, value in SMALL[experiment].items() if key not in other}
+    if any(name.endswith("-3d") for name in preset):
+        small["segmenter.patch_size"] = "16"  # volumes are small here
     defaults = [p for key in DEFAULTS if key in small and key not in given for p in ("--set", f"{key}={small[key]}")]
     least = [part for key, value in small.items() if key not in DEFAULTS for part in ("--set", f"{key}={value}")]
     caches = () if "--data" in words else CACHES.get(experiment, ())

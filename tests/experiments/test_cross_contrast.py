@@ -124,9 +124,9 @@ def test_the_embedded_cohorts(caches, monkeypatch):
         return caches / {"mprage-young": "mprage.h5", "template": "labels.h5"}.get(stem, "flash-3.h5")
 
     monkeypatch.setattr(cohort, "ensure_cohort", ensure)
-    for name, config in PRESETS.items():
+    for name, size in {"quick": "64", "standard": "96", "paper": "192"}.items():
+        config = PRESETS[name]
         asked.clear()
-        size = {"quick": "64", "standard": "96", "paper": "192"}[name]
         prepared = EXPERIMENT.prepare(config, None, _Silent())
         assert asked == [f"{stem}-{size}" for stem in ("mprage-young", "template", *FLASH)]
         assert all(cohort in COHORTS for cohort in asked)

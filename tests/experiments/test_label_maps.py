@@ -86,7 +86,7 @@ def test_a_share_of_the_images_is_in_known_contrasts(heads, share):
     config = type(PAPER)(**still)
     rows = tuple(Prior(str(g), "x", 0.2 * g, 0.0, 0.0, 1, 100, "none") for g in range(5))
     known = BatchedGenerator(5, config, priors=StructurePriors(rows), head=True)
-    mixed = Mixed(known, BatchedGenerator(5, config, class_sd=0.0, head=True), share)
+    mixed = Mixed((BatchedGenerator(5, config, class_sd=0.0, head=True), known), (1 - share, share))
     with Cache(heads) as cache:
         data = MapData(dataset=SliceDataset(cache, cache.subjects), source=mixed, seed=3, batch_size=400)
         example = data[0].inner
@@ -102,8 +102,9 @@ def test_a_share_of_those_in_known_contrasts_is_inverted(heads):
     config = type(PAPER)(**still, gmm_fwhm=0.0, gamma=0.0, motion_fwhm=0.0)
     rows = tuple(Prior(str(g), "x", 0.2 * g, 0.0, 0.0, 1, 100, "none") for g in range(5))
     known = BatchedGenerator(5, config, priors=StructurePriors(rows), head=True)
-    mixed = Mixed(known, known, share=1.0, inverted=0.3)
+    settings = label_maps.LabelMapsConfig(share=1.0, inverted=0.3)
     with Cache(heads) as cache:
+        mixed = label_maps._mixed(settings, {KNOWN: known, RANDOM: known}, cache)
         data = MapData(dataset=SliceDataset(cache, cache.subjects), source=mixed, seed=3, batch_size=400)
         example = data[0].inner
     plain = 0.2 * example.structures[:, None].float()

@@ -34,7 +34,7 @@ def test_presets_name_a_cohort_and_take_outer_steps(name):
 
 
 def test_the_presets_are_those_of_the_design():
-    assert list(PRESETS) == ["quick", "standard", "paper"]
+    assert list(PRESETS) == ["quick", "standard", "paper", "quick-3d"]
     assert [level.label for level in PRESETS["quick"].sigma] == ["0.1"]
     for name in ("standard", "paper"):
         assert PRESETS[name].sigma == PRESETS[name].test == LEVELS

@@ -9,6 +9,7 @@ from support.tiny_model import CLASSES, NearestLevel, describe, random_model, ra
 from metasynth.predict import network as subject
 from metasynth.predict.network import posteriors_of, slice_posteriors, volume_posteriors
 from metasynth.predict.scan import segment
+from metasynth.segment import windows
 from metasynth.segment.model_description import TrainedModel
 
 
@@ -40,17 +41,6 @@ def test_windows_of_a_network_that_sees_single_voxels_give_what_it_gives(shape):
     np.testing.assert_allclose(volume_posteriors(network, images, (8, 8, 8), "cpu"), whole, atol=1e-6)
 
 
-def test_the_middle_of_a_window_counts_most_and_windows_overlap_by_half():
-    weights = subject._weights((8, 5))
-    assert weights.shape == (8, 5)
-    assert weights.min() > 0
-    assert weights[3:5, 2].tolist() == [weights.max()] * 2
-    for n in range(8, 60):
-        starts = subject._starts(n, 8)
-        assert (starts[0], starts[-1]) == (0, n - 8)
-        assert max(np.diff(starts), default=0) <= 4
-
-
 def test_posteriors_of_windows_add_up_to_1():
     found = volume_posteriors(random_unet(3).eval(), stack(12, 10, 16), (8, 8, 8), "cpu")
     np.testing.assert_allclose(found.sum(axis=0), 1.0, atol=1e-5)
@@ -61,9 +51,9 @@ def test_posteriors_of_large_scans_are_kept_in_half_precision(monkeypatch, ndim,
     model, images = random_model(ndim, shape=(16,) * ndim, **views), stack(20, 24, 28)
     exact = posteriors_of(model, images, images > 0, "cpu")
     assert exact.dtype == np.float32
-    monkeypatch.setattr(subject, "HALF_FROM", exact.nbytes)
+    monkeypatch.setattr(windows, "HALF_FROM", exact.nbytes)
     assert posteriors_of(model, images, images > 0, "cpu").dtype == np.float32
-    monkeypatch.setattr(subject, "HALF_FROM", exact.nbytes - 1)
+    monkeypatch.setattr(windows, "HALF_FROM", exact.nbytes - 1)
     halved = posteriors_of(model, images, images > 0, "cpu")
     assert halved.dtype == np.float16
     np.testing.assert_allclose(halved.astype(np.float32), exact, atol=1 / 1024)
@@ -72,7 +62,7 @@ def test_posteriors_of_large_scans_are_kept_in_half_precision(monkeypatch, ndim,
 @pytest.mark.parametrize("views", [{}, {"axis": "coronal,axial,sagittal", "orientation": "IR,PR,IP"}])
 def test_no_more_is_held_than_the_posteriors_once_and_some_volumes(monkeypatch, views):
     """24 classes of 64 x 64 x 64 voxels: half of what the posteriors alone would take in single precision, and more."""
-    monkeypatch.setattr(subject, "HALF_FROM", 0)
+    monkeypatch.setattr(windows, "HALF_FROM", 0)
     monkeypatch.setattr(subject, "VOXELS_AT_ONCE", 64 * 64)
     names = tuple(f"class {k}" for k in range(24))
     model = TrainedModel(Level(), describe(class_names=names, shape=(64, 64), **views))

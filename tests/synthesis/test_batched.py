@@ -287,10 +287,10 @@ def test_bad_labels_are_rejected(message: str, labels: Tensor) -> None:
 
 
 def test_voxels_that_are_not_finite_stop_with_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    scaled: Callable[[Tensor], Tensor] = intensity.scaled
+    scaled: Callable[[Tensor, Tensor | None], Tensor] = intensity.scaled
 
-    def broken(images: Tensor) -> Tensor:
-        out = scaled(images)
+    def broken(images: Tensor, ends: Tensor | None) -> Tensor:
+        out = scaled(images, ends)
         out[1, 0, 0] = float("nan")
         return out
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from metasynth.synthesis import intensity
+from metasynth.synthesis.acquisition import chi_noise
 from metasynth.synthesis.deformation import affine_matrices, mapped, warped
 from metasynth.synthesis.draws import normal, uniforms, whole
 from metasynth.synthesis.mixture import mixture
@@ -191,7 +192,7 @@ def test_lower_resolution_is_cornucopias(shape: tuple[int, ...], axis: int | Non
 @pytest.mark.parametrize("channels", [2, 8])
 def test_chi_noise_is_cornucopias_in_mean_and_deviation(channels: int) -> None:
     shape = (200, 200)
-    ours = intensity.chi_noise(shape, 0.1, channels, seeded())
+    ours = chi_noise(shape, 0.1, channels, seeded())
     noise = cornucopia.ChiNoiseTransform(0.1, channels, returns="noise")(torch.zeros(1, *shape))
     assert ours.std() == pytest.approx(0.1, rel=0.02)
     assert ours.mean() == pytest.approx(float(noise.mean()), rel=0.01)

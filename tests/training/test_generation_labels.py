@@ -19,6 +19,7 @@ from metasynth.synthesis.clusters import ClusteredGenerator
 from metasynth.synthesis.config import PAPER, CornucopiaConfig
 from metasynth.synthesis.cornucopia import CornucopiaGenerator
 from metasynth.synthesis.generator import ImageGenerator
+from metasynth.synthesis.parts.steps import Steps
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.sources import Augmented, Corrupted, Real, Synthetic, reference_of
 from metasynth.training.streams import StepData, stream
@@ -206,7 +207,7 @@ def test_a_generator_of_few_needs_gives_structures_too(dataset):
 def test_what_takes_structures_is_given_them_and_no_image_is_made(dataset, monkeypatch):
     batch, made, generator = dataset.read(range(4)), synthesis(), BatchedGenerator(5, MOVING)
     _, moved = generator(batch.structures, seeded(0))
-    monkeypatch.setattr(BatchedGenerator, "_imaged", None)
+    monkeypatch.setattr(Steps, "imaged", None)
     found = taken(generator, made)(batch, seeded(0))
     assert found.images is None
     assert torch.equal(found.given, moved)

@@ -67,6 +67,19 @@ def test_networks_of_other_packages_are_counted(changed):
     assert 0 < one < many
 
 
+def test_a_step_on_patches_keeps_what_the_patches_take_whatever_the_head_takes(tmp_path, monkeypatch):
+    patches = replace(SMALL, patch_size=(16,))
+    head, larger = (Items(3, (n,) * 3, (1.0,) * 3, (1, 1, 1), 3) for n in (128, 192))
+    kept = step_bytes(patches, head.part(patches.window), 2)
+    assert kept == step_bytes(patches, larger.part(patches.window), 2) < 0.01 * step_bytes(SMALL, head, 2)
+    assert head.part(()) == head
+    monkeypatch.setattr(run_sizes, "_largest_memory", lambda: 2 * kept)
+    config = noise.NoiseConfig(segmenter=replace(patches, batch_size=2), outer=OuterSettings(batch_size=2))
+    run_sizes.require_run(config, larger, tmp_path)
+    with pytest.raises(UsageError, match=r"widths, segmenter.patch_size: a step on 2 images of 192 x 192 x 192 takes"):
+        run_sizes.require_run(replace(config, segmenter=replace(config.segmenter, patch_size=())), larger, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     return PreparedData(make_cache(tmp_path_factory.mktemp("cache") / "c.h5"), "d")

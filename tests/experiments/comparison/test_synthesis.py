@@ -12,7 +12,7 @@ from metasynth.augment.random_share import RandomShare
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
 from metasynth.running.records import RunFolder
-from metasynth.synthesis.batched import BatchedGenerator
+from metasynth.synthesis.parts.steps import Steps
 from metasynth.synthesis.priors.priors_file import read_priors
 from metasynth.training.augmenter_file import augmenter_name, load_augmenter
 from metasynth.training.priors import estimate_from
@@ -98,7 +98,7 @@ def test_a_run_interrupted_while_it_learns_ends_as_one_that_was_not(run, cache, 
 
 
 def test_training_makes_no_image_that_nobody_looks_at(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(BatchedGenerator, "_imaged", None)
+    monkeypatch.setattr(Steps, "imaged", None)
     carry_out(EXPERIMENT, tmp_path / "run", cache, methods=METHODS, segmenter__steps="4")
     assert len(results(tmp_path / "run")) == 2 * 4 + 2  # and the chosen one
 
