@@ -120,7 +120,7 @@ def segment(
     """
     description = model.description
     stack = make_stack(image, mask, description)
-    window = _window(stack.content, model)
+    window = Window.about(stack.content, *window_lengths(model))
     require_room(window.shape, stack.own.shape, len(description.class_names), keep_posteriors, image.where)
     content = window.take(stack.content)
     posteriors = posteriors_of(model, window.take(stack.data), content, device)
@@ -172,9 +172,8 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     if limited:
         filled = turned(Volume(binary_fill_holes(brain), image.affine, image.where), orientation).data
     own = grid_of(volume)
-    # Slices along one axis are not thinned out or made up: every plane of the scan is one.
-    across = volume.spacing[: 3 - len(description.shape)] if len(description.views) == 1 else description.spacing_mm[:1]
-    wanted = (*across, *description.spacing_mm)
+    d, h, w = (mm or kept for mm, kept in zip(stack_spacing(description), volume.spacing, strict=True))
+    wanted = (d, h, w)
     if has_spacing(volume, wanted):
         return Stack(np.ascontiguousarray(volume.data), _shown(volume.data, head), filled, own, own)
     grid = grid_with_spacing(volume, wanted)
@@ -188,19 +187,31 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     return Stack(data, _shown(data, head), limit, grid, own)
 
 
+def stack_spacing(description: ModelDescription) -> tuple[float | None, ...]:
+    """(3,) mm that the voxels of a stack are to have, None along an axis where they stay as they are."""
+    if len(description.shape) == 3:
+        return description.spacing_mm
+    # Slices along one axis are not thinned out or made up: every plane of the scan is one.
+    across = None if len(description.views) == 1 else description.spacing_mm[0]
+    return (across, *description.spacing_mm)
+
+
 def _shown(data: NDArray[np.float32], head: bool) -> NDArray[np.bool_]:
     """What is not background in a scaled image, or in a head not air."""
     return not_air(data) if head else data > 0
 
 
-def _window(content: NDArray[np.bool_], model: TrainedModel) -> Window:
-    """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
+def window_lengths(model: TrainedModel) -> tuple[list[int], list[int]]:
+    """The least length (3,) of each axis of what the network is shown of a stack, and what it is to be a multiple of.
+
+    It is a field like that of the training images along each view, or all of the scan if that is larger.
+    """
     flat, views = [1] * (3 - model.ndim), [stack_orientation(view) for view in model.description.views]
     least, divisors = (
         np.array([lengths_along((*flat, *lengths), views[0], view) for view in views])
         for lengths in (model.description.shape, model.stride or [1] * model.ndim)
     )
-    return Window.about(content, least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist())
+    return least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist()
 
 
 def _on_own_grid(
