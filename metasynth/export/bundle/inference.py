@@ -90,7 +90,7 @@ class EachView(Inferer):
     def _of_planes(self, planes: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         at = (planes > self.threshold).movedim(2, 0).flatten(1).any(dim=1).nonzero()
         first, stop = int(at[0]), int(at[-1]) + 1
-        part = self.inferer(planes[:, :, first:stop], network, *args, **kwargs)
+        part: Tensor = self.inferer(planes[:, :, first:stop], network, *args, **kwargs)
         found = part.new_zeros(*part.shape[:2], *planes.shape[2:])
         found[:, 0] = 1
         found[:, :, first:stop] = part
