@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from metasynth.data_prep.job import REPORT_KEYS, Job
-from metasynth.data_prep.parts import load_part, prepare_axes, spacing_of
+from metasynth.data_prep.parts import Parts, load_part, prepare_axes, spacing_of
 from metasynth.data_prep.slicing import GROWS_TO, IN_PLANE, cut, label_box
 from metasynth.data_prep.sources import Scan, Sources
 from metasynth.data_prep.volumes.align import atlas_grid
@@ -122,14 +121,15 @@ def _nothing(left_out: Sequence[tuple[str, str]]) -> str:
     return f"no subject could be used: {f'{name}: ' if name else ''}{reason}{more}"
 
 
-def _of_one_spacing(scans: list[Scan], parts: dict[str, list[Path]]) -> tuple[list[Scan], list[tuple[str, str]]]:
+def _of_one_spacing(scans: list[Scan], parts: Parts) -> tuple[list[Scan], list[tuple[str, str]]]:
     """The scans of the commonest spacing, and (name, reason) of the others; slices of several axes need cubes."""
-    found = {scan.name: spacing_of(parts[scan.name][0]) for scan in scans}
+    found = {scan.name: _spacing(scan, parts) for scan in scans}
     if not found:
         return [], []
     common = Counter(tuple(round(s, 3) for s in spacing) for spacing in found.values()).most_common(1)[0][0]
     most = f"most are {by(common)} mm"
-    if len(parts[scans[0].name]) > 1 and not np.allclose(common, common[0], rtol=SAME_SPACING, atol=1e-3):
+    several = len({axis for scan in scans for axis in parts[scan.name]}) > 1
+    if several and not np.allclose(common, common[0], rtol=SAME_SPACING, atol=1e-3):
         most, common = "slices of several axes need cubes", (math.nan,) * 3
     same = {name: bool(np.allclose(spacing, common, rtol=SAME_SPACING, atol=1e-3)) for name, spacing in found.items()}
     left_out = [
@@ -143,54 +143,59 @@ def _of_one_spacing(scans: list[Scan], parts: dict[str, list[Path]]) -> tuple[li
     return [scan for scan in scans if same[scan.name]], left_out
 
 
-def _write(
-    scans: list[Scan], parts: dict[str, list[Path]], left_out: list[tuple[str, str]], notes: list[str], job: Job
-) -> Report:
+def _spacing(scan: Scan, parts: Parts) -> tuple[float, float, float]:
+    """Of a scan's slices along the first axis that it has some of."""
+    return spacing_of(next(iter(parts[scan.name].values())))
+
+
+def _write(scans: list[Scan], parts: Parts, left_out: list[tuple[str, str]], notes: list[str], job: Job) -> Report:
     """Cut all items to one shape and write the report, the picture and the cache."""
     options = job.options
-    spacing = spacing_of(parts[scans[0].name][0])
+    spacing = _spacing(scans[0], parts)
     item_spacing = spacing if options.volumes else spacing[1:]
     classes_of = options.mapping.classes_of  # by these items are cut: fluid may reach down the spine
     shown = classes_of if options.strip else np.asarray
-    boxes = np.array([[label_box(shown(load_part(path).labels)) for path in parts[scan.name]] for scan in scans])
+    own = [(scan.name, axis, path) for scan in scans for axis, path in parts[scan.name].items()]
+    axes = np.array([axis for _, axis, _ in own])
+    boxes = np.array([label_box(shown(load_part(path).labels)) for *_, path in own])
     if options.align != "none":  # aligned brains keep their place
-        boxes[:] = np.stack([boxes[:, :, 0].min(axis=0), boxes[:, :, 1].max(axis=0)], axis=1)
+        for axis in np.unique(axes):
+            alike = axes == axis
+            boxes[alike] = np.stack([boxes[alike, 0].min(axis=0), boxes[alike, 1].max(axis=0)])
     if options.flat:  # one plane of aligned brains, and a field that is cut to them already
-        field = np.array(load_part(parts[scans[0].name][0]).labels.shape[1:])
+        field = np.array(load_part(own[0][2]).labels.shape[1:])
         boxes[:] = np.stack([np.zeros_like(field), field])
         shape = job.frame.size or tuple(int(n) for n in np.ceil(field / job.frame.divisor) * job.frame.divisor)
     else:
-        shape = job.frame.shape((boxes[:, :, 1] - boxes[:, :, 0]).reshape(-1, len(item_spacing)), item_spacing)
+        shape = job.frame.shape(boxes[:, 1] - boxes[:, 0], item_spacing)
     _require_room(len(scans), shape, job)
-    labels, images, slice_index, view, used, notes, scaled = [], [], [], [], [], list(notes), []
-    for scan, own in zip(scans, boxes, strict=True):
-        count = lost = 0
-        for axis, (path, box) in enumerate(zip(parts[scan.name], own, strict=True)):
-            part = load_part(path)
-            labels.append(cut(part.labels, box, shape))
-            if part.images is not None:
-                images.append(cut(part.images, box, shape))
-            slice_index.append(part.slice_index)
-            view += [axis] * len(part.labels)
-            count += len(part.labels)
-            scaled += [(scan.name, unit) for unit in part.scaled_from]
-            lost += int(np.count_nonzero(classes_of(part.labels)) - np.count_nonzero(classes_of(labels[-1])))
-        used.append((scan.name, count))
-        if lost:
-            notes.append(f"{scan.name}: {lost} labelled voxels lie outside the size {roughly(shape)}")
+    labels, images, slice_index, view, scaled = [], [], [], [], []
+    used, lost = Counter[str](), Counter[str]()
+    for (name, axis, path), box in zip(own, boxes, strict=True):
+        part = load_part(path)
+        labels.append(cut(part.labels, box, shape))
+        if part.images is not None:
+            images.append(cut(part.images, box, shape))
+        slice_index.append(part.slice_index)
+        view += [axis] * len(part.labels)
+        used[name] += len(part.labels)
+        scaled += [(name, unit) for unit in part.scaled_from]
+        lost[name] += int(np.count_nonzero(classes_of(part.labels)) - np.count_nonzero(classes_of(labels[-1])))
+    outside = [f"{name}: {n} labelled voxels lie outside the size {roughly(shape)}" for name, n in lost.items() if n]
     people = sorted({scan.person for scan in scans})
     whole = job.work / job.out.name
     write_cache(
         whole,
         labels=np.concatenate(labels),
         images=np.concatenate(images) if images else None,
-        subject=np.repeat([people.index(scan.person) for scan in scans], [n for _, n in used]),
+        subject=np.repeat([people.index(scan.person) for scan in scans], [used[scan.name] for scan in scans]),
         subjects=people,
         slice_index=np.concatenate(slice_index),
         view=view if "," in options.axis else None,
         info=_info(job, spacing),
     )
-    report = Report(used, left_out, [*scaled_note([*dict.fromkeys(scaled)]), *notes], shape, len(people))
+    told = [*scaled_note([*dict.fromkeys(scaled)]), *notes, *outside]
+    report = Report([*used.items()], left_out, told, shape, len(people))
     _write_report(report, job)
     if job.draw:
         from metasynth.data_prep.montage import write_montage  # matplotlib takes a second

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from metasynth.data_prep.options import Options
 from metasynth.data_prep.prepare import Prepared, prepare
+from metasynth.data_prep.slicing import AXIS_INDEX
 from metasynth.data_prep.sources import Scan
+from metasynth.data_prep.volumes.files import read_header
 from metasynth.data_prep.work_folder import make_work_folder
 
 from metasynth.errors import DataError, RunError
@@ -31,6 +33,8 @@ from metasynth.sealed import read_zip, seal
 from metasynth.workers import WorkerEnded, WorkerFailed, as_done
 
 _LOG = logger(__name__)
+Parts = dict[str, dict[int, Path]]
+"""Files of every scan's parts by its name and the index of the slicing axis."""
 RECIPE = 3  # raise it whenever the same files and options would give other slices
 
 
@@ -40,29 +44,50 @@ def prepare_axes(
     folder: Path,
     processes: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, list[Path]], dict[str, str]]:
-    """Files of every scan's parts, one a slicing axis, and why scans are left out, both by the scans' names.
+) -> tuple[Parts, dict[str, str]]:
+    """Files of every scan's parts, and why scans are left out, by their names.
 
-    Parameters and what is raised are those of `prepare_all`.
+    A scan of one plane is a slice along one axis, and has no others. Parameters and what is raised are those of
+    `prepare_all`.
     """
-    parts: dict[str, list[Path]] = {scan.name: [] for scan in scans}
+    parts: Parts = {scan.name: {} for scan in scans}
     failed: dict[str, str] = {}
-    views, before = options.by_axis, 0
+    before = 0
+    plane = {scan.name: None if options.volumes or options.flat else plane_axis(scan) for scan in scans}
+    sliced = [(view, [s for s in scans if plane[s.name] in (None, view.axis)]) for view in options.by_axis]
+    total = sum(len(wanted) for _, wanted in sliced)
 
-    def follow(done: int, total: int) -> None:
+    def follow(done: int, _: int) -> None:
         if progress is not None:
-            progress(before + done, len(views) * total)
+            progress(before + done, total)
 
-    for view in views:
-        with closing(prepare_all(scans, view, folder, processes, follow)) as outcomes:
+    for index, (view, wanted) in enumerate(sliced):
+        with closing(prepare_all(wanted, view, folder, processes, follow)) as outcomes:
             for scan, outcome in outcomes:
                 if isinstance(outcome, str):
                     failed.setdefault(scan.name, outcome)
                 else:
                     _LOG.debug("%s: prepared (%s)", scan.name, view.axis)
-                    parts[scan.name].append(outcome)
-        before += len(scans)
+                    parts[scan.name][index] = outcome
+        before += len(wanted)
+    for scan in scans:
+        if not parts[scan.name] and scan.name not in failed:
+            axis = plane[scan.name]
+            failed[scan.name] = f"is one {axis} plane, and has none along --axis {options.axis}; use --axis {axis}"
     return parts, failed
+
+
+def plane_axis(scan: Scan) -> str | None:
+    """The axis along which a scan is one plane thick; None of all others, and of files that cannot be read."""
+    path = scan.image or scan.labels
+    try:
+        header = None if path is None else read_header(path)
+    except DataError:  # said when the scan is prepared
+        return None
+    if header is None or header.shape[:3].count(1) != 1:
+        return None
+    across = header.affine[:3, header.shape.index(1)]
+    return next(axis for axis, index in AXIS_INDEX.items() if index == np.abs(across).argmax())
 
 
 def prepare_all(

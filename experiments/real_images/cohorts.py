@@ -229,7 +229,7 @@ def _check_alike(cache: Cache, other: Cache, any_shape: bool) -> None:
             f"{other.path}: expected {mine.shows}s as in {cache.path}, got {its.shows}s; prepare both with prep labels "
             "--head and prep nifti --no-strip, or both without"
         )
-    if (its.axis, its.orientation) != (mine.axis, mine.orientation):
+    if sorted(zip(its.axes, its.views, strict=False)) != sorted(zip(mine.axes, mine.views, strict=False)):
         raise DataError(
             f"{other.path}: expected {mine.axis} slices of orientation {mine.orientation} as in {cache.path}, got "
             f"{its.axis} of {its.orientation}"

@@ -65,6 +65,8 @@ class SliceDataset:
         (len,) int64, index of every item into `subjects`.
     slice_index : torch.Tensor
         (len,) int64, where every item lay along its volume's slicing axis.
+    view : torch.Tensor
+        (len,) int64, index of that axis into `CacheInfo.axes`.
 
     Raises
     ------
@@ -89,6 +91,9 @@ class SliceDataset:
         self._rows = np.flatnonzero(own >= 0)
         self.subject_index = torch.from_numpy(own[self._rows])
         self.slice_index = torch.from_numpy(cache.slice_index[self._rows].astype(np.int64))
+        self.view = torch.zeros(len(self), dtype=torch.int64)
+        if cache.view is not None:
+            self.view = torch.from_numpy(cache.view[self._rows])
         in_memory = len(self._rows) * cache.bytes_per_item < IN_MEMORY_BYTES
         fine = cache.info.has_generation
         self._target = torch.from_numpy(cache.target) if fine else None

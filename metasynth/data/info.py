@@ -64,6 +64,11 @@ class CacheInfo:
         return tuple(self.axis.split(","))
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """The orientation of the items along each of them."""
+        return tuple(self.orientation.split(","))
+
+    @property
     def has_generation(self) -> bool:
         """Whether there are generation labels other than the classes."""
         return bool(self.generation_names or self.target)

@@ -126,7 +126,7 @@ def read_contents(file: h5py.File, where: str) -> tuple[CacheInfo, Contents]:
         slice_index=file["slice"],
         view=file["view"] if int(version) > 3 else None,
     )
-    check_views(where, info.axes, info.orientation.split(","), contents)
+    check_views(where, info.axes, info.views, contents)
     return info, contents
 
 

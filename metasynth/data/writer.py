@@ -78,7 +78,7 @@ def write_cache(
     check_names(where, info.class_names, contents.subjects)
     check_generation(where, info.class_names, info.generation_names, info.target)
     check_structure(where, contents, info.spacing_mm)
-    check_views(where, info.axes, info.orientation.split(","), contents)
+    check_views(where, info.axes, info.views, contents)
     check_contents(where, contents, info.stored)
     stored = _as_stored(contents, len(info.stored.names))
     digest = content_digest(where, stored, info.described())

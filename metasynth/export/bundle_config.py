@@ -3,6 +3,8 @@
 from typing import Any
 
 from metasynth.predict.geometry import stack_orientation
+from metasynth.predict.network import window_lengths
+from metasynth.predict.scan import stack_spacing
 from metasynth.segment.model_description import TrainedModel
 from metasynth.segment.unet import UNet
 from metasynth.segment.windows import OVERLAP, SIGMA
@@ -54,8 +56,8 @@ def _network(model: TrainedModel) -> Config:
 def _preprocessing(model: TrainedModel) -> list[Config]:
     own = model.description
     keys = ["image", "brain"] if own.brain_only else ["image"]
-    flat = 3 - model.ndim
-    pixdim = [-1.0] * flat + list(own.spacing_mm)
+    pixdim = [-1.0 if spacing is None else spacing for spacing in stack_spacing(own)]
+    least, divisors = window_lengths(model)
     low, high = own.percentiles
     scale: Config = {"_target_": "scripts.transforms.ScaleHeadd", "keys": "image"}
     if not own.takes_heads:
@@ -70,15 +72,15 @@ def _preprocessing(model: TrainedModel) -> list[Config]:
         "_target_": "scripts.transforms.WindowAboutContentd",
         "keys": keys,
         "source_key": "image",
-        "least": [1] * flat + list(own.shape),
-        "divisors": [1] * flat + list(_stride(model)),
-        "threshold": AIR if own.takes_heads else 0.0,
+        "least": least,
+        "divisors": divisors,
+        "threshold": _threshold(model),
     }
     again = [{"_target_": "scripts.transforms.StripAgaind", "keys": "image"}] if own.brain_only else []
     return [
         {"_target_": "LoadImaged", "keys": "image", "image_only": True, "ensure_channel_first": True},
         scale,
-        {"_target_": "Orientationd", "keys": keys, "axcodes": stack_orientation(own.orientation), "labels": _RAS},
+        {"_target_": "Orientationd", "keys": keys, "axcodes": stack_orientation(own.views[0]), "labels": _RAS},
         {"_target_": "scripts.transforms.ResampleToSpacingd", "keys": keys, "pixdim": pixdim},
         *again,
         window,
@@ -87,14 +89,28 @@ def _preprocessing(model: TrainedModel) -> list[Config]:
 
 def _window(model: TrainedModel) -> list[int]:
     """The shape of training images, as the network takes it."""
-    return [-(-n // s) * s for n, s in zip(model.description.shape, _stride(model), strict=True)]
+    stride = model.stride or (1,) * model.ndim
+    return [-(-n // s) * s for n, s in zip(model.description.shape, stride, strict=True)]
 
 
-def _stride(model: TrainedModel) -> tuple[int, ...]:
-    return model.stride or (1,) * model.ndim
+def _threshold(model: TrainedModel) -> float:
+    """What is above it in a scaled image is content."""
+    return AIR if model.description.takes_heads else 0.0
 
 
 def _inferer(model: TrainedModel) -> Config:
+    views = [stack_orientation(view) for view in model.description.views]
+    if len(views) == 1:
+        return _along_first_axis(model)
+    return {
+        "_target_": "scripts.inference.EachView",
+        "inferer": _along_first_axis(model),
+        "views": views,
+        "threshold": _threshold(model),
+    }
+
+
+def _along_first_axis(model: TrainedModel) -> Config:
     if model.ndim == 2 and model.stride is not None:  # planes go through whole
         return {"_target_": "SliceInferer", "spatial_dim": 0, "sw_batch_size": AT_ONCE, "roi_size": [-1, -1]}
     return {

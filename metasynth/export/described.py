@@ -6,6 +6,8 @@ from typing import Any
 
 from metasynth import __version__
 from metasynth.predict.geometry import stack_orientation
+from metasynth.predict.network import window_lengths
+from metasynth.predict.scan import stack_spacing
 from metasynth.predict.shipped import shipped_models
 from metasynth.segment.model_description import TrainedModel
 from metasynth.segment.windows import OVERLAP, SIGMA
@@ -26,9 +28,9 @@ def described(model: TrainedModel, card: Mapping[str, Any] | None = None) -> dic
     -------
     dict
         ``class_names`` (background first), ``spacing_mm``, ``shape``, ``stride``, ``axis``, ``orientation`` (of the
-        three axes of a stack of slices, or of a volume), ``takes`` ("brain" or "head"), ``brain_only``,
-        ``percentiles``, ``preprocessing`` and ``postprocessing`` (lists of steps in words), ``mapping``,
-        ``provenance``, ``created_by``, and the ``card``.
+        three axes of a stack of slices, or of a volume; with commas between those along several axes), ``takes``
+        ("brain" or "head"), ``brain_only``, ``percentiles``, ``preprocessing`` and ``postprocessing`` (lists of steps
+        in words), ``mapping``, ``provenance``, ``created_by``, and the ``card``.
     """
     own = model.description
     found = {
@@ -37,7 +39,7 @@ def described(model: TrainedModel, card: Mapping[str, Any] | None = None) -> dic
         "shape": list(own.shape),
         "stride": None if model.stride is None else list(model.stride),
         "axis": own.axis,
-        "orientation": stack_orientation(own.orientation),
+        "orientation": ",".join(map(stack_orientation, own.views)),
         "takes": own.scaled_by,
         "brain_only": own.brain_only,
         "percentiles": list(own.percentiles),
@@ -70,24 +72,37 @@ def preprocessing(model: TrainedModel) -> list[str]:
             "mask: of what is not background) become 0 and 1, and cut there"
         )
         scale += "; set all outside the mask to 0" if own.brain_only else ""
-    stack = stack_orientation(own.orientation)
-    grid = f"Resample {'the rows and columns' if model.ndim == 2 else 'it'} to voxels of {by(own.spacing_mm)} mm"
+    spacing = tuple(mm for mm in stack_spacing(own) if mm is not None)
+    grid = f"Resample {'the rows and columns' if len(spacing) == 2 else 'it'} to voxels of {by(spacing)} mm"
+    least, divisors = window_lengths(model)
+    cut = (
+        f"Cut or pad with 0 about the middle of the content, to {by(least[-len(spacing) :])} voxels or more, multiples "
+        f"of {by(divisors[-len(spacing) :])}"
+    )
     if model.stride is None:
         cut = f"Take windows of {by(own.shape)} voxels"
-    else:
-        cut = f"Cut or pad with 0 about the middle of the content, to {by(own.shape)} voxels or more, multiples of "
-        cut += by(model.stride)
-    items = (
-        "Each plane along the first axis is an image (1, H, W)" if model.ndim == 2 else "It is one image (1, D, H, W)"
-    )
     return [
         scale,
-        f"Turn it so that its axes grow to {', '.join(stack)}",
+        f"Turn it so that its axes grow to {', '.join(stack_orientation(own.views[0]))}",
         f"{grid}, linearly; where that is coarser, after a Gaussian of sqrt(r^2 - 1) / 2.355 voxels along each axis, r "
         "being the new spacing over the old",
         cut,
-        items,
+        _images(model),
     ]
+
+
+def _images(model: TrainedModel) -> str:
+    """What of a scan that is cut goes through the network."""
+    own = model.description
+    if model.ndim == 3:
+        return "It is one image (1, D, H, W)"
+    if len(own.views) == 1:
+        return "Each plane along the first axis is an image (1, H, W)"
+    ways = (f"{axis} ones to {', '.join(view)}" for axis, view in zip(own.axis.split(","), own.views, strict=True))
+    return (
+        "Each plane along each axis, from the first with content to the last, is an image (1, H, W): rows and columns "
+        f"grow in {'; in '.join(ways)}"
+    )
 
 
 def postprocessing(model: TrainedModel) -> list[str]:
@@ -98,6 +113,11 @@ def postprocessing(model: TrainedModel) -> list[str]:
         steps.append(
             f"Of more than one window of {by(own.shape)}: average the posteriors of windows that overlap by "
             f"{OVERLAP:.0%}, weighted by a Gaussian of {SIGMA:g} of their length"
+        )
+    if len(own.views) > 1:
+        steps.append(
+            f"The posterior of a voxel is the mean of those that its {len(own.views)} planes give, turned back; a "
+            "plane beyond the content gives background"
         )
     if own.brain_only:
         steps.append("Outside the brain, its holes filled, all is background")

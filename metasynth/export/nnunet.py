@@ -85,8 +85,9 @@ def write_nnunet(
             example = made.images.source(batch, generator_for(seed, "export", number))
             assert example.images is not None
             case = f"{_plain(dataset.subjects[int(batch.subject)])}-{number:05d}"
-            _write(folder / IMAGES / f"{case}_0000{ENDING}", example.images[0, 0], np.float32, info)
-            _write(folder / LABELS / f"{case}{ENDING}", example.labels[0], np.uint8, info)
+            view = info.views[int(dataset.view[item])], info.spacing_mm
+            _write(folder / IMAGES / f"{case}_0000{ENDING}", example.images[0, 0], np.float32, *view)
+            _write(folder / LABELS / f"{case}{ENDING}", example.labels[0], np.uint8, *view)
             progress()
         text = json.dumps(_description(made, info, n, seed), indent=2, ensure_ascii=False) + "\n"
         (folder / NAME).write_text(text, encoding="utf-8")
@@ -119,8 +120,8 @@ def _description(made: RunImages, info: CacheInfo, n: int, seed: int) -> dict[st
     }
 
 
-def _write(path: Path, data: Tensor, kind: type[np.generic], info: CacheInfo) -> None:
-    volume, affine = as_volume(data.numpy().astype(kind), info.orientation, info.spacing_mm)
+def _write(path: Path, data: Tensor, kind: type[np.generic], orientation: str, spacing_mm: tuple[float, ...]) -> None:
+    volume, affine = as_volume(data.numpy().astype(kind), orientation, spacing_mm)
     image = nib.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
     path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))

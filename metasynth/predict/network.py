@@ -16,12 +16,17 @@ VOXELS_AT_ONCE = 1 << 20
 
 def window_of(content: NDArray[np.bool_], model: TrainedModel) -> Window:
     """What the network is shown: a field like that of the training images, or all of the scan if it is larger."""
+    return Window.about(content, *window_lengths(model))
+
+
+def window_lengths(model: TrainedModel) -> tuple[list[int], list[int]]:
+    """The least lengths of a stack that the network is shown, and what they are multiples of; for all views."""
     flat, views = [1] * (3 - model.ndim), [stack_orientation(view) for view in model.description.views]
     least, divisors = (
         np.array([lengths_along((*flat, *lengths), views[0], view) for view in views])
         for lengths in (model.description.window, model.stride or [1] * model.ndim)
     )
-    return Window.about(content, least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist())
+    return least.max(axis=0).tolist(), np.lcm.reduce(divisors).tolist()
 
 
 def posteriors_of(

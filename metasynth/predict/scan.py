@@ -192,9 +192,8 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
     if limited:
         filled = turned(Volume(binary_fill_holes(brain), image.affine, image.where), orientation).data
     own = grid_of(volume)
-    # Slices along one axis are not thinned out or made up: every plane of the scan is one.
-    across = volume.spacing[: 3 - len(description.shape)] if len(description.views) == 1 else description.spacing_mm[:1]
-    wanted = (*across, *description.spacing_mm)
+    d, h, w = (mm or kept for mm, kept in zip(stack_spacing(description), volume.spacing, strict=True))
+    wanted = (d, h, w)
     if has_spacing(volume, wanted):
         return Stack(np.ascontiguousarray(volume.data), _shown(volume.data, head), filled, own, own)
     grid = grid_with_spacing(volume, wanted)
@@ -206,6 +205,15 @@ def make_stack(image: Volume, mask: Volume | None, description: ModelDescription
         raise DataError(f"{image.where}: nothing is left of the brain at {description.spacing_mm} mm")
     limit = None if filled is None else resample_mask(filled, matrix, grid)
     return Stack(data, _shown(data, head), limit, grid, own)
+
+
+def stack_spacing(description: ModelDescription) -> tuple[float | None, ...]:
+    """(3,) mm that the voxels of a stack are to have, None along an axis where they stay as they are."""
+    if len(description.shape) == 3:
+        return description.spacing_mm
+    # Slices along one axis are not thinned out or made up: every plane of the scan is one.
+    across = None if len(description.views) == 1 else description.spacing_mm[0]
+    return (across, *description.spacing_mm)
 
 
 def _shown(data: NDArray[np.float32], head: bool) -> NDArray[np.bool_]:

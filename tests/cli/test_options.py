@@ -16,7 +16,7 @@ MEANINGS = {
     "--3d": "Whole volumes, for networks in 3D, instead of slices.",
     "--add": "Put a segmenter among them as NAME",
     "--align": "Bring the brains to one space",
-    "--axis": "Slicing axis.",
+    "--axis": "Slicing axis. Several with commas between them for a network that is to look along each.",
     "--bids": "INPUT is a BIDS data set",
     "--card": "What it is: data, licence, command, Dice and more.",
     "--channel": "Which channel of images that have several.",

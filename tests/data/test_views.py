@@ -39,6 +39,14 @@ def test_the_axis_of_every_slice_comes_back(tmp_path):
         assert (cache.info.axes, cache.view) == (("coronal",), None)
 
 
+def test_a_dataset_says_of_which_axis_its_items_are(tmp_path):
+    write_cache(tmp_path / "c.h5", **arrays(info=SEVERAL), view=VIEW)
+    with Cache(tmp_path / "c.h5") as cache, Cache(make(tmp_path / "one.h5")) as one:
+        assert (cache.info.views, one.info.views) == (("IR", "PR", "IP"), ("IR",))
+        assert SliceDataset(cache, ("s3", "s1")).view.tolist() == VIEW[[*range(3, 6), *range(9, 12)]].tolist()
+        assert SliceDataset(one, ("s3", "s1")).view.tolist() == [0] * 6
+
+
 def test_a_remapped_cache_has_the_same_axes(tmp_path):
     write_cache(tmp_path / "a.h5", **arrays(info=SEVERAL), view=VIEW)
     remap_cache(tmp_path / "a.h5", tmp_path / "b.h5", CURVES["bent"])

@@ -14,7 +14,9 @@ from support.tiny_model import CLASSES, describe, random_unet, save_random
 
 from metasynth.cli.main import main
 from metasynth.export.bundle.network import UNet
+from metasynth.export.bundle_config import inference
 from metasynth.export.monai_bundle import SCRIPTS, write_bundle
+from metasynth.predict.network import posteriors_of
 from metasynth.predict.scan import segment
 from metasynth.segment.model_description import TrainedModel
 from metasynth.segment.monai_networks import monai_network
@@ -22,10 +24,14 @@ from metasynth.segment.monai_networks import monai_network
 pytest.importorskip("monai")
 from monai.bundle import ConfigWorkflow, load
 from monai.bundle import run as monai_run
+from monai.inferers import SliceInferer
+
+from metasynth.export.bundle.inference import EachView, EvenWindows
 
 # What MONAI says of every bundle that its functions load.
 TRUSTED = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 HEAD = {"brain_only": False, "scaled_by": "head", "brain_share": 0.3}
+VIEWS = {"axis": "coronal,axial,sagittal", "orientation": "IR,PR,IP"}
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +79,17 @@ def dice(found, expected) -> list[float]:
 
 
 @pytest.mark.parametrize("spacing", [1.0, 1.6])
-@pytest.mark.parametrize(("ndim", "takes"), [(2, "brain"), (2, "head"), (3, "brain"), (3, "head")])
-def test_its_labels_are_those_of_predict(scans, tmp_path, ndim, takes, spacing):
-    described = describe(ndim, spacing, **(HEAD if takes == "head" else {}))
+@pytest.mark.parametrize(
+    ("ndim", "takes", "views"),
+    [
+        *[(ndim, takes, {}) for ndim in (2, 3) for takes in ("brain", "head")],
+        (2, "brain", VIEWS),
+        (2, "head", VIEWS),
+        (2, "brain", {"axis": "sagittal,coronal", "orientation": "IP,IR", "shape": (48, 24)}),
+    ],
+)
+def test_its_labels_are_those_of_predict(scans, tmp_path, ndim, takes, views, spacing):
+    described = describe(ndim, spacing, **(HEAD if takes == "head" else {}), **views)
     model = TrainedModel(random_unet(ndim, "instance").eval(), described)
     write_bundle(model, tmp_path / "bundle")
     made = run(tmp_path / "bundle", scans / takes, tmp_path / "labels")
@@ -87,6 +101,33 @@ def test_its_labels_are_those_of_predict(scans, tmp_path, ndim, takes, spacing):
     assert found.dtype == np.uint8
     assert len(np.unique(expected)) > 2
     assert min(dice(found, expected)) > 0.98
+
+
+@pytest.mark.parametrize("stride", [None, 1])
+def test_every_view_counts_as_in_predict(stride):
+    """Of an image whose lengths differ, in windows too, and with planes without content on both sides."""
+    network = random_unet().eval()
+
+    class Network(torch.nn.Module):
+        recipe = network.recipe
+
+        def forward(self, images):
+            return network(images)
+
+    model = TrainedModel(Network(), describe(shape=(12, 8), **VIEWS))
+    model.network.stride = stride
+    image = np.zeros((20, 16, 14), np.float32)
+    image[3:18, 1:15, 5:9] = np.random.default_rng(0).random((15, 14, 4), dtype=np.float32)
+    expected = posteriors_of(model, image, image > 0, "cpu")
+    made = inference(model)["inferer"]
+    assert made["views"] == ["AIR", "SPR", "RIP"]
+    inner = made["inferer"]
+    assert inner.pop("_target_") == ("SliceInferer" if stride else "scripts.inference.EvenWindows")
+    inferer = EachView((SliceInferer if stride else EvenWindows)(**inner), made["views"], made["threshold"])
+    with torch.no_grad():
+        found = inferer(torch.from_numpy(image)[None, None], torch.nn.Sequential(network, torch.nn.Softmax(dim=1)))[0]
+    assert np.abs(expected - expected.mean(axis=(1, 2, 3), keepdims=True)).max() > 0.1
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 def test_a_network_of_another_package_is_made_by_this_one(scans, tmp_path):
@@ -173,3 +214,12 @@ def test_what_it_is_stands_in_its_metadata_and_its_page(tmp_path):
     assert "Scans of heads are taken as they come.\n" in page
     assert page.endswith("\nData: 20 maps\nLicence: Apache-2.0\nNot for: diagnosis\n")
     assert (tmp_path / "bundle" / "LICENSE").read_text().startswith("The weights (models/model.pt): Apache-2.0\n")
+
+
+def test_all_views_stand_in_its_metadata_and_its_page(tmp_path):
+    write_bundle(TrainedModel(random_unet(), describe(**VIEWS)), tmp_path / "bundle")
+    found = json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())["metasynth"]
+    assert (found["axis"], found["orientation"]) == ("coronal,axial,sagittal", "AIR,SPR,RIP")
+    page = (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    for line in (*found["preprocessing"], *found["postprocessing"]):
+        assert f". {line}.\n" in page

@@ -20,13 +20,14 @@ from metasynth.export.run_images import run_images
 from metasynth.running.progress import Progress
 from metasynth.running.seeding import generator_for
 
-SHAPES = {"slices": (16, 32), "volumes": (16, 16, 32)}
+SHAPES = {"slices": (16, 32), "views": (16, 32), "volumes": (16, 16, 32)}
+VIEWS = {"views": ("coronal,axial,sagittal", "IR,PR,IP")}
 
 
 @pytest.fixture(scope="module", params=list(SHAPES))
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    cache = make_cache(folder / "c.h5", shape=SHAPES[request.param])
+    cache = make_cache(folder / "c.h5", shape=SHAPES[request.param], views=VIEWS.get(request.param, ("coronal", "IR")))
     done = CliRunner().invoke(main, arguments(folder / "run", cache, baselines="false"))
     assert done.exit_code == 0, done.output
     return folder / "run"
@@ -66,6 +67,19 @@ def test_images_are_those_of_the_run_s_training_with_their_label_maps(run, tmp_p
         np.testing.assert_array_equal(image, example.images[0, 0].numpy())
         np.testing.assert_array_equal(labels, example.labels[0].numpy())
         assert (image.dtype, labels.dtype) == (np.float32, np.uint8)
+
+
+def test_every_image_and_label_map_lies_as_its_item_does(run, tmp_path):
+    made = run_images(run, None, Progress(quiet=True)).images
+    count = len(made.dataset)
+    out = export(run, tmp_path / "Dataset501_Tiny", "--n", str(count))
+    info, items = made.dataset.cache.info, draw_items(made.dataset, count, generator_for(0, "export", "items")).tolist()
+    expected = [info.views[made.dataset.view[item]][::-1] for item in items]
+    assert {*expected} == {view[::-1] for view in info.views}
+    for folder in ("imagesTr", "labelsTr"):
+        files = sorted((out / folder).iterdir(), key=lambda path: path.name.split("-")[-1])
+        found = ["".join(nib.aff2axcodes(nib.load(file).affine)) for file in files]
+        assert [codes[: len(view)] for codes, view in zip(found, expected, strict=True)] == expected
 
 
 def test_the_description_is_nnunet_s_and_says_where_they_come_from(run, tmp_path):
@@ -110,10 +124,12 @@ def test_a_seed_gives_the_same_files_and_a_larger_number_goes_on(run, tmp_path):
 
 
 def test_prep_nnunet_reads_back_what_was_written(run, tmp_path, monkeypatch):
-    out = export(run, tmp_path / "Dataset501_Tiny", "--n", "3")
+    out = export(run, tmp_path / "Dataset501_Tiny", "--n", "6")
     monkeypatch.chdir(tmp_path)
+    with Cache(run.parent / "c.h5") as own:
+        axes, views = own.info.axis, own.info.views
     shape = SHAPES["volumes"] if (volumes := len(cases(out)[0][1].shape) == 3) else SHAPES["slices"]
-    options = ["--3d"] if volumes else ["--slices", "all", "--min-content", "0"]
+    options = ["--3d"] if volumes else ["--slices", "all", "--min-content", "0", "--axis", axes]
     size = ",".join(map(str, shape))
     command = ["prep", "nnunet", out.name, "--out", "b.h5", "--size", size, "--person", "(.*)-", *options]
     done = CliRunner().invoke(main, [*command, "--jobs", "1", "--no-montage"])
@@ -121,7 +137,11 @@ def test_prep_nnunet_reads_back_what_was_written(run, tmp_path, monkeypatch):
     with Cache("b.h5") as cache, Cache(run.parent / "c.h5") as own:
         assert (cache.class_names, cache.shape) == (own.class_names, own.shape)
         assert cache.info.spacing_mm == pytest.approx(own.info.spacing_mm)
-        assert (cache.info.axis, cache.info.orientation) == (own.info.axis, "AIR" if volumes else "IR")
+        assert (cache.info.axis, cache.info.views) == (axes, ("AIR",) if volumes else views)
+        assert cache.n == 6
+        files = sorted((out / "labelsTr").iterdir())
+        lie = ["".join(nib.aff2axcodes(nib.load(file).affine))[1::-1] for file in files]
+        assert volumes or [views[k] for k in (cache.view if len(views) > 1 else [0] * 6)] == lie
         back = (cache.read_labels(range(cache.n)), cache.read_images(range(cache.n)))
     for k, (_, image, labels) in enumerate(sorted(cases(out))):
         if volumes:  # of the cache's own orientation, ARI
@@ -132,9 +152,34 @@ def test_prep_nnunet_reads_back_what_was_written(run, tmp_path, monkeypatch):
             np.testing.assert_array_equal(found[k], cut(expected[None], box, found[k].shape)[0])
 
 
-def test_nnunet_s_reader_sees_planes_first(tmp_path):
+def test_planes_along_another_axis_than_that_asked_for_are_left_out(tmp_path, monkeypatch):
+    """And are no stacks of lines."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / "Dataset501_A" / folder).mkdir(parents=True)
+    for k, orientation in enumerate(("IR", "PR", "IP")):
+        labels = np.pad(np.ones((8, 12), np.uint8), 4)
+        volume, affine = as_volume(labels, orientation, (1.0, 1.0))
+        for name in (f"imagesTr/s{k}_0000", f"labelsTr/s{k}"):
+            nib.save(nib.Nifti1Image(volume, affine), f"Dataset501_A/{name}.nii.gz")
+    (tmp_path / "Dataset501_A" / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"})
+    )
+    command = ["prep", "nnunet", "Dataset501_A", "--out", "b.h5", "--axis", "axial", "--slices", "all"]
+    done = CliRunner().invoke(main, [*command, "--jobs", "1", "--no-montage", "--no-strip"])
+    assert done.exit_code == 0, done.output
+    assert [line for line in done.stderr.splitlines() if line.startswith("Left out")] == [
+        "Left out: s0: is one coronal plane, and has none along --axis axial; use --axis coronal",
+        "Left out: s2: is one sagittal plane, and has none along --axis axial; use --axis sagittal",
+    ]
+    with Cache("b.h5") as cache:
+        assert (cache.n, cache.subjects, np.count_nonzero(cache.read_labels([0]))) == (1, ("s1",), 96)
+
+
+@pytest.mark.parametrize("orientation", ["IR", "PR", "IP"])
+def test_nnunet_s_reader_sees_planes_first(tmp_path, orientation):
     """As SimpleITKIO of nnU-Net does: the axis of the largest spacing, the first of equal ones, is that of planes."""
-    volume, affine = as_volume(np.arange(12.0, dtype=np.float32).reshape(3, 4), "IR", (2.0, 1.5))
+    volume, affine = as_volume(np.arange(12.0, dtype=np.float32).reshape(3, 4), orientation, (2.0, 1.5))
     nib.save(nib.Nifti1Image(volume, affine), tmp_path / "a.nii.gz")
     image = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), np.arange(12.0).reshape(1, 3, 4))

@@ -92,6 +92,26 @@ def test_a_model_of_heads_says_how_heads_are_scaled(tmp_path):
     )
 
 
+def test_a_model_of_several_views_says_all_of_them(tmp_path):
+    description = describe(axis="coronal,axial,sagittal", orientation="IR,PR,IP", shape=(32, 24))
+    write_onnx(TrainedModel(random_unet().eval(), description), tmp_path / "a.onnx")
+    found = properties(tmp_path / "a.onnx")
+    assert (found["axis"], found["orientation"]) == ("coronal,axial,sagittal", "AIR,SPR,RIP")
+    assert json.loads(found["preprocessing"])[1:] == [
+        "Turn it so that its axes grow to A, I, R",
+        "Resample it to voxels of 1 x 1 x 1 mm, linearly; where that is coarser, after a Gaussian of sqrt(r^2 - 1) / "
+        "2.355 voxels along each axis, r being the new spacing over the old",
+        "Cut or pad with 0 about the middle of the content, to 32 x 32 x 24 voxels or more, multiples of 2 x 2 x 2",
+        "Each plane along each axis, from the first with content to the last, is an image (1, H, W): rows and columns "
+        "grow in coronal ones to I, R; in axial ones to P, R; in sagittal ones to I, P",
+    ]
+    assert json.loads(found["postprocessing"])[:2] == [
+        "The softmax over axis 1 of the logits is the posterior of each class",
+        "The posterior of a voxel is the mean of those that its 3 planes give, turned back; a plane beyond the content "
+        "gives background",
+    ]
+
+
 class Multiples(nn.Module):
     """A network that does not say what sizes it takes."""
 

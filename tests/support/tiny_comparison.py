@@ -60,6 +60,7 @@ def real_cache(path: Path, contrast: float = 1.0, shape: tuple[int, int] = (16, 
             subject=cache.subject_index,
             subjects=list(cache.subjects),
             slice_index=cache.slice_index,
+            view=cache.view,
             info=cache.info,
         )
     return path

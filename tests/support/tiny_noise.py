@@ -49,10 +49,12 @@ def make_cache(
     images: bool = False,
     generation: bool = False,
     shows: str = "brain",
+    views: tuple[str, str] = ("coronal", "IR"),
 ) -> Path:
     """A cache of nested balls, off-centre and of random radius: background, white and grey matter.
 
-    With generation labels there is fluid about them, which is background, and the white matter has a core.
+    With generation labels there is fluid about them, which is background, and the white matter has a core. Of several
+    axes with commas between them, and their orientations, one slice after the other is of the next.
     """
     rng = np.random.default_rng(0)
     n = subjects * per_subject
@@ -66,7 +68,8 @@ def make_cache(
         labels = sum(
             ((distance < share * radius).astype(np.uint8) for share in (1.2, 1, 0.6, 0.3)), np.zeros_like(labels)
         )
-    slices = len(shape) == 2
+    axis, orientation = views if len(shape) == 2 else ("volume", "ARI")
+    several = axis.count(",") + 1
     write_cache(
         path,
         labels=labels,
@@ -74,12 +77,13 @@ def make_cache(
         subject=np.repeat(np.arange(subjects), per_subject),
         subjects=[f"s{i}" for i in range(subjects)],
         slice_index=np.tile(np.arange(per_subject), subjects),
+        view=np.arange(n) % several if several > 1 else None,
         info=CacheInfo(
             class_names=CLASSES,
             mapping="drawn by a test",
             spacing_mm=(3.0,) * len(shape),
-            axis="coronal" if slices else "volume",
-            orientation="IR" if slices else "ARI",
+            axis=axis,
+            orientation=orientation,
             source="random numbers",
             created_by="a test",
             generation_names=STRUCTURES if generation else (),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import Any
 
+import nibabel as nib
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
@@ -53,6 +54,47 @@ class EvenWindows(Inferer):
     def _starts(self, n: int, length: int) -> list[int]:
         count = 1 + math.ceil((n - length) / (length * (1 - self.overlap)))
         return torch.linspace(0, n - length, count, dtype=torch.float64).round().int().tolist()
+
+
+class EachView(Inferer):
+    """Images (B, C, D, H, W) as planes along several axes; the mean of what is found along each is taken.
+
+    Planes before the first with content, and after the last, are background.
+
+    Parameters
+    ----------
+    inferer : monai.inferers.Inferer
+        How images go through the network as planes along their first axis.
+    views : sequence of str
+        For each, where the three axes grow to, planes first; those of the images are the first.
+    threshold : float
+        Content is above it.
+    """
+
+    def __init__(self, inferer: Inferer, views: Sequence[str], threshold: float) -> None:
+        self.inferer, self.threshold = inferer, threshold
+        grow = [nib.orientations.axcodes2ornt(tuple(view)) for view in views]
+        self.turns = [nib.orientations.ornt_transform(grow[0], to).astype(int).tolist() for to in grow]
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """What the network gives for the images, (B, K, D, H, W)."""
+        mean = torch.zeros(())
+        for turn in self.turns:
+            into, flipped = [axis + 2 for axis, _ in turn], [k for k, (_, way) in enumerate(turn, 2) if way < 0]
+            out_of = sorted(range(2, 5), key=lambda k: into[k - 2])
+            planes = inputs.flip(flipped).permute(0, 1, *out_of)
+            found = self._of_planes(planes, network, *args, **kwargs).permute(0, 1, *into).flip(flipped)
+            mean = mean.to(found) + found / len(self.turns)
+        return mean
+
+    def _of_planes(self, planes: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        at = (planes > self.threshold).movedim(2, 0).flatten(1).any(dim=1).nonzero()
+        first, stop = int(at[0]), int(at[-1]) + 1
+        part: Tensor = self.inferer(planes[:, :, first:stop], network, *args, **kwargs)
+        found = part.new_zeros(*part.shape[:2], *planes.shape[2:])
+        found[:, 0] = 1
+        found[:, :, first:stop] = part
+        return found
 
 
 class Evaluator:

@@ -153,6 +153,18 @@ def test_caches_that_do_not_go_together(tmp_path, caches, attributes, message):
             check_caches(CONFIG, caches["data"], **asked)
 
 
+def test_axes_may_be_named_in_another_order(tmp_path):
+    data = real_cache(tmp_path / "t1.h5", subjects=10, views=("coronal,axial", "IR,PR"))
+    labels = make_cache(tmp_path / "labels.h5", subjects=11, views=("axial,coronal", "PR,IR"))
+    assert list(check_caches(CONFIG, data, labels).others) == ["labels"]
+    one = make_cache(tmp_path / "one.h5", subjects=11)
+    with pytest.raises(DataError) as caught:
+        check_caches(CONFIG, data, one)
+    assert str(caught.value) == (
+        f"{one}: expected coronal,axial slices of orientation IR,PR as in {data}, got coronal of IR"
+    )
+
+
 def test_label_maps_of_another_shape_are_fitted_only_if_asked(tmp_path, caches):
     small = make_cache(tmp_path / "small.h5", shape=(12, 20))
     with pytest.raises(DataError, match=r"small\.h5: expected shape 16 x 16 as in .*got 12 x 20; .*fit_labels=true"):
