@@ -20,7 +20,7 @@ from typing import get_args, get_type_hints
 
 import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
-from metasynth.experiments.recovery.study import SIZES
+from metasynth.experiments.recovery.sizes import SIZES
 
 from metasynth.augment import Corruption, Corruptions, KnownBias, NoiseLevel
 from metasynth.data import Cache, SliceDataset, make_split
