@@ -25,12 +25,12 @@ from metasynth.data_prep.sources import Scan
 from metasynth.data_prep.volumes.files import read_header
 from metasynth.data_prep.work_folder import make_work_folder
 
-from metasynth.errors import DataError, RunError
+from metasynth.errors import DataError
 from metasynth.files import first_line, write_atomically
 from metasynth.interrupts import check
 from metasynth.lines import logger
 from metasynth.sealed import read_zip, seal
-from metasynth.workers import WorkerEnded, WorkerFailed, as_done
+from metasynth.workers import as_done, as_run_errors
 
 _LOG = logger(__name__)
 Parts = dict[str, dict[int, Path]]
@@ -73,13 +73,15 @@ def prepare_axes(
     for scan in scans:
         if not parts[scan.name] and scan.name not in failed:
             axis = plane[scan.name]
-            failed[scan.name] = f"is one {axis} plane, and has none along --axis {options.axis}; use --axis {axis}"
+            failed[scan.name] = (
+                f"{_read_first(scan)}: is one {axis} plane, and has none along --axis {options.axis}; use --axis {axis}"
+            )
     return parts, failed
 
 
 def plane_axis(scan: Scan) -> str | None:
     """The axis along which a scan is one plane thick; None of all others, and of files that cannot be read."""
-    path = scan.image or scan.labels
+    path = _read_first(scan)
     try:
         header = None if path is None else read_header(path)
     except DataError:  # said when the scan is prepared
@@ -88,6 +90,10 @@ def plane_axis(scan: Scan) -> str | None:
         return None
     across = header.affine[:3, header.shape.index(1)]
     return next(axis for axis, index in AXIS_INDEX.items() if index == np.abs(across).argmax())
+
+
+def _read_first(scan: Scan) -> Path | None:
+    return scan.image or scan.labels
 
 
 def prepare_all(
@@ -148,15 +154,8 @@ def _run(scans: Sequence[Scan], options: Options, processes: int) -> Generator[t
         return
     # Fresh processes: a fork would copy the threads' locks of progress bars and libraries.
     attempt, workers = partial(_attempt, options=options), min(processes, len(scans))
-    try:
+    with as_run_errors("a subject could not be prepared"):
         yield from as_done(attempt, scans, workers=workers, prepare=_nothing, method="spawn")
-    except WorkerEnded as error:
-        raise RunError(
-            f"a worker process was {error}, perhaps for want of memory: try fewer --jobs; run the same command again "
-            "to continue"
-        ) from error
-    except WorkerFailed as error:
-        raise RunError(f"a subject could not be prepared: {error}") from error
 
 
 def _nothing() -> None:

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
+from metasynth.errors import RunError
 from metasynth.interrupts import check
 from metasynth.worker_process import Fresh, Raised, start
 
@@ -28,6 +29,23 @@ class WorkerEnded(Exception):
 
 class WorkerFailed(Exception):
     """A worker's function raised; the message is the error's type and text, the cause has its traceback."""
+
+
+@contextmanager
+def as_run_errors(undone: str) -> Iterator[None]:
+    """RunError, in one line for a user who chose ``--jobs``, where a worker was killed or its function raised.
+
+    ``undone`` says what could not be done then.
+    """
+    try:
+        yield
+    except WorkerEnded as error:
+        raise RunError(
+            f"a worker process was {error}, perhaps for want of memory: try fewer --jobs; run the same command again "
+            "to continue"
+        ) from error
+    except WorkerFailed as error:
+        raise RunError(f"{undone}: {error}") from error
 
 
 def in_order(

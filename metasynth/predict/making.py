@@ -28,7 +28,7 @@ from metasynth.predict.tables import encoded, read_table, write_table
 from metasynth.predict.usable import coarse
 from metasynth.segment.model_description import TrainedModel
 from metasynth.segment.model_file import load_model
-from metasynth.workers import WorkerEnded, WorkerFailed, as_done
+from metasynth.workers import as_done, as_run_errors
 
 _LOG = logger(__name__)
 
@@ -153,15 +153,8 @@ def _outcomes(
             check()
             yield scan, maker(scan)
         return
-    try:
+    with as_run_errors("a scan could not be segmented"):
         yield from as_done(maker, scans, workers=min(processes, len(scans)), prepare=prepare, method="spawn")
-    except WorkerEnded as error:
-        raise RunError(
-            f"a worker process was {error}, perhaps for want of memory: try fewer --jobs; run the same command again "
-            "to continue"
-        ) from error
-    except WorkerFailed as error:
-        raise RunError(f"a scan could not be segmented: {error}") from error
 
 
 def _numbered(indices: NDArray[np.integer], labels: Sequence[Label]) -> NDArray[np.integer]:

@@ -356,7 +356,7 @@ from bad_input.table import Place, Row, table
     Row(
         "run noise --data volumes.h5 --set segmenter.widths=100000,200000",
         2,
-        "segmenter.batch_size, segmenter.widths: a step on 8 images of 16 x 16 x 16",
+        "segmenter.batch_size, segmenter.widths, segmenter.patch_size: a step on 8 images of 16 x 16 x 16",
     ),
     Row("run noise --data c.h5 --set pace.workers=100000", 2, "pace.workers: expected at most "),
     Row(

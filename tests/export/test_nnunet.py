@@ -169,8 +169,10 @@ def test_planes_along_another_axis_than_that_asked_for_are_left_out(tmp_path, mo
     done = CliRunner().invoke(main, [*command, "--jobs", "1", "--no-montage", "--no-strip"])
     assert done.exit_code == 0, done.output
     assert [line for line in done.stderr.splitlines() if line.startswith("Left out")] == [
-        "Left out: s0: is one coronal plane, and has none along --axis axial; use --axis coronal",
-        "Left out: s2: is one sagittal plane, and has none along --axis axial; use --axis sagittal",
+        "Left out: s0: Dataset501_A/imagesTr/s0_0000.nii.gz: is one coronal plane, and has none along --axis axial; "
+        "use --axis coronal",
+        "Left out: s2: Dataset501_A/imagesTr/s2_0000.nii.gz: is one sagittal plane, and has none along --axis axial; "
+        "use --axis sagittal",
     ]
     with Cache("b.h5") as cache:
         assert (cache.n, cache.subjects, np.count_nonzero(cache.read_labels([0]))) == (1, ("s1",), 96)

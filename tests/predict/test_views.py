@@ -9,8 +9,8 @@ from predict.test_scan import blobs, everywhere, image_of, mask_of, overlap, sto
 from support.tiny_model import CLASSES, describe, level_model, random_model
 from torch import nn
 
-from metasynth.predict import network
 from metasynth.predict.scan import make_stack, segment
+from metasynth.segment import windows
 from metasynth.segment.model_description import TrainedModel
 
 VIEWS = {"axis": "coronal,axial,sagittal", "orientation": "IR,PR,IP"}
@@ -103,9 +103,9 @@ def test_what_a_brain_is_not_stays_background_along_each_axis():
 def test_slices_without_content_are_not_looked_at(monkeypatch):
     """The window is as long as the training images along every axis, the brain is not."""
     seen = []
-    own = network._posteriors
+    own = windows._posteriors
     monkeypatch.setattr(
-        network, "_posteriors", lambda net, images, device: seen.append(images) or own(net, images, device)
+        windows, "_posteriors", lambda net, images, device: seen.append(images) or own(net, images, device)
     )
     image = Volume(np.zeros((20, 20, 20), np.float32), np.eye(4), "here")
     image.data[5:12, 6:10, 7:13] = np.random.default_rng(0).random((7, 4, 6)) + 1

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from metasynth.experiments.recovery.study import RecoveryConfig
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from support.tiny_noise import make_cache, session
 
@@ -51,7 +52,7 @@ def test_a_cache_that_cannot(tmp_path, options, levels, message):
 
 def test_the_data_are_divided_by_subject_and_the_division_is_kept(tmp_path):
     cache = make_cache(tmp_path / "c.h5", subjects=10)
-    with session(tmp_path / "run", data=cache) as context:
+    with session(tmp_path / "run", config=RecoveryConfig(), data=cache) as context:
         data = load_study_data(context, SYNTHESIS, test_repeats=2)
         kept = context.folder.read_json("split.json")
     split = make_split([f"s{i}" for i in range(10)], 0)
@@ -66,12 +67,12 @@ def test_the_data_are_divided_by_subject_and_the_division_is_kept(tmp_path):
 
 def test_a_resumed_run_keeps_its_division(tmp_path):
     cache = make_cache(tmp_path / "c.h5", subjects=10)
-    with session(tmp_path / "run", data=cache) as context:
+    with session(tmp_path / "run", config=RecoveryConfig(), data=cache) as context:
         first = load_study_data(context, SYNTHESIS, 1)
         other = make_split([f"s{i}" for i in range(10)], 5)
         assert other.train != first.train.subjects
         context.folder.write_json("split.json", other.to_dict())
-    with session(tmp_path / "run", resume=True, data=cache) as context:
+    with session(tmp_path / "run", resume=True, config=RecoveryConfig(), data=cache) as context:
         again = load_study_data(context, SYNTHESIS, 1)
     assert again.train.subjects == other.train
     assert again.test.subjects == other.test
@@ -79,7 +80,7 @@ def test_a_resumed_run_keeps_its_division(tmp_path):
 
 def test_blurs_follow_the_finest_spacing(tmp_path):
     cache = make_cache(tmp_path / "c.h5", shape=(16, 16, 16), subjects=5, per_subject=1)
-    with session(tmp_path / "run", data=cache) as context:
+    with session(tmp_path / "run", config=RecoveryConfig(), data=cache) as context:
         data = load_study_data(context, SYNTHESIS, 1)
     assert data.ndim == 3
     assert data.generator.config.gmm_fwhm == pytest.approx(SYNTHESIS.gmm_fwhm / 3)
@@ -140,7 +141,7 @@ def test_examples_with_a_changed_byte_are_refused_or_unharmed(tmp_path_factory, 
 
 @pytest.mark.parametrize(("name", "kind"), [("batched", BatchedGenerator), ("cornucopia", CornucopiaGenerator)])
 def test_either_generator_can_be_chosen(tmp_path, name, kind):
-    with session(tmp_path / "run", data=make_cache(tmp_path / "c.h5")) as context:
+    with session(tmp_path / "run", config=RecoveryConfig(), data=make_cache(tmp_path / "c.h5")) as context:
         data = load_study_data(context, SYNTHESIS, 1, name)
         assert type(data.generator) is kind
         assert data.test.images.std() > 0
