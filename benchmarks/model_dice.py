@@ -152,9 +152,9 @@ def with_head(brain: NDArray[np.floating]) -> NDArray[np.floating]:
 def main() -> None:
     """Print the Dice of every condition, and put it into the model's card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model of the package, a file or a run")
-    parser.add_argument("--images", required=True)
-    parser.add_argument("--labels", required=True, help="label maps; what they label is the mask of the brain")
+    parser.add_argument("model", nargs="?", default="brain", help="a model of the package, a file or a run")
+    parser.add_argument("--images", help="scans; without them there are the SIMULATED slices alone")
+    parser.add_argument("--labels", help="their label maps; what they label is the mask of the brain")
     parser.add_argument("--mapping", default="muse-5")
     parser.add_argument("--masked", action="store_true", help="try a model of heads with masks too")
     parser.add_argument("--scans", type=int, help="how many of them; all by default")
@@ -162,10 +162,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     model, mapping = load_model(named_model(options.model, None)), load_mapping(options.mapping)
-    files = find_files([options.images], "--images"), find_files([options.labels], "--labels")
-    scans = pair(*files, label="label map", image="image").scans[: options.scans]
+    scans, made = [], {}
+    if options.images and options.labels:
+        files = find_files([options.images], "--images"), find_files([options.labels], "--labels")
+        scans = pair(*files, label="label map", image="image").scans[: options.scans]
+        made = conditions(model.description.takes_heads, options.masked)
     results = {}
-    for name, (change, with_mask) in conditions(model.description.takes_heads, options.masked).items():
+    for name, (change, with_mask) in made.items():
         begun = time.perf_counter()
         cases = (change(read(scan, mapping)) for scan in scans)
         scores = dice(model, cases, len(scans), with_mask)

@@ -7,13 +7,12 @@ rank correlation of the mean Dice over classes with the expected Dice, and with 
     field    exp of a smooth field through 3 x 3 x 3 normal draws of that standard deviation;
     crop     planes that are cut off, in shares of the brain's height: the top of one scan, the bottom of the next.
 
-    python benchmarks/qc_score.py --model RUN/models/STAGE.pt --images ixi10/images --labels ixi10/labels
+    python benchmarks/qc_score.py --images ixi10/images --labels ixi10/labels
 """
 
 import argparse
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,8 +26,9 @@ from scipy.stats import spearmanr
 
 from metasynth.predict.qc import expected_dice
 from metasynth.predict.scan import segment
-from metasynth.segment import load_model
+from metasynth.predict.shipped import named_model
 from metasynth.segment.model_description import TrainedModel
+from metasynth.segment.model_file import load_model
 
 STRENGTHS = {"none": (0.0,), "noise": (0.05, 0.1, 0.2, 0.4), "field": (0.2, 0.4, 0.8), "crop": (0.15, 0.3, 0.45)}
 
@@ -72,15 +72,16 @@ def correlation(rows: list[tuple[float, float, float]], column: int) -> float:
 def main() -> None:
     """Print a row a kind and strength, and the correlations over all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("--model", "--images", "--labels"):
+    for name in ("--images", "--labels"):
         parser.add_argument(name)
+    parser.add_argument("--model", default="brain", help="one of the package, a file or a run; it is given masks")
     parser.add_argument("--mapping", default="muse-5")
     options = parser.parse_args()
-    if None in (options.model, options.images, options.labels):
-        print("needs --model, --images and --labels")
+    if None in (options.images, options.labels):
+        print("needs --images and --labels")
         return
     torch.set_num_threads(1)
-    model, mapping = load_model(Path(options.model)), load_mapping(options.mapping)
+    model, mapping = load_model(named_model(options.model, None)), load_mapping(options.mapping)
     scans = pair(find_files([options.images], "--images"), find_files([options.labels], "--labels")).scans
     rows: dict[tuple[str, float], list[tuple[float, float, float]]] = defaultdict(list)
     for seed, scan in enumerate(scans):
