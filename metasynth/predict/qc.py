@@ -33,8 +33,8 @@ def expected_dice(found: Segmentation) -> list[float | None]:
 
     2 sum(p s) / (sum(p) + sum(s)) of a class, p its posterior and s 1 where it is the label, 0 elsewhere: the Dice of
     the label map with the truth if every voxel's class were drawn by the posteriors, numerator and denominator each
-    replaced by its mean. A network is surer than it is right, so the value is too high; the order of scans is what
-    it says (docs/measurements/predict.md). None where neither p nor s has any of the class.
+    replaced by its mean. A network that is surer than it is right makes it too high; the order of scans is what it
+    says (docs/measurements/predict.md). None where neither p nor s has any of the class.
     """
     each: list[float | None] = []
     for k, mass in list(enumerate(found.mass))[1:]:
