@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from metasynth.segment.model_description import TrainedModel
 
 NAMED = 3  # scans that a warning names
-RANK_MEANS = (
-    "the least expected Dice first; on degraded scans its rank correlation with Dice was .93"
-)
+RANK_MEANS = "the least expected Dice first; on degraded scans its rank correlation with Dice was .93"
 
 
 @click.command()
