@@ -22,6 +22,7 @@ from metasynth.running.settings.config import apply_overrides, field_types, from
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.sinks.feed import feeding
 from metasynth.sinks.table import NONE, chosen
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.stopping import files_that_fit, stopped_in_one_line
 
 _LOG = logger(__name__)
@@ -81,6 +82,7 @@ def execute(
     seed: int | None = None,
     data: Path | None = None,
     labels: Path | None = None,
+    start: Path | None = None,
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -93,8 +95,9 @@ def execute(
     (its overrides and its caches too, when none are given but of its pace). A run that has finished is only reported
     again. Where the folder is absent or empty, ``resume`` begins the run if anything is said of it: so one command can
     be given again and again until it has finished, as the schedulers of clusters do.
-    ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own. ``log`` are
-    the names of sinks (`metasynth.sinks`), by default those of the session before; 'none': no sink.
+    ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own, and
+    ``start`` is ``segmenter.start``, for those that train segmenters. ``log`` are the names of sinks
+    (`metasynth.sinks`), by default those of the session before; 'none': no sink.
 
     Raises
     ------
@@ -106,20 +109,19 @@ def execute(
         The work could not go on.
     """
     asked = Request(preset, seed, data, device, threads, log)
+    named = file_overrides(experiment, labels, start)
     earlier = None
     if resume:
-        earlier = _earlier(experiment, Path(out), may_begin=not asked.is_open or bool(overrides) or labels is not None)
+        earlier = _earlier(experiment, Path(out), may_begin=not asked.is_open or bool(overrides or named))
     else:
         refuse_taken(Path(out))  # before the data are prepared, which may take minutes
     settled = asked if earlier is None else asked.completed_by(earlier)
     preset = "quick" if settled.preset is None else settled.preset
-    start = preset_settings(experiment, preset)
+    base = preset_settings(experiment, preset)
     if earlier is not None and asked.preset is None and all(text.startswith(PACE) for text in overrides):
-        start = settings_of(earlier, type(start))
-    config = apply_overrides(start, overrides)
+        base = settings_of(earlier, type(base))
+    config = apply_overrides(base, [*overrides, *named])
     sinks = chosen(NONE if settled.log is None else settled.log)
-    if labels is not None:
-        config = apply_overrides(config, [labels_override(experiment, preset, labels)])
     device, threads = configure_torch(settled.device, settled.threads)
     progress = Progress(quiet)
     if resume and earlier is None:
@@ -210,11 +212,25 @@ def figures_of(run: Path) -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
 
 
-def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:
-    """The override that ``--label-cache`` stands for; UsageError if the experiment takes no such cache."""
-    if "labels" not in field_types(type(preset_settings(experiment, preset))):
-        raise UsageError(f"--label-cache {labels}: experiment {experiment.name!r} takes no label maps of their own")
-    return f"labels={labels.resolve()}"
+def file_overrides(experiment: Experiment, labels: Path | None, start: Path | None) -> list[str]:
+    """The overrides that ``--label-cache`` and ``--start`` stand for.
+
+    Raises
+    ------
+    UsageError
+        The experiment takes no such file.
+    """
+    (config, *_) = experiment.presets.values()
+    found = []
+    if labels is not None:
+        if "labels" not in field_types(type(config)):
+            raise UsageError(f"--label-cache {labels}: experiment {experiment.name!r} takes no label maps of their own")
+        found.append(f"labels={labels.resolve()}")
+    if start is not None:
+        if not isinstance(getattr(config, "segmenter", None), SegmenterSettings):
+            raise UsageError(f"--start {start}: experiment {experiment.name!r} trains no segmenter")
+        found.append(f"segmenter.start={start.resolve()}")
+    return found
 
 
 def preset_settings(experiment: Experiment, name: str) -> Any:

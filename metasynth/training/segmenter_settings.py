@@ -3,18 +3,20 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal, Self, final, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, cast, final, get_args
 
 import torch
 from torch import Tensor, nn
 
 from metasynth.errors import MetasynthError, UsageError
 from metasynth.running.settings.bounds import require_at_least
+from metasynth.running.settings.config import field_types
 from metasynth.running.settings.renamed import Renamed
-from metasynth.running.settings.values import OneOf
-from metasynth.segment.entry import Design, NetworkSettings, Setting
+from metasynth.running.settings.values import OneOf, from_json
+from metasynth.segment.entry import Design, NetworkSettings, Segmenter, Setting
 from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
-from metasynth.segment.table import entry_of, names
+from metasynth.segment.model_file import BY_FILE, find_model, load_model
+from metasynth.segment.table import entry_of, names, settings_of
 from metasynth.text import RepeatedKeyError, parse_json
 from metasynth.training.reach import require_rate
 
@@ -63,6 +65,12 @@ class Arguments:
         return self.from_json({**kept, **given.to_json()})
 
 
+def network_of(network: nn.Module) -> dict[str, Any]:
+    """The settings of a model's network, as far as its weights depend on them."""
+    hints, found = field_types(SegmenterSettings), settings_of(cast(Segmenter, network).recipe)
+    return {name: from_json(hints[name], value, f"segmenter.{name}") for name, value in found.items()}
+
+
 @dataclass(frozen=True)
 class SegmenterSettings:
     """The inner problem: network, loss and optimiser.
@@ -104,6 +112,9 @@ class SegmenterSettings:
     network_arguments : Arguments
         What only that network has, a JSON object: of MONAI the class and what it is made with, as in
         ``{"class": "UNet", "channels": [8, 16], "strides": [2]}``.
+    start : str
+        Model whose weights training begins with: a file, or a run's folder that holds one. Empty: new weights. With it
+        the network becomes that of the model, unless other settings of it are given too, which must then be the same.
 
     Notes
     -----
@@ -127,7 +138,9 @@ class SegmenterSettings:
     autocast: Literal["none", "bfloat16"] = "none"
     network: Annotated[str, OneOf(names)] = "unet"
     network_arguments: Arguments = Arguments()
+    start: str = ""
 
+    ADDED: ClassVar[Mapping[str, Any]] = {"start": ""}
     RENAMED: ClassVar[Mapping[str, Renamed]] = {
         "monai": Renamed("network_arguments", str, Arguments.of_class),
         "monai_arguments": Renamed("network_arguments", Arguments, Arguments.made_with),
@@ -141,12 +154,18 @@ class SegmenterSettings:
         entry_of(self.network).check_settings(self._network_settings)
 
     def implied_by(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """What another network does not take of what was set for this one goes back to its default with the change."""
-        chosen = changes.get("network", self.network)
+        """The network of a model to start from comes with it. What another network does not take of what was set for
+        this one goes back to its default with the change.
+        """
+        start = changes.get("start")
+        own = network_of(load_model(find_model(start, choose=BY_FILE)).network) if start else {}
+        chosen = changes.get("network", own.get("network", self.network))
+        if chosen != own.get("network"):
+            own = {}
         if chosen == self.network:
-            return {}
+            return own
         takes = entry_of(chosen).takes
-        return {f.name: f.default for f in fields(self) if f.name in _OF_NETWORKS and f.name not in takes}
+        return {f.name: f.default for f in fields(self) if f.name in _OF_NETWORKS and f.name not in takes} | own
 
     def build(
         self,
