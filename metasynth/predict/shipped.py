@@ -144,9 +144,9 @@ def named_model(given: str, stage: str | None, choose: str = "choose one with --
     ours = shipped_models()
     if given in ours and stage is None:
         return ours[given].path
-    if not Path(given).exists():
+    if not given or not Path(given).exists():
         names = f", nor one of the package ({', '.join(ours)})" if ours else ""
-        raise UsageError(f"{given}: there is no such model file or folder of a run{names}")
+        raise UsageError(f"{given or repr(given)}: there is no such model file or folder of a run{names}")
     return find_model(given, stage, choose)
 
 

@@ -65,17 +65,16 @@ def check_start(settings: SegmenterSettings, cache: Cache) -> dict[str, Prepared
 def _check_images(path: Path, model: ModelDescription, cache: Cache) -> None:
     """DataError unless a model tells the classes of a cache apart, in such images."""
     info = cache.info
-    for k, (its, own) in enumerate(zip_longest(model.class_names, info.class_names, fillvalue="absent")):
+    for k, (its, own) in enumerate(zip_longest(model.class_names, info.class_names)):
         if its != own:
-            raise DataError(
-                f"{path}: expected the classes of {cache.path}; class {k} is {own!r} there, {its!r} in the model"
-            )
+            there, here = (repr(name) if name else "absent" for name in (own, its))
+            raise DataError(f"{path}: expected the classes of {cache.path}; class {k} is {there} there, {here} here")
     if len(model.shape) != len(cache.shape):
         raise DataError(
             f"{path}: expected a model of images of {len(cache.shape)} axes as in {cache.path}, got one of "
             f"{len(model.shape)}"
         )
-    shown = "head" if model.takes_heads else "brain" if model.brain_only else "head scaled by its brain"
+    shown = "head" if model.takes_heads else "brain" if model.brain_only else "masked head"
     if shown != info.shows:
         raise DataError(f"{path}: expected a model of {info.shows}s as in {cache.path}, got one of {shown}s")
     pairs = zip(model.spacing_mm, info.spacing_mm, strict=True)
