@@ -1,12 +1,10 @@
 """Carry an experiment out, from settings to results, and write its report."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from logging import WARNING
 from pathlib import Path
-from typing import Any
 
 from metasynth.errors import UsageError
 from metasynth.lines import logger
@@ -17,59 +15,15 @@ from metasynth.running.lock import holdings, is_claimed_only
 from metasynth.running.manifest import PACE, make_manifest
 from metasynth.running.progress import Progress
 from metasynth.running.records import CONFIG, METRICS, RESULTS, RunFolder, refuse_taken
+from metasynth.running.request import Request, file_overrides, preset_settings, settings_of
 from metasynth.running.seeding import seed_everything
-from metasynth.running.settings.config import apply_overrides, field_types, from_dict, nearest, to_dict
+from metasynth.running.settings.config import apply_overrides, to_dict
 from metasynth.running.study import Experiment, StudyContext
 from metasynth.sinks.feed import feeding
 from metasynth.sinks.table import NONE, chosen
 from metasynth.training.stopping import files_that_fit, stopped_in_one_line
 
 _LOG = logger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for; None and 'auto' leave it open."""
-
-    preset: str | None
-    seed: int | None
-    data: Path | None
-    device: str
-    threads: int | None
-    log: str | None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing was asked that tells one run from another."""
-        return self.preset is None and self.seed is None and self.data is None
-
-    def completed_by(self, earlier: RunFolder) -> "Request":
-        """What is open is taken from the run that is resumed."""
-        then, where = earlier.manifest, earlier.environment
-        given = Path(then["data"]["path"]) if then["data"]["given"] else None
-        return Request(
-            preset=then["preset"] if self.preset is None else self.preset,
-            seed=then["seed"] if self.seed is None else self.seed,
-            data=self.data or given,
-            device=where.get("device", "auto") if self.device == "auto" else self.device,
-            threads=self.threads or where.get("threads"),
-            log=_last_log(where) if self.log is None else self.log,
-        )
-
-
-def _last_log(environment: Mapping[str, Any]) -> str | None:
-    """The sinks of a run's last session, as in ``--log``; None if it never had any."""
-    sessions = environment.get("resumed") or [{}]
-    log: str | None = sessions[-1].get("log", environment.get("log"))
-    return log
-
-
-def settings_of(earlier: RunFolder, kind: type[Any]) -> Any:
-    """The settings of a run; UsageError, which names its file, if they are not those of this version's study."""
-    try:
-        return from_dict(kind, earlier.manifest["config"])
-    except UsageError as error:
-        raise UsageError(f"{earlier.path / CONFIG}: {error}") from error
 
 
 def execute(
@@ -81,6 +35,7 @@ def execute(
     seed: int | None = None,
     data: Path | None = None,
     labels: Path | None = None,
+    start: Path | None = None,
     resume: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -93,8 +48,9 @@ def execute(
     (its overrides and its caches too, when none are given but of its pace). A run that has finished is only reported
     again. Where the folder is absent or empty, ``resume`` begins the run if anything is said of it: so one command can
     be given again and again until it has finished, as the schedulers of clusters do.
-    ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own. ``log`` are
-    the names of sinks (`metasynth.sinks`), by default those of the session before; 'none': no sink.
+    ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own, and
+    ``start`` is ``segmenter.start``, for those that train segmenters. ``log`` are the names of sinks
+    (`metasynth.sinks`), by default those of the session before; 'none': no sink.
 
     Raises
     ------
@@ -106,20 +62,19 @@ def execute(
         The work could not go on.
     """
     asked = Request(preset, seed, data, device, threads, log)
+    named = file_overrides(experiment, labels, start)
     earlier = None
     if resume:
-        earlier = _earlier(experiment, Path(out), may_begin=not asked.is_open or bool(overrides) or labels is not None)
+        earlier = _earlier(experiment, Path(out), may_begin=not asked.is_open or bool(overrides or named))
     else:
         refuse_taken(Path(out))  # before the data are prepared, which may take minutes
     settled = asked if earlier is None else asked.completed_by(earlier)
     preset = "quick" if settled.preset is None else settled.preset
-    start = preset_settings(experiment, preset)
+    base = preset_settings(experiment, preset)
     if earlier is not None and asked.preset is None and all(text.startswith(PACE) for text in overrides):
-        start = settings_of(earlier, type(start))
-    config = apply_overrides(start, overrides)
+        base = settings_of(earlier, type(base))
+    config = apply_overrides(base, [*overrides, *named])
     sinks = chosen(NONE if settled.log is None else settled.log)
-    if labels is not None:
-        config = apply_overrides(config, [labels_override(experiment, preset, labels)])
     device, threads = configure_torch(settled.device, settled.threads)
     progress = Progress(quiet)
     if resume and earlier is None:
@@ -208,19 +163,3 @@ def figures_of(run: Path) -> dict[str, Path]:
     """The pictures of a run's report, by their names."""
     folder = run / "figures"
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
-
-
-def labels_override(experiment: Experiment, preset: str, labels: Path) -> str:
-    """The override that ``--label-cache`` stands for; UsageError if the experiment takes no such cache."""
-    if "labels" not in field_types(type(preset_settings(experiment, preset))):
-        raise UsageError(f"--label-cache {labels}: experiment {experiment.name!r} takes no label maps of their own")
-    return f"labels={labels.resolve()}"
-
-
-def preset_settings(experiment: Experiment, name: str) -> Any:
-    """The settings of a preset; UsageError if there is none of that name."""
-    if name not in experiment.presets:
-        hint = nearest(name, experiment.presets)
-        every = f" (presets: {', '.join(experiment.presets)})" if hint.startswith("did") else ""
-        raise UsageError(f"experiment {experiment.name!r} has no preset {name!r}: {hint}{every}")
-    return experiment.presets[name]

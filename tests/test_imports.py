@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "experiments.comparison": PACKAGE | {"experiments.real_images"},
     STUDY: PACKAGE | SHARED,
     "run": {"running", "training", "report", "sinks"},
-    "export": CORE | {"training", "data_prep", "predict", "run"},
+    "export": CORE | {"training", "data_prep", "predict"},
     "cli": PACKAGE | {"predict", "run", "sinks", "export"},
     "__main__": {"cli"},
     "errors": set(),

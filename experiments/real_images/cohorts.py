@@ -28,11 +28,9 @@ from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.text import by
 from metasynth.training.kept_split import kept_split
-from metasynth.training.network_check import check_segmenter
+from metasynth.training.network_check import SPACING_TOLERANCE, check_segmenter, check_start
 from metasynth.training.priors import check_priors, priors_in
 from metasynth.training.sources import Maker, in_patches
-
-_SPACING_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,10 @@ def check_caches(
     ------
     DataError
         If a file is no valid cache, lacks images, has other classes, voxels or shapes than ``data``, there are too few
-        subjects, or a file of priors cannot be used; the file and what was expected are named.
+        subjects, or a file of priors or the model to start from cannot be used; the file and what was expected are
+        named.
     UsageError
-        If the segmenter's network cannot be made.
+        If the segmenter's network cannot be made, or is not that of the model to start from.
     """
     others = {} if labels is None else {LABELS: labels}
     others |= {f"{TESTS}.{name}": path for name, path in (tests or {}).items()}
@@ -156,7 +155,7 @@ def check_caches(
         else:
             divide(config, cache, opened, split)
         prepared = {name: PreparedData(others[name], other.info.digest) for name, other in opened.items()}
-        prepared |= check_priors(config, labels or data)
+        prepared |= check_priors(config, labels or data) | check_start(config.segmenter, cache)
         return PreparedData(data, cache.info.digest, prepared)
 
 
@@ -235,7 +234,7 @@ def _check_alike(cache: Cache, other: Cache, any_shape: bool) -> None:
             f"{its.axis} of {its.orientation}"
         )
     pairs = zip(its.spacing_mm, mine.spacing_mm, strict=True)
-    if any(abs(a - b) > _SPACING_TOLERANCE * b for a, b in pairs):
+    if any(abs(a - b) > SPACING_TOLERANCE * b for a, b in pairs):
         raise DataError(
             f"{other.path}: expected voxels of {by(mine.spacing_mm)} mm as in {cache.path}, got "
             f"{by(its.spacing_mm)} mm; prepare both with one --spacing"

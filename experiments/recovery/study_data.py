@@ -22,7 +22,7 @@ from metasynth.synthesis.generator import SeededGenerator
 from metasynth.synthesis.priors.structure_priors import StructurePriors
 from metasynth.training.evaluation import make_test_set
 from metasynth.training.kept_split import kept_split
-from metasynth.training.network_check import check_segmenter
+from metasynth.training.network_check import check_segmenter, check_start
 from metasynth.training.priors import check_priors, priors_in
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.sources import in_patches
@@ -45,9 +45,10 @@ def check_cache(path: Path, segmenter: SegmenterSettings, settings: Any = None) 
     ------
     DataError
         If the file is no valid cache, images of its shape cannot go through, the subjects are too few, or a file of
-        priors cannot be used.
+        priors or the model to start from cannot be used.
     UsageError
-        If the segmenter's network cannot be made, or patches cannot go through it.
+        If the segmenter's network cannot be made, or is not that of the model to start from, or patches cannot go
+        through it.
     """
     with Cache(path) as cache:
         check_segmenter(cache, segmenter)
@@ -60,7 +61,8 @@ def check_cache(path: Path, segmenter: SegmenterSettings, settings: Any = None) 
                 f"{path}: expected at least 2 training subjects (synthetic and real examples come from different "
                 f"ones), got {len(split.train)} of {len(cache.subjects)} subjects"
             )
-        return PreparedData(Path(path), cache.info.digest, check_priors(settings, path))
+        others = check_priors(settings, path) | check_start(segmenter, cache)
+        return PreparedData(Path(path), cache.info.digest, others)
 
 
 GeneratorName = Literal["batched", "cornucopia"]

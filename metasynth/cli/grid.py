@@ -102,7 +102,6 @@ def run_grid(
     KeyboardInterrupt
         The grid was interrupted; its runs have ended, but for the jobs of a launcher.
     """
-    from metasynth.run import preset_settings
     from metasynth.running.device import configure_torch, visible_gpus
     from metasynth.running.grid_folder import GridFolder, refuse_grid
     from metasynth.running.grid_run import carry_out
@@ -111,6 +110,7 @@ def run_grid(
     from metasynth.running.jobs.launchers import make_launcher
     from metasynth.running.lock import is_claimed_only
     from metasynth.running.progress import Progress
+    from metasynth.running.request import preset_settings
     from metasynth.sinks.table import NONE, chosen
 
     earlier = GridFolder.open(out) if resume and not is_claimed_only(out) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from metasynth.cli.completion import complete_setting
+from metasynth.cli.completion import complete_file, complete_setting
 from metasynth.cli.failures import Stopped
 from metasynth.cli.grid import GridRequest, grid_options, is_grid, report_grid, run_grid
 from metasynth.cli.means import Means
@@ -29,6 +29,13 @@ from metasynth.lines import tell
     metavar="CACHE",
     type=PATH,
     help="HDF5 cache of label maps for synthesis, where the experiment takes one of their own (--set labels=CACHE).",
+)
+@click.option(
+    "--start",
+    metavar="NAME|FILE|RUN",
+    shell_complete=complete_file,
+    help="Begin every training of a segmenter with the weights of a model: one of the package, a model file or the "
+    "folder of a run (--set segmenter.start=FILE|RUN).",
 )
 @out_option("the run: a folder, runs/... by default", "DIR")
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="Seed of every random draw; 0 by default.")
@@ -61,6 +68,7 @@ def run(
     preset: str | None,
     data: Path | None,
     labels: Path | None,
+    start: str | None,
     out: Path | None,
     seed: int | None,
     config_file: Path | None,
@@ -86,9 +94,12 @@ def run(
     process of its own, and the report is on all of them. With --launcher these processes are jobs that go on when this
     command is interrupted; given again with --resume, it comes back to them.
     """
-    from metasynth.run import execute, labels_override, preset_settings
+    from metasynth.predict.shipped import named_model
+    from metasynth.run import execute
+    from metasynth.running.request import file_overrides, preset_settings
     from metasynth.running.settings.config_file import read_config_file
     from metasynth.running.study import load_experiment
+    from metasynth.segment.model_file import BY_FILE
 
     _require_single_process()
     if resume and out is None:
@@ -97,17 +108,17 @@ def run(
     means.check()
     grid = is_grid(out, resume, seeds, vary, means)
     study = load_experiment(experiment)
+    model = None if start is None else named_model(start, None, BY_FILE)
     if config_file is not None:
-        start = preset_settings(study, preset or "quick")
-        overrides = (*read_config_file(config_file, study.name, start), *overrides)
+        base = preset_settings(study, preset or "quick")
+        overrides = (*read_config_file(config_file, study.name, base), *overrides)
     if out is None:
         out = _new_folder(experiment, preset, seed or 0, (seeds or 1) if grid else None)
     failure = None
     tell(f"Run folder: {out}")
     try:
         if grid:
-            if labels is not None:
-                overrides = (*overrides, labels_override(study, preset or "quick", labels))
+            overrides = (*overrides, *file_overrides(study, labels, model))
             request = GridRequest(preset, seeds, seed, vary, overrides, data, device, threads, log)
             failure = run_grid(study, out, request, resume=resume, means=means, quiet=quiet)
         else:
@@ -119,6 +130,7 @@ def run(
                 seed=seed,
                 data=data,
                 labels=labels,
+                start=model,
                 resume=resume,
                 device=device,
                 threads=threads,

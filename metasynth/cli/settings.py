@@ -16,7 +16,7 @@ def settings(experiment: str, preset: str | None, as_json: bool) -> None:
 
     A value of --set is quoted where a shell would read more in it than text.
     """
-    from metasynth.run import preset_settings
+    from metasynth.running.request import preset_settings
     from metasynth.running.settings.described import list_settings
     from metasynth.running.study import load_experiment
 

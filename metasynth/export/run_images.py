@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from metasynth.errors import DataError, UsageError
-from metasynth.run import settings_of
 from metasynth.running.manifest import differing, make_manifest, normal, renewed_manifest
 from metasynth.running.progress import Progress
 from metasynth.running.records import RunFolder
+from metasynth.running.request import settings_of
 from metasynth.running.settings.config import to_dict
 from metasynth.running.study import Experiment, StudyContext, load_experiment
 from metasynth.training.sources import LearnedImages

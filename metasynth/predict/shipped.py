@@ -132,8 +132,10 @@ def _is_model(text: str, alone: bool) -> bool:
     return not looks_like_scans and (path.is_file() or not alone)
 
 
-def named_model(given: str, stage: str | None) -> Path:
+def named_model(given: str, stage: str | None, choose: str = "choose one with --stage") -> Path:
     """The file of a model that is named: one of the package, a file, or a run with the name of a stage.
+
+    ``choose`` is as in `find_model`.
 
     Raises
     ------
@@ -143,10 +145,10 @@ def named_model(given: str, stage: str | None) -> Path:
     ours = shipped_models()
     if given in ours and stage is None:
         return ours[given].path
-    if not Path(given).exists():
+    if not given or not Path(given).exists():
         names = f", nor one of the package ({', '.join(ours)})" if ours else ""
-        raise UsageError(f"{given}: there is no such model file or folder of a run{names}")
-    return find_model(given, stage)
+        raise UsageError(f"{given or repr(given)}: there is no such model file or folder of a run{names}")
+    return find_model(given, stage, choose)
 
 
 def digest_of_models(paths: Sequence[Path]) -> str:

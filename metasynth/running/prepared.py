@@ -11,7 +11,7 @@ class PreparedData:
     """The cache a run reads: its place and the digest of its content.
 
     ``others`` are the further files of a study that reads several, by the settings that name them: "labels", or
-    "tests.flash-3" of several, and "synthesis.priors", which is no cache.
+    "tests.flash-3" of several, and "synthesis.priors" and "segmenter.start", which are no caches.
     """
 
     path: Path

@@ -41,6 +41,10 @@ def _unet_again(recipe: Mapping[str, Any], generator: torch.Generator | None) ->
     return UNet(**{key: value for key, value in recipe.items() if key != "kind"}, generator=generator)
 
 
+def _unet_told(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {"network": "unet", "widths": list(recipe["widths"]), "norm": recipe.get("norm") or "none"}
+
+
 def _nnunet(design: Design, residual: bool = False) -> Backbone:
     """Its channels begin with the first of the widths and double up to the last."""
     first, *_, last = (*design.settings.widths, design.settings.widths[-1])
@@ -67,6 +71,10 @@ def _nnunet_settings(settings: NetworkSettings) -> None:
         raise ValueError(f"widths must double from the first up to the last for nnU-Net, got {widths}")
 
 
+def _nnunet_told(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {"network": "nnunet_residual" if recipe["residual"] else "nnunet", "widths": list(recipe["features"])}
+
+
 def _monai(design: Design) -> Backbone:
     arguments = dict(design.settings.network_arguments)
     name = arguments.pop("class")
@@ -89,6 +97,10 @@ def _monai_again(recipe: Mapping[str, Any], generator: torch.Generator | None) -
     return monai_network(name, n_classes, shape, generator=generator, **recipe["arguments"])
 
 
+def _monai_told(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {"network": "monai", "network_arguments": {"class": recipe["name"], **recipe["arguments"]}}
+
+
 ENTRIES = (
     BackboneEntry(
         "unet",
@@ -97,6 +109,7 @@ ENTRIES = (
         takes=("widths", "norm", "checkpoint"),
         fits=_unet_fits,
         remake=_unet_again,
+        told=_unet_told,
         any_shape=True,
         counted=True,
     ),
@@ -108,6 +121,7 @@ ENTRIES = (
         check=_nnunet_settings,
         fits=_nnunet_fits,
         remake=nnunet_of_recipe,
+        told=_nnunet_told,
         counted=True,
     ),
     BackboneEntry(
@@ -118,6 +132,7 @@ ENTRIES = (
         check=_nnunet_settings,
         fits=_nnunet_residual_fits,
         remake=nnunet_of_recipe,  # which says whether it is residual; its kind is nnunet
+        told=_nnunet_told,
         counted=True,
     ),
     BackboneEntry(
@@ -128,5 +143,6 @@ ENTRIES = (
         check=_monai_settings,
         fits=_monai,  # whose constructors may compute
         remake=_monai_again,
+        told=_monai_told,
     ),
 )

@@ -91,6 +91,9 @@ class BackboneEntry:
     remake : callable or None
         (recipe, generator) -> the network of a recipe that ``build`` gave it, whose ``kind`` is the name. None: a model
         file keeps the design, and the network is built from it again.
+    told : callable or None
+        A recipe that ``build`` gave -> the settings, ``network`` and what it takes, that give the same weights a place.
+        None: what the design in it says, or with ``remake`` the name alone.
     any_shape : bool
         Whether it is made without knowing shape and spacing.
     counted : bool
@@ -105,6 +108,7 @@ class BackboneEntry:
     check: Callable[[NetworkSettings], None] | None = None
     fits: Callable[[Design], object] | None = None
     remake: Remake | None = None
+    told: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     any_shape: bool = False
     counted: bool = False
 
@@ -169,6 +173,13 @@ class BackboneEntry:
         return self.made(
             Design(recipe["n_classes"], len(shape), shape, tuple(recipe["spacing_mm"]), generator, settings)
         )
+
+    def settings_of(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that a recipe's network is made with, as far as its weights depend on them; plain values."""
+        if self.told:
+            return dict(self.told(recipe))
+        kept = () if self.remake else [name for name in self.takes if name != "checkpoint"]
+        return {"network": self.name, **{name: recipe[name] for name in kept}}
 
     @contextmanager
     def _in_one_line(self, what: str, passing: type[Exception] = MetasynthError) -> Iterator[None]:

@@ -50,6 +50,8 @@ VERSIONS = (1, 2, 3)
 """Version 2 is written of models of whole heads, 3 of those that look along several axes, as earlier versions of the
 program would prepare scans otherwise."""
 SUFFIX = ".pt"
+BY_FILE = "give the file of one, in models/"
+"""How one of several segmenters is named where there is no ``--stage``."""
 
 
 def model_path(run: Path | str, stage: str) -> Path:
@@ -57,8 +59,10 @@ def model_path(run: Path | str, stage: str) -> Path:
     return Path(run) / MODELS / f"{stage.replace('/', '-')}{SUFFIX}"
 
 
-def find_model(run: Path | str, stage: str | None = None) -> Path:
+def find_model(run: Path | str, stage: str | None = None, choose: str = "choose one with --stage") -> Path:
     """The model file that is meant by a file, or by a run's folder and the name of a stage.
+
+    ``choose`` says how the user names one of several.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def find_model(run: Path | str, stage: str | None = None) -> Path:
             raise UsageError(f"--stage {stage}: {run} holds no segmenter of this stage; it has {names}")
         return wanted
     if len(found) > 1:
-        raise UsageError(f"{run}: holds {len(found)} segmenters; choose one with --stage: {names}")
+        raise UsageError(f"{run}: holds {len(found)} segmenters; {choose}: {names}")
     return found[0]
 
 

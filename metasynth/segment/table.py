@@ -62,6 +62,18 @@ def from_recipe(recipe: Mapping[str, Any], generator: torch.Generator | None = N
     RunError
         When the package that declares it cannot be loaded, or it cannot be made.
     """
+    return _entry_of_recipe(recipe).from_recipe(recipe, generator)
+
+
+def settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a `Backbone.recipe`: ``network``, and what of the others its weights depend on; plain values.
+
+    Raises what `from_recipe` does.
+    """
+    return _entry_of_recipe(recipe).settings_of(recipe)
+
+
+def _entry_of_recipe(recipe: Mapping[str, Any]) -> BackboneEntry:
     kind = recipe.get("kind", UNNAMED)
     if not isinstance(kind, str):
         raise UsageError(f"kind: must be the name of a network, got {kind!r}")
@@ -69,4 +81,4 @@ def from_recipe(recipe: Mapping[str, Any], generator: torch.Generator | None = N
         raise PackageError(
             f"the network {kind!r} is of a package that is not installed here, which has {', '.join(names())}"
         )
-    return entry_of(kind).from_recipe(recipe, generator)
+    return entry_of(kind)

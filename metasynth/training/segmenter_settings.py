@@ -1,67 +1,32 @@
 """Settings of the inner problem: the segmenter's network, loss and optimiser."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal, Self, final, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from metasynth.errors import MetasynthError, UsageError
+from metasynth.running.settings.arguments import NO_ARGUMENTS, Arguments
 from metasynth.running.settings.bounds import require_at_least
+from metasynth.running.settings.config import field_types
 from metasynth.running.settings.renamed import Renamed
-from metasynth.running.settings.values import OneOf
-from metasynth.segment.entry import Design, NetworkSettings, Setting
+from metasynth.running.settings.values import OneOf, from_json
+from metasynth.segment.entry import Design, NetworkSettings, Segmenter, Setting
 from metasynth.segment.losses import cross_entropy_loss, logit_mse_loss, soft_dice_loss
-from metasynth.segment.table import entry_of, names
+from metasynth.segment.model_file import BY_FILE, find_model, load_model
+from metasynth.segment.table import entry_of, names, settings_of
 from metasynth.synthesis.parts.patches import Patches
-from metasynth.text import RepeatedKeyError, parse_json
 from metasynth.training.reach import require_rate
 
 _OF_NETWORKS = get_args(Setting)
 
 
-@final
-@dataclass(frozen=True)
-class Arguments:
-    """Named arguments as a JSON object, such as ``{"features": [8, 16]}``."""
-
-    NOTATION: ClassVar[str] = "a JSON object"
-
-    text: str = "{}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """From JSON; ValueError if it is something else."""
-        try:
-            found = parse_json(text)
-        except RepeatedKeyError:
-            raise
-        except (ValueError, RecursionError):  # not JSON, a number of too many digits, or too deep
-            found = None
-        return cls.from_json(found)
-
-    @classmethod
-    def from_json(cls, value: object) -> Self:
-        """What `to_json` gave; ValueError if it is something else."""
-        if not isinstance(value, dict):
-            raise ValueError('must be a JSON object such as {"features": [8, 16]}')
-        return cls(json.dumps(value, sort_keys=True, allow_nan=False))
-
-    def to_json(self) -> dict[str, Any]:
-        """The arguments by name."""
-        found: dict[str, Any] = json.loads(self.text)
-        return found
-
-    def of_class(self, name: str) -> Self:
-        """These of the class ``name``, as ``segmenter.monai`` gave it; without a name as they are."""
-        return self.from_json({**self.to_json(), "class": name}) if name else self
-
-    def made_with(self, given: Self) -> Self:
-        """Those of the same class with other arguments, as ``segmenter.monai_arguments`` gave them."""
-        kept = {key: value for key, value in self.to_json().items() if key == "class"}
-        return self.from_json({**kept, **given.to_json()})
+def network_of(network: nn.Module) -> dict[str, Any]:
+    """The settings of a model's network, as far as its weights depend on them."""
+    hints, found = field_types(SegmenterSettings), settings_of(cast(Segmenter, network).recipe)
+    return {name: from_json(hints[name], value, f"segmenter.{name}") for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -109,6 +74,9 @@ class SegmenterSettings:
     network_arguments : Arguments
         What only that network has, a JSON object: of MONAI the class and what it is made with, as in
         ``{"class": "UNet", "channels": [8, 16], "strides": [2]}``.
+    start : str
+        Model whose weights training begins with: a file, or a run's folder that holds one. Empty: new weights. With it
+        the network becomes that of the model, unless other settings of it are given too, which must then be the same.
 
     Notes
     -----
@@ -131,11 +99,12 @@ class SegmenterSettings:
     checkpoint: bool = False
     autocast: Literal["none", "bfloat16"] = "none"
     network: Annotated[str, OneOf(names)] = "unet"
-    network_arguments: Arguments = Arguments()
+    network_arguments: Arguments = NO_ARGUMENTS
     patch_size: tuple[int, ...] = ()
     patch_foreground: float = 1 / 3
+    start: str = ""
 
-    ADDED: ClassVar[Mapping[str, Any]] = {"patch_size": [], "patch_foreground": 1 / 3}
+    ADDED: ClassVar[Mapping[str, Any]] = {"patch_size": [], "patch_foreground": 1 / 3, "start": ""}
     RENAMED: ClassVar[Mapping[str, Renamed]] = {
         "monai": Renamed("network_arguments", str, Arguments.of_class),
         "monai_arguments": Renamed("network_arguments", Arguments, Arguments.made_with),
@@ -162,12 +131,18 @@ class SegmenterSettings:
         return self.patch_size * 3 if len(self.patch_size) == 1 else self.patch_size
 
     def implied_by(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """What another network does not take of what was set for this one goes back to its default with the change."""
-        chosen = changes.get("network", self.network)
+        """The network of a model to start from comes with it. What another network does not take of what was set for
+        this one goes back to its default with the change.
+        """
+        start = changes.get("start")
+        own = network_of(load_model(find_model(start, choose=BY_FILE)).network) if start else {}
+        chosen = changes.get("network", own.get("network", self.network))
+        if chosen != own.get("network"):
+            own = {}
         if chosen == self.network:
-            return {}
+            return own
         takes = entry_of(chosen).takes
-        return {f.name: f.default for f in fields(self) if f.name in _OF_NETWORKS and f.name not in takes}
+        return {f.name: f.default for f in fields(self) if f.name in _OF_NETWORKS and f.name not in takes} | own
 
     def build(
         self,

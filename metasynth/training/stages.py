@@ -19,11 +19,12 @@ from metasynth.data.dataset import SliceDataset
 from metasynth.running.seeding import generator_for
 from metasynth.running.study import StudyContext
 from metasynth.segment.model_description import ModelDescription
-from metasynth.segment.model_file import model_path, save_model
+from metasynth.segment.model_file import load_model, model_path, save_model
 from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.courses import Course
 from metasynth.training.evaluation import TestSet
 from metasynth.training.loop import Pace, Stage, run_stage
+from metasynth.training.network_check import START
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Source, Synthetic
@@ -130,10 +131,16 @@ def train_plain(context: StudyContext, data: StudyData, name: str, source: Sourc
 
 
 def segmenter_for(context: StudyContext, cache: Cache) -> nn.Module:
-    """The run's segmenter for images like those of a cache, before any training: always with the same weights."""
+    """The run's segmenter for images like those of a cache, before any training: always with the same weights.
+
+    They are those of the model that the settings start from, if they name one, or else drawn.
+    """
     settings: SegmenterSettings = context.config.segmenter
     generator, shape = generator_for(context.seed, "segmenter"), settings.window or cache.shape
-    return settings.build(cache.n_classes, len(shape), generator, shape, cache.info.spacing_mm).to(context.device)
+    segmenter = settings.build(cache.n_classes, len(shape), generator, shape, cache.info.spacing_mm)
+    if START in context.others:
+        segmenter.load_state_dict(load_model(context.others[START]).network.state_dict())
+    return segmenter.to(context.device)
 
 
 def bilevel_trainer(
@@ -177,6 +184,9 @@ def note_of(augmenter: Augmenter) -> Callable[[dict[str, Any]], str]:
 def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn.Module) -> None:
     """Write a segmenter among the run's models, described as one for images like those of ``cache``."""
     info = cache.info
+    provenance = {"experiment": context.folder.manifest["experiment"], "stage": name, "seed": context.seed}
+    if START in context.others:
+        provenance["start"] = context.others[START].name
     description = ModelDescription(
         class_names=info.class_names,
         mapping=info.mapping,
@@ -188,7 +198,7 @@ def keep_segmenter(context: StudyContext, cache: Cache, name: str, segmenter: nn
         scaled_by=info.shows,
         brain_share=_brain_share(cache) if info.shows_heads and info.has_generation else 0.0,
         patch_size=context.config.segmenter.window,
-        provenance={"experiment": context.folder.manifest["experiment"], "stage": name, "seed": context.seed},
+        provenance=provenance,
     )
     save_model(model_path(context.folder.path, name), segmenter, description)
 

@@ -9,6 +9,7 @@ from bad_input.table import Place, Row, table
     Row("predict gone --out o", 2, "INPUT gone: there is no such file or folder"),
     Row("predict images --out o --stage learn", 2, "--stage learn: is that of a run; expected --model RUN with it"),
     Row("predict images --out o --model gone", 2, "gone: there is no such model file or folder of a run"),
+    Row("predict images --out o --model ''", 2, "'': there is no such model file or folder of a run"),
     Row("predict images --out o --model folder", 2, "folder: holds no trained segmenter (models/*.pt)"),
     Row("predict model.pt --out o", 2, "Missing argument 'INPUT...'."),
     Row("predict model.pt images", 2, "Missing option '--out'."),

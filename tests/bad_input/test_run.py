@@ -36,6 +36,27 @@ from bad_input.table import Place, Row, table
         2,
         "--label-cache maps.h5: experiment 'ridge' takes no label maps of their own",
     ),
+    Row("run ridge --start model.pt", 2, "--start model.pt: experiment 'ridge' trains no segmenter"),
+    Row("run noise --data c.h5 --start ''", 2, "'': there is no such model file or folder of a run"),
+    Row("run noise --data c.h5 --start gone.pt", 2, "gone.pt: there is no such model file or folder of a run"),
+    Row("run noise --data c.h5 --start folder", 2, "folder: holds no trained segmenter (models/*.pt)"),
+    Row("run noise --data c.h5 --start text.pt", 1, "text.pt: the model is damaged or no metasynth-model file"),
+    Row("run noise --data c.h5 --start short.pt", 1, "short.pt: the model is damaged or no metasynth-model file"),
+    Row(
+        "run noise --data c.h5 --start model.pt",
+        1,
+        "model.pt: expected the classes of c.h5; class 1 is 'white matter' there, 'dark' here",
+    ),
+    Row(
+        "run real_world --data c.h5 --start run --set segmenter.widths=8,16",
+        2,
+        "segmenter.widths: expected 4,8, as in ",
+    ),
+    Row(
+        "run noise --data c.h5 --set segmenter.start=gone.pt",
+        2,
+        "gone.pt: there is no such model file or folder of a run",
+    ),
     Row(
         "run real_world --data maps.h5",
         1,

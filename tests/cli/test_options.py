@@ -74,6 +74,7 @@ MEANINGS = {
     "--source": "Origin, licence and citation",
     "--spacing": "Voxel size (x, y, z)",
     "--stage": "Which segmenter of a run that has several.",
+    "--start": "Begin every training of a segmenter with the weights of a model",
     "--stripped": "The scans show the brain alone already.",
     "--subjects": "Whose images to estimate from",
     "--threads": "CPU threads of torch; by default half of the cores",

@@ -104,6 +104,9 @@ def carry_out(words: list[str]) -> str:
         return metasynth(*words[1:])
     if any(find_spec(name) is None for name in options(words, "--log")):
         words = without(words, "--log")  # tests/sinks has each of them, where its package is installed
+    words = without(
+        words, "--start"
+    )  # of another network than small runs have; tests/experiments/test_starts.py has it
     if "--launcher" in words:  # to jobs that take longer; tests/test_cli_launcher.py has some
         words = without(words, "--launcher", "--launcher-set")
     if "--print-commands" in words:

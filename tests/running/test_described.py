@@ -7,9 +7,9 @@ import pytest
 from metasynth.experiments.comparison.settings import TestCache
 
 from metasynth.augment.noise import NoiseLevel
+from metasynth.running.settings.arguments import Arguments
 from metasynth.running.settings.described import Setting, field_lines, list_settings
 from metasynth.running.settings.values import parse, to_text
-from metasynth.training.segmenter_settings import Arguments
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from support.tiny_noise import make_cache
 from metasynth import sizes
 from metasynth.errors import UsageError
 from metasynth.running.prepared import PreparedData
+from metasynth.running.settings.arguments import Arguments
 from metasynth.segment.unet import UNet
 from metasynth.synthesis.config import PAPER
 from metasynth.training import run_sizes
 from metasynth.training.loop import Pace
 from metasynth.training.run_sizes import Items, step_bytes
-from metasynth.training.segmenter_settings import Arguments, SegmenterSettings
+from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 
 ITEMS = Items(3, (16, 16), (3.0, 3.0), (2, 2, 2), 3)

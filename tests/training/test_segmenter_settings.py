@@ -1,16 +1,20 @@
 """Which network the settings ask for, and what of them concerns it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from metasynth.experiments.recovery.study_data import check_cache
+from support.tiny_model import describe
 from support.tiny_noise import make_cache
 
 from metasynth.errors import DataError, UsageError
 from metasynth.running.settings.config import apply_overrides, from_dict, to_dict
 from metasynth.running.settings.renamed import tell_renamed
 from metasynth.segment.backbone import Backbone
+from metasynth.segment.entry import BackboneEntry
+from metasynth.segment.model_file import load_model, save_model
 from metasynth.segment.unet import UNet
 from metasynth.training.segmenter_settings import SegmenterSettings
 
@@ -118,6 +122,34 @@ def test_what_does_not_concern_the_network_is_refused(overrides: list[str], mess
     with pytest.raises(UsageError, match=message) as caught:
         settings(*overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("before", [[], ["norm=batch"], ["network=nnunet", "widths=8,16"]])
+def test_a_model_to_start_from_brings_its_network(name: str, before: list[str], tmp_path) -> None:
+    chosen = settings(*NETWORKS[name])
+    path = tmp_path / "m.pt"
+    described = describe(class_names=("background", "a", "b"), shape=(16, 16))
+    save_model(path, built(chosen), described)
+    begun = apply_overrides(settings(*before), [f"start={path}"])
+    assert begun.start == str(path)
+    weights = load_model(path).network.state_dict()
+    built(begun, seed=1).load_state_dict(weights)
+    assert (begun.network, begun.network_arguments) == (chosen.network, chosen.network_arguments)
+    given = settings(f"start={path}", "lr=0.5")
+    assert (given.lr, given.network, given.norm) == (0.5, chosen.network, chosen.norm)
+    other = settings(f"start={path}", "network=unet", "widths=8,16", "norm=none")  # is refused later, by its name
+    assert (other.network, other.widths, other.norm) == ("unet", (8, 16), "none")
+
+
+def test_an_own_network_comes_by_what_its_design_says() -> None:
+    entry = BackboneEntry("own", "of a test", lambda design: torch.nn.Identity(), takes=("widths", "checkpoint"))
+    assert entry.settings_of({"kind": "own", "widths": [4, 8], "checkpoint": True, "norm": "none"}) == {
+        "network": "own",
+        "widths": [4, 8],
+    }
+    again = replace(entry, remake=lambda recipe, generator: UNet(2))
+    assert again.settings_of({"kind": "own", "depth": 3}) == {"network": "own"}
 
 
 def test_earlier_names_are_taken_in_any_order_and_told_once(caplog) -> None:
