@@ -24,7 +24,7 @@ from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.quantities import SIGMA, exponents
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
+from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, batches_of, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table, exponent_table
 
@@ -215,4 +215,5 @@ EXPERIMENT = Experiment(
         (SIGMA, *exponents(FIELDS)),
     ),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
+    batches=batches_of,
 )

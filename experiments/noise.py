@@ -18,7 +18,7 @@ from metasynth.experiments.recovery.figures import example_figures
 from metasynth.experiments.recovery.grid_report import RecoveryGridReport
 from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
-from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, bilevel_stage, recover
+from metasynth.experiments.recovery.study import LEVELS, SIZES, RecoveryConfig, batches_of, bilevel_stage, recover
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table
 
@@ -129,4 +129,5 @@ EXPERIMENT = Experiment(
     check_sizes=check_sizes,
     grid_report=RecoveryGridReport("The noise of the real images, learned in many runs", level_label, bilevel_stage),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
+    batches=batches_of,
 )
