@@ -10,13 +10,13 @@ from typing import Any
 
 from metasynth.errors import UsageError
 from metasynth.lines import logger
-from metasynth.running.device import configure_torch
+from metasynth.running.device import configure_torch, visible_gpus
 from metasynth.running.environment import describe_environment
 from metasynth.running.integrity.run_files import check_files
 from metasynth.running.lock import holdings, is_claimed_only
 from metasynth.running.manifest import PACE, make_manifest
 from metasynth.running.progress import Progress
-from metasynth.running.ranks import ALONE, Ranks
+from metasynth.running.ranks.ranks import ALONE, Ranks
 from metasynth.running.records import CONFIG, METRICS, RESULTS, RunFolder, refuse_taken
 from metasynth.running.seeding import seed_everything
 from metasynth.running.settings.config import apply_overrides, field_types, from_dict, nearest, to_dict
@@ -97,7 +97,7 @@ def execute(
     be given again and again until it has finished, as the schedulers of clusters do.
     ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own. ``log`` are
     the names of sinks (`metasynth.sinks`), by default those of the session before; 'none': no sink. With several
-    processes the first, of ``ranks``, calls this and the others `metasynth.running.following.follow`.
+    processes the first, of ``ranks``, calls this and the others `metasynth.running.ranks.following.follow`.
 
     Raises
     ------
@@ -126,6 +126,8 @@ def execute(
     if labels is not None:
         config = apply_overrides(config, [labels_override(experiment, preset, labels)])
     device, threads = configure_torch(settled.device, settled.threads)
+    if ranks.count > 1:
+        ranks.require_gpus(device, len(visible_gpus()))
     progress = Progress(quiet)
     if resume and earlier is None:
         progress.say(f"{out}: holds no run yet; one is begun")
@@ -192,6 +194,7 @@ def _run(experiment: Experiment, context: StudyContext) -> None:
     where = f"{context.folder.path}: {experiment.name}"
     with context.ranks.together(where), stopped_in_one_line(where):
         outcome = experiment.run(context)
+    context.ranks.leave()
     results = {
         "experiment": experiment.name,
         "preset": context.preset,

@@ -87,8 +87,8 @@ def run(
     command is interrupted; given again with --resume, it comes back to them.
     """
     from metasynth.run import execute, labels_override, preset_settings
-    from metasynth.running.following import follow
-    from metasynth.running.ranks import Ranks
+    from metasynth.running.ranks.following import follow
+    from metasynth.running.ranks.ranks import Ranks
     from metasynth.running.settings.config_file import read_config_file
     from metasynth.running.study import load_experiment
 

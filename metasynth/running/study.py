@@ -16,7 +16,7 @@ from metasynth.plugins import load_declared
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
-from metasynth.running.ranks import ALONE, Ranks
+from metasynth.running.ranks.ranks import ALONE, Ranks
 from metasynth.running.records import RunFolder
 from metasynth.running.settings.config import nearest
 from metasynth.schema import Schema

@@ -29,9 +29,8 @@ from metasynth.running.records import RunFolder
 from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.study import StudyContext
 from metasynth.training.courses import Course
-from metasynth.training.ranks import Part
 from metasynth.training.stopping import stopped_in_one_line
-from metasynth.training.streams import StepBatch, stream
+from metasynth.training.streams import Part, StepBatch, stream
 from metasynth.training.trainers import Trainer
 
 _LOG = logger(__name__)

@@ -18,6 +18,7 @@ from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
+from metasynth.running.ranks.ranks import Ranks
 from metasynth.running.seeding import generator_for
 from metasynth.running.study import StudyContext
 from metasynth.segment.model_description import ModelDescription
@@ -26,7 +27,6 @@ from metasynth.synthesis.generator import SeededGenerator
 from metasynth.training.courses import Course
 from metasynth.training.evaluation import TestSet
 from metasynth.training.loop import Pace, Stage, run_stage
-from metasynth.training.ranks import processes_of
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Source, Synthetic
@@ -170,6 +170,11 @@ def bilevel_solver(
         outer.hypergradient_strategy(),
         outer_step=outer.step_options(),
     )
+
+
+def processes_of(ranks: Ranks) -> Processes:
+    """What averages over the processes that carry a run out."""
+    return Processes() if ranks.count == 1 else Processes.current()
 
 
 def note_of(augmenter: Augmenter) -> Callable[[dict[str, Any]], str]:

@@ -29,12 +29,14 @@ class Ranks:
     ----------
     rank, local : int
         From 0, among all and among those of this machine.
-    count : int
+    count, here : int
+        How many there are, and how many on this machine.
     """
 
     rank: int = 0
     count: int = 1
     local: int = 0
+    here: int = 1
 
     @classmethod
     def started(cls) -> "Ranks":
@@ -46,6 +48,14 @@ class Ranks:
         for name, size in sizes.items():
             if size % self.count:
                 raise UsageError(f"{name}: expected a multiple of the {self.count} processes of the run, got {size}")
+
+    def require_gpus(self, device: str, gpus: int) -> None:
+        """Raise UsageError if processes of this machine would have to share one of its ``gpus``."""
+        if self.count > 1 and device.startswith("cuda") and self.here > gpus:
+            raise UsageError(
+                f"--device {device}: expected at most as many processes as GPUs on a machine, {gpus} here, "
+                f"got {self.here}"
+            )
 
     def hand_out(self, given: Mapping[str, Any] | None) -> None:
         """Join the others, which wait in `follow`, and hand them what they need: None if there is nothing to do."""
@@ -68,6 +78,13 @@ class Ranks:
         import torch.distributed as dist
 
         dist.barrier()
+
+    def leave(self) -> None:
+        """Take leave of the others when the study is done; none waits."""
+        if self.count > 1:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
 
     @contextmanager
     def together(self, where: str) -> Iterator[None]:
@@ -110,4 +127,4 @@ class Ranks:
 
 
 ALONE = Ranks()
-_VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+_VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}

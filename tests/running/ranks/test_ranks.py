@@ -3,17 +3,17 @@
 import pytest
 
 from metasynth.errors import RunError, UsageError
-from metasynth.running import ranks as module
-from metasynth.running.ranks import ALONE, Ranks
+from metasynth.running.ranks import ranks as module
+from metasynth.running.ranks.ranks import ALONE, Ranks
 
 
 def test_the_environment_says_which(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert Ranks.started() == ALONE == Ranks(rank=0, count=1, local=0)
-    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+    assert Ranks.started() == ALONE == Ranks(rank=0, count=1, local=0, here=1)
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    assert Ranks.started() == Ranks(rank=5, count=8, local=1)
+    assert Ranks.started() == Ranks(rank=5, count=8, local=1, here=4)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
@@ -21,6 +21,15 @@ def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(UsageError) as caught:
         Ranks(count=2).require_divisible(**{"segmenter.batch_size": 4, "outer.batch_size": 3})
     assert str(caught.value) == "outer.batch_size: expected a multiple of the 2 processes of the run, got 3"
+
+
+def test_processes_do_not_share_a_gpu():
+    Ranks(count=4, here=2).require_gpus("cuda", 2)
+    Ranks(count=4, here=4).require_gpus("cpu", 0)
+    with pytest.raises(UsageError) as caught:
+        Ranks(count=4, here=4).require_gpus("cuda", 2)
+    line = "--device cuda: expected at most as many processes as GPUs on a machine, 2 here, got 4"
+    assert str(caught.value) == line
 
 
 def test_that_another_process_has_ended_is_one_line(monkeypatch):

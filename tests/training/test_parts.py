@@ -5,11 +5,11 @@ import torch
 
 from metasynth.bilevel.processes.processes import Processes
 from metasynth.errors import RunError
-from metasynth.running.ranks import ALONE
+from metasynth.running.ranks.ranks import ALONE
 from metasynth.segment.losses import soft_dice_loss
-from metasynth.training.ranks import Part, processes_of
 from metasynth.training.sources import Example
-from metasynth.training.streams import StepBatch
+from metasynth.training.stages import processes_of
+from metasynth.training.streams import Part, StepBatch
 
 
 def example(size):

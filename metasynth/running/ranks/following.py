@@ -11,7 +11,7 @@ from metasynth.errors import MetasynthError, RunError
 from metasynth.files import first_line
 from metasynth.running.device import configure_torch
 from metasynth.running.progress import Progress
-from metasynth.running.ranks import Ranks
+from metasynth.running.ranks.ranks import Ranks
 from metasynth.running.records import RunFolder
 from metasynth.running.seeding import seed_everything
 from metasynth.running.study import Experiment, StudyContext
@@ -49,6 +49,7 @@ def follow(experiment: Experiment, ranks: Ranks) -> None:
             try:
                 with ranks.together(experiment.name):
                     experiment.run(context)
+                ranks.leave()
             except (MetasynthError, ValueError, KeyboardInterrupt):
                 raise SystemExit(1) from None
             except Exception as error:
