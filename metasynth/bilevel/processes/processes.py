@@ -110,7 +110,7 @@ class Processes:
         They are exchanged in the order in which autograd comes to them, so that graphs have to be alike in all
         processes; an exchange that only some come to is waited for in vain.
         """
-        return list(tensors) if self.count == 1 else list(Averaged.apply(self.mean, *tensors))  # type: ignore[no-untyped-call]
+        return list(tensors) if self.count == 1 else list(Averaged.apply(self.mean, *tensors))
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over the processes, all of which have it; differentiable, see `averaged`."""
