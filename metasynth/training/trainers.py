@@ -54,9 +54,7 @@ class Supervised:
         buffers = copies_of(self.segmenter)
         try:
             loss = self._problem.inner_value(self.segmenter, None, batch.inner)
-            (mean,) = self._processes.means([], [loss.detach()])[1]
-            require_finite("loss", mean, index + 1)  # in all processes, before any waits for the others' gradients
-            differentiate(loss, self._optimizer, index + 1, self._processes)
+            mean = differentiate(loss, self._optimizer, index + 1, self._processes)
         except BaseException:
             restore(self.segmenter, buffers)
             raise
@@ -170,7 +168,7 @@ class Bilevel:
         self.solver.load_state_dict(state)
 
 
-def differentiate(loss: Tensor, optimizer: Optimizer, step: int, processes: Processes | None = None) -> None:
+def differentiate(loss: Tensor, optimizer: Optimizer, step: int, processes: Processes | None = None) -> Tensor:
     """Give what an optimiser holds the gradient of a loss, by which a plain step can be taken; none is left otherwise.
 
     Parameters
@@ -182,7 +180,12 @@ def differentiate(loss: Tensor, optimizer: Optimizer, step: int, processes: Proc
     step : int
         The number of the step, from 1, to be named.
     processes : Processes or None
-        Those over which the gradient is averaged.
+        Those over which loss and gradient are averaged.
+
+    Returns
+    -------
+    Tensor ()
+        The loss, detached.
 
     Raises
     ------
@@ -192,14 +195,15 @@ def differentiate(loss: Tensor, optimizer: Optimizer, step: int, processes: Proc
         If the loss depends on nothing that the optimiser holds.
     """
     optimizer.zero_grad(set_to_none=True)
-    require_finite("loss", loss, step)
+    processes = processes or Processes()
+    (mean,) = processes.means([], [loss.detach()])[1]
+    require_finite("loss", mean, step)  # in all processes, before any waits for the others' gradients
     try:
         if loss.requires_grad:
             loss.backward()
         held = [p for group in optimizer.param_groups for p in group["params"]]
-        if processes is not None and processes.count > 1:
-            for parameter, mean in zip(held, processes.mean([p.grad for p in held]), strict=True):
-                parameter.grad = mean
+        for parameter, gradient in zip(held, processes.mean([p.grad for p in held]), strict=True):
+            parameter.grad = gradient
         gradients = [p.grad for p in held if p.grad is not None]
         if not gradients:
             raise ValueError(
@@ -210,6 +214,7 @@ def differentiate(loss: Tensor, optimizer: Optimizer, step: int, processes: Proc
     except BaseException:
         optimizer.zero_grad(set_to_none=True)
         raise
+    return mean
 
 
 def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> None:
