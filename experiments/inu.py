@@ -26,7 +26,14 @@ from metasynth.experiments.recovery.machine import require_recovery
 from metasynth.experiments.recovery.quantities import SIGMA, exponents
 from metasynth.experiments.recovery.rows import CONTENTS, level_label
 from metasynth.experiments.recovery.sizes import SIZES
-from metasynth.experiments.recovery.study import LEVELS, RecoveryCase, RecoveryConfig, bilevel_stage, recover
+from metasynth.experiments.recovery.study import (
+    LEVELS,
+    RecoveryCase,
+    RecoveryConfig,
+    batches_of,
+    bilevel_stage,
+    recover,
+)
 from metasynth.experiments.recovery.study_data import check_cache, load_study_data
 from metasynth.experiments.recovery.tables import class_table, dice_table, exponent_table
 
@@ -225,4 +232,5 @@ EXPERIMENT = Experiment(
     ),
     contents={**CONTENTS, CONFIG: entries({"config": entries(_SETTINGS)})},
     images=partial(learned_images, cases_of=_cases),
+    batches=batches_of,
 )

@@ -1,19 +1,21 @@
 """Carry an experiment out, from settings to results, and write its report."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from logging import WARNING
 from pathlib import Path
+from typing import Any
 
 from metasynth.errors import UsageError
 from metasynth.lines import logger
-from metasynth.running.device import configure_torch
+from metasynth.running.device import configure_torch, visible_gpus
 from metasynth.running.environment import describe_environment
 from metasynth.running.integrity.run_files import check_files
 from metasynth.running.lock import holdings, is_claimed_only
 from metasynth.running.manifest import PACE, make_manifest
 from metasynth.running.progress import Progress
+from metasynth.running.ranks.ranks import ALONE, Ranks
 from metasynth.running.records import CONFIG, METRICS, RESULTS, RunFolder, refuse_taken
 from metasynth.running.request import Request, file_overrides, preset_settings, settings_of
 from metasynth.running.seeding import seed_everything
@@ -41,6 +43,7 @@ def execute(
     threads: int | None = None,
     log: str | None = None,
     quiet: bool = False,
+    ranks: Ranks = ALONE,
 ) -> RunFolder:
     """Carry out an experiment in the folder ``out`` and write its results and report.
 
@@ -50,7 +53,8 @@ def execute(
     be given again and again until it has finished, as the schedulers of clusters do.
     ``labels`` is the setting of that name, for experiments that take label maps from a cache of their own, and
     ``start`` is ``segmenter.start``, for those that train segmenters. ``log`` are the names of sinks
-    (`metasynth.sinks`), by default those of the session before; 'none': no sink.
+    (`metasynth.sinks`), by default those of the session before; 'none': no sink. With several processes the first, of
+    ``ranks``, calls this and the others `metasynth.running.ranks.following.follow`.
 
     Raises
     ------
@@ -74,8 +78,12 @@ def execute(
     if earlier is not None and asked.preset is None and all(text.startswith(PACE) for text in overrides):
         base = settings_of(earlier, type(base))
     config = apply_overrides(base, [*overrides, *named])
+    if ranks.count > 1:
+        ranks.require_divisible(**_shared_batches(experiment, config))
     sinks = chosen(NONE if settled.log is None else settled.log)
     device, threads = configure_torch(settled.device, settled.threads)
+    if ranks.count > 1:
+        ranks.require_gpus(device, len(visible_gpus()))
     progress = Progress(quiet)
     if resume and earlier is None:
         progress.say(f"{out}: holds no run yet; one is begun")
@@ -96,18 +104,32 @@ def execute(
         ) as feed,
     ):
         if folder.finished:
+            ranks.hand_out(None)
             progress.say(f"{folder.path}: the run has finished; its report is written again")
             with files_that_fit(folder.path):
                 write_run_report(experiment, folder)
         else:
             _LOG.info("%s: %s, preset %s, seed %d", folder.path, experiment.name, preset, seed)
             _LOG.info("%s: on %s with %d threads, data %s", folder.path, device, threads, place)
-            context = StudyContext(config, preset, seed, device, threads, folder, place, resume, progress, others)
+            shared = (config, preset, seed, device, threads)
+            context = StudyContext(*shared, folder, place, resume, progress, others, ranks)
+            ranks.hand_out(
+                {"shared": shared, "manifest": manifest, "others": others}
+                | {"places": (folder.path, place), "resume": resume}
+            )
             folder.follow(feed.look)
             _run(experiment, context)
             write_run_report(experiment, folder)
         feed.finish((folder.path / METRICS).stat().st_size, figures_of(folder.path))
     return folder
+
+
+def _shared_batches(experiment: Experiment, config: Any) -> Mapping[str, int]:
+    if experiment.batches is None:
+        raise UsageError(
+            f"metasynth run: {experiment.name!r} is a study for a single process; start it without torchrun"
+        )
+    return experiment.batches(config)
 
 
 def _earlier(experiment: Experiment, out: Path, *, may_begin: bool) -> RunFolder | None:
@@ -125,8 +147,10 @@ def _earlier(experiment: Experiment, out: Path, *, may_begin: bool) -> RunFolder
 def _run(experiment: Experiment, context: StudyContext) -> None:
     start = time.perf_counter()
     seed_everything(context.seed)
-    with stopped_in_one_line(f"{context.folder.path}: {experiment.name}"):
+    where = f"{context.folder.path}: {experiment.name}"
+    with context.ranks.together(where), stopped_in_one_line(where):
         outcome = experiment.run(context)
+    context.ranks.leave()
     results = {
         "experiment": experiment.name,
         "preset": context.preset,

@@ -103,14 +103,25 @@ def test_report_takes_several_runs(cli):
     assert result.stdout.count("One row.") == 2
 
 
-def test_a_run_is_not_started_once_for_each_of_several_processes(cli, tmp_path, monkeypatch):
-    """As torchrun would: they would write to one folder."""
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--out", "a"),
+            "Error: metasynth run: 'tiny' is a study for a single process; start it without torchrun",
+        ),
+        ((), "Error: --out: give the folder of the run that 2 processes are to carry out"),
+        (
+            ("--out", "a", "--seeds", "2"),
+            "Error: metasynth run: many runs are not for the 2 processes that torchrun started; leave --seeds, --vary "
+            "and --launcher out, or start it by itself",
+        ),
+    ],
+)
+def test_what_is_not_for_several_processes_is_refused(cli, tmp_path, monkeypatch, arguments, message):
+    """As torchrun starts them; the first of them speaks."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    message = (
-        "Error: metasynth run: is a single process, and was started as one of 2 (by torchrun?); start it by itself; "
-        "for training with several processes see docs/guides/processes.md"
-    )
-    failed(cli("run", "tiny", "--out", "a"), 2, message)
+    failed(cli("run", "tiny", *arguments), 2, message)
     assert not any(tmp_path.iterdir())
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert cli("run", "tiny", "--out", "a", "--device", "cpu").exit_code == 0

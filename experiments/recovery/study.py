@@ -200,6 +200,11 @@ def _rows(
     ]
 
 
+def batches_of(config: RecoveryConfig) -> dict[str, int]:
+    """The batches that the processes of a run share."""
+    return {"segmenter.batch_size": config.segmenter.batch_size, "outer.batch_size": config.outer.batch_size}
+
+
 def bilevel_stage(label: str) -> str:
     """Name of the stage that learns a case."""
     return f"sigma={label}/learn"

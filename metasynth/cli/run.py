@@ -3,11 +3,11 @@
 Presets belong to a study: ``PRESETS`` in its file (`metasynth.experiments.noise`) or its folder's ``__init__``.
 """
 
-import os
 import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -96,17 +96,23 @@ def run(
     """
     from metasynth.predict.shipped import named_model
     from metasynth.run import execute
+    from metasynth.running.ranks.following import follow
+    from metasynth.running.ranks.ranks import Ranks
     from metasynth.running.request import file_overrides, preset_settings
     from metasynth.running.settings.config_file import read_config_file
     from metasynth.running.study import load_experiment
     from metasynth.segment.model_file import BY_FILE
 
-    _require_single_process()
+    ranks = Ranks.started()
+    if ranks.rank:
+        follow(load_experiment(experiment), ranks)
+        return
     if resume and out is None:
         raise UsageError("--resume: needs --out DIR, the folder of the run to continue")
     means = Means(jobs, launcher, launcher_texts, print_commands)
     means.check()
     grid = is_grid(out, resume, seeds, vary, means)
+    _check_ranks(ranks, grid, out)
     study = load_experiment(experiment)
     model = None if start is None else named_model(start, None, BY_FILE)
     if config_file is not None:
@@ -136,6 +142,7 @@ def run(
                 threads=threads,
                 log=log,
                 quiet=quiet,
+                ranks=ranks,
             )
     except KeyboardInterrupt as error:
         raise Stopped(error, _interrupted(experiment, out, means)) from None
@@ -146,12 +153,14 @@ def run(
         raise failure
 
 
-def _require_single_process() -> None:
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+def _check_ranks(ranks: Any, grid: bool, out: Path | None) -> None:
+    if ranks.count > 1 and grid:
         raise UsageError(
-            f"metasynth run: is a single process, and was started as one of {os.environ['WORLD_SIZE']} (by torchrun?); "
-            "start it by itself; for training with several processes see docs/guides/processes.md"
+            f"metasynth run: many runs are not for the {ranks.count} processes that torchrun started; leave --seeds, "
+            "--vary and --launcher out, or start it by itself"
         )
+    if ranks.count > 1 and out is None:
+        raise UsageError(f"--out: give the folder of the run that {ranks.count} processes are to carry out")
 
 
 def _new_folder(experiment: str, preset: str | None, first: int, seeds: int | None) -> Path:

@@ -16,6 +16,7 @@ from metasynth.plugins import load_declared
 from metasynth.running.grid_folder import GridFolder
 from metasynth.running.prepared import PreparedData
 from metasynth.running.progress import Progress
+from metasynth.running.ranks.ranks import ALONE, Ranks
 from metasynth.running.records import RunFolder
 from metasynth.running.settings.config import nearest
 from metasynth.schema import Schema
@@ -69,6 +70,8 @@ class StudyContext:
         Where to say how far the work is.
     others : mapping of str to Path
         The further caches, as in ``PreparedData``.
+    ranks : Ranks
+        Which of the processes that carry the run out this one is.
     """
 
     config: Any
@@ -81,6 +84,7 @@ class StudyContext:
     resume: bool
     progress: Progress
     others: Mapping[str, Path] = field(default_factory=dict)
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,9 @@ class Experiment:
     images : callable or None
         From a finished run, whose folder is open for reading, the training images that it ended with: a
         `metasynth.training.sources.LearnedImages` by the name of each stage that has some. None: it makes none.
+    batches : callable or None
+        config -> the sizes of the batches that its processes share, by the settings' names, where torchrun may start
+        several; None: it is for a single process.
     """
 
     name: str
@@ -125,6 +132,7 @@ class Experiment:
     check_sizes: Callable[[Any, PreparedData, Path], None] = lambda config, prepared, out: None
     check: Callable[[Any, PreparedData, int], object] | None = None
     images: Callable[[StudyContext], Mapping[str, Any]] | None = None
+    batches: Callable[[Any], Mapping[str, int]] | None = None
 
 
 def discover_experiments() -> dict[str, EntryPoint]:

@@ -1,5 +1,7 @@
 """Losses on logits, twice differentiable and usable under forward-mode differentiation."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ def soft_dice_loss(
     batch: bool = True,
     squared: bool = False,
     smooth: float = 1e-5,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """One minus the mean soft Dice (Sudre et al. 2017, without class weights).
 
@@ -35,6 +38,10 @@ def soft_dice_loss(
         Use sum(p_k^2) + sum(y_k^2) as the denominator (Milletari et al. 2016).
     smooth : float
         Keeps 0/0 defined, in voxels.
+    total : callable or None
+        Of sums over the part of a batch that this process has, gives those over the batch, differentiably, as
+        `metasynth.bilevel.processes.processes.Processes.total` does: with ``batch`` the loss of all parts is then that
+        of the whole in every process.
 
     Returns
     -------
@@ -63,6 +70,8 @@ def soft_dice_loss(
     over = ([0] if batch else []) + list(range(2, logits.ndim))
     overlap = (probabilities * truth).sum(over)
     size = (probabilities * probabilities if squared else probabilities).sum(over) + truth.sum(over)
+    if batch and total is not None:
+        overlap, size = total(torch.stack([overlap, size]))
     return 1.0 - ((2.0 * overlap + smooth) / (size + smooth)).mean()
 
 

@@ -30,7 +30,7 @@ from metasynth.running.settings.bounds import require_at_least
 from metasynth.running.study import StudyContext
 from metasynth.training.courses import Course
 from metasynth.training.stopping import stopped_in_one_line
-from metasynth.training.streams import StepBatch, stream
+from metasynth.training.streams import Part, StepBatch, stream
 from metasynth.training.trainers import Trainer
 
 _LOG = logger(__name__)
@@ -98,7 +98,8 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     Interrupted
         Between two steps, if the process was asked to end.
     """
-    folder = context.folder
+    folder, ranks = context.folder, context.ranks
+    alone = ranks.count == 1
     place = folder.checkpoints / stage.name.replace("/", "-")
     finished, latest = place / FINAL, place / LATEST
     if context.resume and finished.is_file():
@@ -131,9 +132,11 @@ def run_stage(stage: Stage, trainer: Trainer, pace: Pace, context: StudyContext)
     where = f"{folder.path}: stage {stage.name}"
     with stopped_in_one_line(where, _last_good(saved)):
         random = capture_random_states()
-        stage.check(stage.data)
+        # The same samples in all processes, so that each finds the same and no other waits for it.
+        stage.check(stage.data if alone else Part(stage.data, 0, ranks.count))
         restore_random_states(random)
-    batches = stream(stage.data, start, stage.steps, pace.workers)
+    data = stage.data if alone else Part(stage.data, ranks.rank, ranks.count)
+    batches = stream(data, start, stage.steps, pace.workers)
     with context.progress.task(stage.name, stage.steps, done=start) as task, closing(batches):
         for index, batch in enumerate(batches, start=start):
             check()

@@ -1,6 +1,6 @@
 """Settings of the inner problem: the segmenter's network, loss and optimiser."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
@@ -198,11 +198,15 @@ class SegmenterSettings:
         left, falling = self.steps - step, self.cooldown * self.steps
         return 1.0 if left >= falling else left / falling
 
-    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of logits (B, K, *S) against labels (B, *S)."""
+    def loss_of(self, logits: Tensor, labels: Tensor, total: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The loss of logits (B, K, *S) against labels (B, *S).
+
+        ``total`` sums over the processes that share a batch, see `soft_dice_loss`; the mean over them is then the loss
+        of the batch.
+        """
         if self.loss == "logit_mse":
             return logit_mse_loss(logits, labels)
-        dice = soft_dice_loss(logits, labels, squared=self.loss != "dice", batch=self.dice_over == "batch")
+        dice = soft_dice_loss(logits, labels, squared=self.loss != "dice", batch=self.dice_over == "batch", total=total)
         return dice + cross_entropy_loss(logits, labels) if self.loss == "dice_cross_entropy" else dice
 
     @property

@@ -13,9 +13,12 @@ from torch import nn
 
 from metasynth.augment.augmenter import Augmenter
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
+from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
+from metasynth.running.ranks.ranks import Ranks
 from metasynth.running.seeding import generator_for
 from metasynth.running.study import StudyContext
 from metasynth.segment.model_description import ModelDescription
@@ -125,7 +128,8 @@ def train_plain(context: StudyContext, data: StudyData, name: str, source: Sourc
     settings: TrainingSettings = context.config
     segmenter = segmenter_for(context, data.train.cache)
     stage = Stage(name, settings.segmenter.steps, _step_data(context, data, source, None))
-    seconds = run_stage(stage, Supervised(segmenter, settings.segmenter), settings.pace, context)
+    trainer = Supervised(segmenter, settings.segmenter, processes_of(context.ranks))
+    seconds = run_stage(stage, trainer, settings.pace, context)
     keep_segmenter(context, data.train.cache, name, segmenter)
     return segmenter, seconds
 
@@ -152,23 +156,33 @@ def bilevel_trainer(
     """
     settings: TrainingSettings = context.config
     inner, outer = settings.segmenter, outer or settings.outer
-    solver = bilevel_solver(segmenter, augmenter.to(context.device), inner, outer)
+    solver = bilevel_solver(segmenter, augmenter.to(context.device), inner, outer, processes_of(context.ranks))
     return Bilevel(solver, inner, outer, augmenter.observed)
 
 
 def bilevel_solver(
-    segmenter: nn.Module, augmenter: Augmenter, inner: SegmenterSettings, outer: OuterSettings
+    segmenter: nn.Module,
+    augmenter: Augmenter,
+    inner: SegmenterSettings,
+    outer: OuterSettings,
+    processes: Processes | None = None,
 ) -> BilevelSolver:
     """The solver that settings of both levels stand for; ValueError if they do not go with these networks."""
+    losses = bilevel_losses(inner, outer.of_real(inner), processes)
     return BilevelSolver(
-        BilevelProblem(*bilevel_losses(inner, outer.of_real(inner)), autocast=inner.autocast_dtype),
+        BilevelProblem(*losses, autocast=inner.autocast_dtype),
         segmenter,
-        inner.optimizer(segmenter),
+        InnerUpdate(inner.optimizer(segmenter), processes or Processes()),
         augmenter,
         outer.optimizer(augmenter),
         outer.hypergradient_strategy(),
         outer_step=outer.step_options(),
     )
+
+
+def processes_of(ranks: Ranks) -> Processes:
+    """What averages over the processes that carry a run out."""
+    return Processes() if ranks.count == 1 else Processes.current()
 
 
 def note_of(augmenter: Augmenter) -> Callable[[dict[str, Any]], str]:

@@ -131,6 +131,40 @@ class StepData(Steps):
         return self.completed(step, inner, self.inner, real)
 
 
+@dataclass(frozen=True)
+class Part(Dataset[StepBatch]):
+    """Of every step's batches the samples of one process.
+
+    Each process draws the whole of a step, as one process does, and keeps the ``rank``-th of ``count`` equal parts: so
+    the samples are the same however many processes share them.
+
+    Attributes
+    ----------
+    whole : Dataset of StepBatch
+    rank, count : int
+    """
+
+    whole: Dataset[StepBatch]
+    rank: int
+    count: int
+
+    def __getitem__(self, step: int) -> StepBatch:
+        return StepBatch(*(None if part is None else self._of(part) for part in self.whole[step]))  # type: ignore[arg-type]
+
+    def _of(self, example: Example) -> Example:
+        size = len(example.labels)
+        if size % self.count:
+            raise RunError(f"a batch of {size} cannot be divided among the {self.count} processes of the run")
+        share = size // self.count
+
+        def own(tensor: Any) -> Any:
+            # What has no entry for each sample is of the whole batch.
+            shared = not isinstance(tensor, torch.Tensor) or not tensor.ndim or len(tensor) != size
+            return tensor if shared else tensor[self.rank * share : (self.rank + 1) * share].contiguous()
+
+        return Example(*mapped(own, example))
+
+
 def stream(data: Dataset[StepBatch], start: int, stop: int, workers: int) -> Generator[StepBatch, None, None]:
     """The batches of steps start to stop - 1, made ahead by ``workers`` processes (0: in this one).
 

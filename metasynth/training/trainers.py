@@ -11,6 +11,7 @@ from metasynth.bilevel.checks.finite import require_finite
 from metasynth.bilevel.derivatives import total_norm
 from metasynth.bilevel.patched.buffers import copies_of, restore
 from metasynth.bilevel.problem import BilevelProblem
+from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.step_report import StepReport
 from metasynth.training.reach import constrained_in, within_reach
@@ -40,11 +41,12 @@ class Trainer(Protocol):
 class Supervised:
     """Plain training of a segmenter on finished images (the baselines)."""
 
-    def __init__(self, segmenter: nn.Module, settings: SegmenterSettings) -> None:
+    def __init__(self, segmenter: nn.Module, settings: SegmenterSettings, processes: Processes | None = None) -> None:
         self.segmenter = segmenter
+        self._processes = processes or Processes()
         self._optimizer = settings.optimizer(segmenter)
         self._settings = settings
-        _, loss = bilevel_losses(settings)  # that on images as they are
+        _, loss = bilevel_losses(settings, processes=self._processes)  # that on images as they are
         self._problem = BilevelProblem(loss, loss, settings.autocast_dtype)
 
     def step(self, index: int, batch: StepBatch) -> list[dict[str, Any]]:
@@ -52,13 +54,14 @@ class Supervised:
         buffers = copies_of(self.segmenter)
         try:
             loss = self._problem.inner_value(self.segmenter, None, batch.inner)
-            differentiate(loss, self._optimizer, index + 1)
+            mean = differentiate(loss, self._optimizer, index + 1, self._processes)
         except BaseException:
             restore(self.segmenter, buffers)
             raise
         _set_rate(self._optimizer, [self._settings.lr], self._settings.rate_at(index))
         self._optimizer.step()
-        return [{"inner_loss": loss.item()}]
+        self._processes.average_buffers(self.segmenter, buffers)
+        return [{"inner_loss": mean.item()}]
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimiser."""
@@ -165,7 +168,7 @@ class Bilevel:
         self.solver.load_state_dict(state)
 
 
-def differentiate(loss: Tensor, optimizer: Optimizer, step: int) -> None:
+def differentiate(loss: Tensor, optimizer: Optimizer, step: int, processes: Processes | None = None) -> Tensor:
     """Give what an optimiser holds the gradient of a loss, by which a plain step can be taken; none is left otherwise.
 
     Parameters
@@ -176,6 +179,13 @@ def differentiate(loss: Tensor, optimizer: Optimizer, step: int) -> None:
         Gradients of an earlier step are dropped.
     step : int
         The number of the step, from 1, to be named.
+    processes : Processes or None
+        Those over which loss and gradient are averaged.
+
+    Returns
+    -------
+    Tensor ()
+        The loss, detached.
 
     Raises
     ------
@@ -185,11 +195,16 @@ def differentiate(loss: Tensor, optimizer: Optimizer, step: int) -> None:
         If the loss depends on nothing that the optimiser holds.
     """
     optimizer.zero_grad(set_to_none=True)
-    require_finite("loss", loss, step)
+    processes = processes or Processes()
+    (mean,) = processes.means([], [loss.detach()])[1]
+    require_finite("loss", mean, step)  # in all processes, before any waits for the others' gradients
     try:
         if loss.requires_grad:
             loss.backward()
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        for parameter, gradient in zip(held, processes.mean([p.grad for p in held]), strict=True):
+            parameter.grad = gradient
+        gradients = [p.grad for p in held if p.grad is not None]
         if not gradients:
             raise ValueError(
                 f"the loss depends on no parameter that the {type(optimizer).__name__} holds, so the step would move "
@@ -199,6 +214,7 @@ def differentiate(loss: Tensor, optimizer: Optimizer, step: int) -> None:
     except BaseException:
         optimizer.zero_grad(set_to_none=True)
         raise
+    return mean
 
 
 def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> None:
@@ -207,17 +223,19 @@ def _set_rate(optimizer: Optimizer, rates: Sequence[float], factor: float) -> No
 
 
 def bilevel_losses(
-    settings: SegmenterSettings, real: SegmenterSettings | None = None
+    settings: SegmenterSettings, real: SegmenterSettings | None = None, processes: Processes | None = None
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The two losses of Learn2Synth (Eqs 1 and 3) for examples and any augmenter ``augmenter(given, draws)``.
 
-    ``real`` says what the loss of real examples is, where it is another.
+    ``real`` says what the loss of real examples is, where it is another. The mean over the ``processes`` that share a
+    batch is its loss.
     """
+    over = {"total": processes.total} if processes is not None and processes.count > 1 else {}
 
     def inner_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
-        return settings.loss_of(segmenter(augmenter(example.given, example.draws)), example.labels)
+        return settings.loss_of(segmenter(augmenter(example.given, example.draws)), example.labels, **over)
 
     def outer_loss(segmenter: nn.Module, augmenter: nn.Module, example: Example) -> Any:
-        return (real or settings).loss_of(segmenter(example.images), example.labels)
+        return (real or settings).loss_of(segmenter(example.images), example.labels, **over)
 
     return inner_loss, outer_loss

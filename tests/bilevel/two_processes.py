@@ -22,7 +22,6 @@ from metasynth.bilevel.processes.processes import Processes
 from metasynth.bilevel.solver import BilevelSolver
 from metasynth.bilevel.step_report import StepReport
 from metasynth.bilevel.strategies.mixed import Mixed
-from metasynth.bilevel.strategies.unrolled import Unrolled
 from metasynth.bilevel.update.inner_update import InnerUpdate
 from metasynth.segment.losses import soft_dice_loss
 
@@ -41,7 +40,9 @@ def outer_loss(model: nn.Module, outer: nn.Module, given: Batch) -> Tensor:
 
 PROBLEM = BilevelProblem(inner_loss, outer_loss)
 
-STRATEGIES = taken("mixed", "forward", "finite_difference-reporting", "implicit-solved", "in_parts-of-1")
+STRATEGIES = taken("mixed", "forward", "finite_difference-reporting", "implicit-solved", "in_parts-of-1") | taken(
+    "unrolled-3", "unrolled-3-last-2", "unrolled-remat-5"
+)
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, lr=0.3, momentum=0.9),
@@ -142,12 +143,13 @@ def trained_by_kind(strategy: HypergradientStrategy, processes: Processes, rank:
     problem = BilevelProblem(by_kind, of_heads)
     solver = BilevelSolver(problem, model, update, outer, outer_optimiser, strategy, check=False)
     for step in range(0, 60, 10):
-        solver.step([of_kinds(step + step // 20, rank)], of_kinds(step + 5, rank), of_kinds(step + 6, rank))
+        inner = [of_kinds(step + step // 20 + k, rank) for k in range(strategy.inner_steps)]
+        solver.step(inner, of_kinds(step + 5, rank), of_kinds(step + 6, rank))
         solver.inner_step(of_kinds(step + 8, rank))
     return {"state": solver.state_dict()}
 
 
-BY_KIND = taken("mixed", "forward", "finite_difference", "implicit-damped")
+BY_KIND = taken("mixed", "forward", "finite_difference", "implicit-damped", "unrolled-2", "unrolled-remat-5")
 
 
 class Normalised(nn.Module):
@@ -289,9 +291,6 @@ def refusals(processes: Processes, rank: int) -> dict[str, str]:
         solver.problem = BilevelProblem(refusing, outer_loss)
         solver.step([first], second)
 
-    def unrolled() -> None:
-        solver_of(Case(Unrolled(1), "sgd"), processes, 0).step([first], second)
-
     group = dist.new_group([0])
     return {
         "unlike": raised(unlike),
@@ -299,7 +298,6 @@ def refusals(processes: Processes, rank: int) -> dict[str, str]:
         "loaded by one": raised(loaded_by_one),
         "cut in one": raised(cut_in_one),
         "raised in one": raised(raised_in_one),
-        "unrolled": raised(unrolled),
         "no member": raised(lambda: Processes(group)),
     }
 

@@ -5,8 +5,9 @@ batch. In the product of three parts (`metasynth.bilevel.hypergradient`) each pa
 
     g = mean_r ∂L_inner,r/∂φ        v = mean_r ∂L_outer,r/∂φ*        h = mean_r [(∂g_r/∂θ)ᵀ w + ∂L_outer,r/∂θ]
 
-over processes r, where w = (∂U/∂g)ᵀ v is the same in all of them: three exchanges of plain numbers between the parts,
-and no communication that is differentiated through.
+over processes r, where w = (∂U/∂g)ᵀ v is the same in all of them: three exchanges of plain numbers between the parts.
+Where several steps are differentiated as one (`Unrolled`), the average of g is part of their graph: see
+`metasynth.bilevel.processes.averaged`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from metasynth.bilevel.derivatives import Gradients
+from metasynth.bilevel.processes.averaged import Averaged
 from metasynth.bilevel.processes.fingerprint import fingerprint
 from metasynth.bilevel.processes.flat import joined_by_type, split_like
 
@@ -70,6 +72,11 @@ class Processes:
         return 1 if self.group is None else dist.get_world_size(self.group)
 
     @property
+    def rank(self) -> int:
+        """Which of them this one is, from 0."""
+        return 0 if self.group is None else dist.get_rank(self.group)
+
+    @property
     def device(self) -> torch.device:
         """Where the group takes messages that live nowhere in particular."""
         if self.group is not None and dist.get_backend(self.group) == "nccl":
@@ -96,6 +103,20 @@ class Processes:
                 for i, part in split_like(flat.div_(self.count), means, places).items():
                     means[i] = part
         return means
+
+    def averaged(self, tensors: Sequence[Tensor | None]) -> Gradients:
+        """The same mean, as an operation of the graph: its derivatives are means too.
+
+        They are exchanged in the order in which autograd comes to them, so that graphs have to be alike in all
+        processes; an exchange that only some come to is waited for in vain.
+        """
+        return list(tensors) if self.count == 1 else list(Averaged.apply(self.mean, *tensors))
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over the processes, all of which have it; differentiable, see `averaged`."""
+        (mean,) = self.averaged([tensor])
+        assert mean is not None
+        return mean if self.count == 1 else mean * self.count
 
     def means(self, tensors: Sequence[Tensor | None], values: Sequence[Tensor]) -> tuple[Gradients, list[Tensor]]:
         """`mean` of both, in the same messages; every process has all of ``values``."""

@@ -112,19 +112,20 @@ class Segments:
         moments = moments_of(segment.states)
         for moment in moments.values():
             moment.requires_grad_()
-        iterates = self._steps(segment, start)
+        anchor = anchor_for(start)
+        iterates = self._steps(segment, start, anchor)
         end_moments = moments_of(self._again.state)
         averaged = iterates[len(iterates) - segment.averaged :]
         learned = list(self._inputs.learned.values())
         found = pull(
             [*iterates[-1], *end_moments.values(), *(p for iterate in averaged for p in iterate)],
             [*at_parameters, *(at_moments.get(key) for key in end_moments), *each * len(averaged)],
-            [*learned, *(p if p.requires_grad else None for p in start), *moments.values()],
+            [*learned, *(p if p.requires_grad else None for p in start), *moments.values(), anchor],
         )
         n, m = len(learned), len(learned) + len(start)
-        return found[:n], found[n:m], dict(zip(moments, found[m:], strict=True))
+        return found[:n], found[n:m], dict(zip(moments, found[m:-1], strict=True))
 
-    def _steps(self, segment: _Segment, parameters: list[Tensor]) -> list[list[Tensor]]:
+    def _steps(self, segment: _Segment, parameters: list[Tensor], anchor: Tensor) -> list[list[Tensor]]:
         """Take the segment's steps from leaves, with their graph; ``_again`` has the moments after them."""
         inputs = self._inputs
         iterates: list[list[Tensor]] = []
@@ -135,7 +136,8 @@ class Segments:
                 # On a GPU sums may be taken in another order each time, which later steps amplify.
                 require_equal_losses(before, loss, "Unrolled(remat=True)", not (iterates and loss.is_cuda))
                 gradients = gradient_of(loss, parameters, create_graph=True)
-                parameters = inputs.update.apply(self._again, parameters, gradients, inputs.outer)
+                averaged = inputs.update.average_in_graph(gradients, anchor)
+                parameters = inputs.update.apply(self._again, parameters, averaged, inputs.outer)
                 iterates.append(parameters)
         return iterates
 
@@ -168,6 +170,11 @@ class IterateMean:
     def value(self) -> list[Tensor]:
         """The mean: the first of them, and how far the others moved from it, so that what did not move is as it is."""
         return [first + moved / self._n for first, moved in zip(self._first, self._moved, strict=True)]
+
+
+def anchor_for(parameters: Sequence[Tensor]) -> Tensor:
+    """A zero that is a leaf, of the parameters' type: see `InnerUpdate.average_in_graph`."""
+    return parameters[0].new_zeros(()).requires_grad_()
 
 
 def shared(cotangents: Sequence[Tensor | None], n: int) -> Gradients:

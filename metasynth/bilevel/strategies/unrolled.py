@@ -13,7 +13,7 @@ from torch import Tensor
 from metasynth.bilevel.derivatives import Gradients, gradient_of, pull
 from metasynth.bilevel.hypergradient import HypergradientStrategy, InnerStep
 from metasynth.bilevel.step_inputs import StepInputs
-from metasynth.bilevel.strategies.segments import IterateMean, Segments, shared
+from metasynth.bilevel.strategies.segments import IterateMean, Segments, anchor_for, shared
 from metasynth.bilevel.update.updates import undifferentiated_steps
 
 
@@ -37,7 +37,8 @@ class Unrolled(HypergradientStrategy):
     learning rate an iterate is a noisy draw from about the point that a falling rate would lead to, and so is its v;
     the mean is near that point (Polyak & Juditsky 1992). The model goes on from the last iterate all the same.
 
-    For a single process: the graph of a step would have to pass through the averaging of g over processes.
+    With several processes the average of g over them is part of the graph of every differentiated step, so that the
+    pullback has an exchange a step too (`metasynth.bilevel.processes.averaged`).
 
     Parameters
     ----------
@@ -83,14 +84,8 @@ class Unrolled(HypergradientStrategy):
         return self._differentiated > 1
 
     def inner_step(self, inputs: StepInputs) -> InnerStep:
-        """See `HypergradientStrategy.inner_step`; ValueError with more than one process."""
+        """See `HypergradientStrategy.inner_step`."""
         model, update = inputs.model, inputs.update
-        if update.processes.count > 1:
-            raise ValueError(
-                f"Unrolled cannot be used with {update.processes.count} processes, as it would differentiate through "
-                "what they exchange; use Mixed (the same as Unrolled(1)), Forward, FiniteDifference, Implicit or one "
-                "process"
-            )
         twin = update.start(list(model.model.parameters()))
         skipped = self.steps - self._differentiated
         parameters, losses = undifferentiated_steps(inputs, twin, model.refresh(), inputs.batches[:skipped])
@@ -115,10 +110,12 @@ class _Kept:
         self.losses: list[Tensor] = []
         self.mean = IterateMean(mean_of, len(batches))
         self._averaged: deque[list[Tensor]] = deque(maxlen=mean_of)
+        self._anchor = anchor_for(parameters)
         for batch in batches:
             loss = inputs.inner_loss(parameters, batch)
             gradients = gradient_of(loss, parameters, create_graph=True)
-            parameters = inputs.update.apply(twin, parameters, gradients, inputs.outer)
+            averaged = inputs.update.average_in_graph(gradients, self._anchor)
+            parameters = inputs.update.apply(twin, parameters, averaged, inputs.outer)
             self.losses.append(loss.detach())
             self.mean.add(parameters)
             self._averaged.append(parameters)
@@ -127,4 +124,5 @@ class _Kept:
     def pullback(self, cotangents: Sequence[Tensor | None]) -> Gradients:
         """(dφ̄/dθ)ᵀ of ``cotangents``, one entry per learned outer parameter."""
         n = len(self._averaged)
-        return pull([p for iterate in self._averaged for p in iterate], shared(cotangents, n) * n, self._learned)
+        iterates = [p for iterate in self._averaged for p in iterate]
+        return pull(iterates, shared(cotangents, n) * n, [*self._learned, self._anchor])[:-1]

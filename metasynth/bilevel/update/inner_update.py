@@ -192,6 +192,14 @@ class InnerUpdate:
         """The gradient over all processes."""
         return self.processes.mean(gradients)
 
+    def average_in_graph(self, gradients: Sequence[Tensor | None], anchor: Tensor) -> Gradients:
+        """The same, to be differentiated through: derivatives in the result are averaged on their way back.
+
+        Every process has to come to that exchange, whatever its own batch reaches. It does where the ``anchor``, a leaf
+        that stands beside the gradients, is among what is differentiated with respect to.
+        """
+        return self.processes.averaged([*gradients, anchor])[:-1]
+
     def commit(self, twin: Any) -> None:
         """Write the twin's state into the optimiser, as if it had stepped."""
         commit_state(self.optimizer, twin)
