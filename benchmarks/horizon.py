@@ -8,16 +8,18 @@ best θ makes images more varied than the real ones are.
 
     python benchmarks/horizon.py truth      [--seeds 2]    the real loss after training at fixed values
     python benchmarks/horizon.py signal     [--draws 6]    mean and spread of h for horizons and means of iterates
-    python benchmarks/horizon.py learn      [--windows 16] where learning goes, from two starts
+    python benchmarks/horizon.py learn      [--seeds 2]    where learning goes, from two starts
 
 ``--activation relu`` has the package's own U-Net; the default replaces ReLU by SiLU and max-pooling by the mean, for
 which the derivative of a training is that of its finite differences (of ReLUs it lacks what changes sides).
+``--norm none`` is a U-Net without normalisation, as the paper's.
 """
 
 import argparse
 import copy
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from common.horizon_problem import COOLDOWN, HIGH, LOW, NAMES, WARMUP, Problem
@@ -81,14 +83,14 @@ def _told(values: Sequence[float]) -> str:
 
 def learn(make: Callable[[int], Problem], options: argparse.Namespace) -> None:
     """θ after each window, and loss and Dice of test images at the mean of the iterates."""
-    for start in (LOW, HIGH):
-        problem = make(0)
+    for seed, (name, start) in product(range(options.seeds), (("low", LOW), ("high", HIGH))):
+        problem = make(seed)
         theta = torch.tensor(start).log().requires_grad_()
         model, optimizer = problem.trained(theta.detach(), WARMUP, 0.0)
         strategy = Unrolled(options.horizon, remat=True, mean_of=options.mean_of)
         outer = torch.optim.Adam([theta], lr=options.rate, betas=(0.6, 0.9))
         solver = BilevelSolver(problem.problem, model, optimizer, theta, outer, strategy)
-        print("start", start)
+        print(f"seed {seed}, from {name}", flush=True)
         for index in range(options.windows):
             first = WARMUP + options.every * index
             for step in range(options.every - options.horizon):
@@ -112,7 +114,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--activation", choices=("silu", "relu"), default="silu")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--norm", choices=("instance", "none"), default="instance")
+    parser.add_argument("--seeds", type=int, default=2, help="of truth and learn: 0, 1, ...")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--draws", type=int, default=6)
     parser.add_argument("--horizon", type=int, default=80)
@@ -124,7 +127,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    PARTS[options.part](lambda seed: Problem(options.activation, seed), options)
+    norm = None if options.norm == "none" else options.norm
+    PARTS[options.part](lambda seed: Problem(options.activation, norm, seed), options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The small problem of `benchmarks/horizon.py`: two domains that differ in something that θ cannot change."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from metasynth.data_prep.cohorts.cohort import COHORTS, ensure_cohort
@@ -59,8 +59,8 @@ def _blurred(images: Tensor, sd: float) -> Tensor:
 class Problem:
     """The label maps, the real images to learn from and those to test on."""
 
-    def __init__(self, activation: str, seed: int) -> None:
-        self._smooth, self.seed = activation == "silu", seed
+    def __init__(self, activation: str, norm: Literal["instance"] | None, seed: int) -> None:
+        self._smooth, self._norm, self.seed = activation == "silu", norm, seed
         with (
             Cache(ensure_cohort(COHORTS["template-64"])) as maps,
             Cache(ensure_cohort(COHORTS["mprage-young-64"])) as own,
@@ -82,7 +82,7 @@ class Problem:
     def model(self) -> nn.Module:
         """The segmenter before training."""
         model: nn.Module = UNet(
-            len(MEANS) + 1, 2, widths=(8, 16, 32), norm="instance", generator=generator_for(self.seed, "segmenter")
+            len(MEANS) + 1, 2, widths=(8, 16, 32), norm=self._norm, generator=generator_for(self.seed, "segmenter")
         )
         return (smooth(model) if self._smooth else model).to(memory_format=torch.channels_last)
 
