@@ -1,5 +1,6 @@
 """Files that are either wholly there or not there at all, whenever the process or the machine stops."""
 
+import errno
 import fcntl
 import os
 import re
@@ -173,6 +174,11 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return next(iter(text.splitlines()), "") or type(error).__name__
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a file could not be written for want of room: on the disk, in a quota, or in a file."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from metasynth.data_prep.sources import Scan
 from metasynth.data_prep.volumes.files import Unit
 from metasynth.data_prep.volumes.volumes import read_image, read_labels
 from metasynth.errors import DataError, RunError
-from metasynth.files import write_atomically
+from metasynth.files import is_full, write_atomically
 from metasynth.interrupts import check
 from metasynth.lines import logger
 from metasynth.outputs import csv_cell
@@ -72,7 +72,10 @@ class Maker:
         return {**self.__dict__, "_models": None}
 
     def __call__(self, scan: Scan) -> Made | str | RunError:
-        """What was made of it, or why that cannot be; an error that concerns all scans is returned."""
+        """What was made of it, or why that cannot be; an error that concerns all scans is returned.
+
+        No room for its files concerns a scan: there may be enough for those of another.
+        """
         try:
             return self._make(scan)
         except DataError as error:
@@ -80,7 +83,7 @@ class Maker:
         except (MemoryError, torch.OutOfMemoryError):
             return f"{scan.image}: is too large for the memory there is"
         except RunError as error:
-            return error
+            return str(error) if is_full(error) else error
 
     def _make(self, scan: Scan) -> Made:
         record, job = self._record, self._job

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from metasynth.data_prep.mappings import MAPPINGS
 from predict.test_scan import blobs, image_of
-from support.dying import Dying, Full, nothing
+from support.dying import Barred, Dying, nothing
 from support.head_phantom import head_image, head_labels, save
 from support.tiny_model import CLASSES, describe, random_model, random_unet, save_random
 
@@ -82,7 +82,7 @@ def test_side_by_side_a_scan_that_fails_is_named_and_the_others_are_done(cli, tm
 
 
 def test_side_by_side_an_error_of_the_folder_is_one_line(cli, tmp_path):
-    """A full disk ends the command as it does in one process."""
+    """What concerns every scan ends the command as it does in one process."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "posteriors").write_text("in the way")
     results = [cli("--model", "a.pt", "--out", "out", "--posteriors", "--jobs", n) for n in (1, 2)]
@@ -99,7 +99,7 @@ def test_side_by_side_an_error_of_the_folder_is_one_line(cli, tmp_path):
             "a worker process was killed, perhaps for want of memory: try fewer --jobs; run the same command again to "
             "continue",
         ),
-        (Full(), "out/s0.nii.gz: cannot be written: No space left on device"),
+        (Barred(), "out/s0.nii.gz: cannot be written: Permission denied"),
     ],
 )
 def test_an_end_of_all_is_said_in_a_line(maker, message):
@@ -242,7 +242,7 @@ def test_a_scan_is_too_large_for_the_memory_of_a_gpu(cli, tmp_path, monkeypatch)
     assert "Failed: s0: scans/s0.nii.gz: is too large for the memory there is" in result.stderr.splitlines()
 
 
-def test_where_there_is_no_room_for_the_output_what_is_done_is_kept(cli, tmp_path, monkeypatch, full_disk):
+def test_where_there_is_no_room_for_what_is_made_of_a_scan_the_others_are_done(cli, tmp_path, monkeypatch, full_disk):
     own = making.write_like
 
     def write(path, data, scan):
@@ -253,11 +253,12 @@ def test_where_there_is_no_room_for_the_output_what_is_done_is_kept(cli, tmp_pat
 
     monkeypatch.setattr(making, "write_like", write)
     result = cli("--model", "a.pt", "--out", "out")
-    assert last_line(result, 1) == "Error: out/s1.nii.gz: cannot be written: No space left on device"
-    assert sorted(path.name for path in (tmp_path / "out").glob("s*.gz")) == ["s0.nii.gz"]
+    assert result.exit_code == 1
+    assert "Failed: s1: out/s1.nii.gz: cannot be written: No space left on device" in result.stderr.splitlines()
+    assert sorted(path.name for path in (tmp_path / "out").glob("s*.gz")) == ["s0.nii.gz", "s2.nii.gz"]
     monkeypatch.setattr(making, "write_like", own)
     assert (
-        "Label maps: out (2 made, 1 skipped as they are there already)"
+        "Label maps: out (1 made, 2 skipped as they are there already)"
         in fine(cli("--model", "a.pt", "--out", "out")).stdout
     )
 

@@ -18,11 +18,11 @@ class Dying:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Full:
-    """In the place of what makes label maps: it finds no room for them."""
+class Barred:
+    """In the place of what makes label maps: it may not write them."""
 
     def __call__(self, scan):
-        return RunError("out/s0.nii.gz: cannot be written: No space left on device")
+        return RunError("out/s0.nii.gz: cannot be written: Permission denied")
 
 
 def nothing():
