@@ -10,15 +10,16 @@ export OMP_NUM_THREADS ?= 1
 # Whatever is set outside: tests start Python over a hundred times, which would compile the package as often.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test test-all cluster lint bench models docs release clean
+.PHONY: help run test test-all cluster gpu lint bench models docs release clean
 
 help:
 	@echo "make run       learn the noise of real scans on the embedded brain, and report"
 	@echo "make test      lint and the tests that take seconds"
 	@echo "make test-all  lint and every test"
 	@echo "make cluster   the tests on a Slurm of one node and with Snakemake, where Slurm is installed"
+	@echo "make gpu       the tests on a GPU, then what it takes for all there is, in nine minutes"
 	@echo "make lint      ruff and mypy"
-	@echo "make bench     every script in benchmarks/"
+	@echo "make bench     every script in benchmarks/ but that of make gpu"
 	@echo "make models    train the models of the package again, from MAPS=label_maps20: hours, and it goes on where it was"
 	@echo "make docs      the documentation, in site/"
 	@echo "make release   sdist and wheel in dist/, built and checked, not uploaded"
@@ -36,7 +37,7 @@ test: lint
 	$(PYTEST)
 
 test-all: lint
-	$(PYTEST) -m "not cluster"
+	$(PYTEST) -m "not cluster and not cuda"
 
 # Slurm is Debian's (slurmctld, slurmd, slurm-client, munge), and needs root; Snakemake has an environment of its own.
 cluster: $(INSTALLED)
@@ -44,13 +45,20 @@ cluster: $(INSTALLED)
 	$(VENV)/snakemake/bin/python -m pip install -qq --disable-pip-version-check snakemake==9.27.1
 	$(BIN)/pytest -m cluster tests/cluster
 
+# Where there is no GPU the tests are skipped, and the script says so and fails.
+GPU_JSON ?= gpu.json
+
+gpu: $(INSTALLED)
+	$(BIN)/pytest -m cuda
+	$(BIN)/python benchmarks/gpu.py --minutes 9 --json $(GPU_JSON)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # The models of the package: the folder of label maps they are trained on, and where their runs are kept.
 MAPS ?= label_maps20

@@ -17,16 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import torch
+from common.made_cache import CLASSES, make_cache
 
-from metasynth.data import Cache, CacheInfo, SliceDataset, write_cache
+from metasynth.data import Cache, SliceDataset
 from metasynth.data.dataset import IN_MEMORY_BYTES
 from metasynth.segment import UNet, soft_dice_loss
 from metasynth.training.sources import Real
 from metasynth.training.streams import StepData, stream
-
-CLASSES, SUBJECTS = 5, 8
 
 
 @dataclass(frozen=True)
@@ -36,34 +34,6 @@ class Row:
     name: str
     seconds: float
     ratio: float
-
-
-def make_cache(path: Path, size: int, slices: int) -> None:
-    """Nested discs with noise: labels that compress like anatomy, images that hardly do."""
-    rng = np.random.default_rng(0)
-    axis = np.linspace(-1, 1, size)
-    radius = np.hypot(*np.meshgrid(axis, axis))
-    scale = rng.uniform(0.7, 1.0, (slices, 1, 1))
-    labels = sum((radius < edge * scale).astype(np.uint8) for edge in (0.9, 0.7, 0.4, 0.2))
-    images = np.clip(labels / CLASSES + 0.05 * rng.standard_normal(labels.shape), 0, 1).astype(np.float16)
-    subject = np.arange(slices) * SUBJECTS // slices
-    write_cache(
-        path,
-        labels=labels,
-        images=images,
-        subject=subject,
-        slice_index=np.arange(slices),
-        subjects=[f"s{k}" for k in range(SUBJECTS)],
-        info=CacheInfo(
-            class_names=("background", "a", "b", "c", "d"),
-            mapping="nested discs",
-            spacing_mm=(1.0, 1.0),
-            axis="coronal",
-            orientation="IR",
-            source="made for a benchmark",
-            created_by="benchmarks/loader.py",
-        ),
-    )
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:
@@ -95,7 +65,7 @@ def main() -> None:
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cache.h5"
-        make_cache(path, options.size, options.slices)
+        make_cache(path, (options.size, options.size), options.slices)
         with Cache(path) as cache:
             draw = torch.Generator().manual_seed(0)
             for name, most in (("kept in memory", IN_MEMORY_BYTES), ("read from the file", 0)):

@@ -22,10 +22,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
-def pytest_collection_finish() -> None:
-    """What was collected stays to the end: the garbage collector, and tests that look at every object, pass it over."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was collected stays to the end: the garbage collector, and tests that look at every object, pass it over.
+
+    Where no test asks for a GPU, none is seen here or by what is started: tests are the same on every machine.
+    """
+    if not any(item.get_closest_marker("cuda") for item in session.items):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """One reason for all that are left out."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    """What is held against the CPU: the CPU itself, so that the test is carried out everywhere, and a GPU."""
+    return request.param
+
+
+@pytest.fixture
+def configured(device: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device, with torch as it is for a run."""
+    from metasynth.running.device import configure_torch
+
+    for flag in ("benchmark", "deterministic"):
+        monkeypatch.setattr(torch.backends.cudnn, flag, getattr(torch.backends.cudnn, flag))
+    return configure_torch(device, 1)[0]
 
 
 @pytest.fixture(autouse=True, scope="session")

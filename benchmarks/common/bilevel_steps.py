@@ -1,7 +1,8 @@
-"""The steps that `hypergradients.py` compares, of the same U-Net, augmenter, losses and batches."""
+"""The steps that `hypergradients.py` and `gpu.py` compare, of the same U-Net, augmenter, losses and batches."""
 
 import importlib.util
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ LAST = ", channels-last"
 PLAIN = "plain training step"
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""images (B, 1, H, W), labels (B, H, W), draws (B, 1, H, W)."""
+"""images (B, 1, *S), labels (B, *S), draws (B, 1, *S)."""
 
 Step = Callable[[], Any]
 
@@ -49,11 +50,20 @@ def outer_loss(model: nn.Module, outer: nn.Module, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Size:
-    """What all rows share."""
+    """What all rows share: images of ``size`` voxels along each of ``ndim`` axes, and what they are computed on."""
 
     size: int
     batch: int
     widths: tuple[int, ...]
+    ndim: int = 2
+    device: str = "cpu"
+    autocast: torch.dtype | None = None
+
+    def precision(self) -> AbstractContextManager[object]:
+        """A context for the losses of steps that take no `BilevelProblem`, which has such a one."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], dtype=self.autocast, cache_enabled=False)
 
 
 class Steps:
@@ -62,19 +72,20 @@ class Steps:
     def __init__(self, shared: Size, channels_last: bool, checkpoint: bool = False) -> None:
         self.shared = shared
         generator = torch.Generator().manual_seed(0)
-        self.model = UNet(CLASSES, widths=shared.widths, generator=generator, checkpoint=checkpoint)
+        self.model = UNet(CLASSES, shared.ndim, widths=shared.widths, generator=generator, checkpoint=checkpoint)
         if channels_last:
-            self.model.to(memory_format=torch.channels_last)
-        self.outer = GaussianNoise(0.1)
+            self.model.to(memory_format=torch.channels_last if shared.ndim == 2 else torch.channels_last_3d)
+        self.model.to(shared.device)
+        self.outer = GaussianNoise(0.1).to(shared.device)
         self.inner_optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.outer_optimizer = torch.optim.Adam(self.outer.parameters(), lr=1e-3)
         self.synthetic, self.real = (self._draw(generator) for _ in range(2))
 
     def _draw(self, generator: torch.Generator) -> Batch:
-        size, batch = self.shared.size, self.shared.batch
-        shape = (batch, 1, size, size)
-        labels = torch.randint(CLASSES, (batch, size, size), generator=generator)
-        return torch.rand(shape, generator=generator), labels, torch.randn(shape, generator=generator)
+        batch, voxels = self.shared.batch, (self.shared.size,) * self.shared.ndim
+        labels = torch.randint(CLASSES, (batch, *voxels), generator=generator)
+        images, draws = (make((batch, 1, *voxels), generator=generator) for make in (torch.rand, torch.randn))
+        return images.to(self.shared.device), labels.to(self.shared.device), draws.to(self.shared.device)
 
     def plain(self) -> Step:
         """Forward, backward and Adam on the inner loss; the augmenter is not learned."""
@@ -82,7 +93,7 @@ class Steps:
 
         def step() -> None:
             self.inner_optimizer.zero_grad()
-            inner_loss(self.model, self.outer, self.synthetic).backward()
+            self._loss(inner_loss, self.model, self.synthetic).backward()
             self.inner_optimizer.step()
 
         return step
@@ -92,11 +103,11 @@ class Steps:
 
         ``real`` is the divisor of the real batch.
         """
-        problem = BilevelProblem(inner_loss, outer_loss)
+        problem = BilevelProblem(inner_loss, outer_loss, self.shared.autocast)
         solver = BilevelSolver(
             problem, self.model, self.inner_optimizer, self.outer, self.outer_optimizer, strategy, check=False
         )
-        given = take_samples(self.real, torch.arange(self.shared.batch // real))
+        given = take_samples(self.real, torch.arange(max(1, self.shared.batch // real)))
 
         def step() -> None:
             for _ in range(every - 1):
@@ -110,8 +121,8 @@ class Steps:
 
         def step() -> None:
             with higher.innerloop_ctx(self.model, self.inner_optimizer) as (patched, optimizer):
-                optimizer.step(inner_loss(patched, self.outer, self.synthetic))
-                self._outer_step(outer_loss(patched, self.outer, self.real))
+                optimizer.step(self._loss(inner_loss, patched, self.synthetic))
+                self._outer_step(self._loss(outer_loss, patched, self.real))
                 with torch.no_grad():
                     for p, fast in zip(self.model.parameters(), patched.parameters(), strict=True):
                         p.copy_(fast)
@@ -125,12 +136,16 @@ class Steps:
         optimizer = torchopt.MetaAdam(self.model, lr=1e-3, eps_root=1e-8)
 
         def step() -> None:
-            optimizer.step(inner_loss(self.model, self.outer, self.synthetic))
-            self._outer_step(outer_loss(self.model, self.outer, self.real))
+            optimizer.step(self._loss(inner_loss, self.model, self.synthetic))
+            self._outer_step(self._loss(outer_loss, self.model, self.real))
             torchopt.stop_gradient(self.model)
             torchopt.stop_gradient(optimizer)
 
         return step
+
+    def _loss(self, loss: Callable[..., Tensor], model: nn.Module, batch: Batch) -> Tensor:
+        with self.shared.precision():
+            return loss(model, self.outer, batch)
 
     def _outer_step(self, loss: Tensor) -> None:
         parameters = list(self.outer.parameters())

@@ -74,6 +74,20 @@ def test_equal_draws_give_equal_images(name: str, ndim: int) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_on_a_device_images_and_gradients_are_those_of_the_cpu(name: str, ndim: int, device: str) -> None:
+    """From the same draws, which a generator of the CPU gives to both."""
+
+    def computed(where: str) -> list[Tensor]:
+        augmenter, images = AUGMENTERS[name](ndim).double().to(where), images_of(ndim, torch.float64).to(where)
+        made = applied(augmenter, images, augmenter.draw(images, seeded(1)))
+        found = [made, *torch.autograd.grad(made.square().sum(), list(augmenter.parameters()))]
+        assert {x.device.type for x in found} == {where}
+        return [x.detach().cpu() for x in found]
+
+    for own, expected in zip(computed(device), computed("cpu"), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-11)
+
+
 def test_every_image_has_draws_of_its_own(name: str, ndim: int) -> None:
     augmenter = AUGMENTERS[name](ndim)
     images = images_of(ndim)[:1].repeat(3, *[1] * (ndim + 1))

@@ -47,6 +47,24 @@ def test_random_states_come_back_through_a_file(tmp_path):
     assert [draws() for _ in range(3)] == expected
 
 
+def test_the_random_state_of_a_device_comes_back_through_a_file(tmp_path, device):
+    torch.rand(3, device=device)
+    save_checkpoint(tmp_path / "a.pt", capture_random_states())
+    expected = torch.randn(5, device=device)
+    torch.rand(7, device=device)
+    restore_random_states(load_checkpoint(tmp_path / "a.pt"))
+    assert torch.equal(torch.randn(5, device=device), expected)
+
+
+def test_what_was_on_a_device_is_read_on_the_cpu(tmp_path, device):
+    """So a run goes on where there is no GPU."""
+    value = torch.arange(5.0, device=device)
+    save_checkpoint(tmp_path / "a.pt", {"x": [value]})
+    (found,) = load_checkpoint(tmp_path / "a.pt")["x"]
+    assert found.device.type == "cpu"
+    assert torch.equal(found, value.cpu())
+
+
 @pytest.mark.parametrize("keep", [0, 1, 0.5, 0.99])
 def test_a_truncated_file_is_named(tmp_path, keep):
     path = tmp_path / "a.pt"

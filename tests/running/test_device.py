@@ -108,3 +108,20 @@ def test_a_device_that_is_there_is_the_one_in_use(monkeypatch, device) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     threads = torch.get_num_threads()
     assert configure_torch(device, threads) == (device, threads)
+
+
+def test_kernels_of_a_device_are_those_that_give_the_same_numbers_twice(configured) -> None:
+    """On the CPU they do anyway, and what is set for a GPU is left alone."""
+    if configured == "cuda":
+        assert torch.backends.cudnn.deterministic
+        assert not torch.backends.cudnn.benchmark
+    given = torch.Generator().manual_seed(0)
+    images, weights = torch.rand(4, 8, 48, 48, generator=given), torch.rand(8, 8, 3, 3, generator=given)
+
+    def once() -> list[torch.Tensor]:
+        x, w = (t.to(configured, memory_format=torch.channels_last).requires_grad_() for t in (images, weights))
+        made = torch.nn.functional.max_pool2d(torch.conv2d(x, w, padding=1).relu(), 2)
+        return [made, *torch.autograd.grad(made.square().mean(), (x, w))]
+
+    for first, again in zip(once(), once(), strict=True):
+        assert torch.equal(first, again)

@@ -142,8 +142,8 @@ def test_bad_requests_leave_no_folder(tmp_path, settings, message):
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there():
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="--device cuda: torch sees no CUDA device here"):
         configure_torch("cuda", None)
     assert configure_torch("auto", 2) == ("cpu", 2)

@@ -1,5 +1,6 @@
 import doctest
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -185,6 +186,34 @@ def test_labels_of_another_shape_are_rejected(loss, shape: tuple[int, ...]) -> N
 def test_float_labels_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"^labels: must be of an integer dtype, got torch.float32$"):
         soft_dice_loss(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2))
+
+
+LOSSES = {
+    **{f"dice {options}": partial(soft_dice_loss, **options) for options in OPTIONS},
+    "logits": logit_mse_loss,
+    "cross-entropy": cross_entropy_loss,
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("shape", [(2, 3, 8, 6), (2, 3, 4, 4, 6)])
+def test_a_loss_and_its_derivatives_are_on_a_device_what_they_are_on_the_cpu(
+    name: str, shape: tuple[int, ...], device: str
+) -> None:
+    """The value, the gradient, and the product of the Hessian with a direction."""
+
+    def computed(where: str) -> list[torch.Tensor]:
+        logits, labels = (x.to(where) for x in example(shape=shape))
+        direction, _ = example(1, shape)
+        loss = LOSSES[name](logits.requires_grad_(), labels)
+        (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+        (product,) = torch.autograd.grad((gradient * direction.to(where)).sum(), logits)
+        assert {x.device.type for x in (loss, gradient, product)} == {where}
+        return [x.detach().cpu() for x in (loss, gradient, product)]
+
+    for own, expected in zip(computed(device), computed("cpu"), strict=True):
+        assert expected.norm() > 0
+        torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-14)
 
 
 def test_examples_in_the_documentation() -> None:

@@ -245,19 +245,42 @@ def test_a_spawned_process_changes_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @CONFIGS
-def test_on_a_gpu_images_are_reproducible_and_of_the_same_kind(config: CornucopiaConfig) -> None:
-    make, labels = BatchedGenerator(K, config), batch(8, 48, 40)
-    seeds = make.draw_seeds(8, seeded(0))
-    images, deformed = make.synthesise(labels.cuda(), seeds)
-    again, _ = make.synthesise(labels.cuda(), seeds)
-    alone, _ = make.synthesise(labels[3:4].cuda(), seeds[3:4])
-    assert images.is_cuda
-    assert deformed.is_cuda
+@pytest.mark.parametrize("size", [(48, 40), (24, 20, 28)])
+def test_on_a_device_images_are_reproducible_and_of_the_same_kind(
+    size: tuple[int, ...], config: CornucopiaConfig, device: str
+) -> None:
+    """Streams are of the kind of device, and so are images; what a CPU generator draws are the seeds."""
+    make, labels = BatchedGenerator(K, config), batch(8, *size)
+    there, seeds = labels.to(device), make.draw_seeds(8, seeded(0))
+    images, deformed = make(there, seeded(0))
+    again, _ = make.synthesise(there, seeds)
+    alone, _ = make.synthesise(there[3:4], seeds[3:4])
+    assert images.device.type == deformed.device.type == device
     assert torch.allclose(images, again, atol=1e-4)
     assert torch.allclose(images[3:4], alone, atol=1e-3)
-    assert images.std() == pytest.approx(float(make.synthesise(labels, seeds)[0].std()), rel=0.5)
+    assert torch.equal(make.deformed(there, seeded(0)), deformed)
+    on_the_cpu, _ = make.synthesise(labels, seeds)
+    assert images.std().item() == pytest.approx(on_the_cpu.std().item(), rel=0.5)
+    assert (deformed > 0).float().mean().item() == pytest.approx((labels > 0).float().mean().item(), rel=0.5)
+
+
+@CONFIGS
+def test_on_a_device_images_there_are_already_are_matched_and_augmented(config: CornucopiaConfig, device: str) -> None:
+    make, labels = BatchedGenerator(K, config), batch(4, 48, 40).to(device)
+    images, shown = make(labels, seeded(0))
+    seeds = make.draw_seeds(4, seeded(1))
+    matched = make.matched(images, shown, seeds)
+    augmented, its_labels = make.augment(images, shown, seeds)
+    assert {x.device.type for x in (matched, augmented, its_labels)} == {device}
+    assert torch.isfinite(matched).all()
+    assert torch.isfinite(augmented).all()
+    found = []
+    for image, like, classes in zip(images[:, 0], matched[:, 0], shown, strict=True):
+        there = [classes == k for k in classes.unique()]
+        medians = torch.tensor([[own[k].median() for k in there] for own in (image, like)])
+        found.append(torch.corrcoef(medians)[0, 1].item())
+    assert np.mean(found) > 0.8
 
 
 def test_one_class_is_rejected() -> None:

@@ -4,7 +4,7 @@ A scan of a test person; the image that the synthesis makes of that person's str
 learned, with the same draws; and the segmentations of the scan, the truth first, with the person's mean Dice. No model
 has seen the person.
 
-    python benchmarks/learned_picture.py RUN --out learned.png
+    python benchmarks/pictures/learned_picture.py RUN --out learned.png
 """
 
 import argparse
