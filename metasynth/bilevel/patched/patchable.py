@@ -16,6 +16,8 @@ _BY_BASE = {
     "FSDPModule": "its parameters are sharded; give the model as it was before",
     "FullyShardedDataParallel": "its parameters are sharded; give the model as it was before",
     "_MonkeyPatchBase": "it is patched already; give the model itself",
+    "ActivationWrapper": "it is a wrapper of torch; give what it wraps, and call torch.utils.checkpoint.checkpoint(..., "
+    "use_reentrant=False) in forward",
 }
 
 
