@@ -1,5 +1,6 @@
 """What a model may be wrapped in: compilers are taken off for its patched twin, what cannot be patched is refused."""
 
+import inspect
 import sys
 from abc import ABC, ABCMeta
 from collections.abc import Iterator, Mapping
@@ -42,16 +43,16 @@ def for_twin(value: Any, twins: Mapping[int, nn.Module]) -> Any:
     twins : mapping of int to torch.nn.Module
         The twin of each module, by the module's id.
     """
-    while isinstance(value, FunctionType) and _is_of_the_compiler(value):
-        value = value.__wrapped__
+    if isinstance(value, FunctionType):
+        value = inspect.unwrap(value, stop=lambda given: not _is_of_the_compiler(given))
     if isinstance(value, MethodType) and id(value.__self__) in twins:
         return MethodType(value.__func__, twins[id(value.__self__)])
     return value
 
 
-def _is_of_the_compiler(function: FunctionType) -> bool:
-    """Whether it is one of the functions that the compiler puts around another, and around those of torch two."""
-    return str(function.__globals__.get("__name__")).startswith("torch._dynamo.") and hasattr(function, "__wrapped__")
+def _is_of_the_compiler(given: Any) -> bool:
+    """Whether it is a function that the compiler puts around another; around those of torch it puts two."""
+    return isinstance(given, FunctionType) and str(given.__globals__.get("__name__")).startswith("torch._dynamo.")
 
 
 def is_own_forward(value: Any, module: nn.Module) -> bool:
