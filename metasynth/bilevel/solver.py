@@ -8,6 +8,7 @@ from torch import nn
 
 from metasynth.bilevel.checks.finite import require_finite, require_finite_step
 from metasynth.bilevel.checks.preflight import preflight
+from metasynth.bilevel.copies import deep_copy, picklable_state
 from metasynth.bilevel.derivatives import gradient_of, total_norm
 from metasynth.bilevel.hypergradient import HypergradientStrategy, check_batches, hypergradient
 from metasynth.bilevel.outer_step import OuterStep
@@ -69,6 +70,9 @@ class BilevelSolver:
     own part of every batch (`metasynth.bilevel.processes`). All start from the parameters and buffers of the first,
     make the same calls, report the same means, raise the same `NonFiniteError` and end each call in the same state to
     the last bit: floating-point buffers move by the mean of their changes.
+
+    Between steps a solver can be deep-copied and pickled. The copy goes on as it would from the same global random
+    states, and shares nothing with it that moves (`metasynth.bilevel.copies`).
     """
 
     def __init__(
@@ -209,18 +213,18 @@ class BilevelSolver:
         """
         if not self._unchecked:
             return
+        policy = self._functional.policy
         with self.update.processes.together():
             preflight(
-                self.problem,
-                self.model,
-                self.update,
-                self.outer,
-                inner_batch,
-                outer_batch,
-                self.strategy,
-                self._functional.policy,
+                self.problem, self.model, self.update, self.outer, inner_batch, outer_batch, self.strategy, policy
             )
         self._unchecked = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BilevelSolver":
+        return deep_copy(self, memo)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return picklable_state(self)
 
     def _share(self) -> None:
         """Start all processes from the parameters and buffers of the first."""

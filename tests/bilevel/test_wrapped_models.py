@@ -3,12 +3,14 @@
 import copy
 from abc import ABC
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import pytest
 import torch
 from bilevel.preflight_cases import IMAGES, PROBLEM, check, inner_loss, network, outer_loss, outer_parameters, refuse
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.patched.functional import FunctionalModel
@@ -80,7 +82,44 @@ class Functional(nn.Module):
         return torch.func.functional_call(self.layers, dict(self.layers.named_parameters()), (images,))
 
 
+def forward_compiled(model: nn.Sequential) -> nn.Module:
+    model.forward = torch.compile(model.forward, backend="eager")
+    return model
+
+
+def forwards_of_submodules(model: nn.Sequential) -> nn.Module:
+    model[0].forward = torch.compile(model[0].forward, backend="aot_eager")
+    model[3].forward = torch.compiler.disable(model[3].forward)
+    return model
+
+
+def forward_bound(model: nn.Sequential) -> nn.Module:
+    """With a forward of the instance's own, as some packages give modules."""
+    model.forward = MethodType(lambda self, x: self[3](self[2](self[1](self[0](x)))), model)
+    return model
+
+
+def method_held(model: nn.Sequential) -> nn.Module:
+    """Whose submodule calls a method that is an attribute of another."""
+    model[2].forward = model[2].forward
+    model[3].first = model[3].forward
+    model[3].forward = MethodType(lambda self, x: self.first(x), model[3])
+    return model
+
+
+def function_held(model: nn.Sequential) -> nn.Module:
+    """Compiled with its backward pass, which has no second one."""
+    model[2].function = torch.compile(torch.tanh, backend="aot_eager")
+    model[2].forward = MethodType(lambda self, x: self.function(x), model[2])
+    return model
+
+
 LOOKED_THROUGH: dict[str, Wrap] = {
+    "forward compiled": forward_compiled,
+    "forwards of submodules": forwards_of_submodules,
+    "forward bound": forward_bound,
+    "method held": method_held,
+    "function held": function_held,
     "compiled": compiled,
     "by method": by_method,
     "compiled submodule": compiled_submodule,
@@ -183,6 +222,12 @@ class ModuleBeforeABC(nn.Module, ABC):
 
 BY_JIT = "it was made by torch.jit; give the module that it was made of"
 REFUSED: dict[str, tuple[Wrap, str, str]] = {
+    "checkpoint wrapper": (
+        lambda m: nn.Sequential(checkpoint_wrapper(m[0]), *m[1:]),
+        "0 (CheckpointWrapper)",
+        "it is a wrapper of torch; give what it wraps, and call "
+        "torch.utils.checkpoint.checkpoint(..., use_reentrant=False) in forward",
+    ),
     "script": (torch.jit.script, "RecursiveScriptModule", BY_JIT),
     "trace": (lambda m: torch.jit.trace(m.eval(), IMAGES), "TopLevelTracedModule", BY_JIT),
     "scripted submodule": (scripted_submodule, "0 (RecursiveScriptModule)", BY_JIT),

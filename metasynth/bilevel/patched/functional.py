@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from metasynth.bilevel.patched.buffers import BufferPolicy, check_policy, keep_evaluating, tracks_statistics
 from metasynth.bilevel.patched.elementary import write_out
 from metasynth.bilevel.patched.patchable import (
+    for_twin,
+    is_own_forward,
     refuse_deep_copies,
     refuse_unpatchable,
     submodules_uncompiled,
@@ -48,7 +50,7 @@ class FunctionalModel:
     -----
     Forward hooks do not survive patching (`metasynth.bilevel.checks.preflight` refuses models that have any).
     A submodule used in several places keeps one set of buffers, as in the original. What `torch.compile` made of a
-    model or a submodule is left to the model's own passes; the twin runs what was compiled.
+    model, a submodule or a method is left to the model's own passes; the twin runs what was compiled.
     """
 
     def __init__(self, model: nn.Module, buffers: BufferPolicy = "commit") -> None:
@@ -59,6 +61,7 @@ class FunctionalModel:
         with submodules_uncompiled(self.model):
             self._patched: Any = higher.monkeypatch(self.model, copy_initial_weights=True, track_higher_grads=False)
         self._pairs = _module_pairs(self.model, self._patched)
+        self._twins = {id(module): twin for _, module, twin in self._pairs}
         self._first = _without_repetition(self._pairs)
         self._owners = {
             f"{prefix}.{key}" if prefix else key: (twin, key)
@@ -77,6 +80,13 @@ class FunctionalModel:
             module.__dict__.pop("_compiled_call_impl", None)
             write_out(module)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The twin has classes of its own: a copy makes one of its model.
+        return {"model": self.model, "buffers": self.policy}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        FunctionalModel.__init__(self, **state)
+
     def refresh(self) -> list[Tensor]:
         """Take over the model's flags and buffers; return detached copies of its parameters.
 
@@ -88,7 +98,9 @@ class FunctionalModel:
         for _, module, twin in self._pairs:
             for name, value in module.__dict__.items():
                 if name not in _NOT_COPIED:
-                    twin.__dict__[name] = value
+                    twin.__dict__[name] = for_twin(value, self._twins)
+            if is_own_forward(twin.__dict__.get("forward"), module):
+                del twin.__dict__["forward"]  # the twin's class has one that knows where its parameters are
         for _, module, twin in self._first:
             for key, buffer in module._buffers.items():
                 twin._buffers[key] = None if buffer is None else buffer.detach().clone()

@@ -1,9 +1,11 @@
 """What a model may be wrapped in: compilers are taken off for its patched twin, what cannot be patched is refused."""
 
+import inspect
 import sys
 from abc import ABC, ABCMeta
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType, MethodType
 from typing import Any, NoReturn
 
 import torch
@@ -16,6 +18,8 @@ _BY_BASE = {
     "FSDPModule": "its parameters are sharded; give the model as it was before",
     "FullyShardedDataParallel": "its parameters are sharded; give the model as it was before",
     "_MonkeyPatchBase": "it is patched already; give the model itself",
+    "ActivationWrapper": "it is a wrapper of torch; give what it wraps, and call "
+    "torch.utils.checkpoint.checkpoint(..., use_reentrant=False) in forward",
 }
 
 
@@ -26,6 +30,34 @@ def uncompiled(module: nn.Module) -> nn.Module:
     while compiler is not None and isinstance(module, compiler.OptimizedModule):
         module = module._orig_mod
     return module
+
+
+def for_twin(value: Any, twins: Mapping[int, nn.Module]) -> Any:
+    """An attribute of a module as its patched twin has it: a method of a module is the same of the module's twin.
+
+    What `torch.compile` (or `torch.compiler.disable`) made of a method or a function is as it was before.
+
+    Parameters
+    ----------
+    value : any
+    twins : mapping of int to torch.nn.Module
+        The twin of each module, by the module's id.
+    """
+    if isinstance(value, FunctionType):
+        value = inspect.unwrap(value, stop=lambda given: not _is_of_the_compiler(given))
+    if isinstance(value, MethodType) and id(value.__self__) in twins:
+        return MethodType(value.__func__, twins[id(value.__self__)])
+    return value
+
+
+def _is_of_the_compiler(given: Any) -> bool:
+    """Whether it is a function that the compiler puts around another; around those of torch it puts two."""
+    return isinstance(given, FunctionType) and str(given.__globals__.get("__name__")).startswith("torch._dynamo.")
+
+
+def is_own_forward(value: Any, module: nn.Module) -> bool:
+    """Whether a method is what calling ``module`` does anyway."""
+    return isinstance(value, MethodType) and value.__func__ is type(module).forward
 
 
 @contextmanager

@@ -34,9 +34,9 @@ REENTRANT = (
 def as_first_computed(model: nn.Module, outer: Any) -> Iterator[None]:
     """A context for a pass of ``model``, whose checkpointed parts are recomputed as they were computed in it.
 
-    That is with its parameters, buffers, modes (train or eval) and random draws, in any later backward pass and for a
-    second derivative too. Buffers (running statistics) are moved by the first time alone, in a patched model and in
-    one that is trained as it is.
+    That is with its parameters, buffers, modes (train or eval) and random draws (with ``preserve_rng_state=False``
+    too), in any later backward pass and for a second derivative too. Buffers (running statistics) are moved by the
+    first time alone, in a patched model and in one that is trained as it is.
 
     Where a `torch.overrides.TorchFunctionMode` is active, as in the passes of some strategies, nothing is forgotten,
     and so nothing recomputed: the mode would not be there then, or see everything twice.
@@ -155,8 +155,12 @@ def _count(more: int) -> None:
 
 
 def _here() -> _Pass | None:
-    """The pass that checkpointing in this thread goes by; None where nothing is to be differentiated."""
-    return getattr(_THREAD, "followed", None) if torch.is_grad_enabled() else None
+    """The pass that checkpointing in this thread goes by; None where nothing is to be differentiated.
+
+    Nor within a compiler of a model's own pass, which makes one graph of both computations.
+    """
+    is_followed = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return getattr(_THREAD, "followed", None) if is_followed else None
 
 
 def _checkpointed(function: Callable[..., Any], *options: Any, **arguments: Any) -> Iterator[None]:
@@ -167,8 +171,9 @@ def _checkpointed(function: Callable[..., Any], *options: Any, **arguments: Any)
         return own(function, *options, **arguments)
     if has_torch_function((_PROBE,)):
         return _nothing_forgotten()
-    # Without ``debug``, the fourth option: what it traces can be recomputed once, not for a second derivative too.
-    return own(followed.repeated(function), *options[:3], False, *options[4:], **arguments)
+    # With ``preserve_rng_state``, the first option, whatever was asked for; and without ``debug``, the fourth: what it
+    # traces can be recomputed once, not for a second derivative too.
+    return own(followed.repeated(function), True, *options[1:3], False, *options[4:], **arguments)
 
 
 def _nothing_forgotten() -> Iterator[None]:

@@ -50,6 +50,9 @@ class Processes:
                 f"group must be a torch.distributed group with this process in it, or None, got {self.group!r}"
             )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Processes":
+        return self  # a copy of what trains takes part in the same group
+
     @classmethod
     def current(cls) -> "Processes":
         """All processes of the job, such as those that torchrun started.
