@@ -101,4 +101,5 @@ EXPERIMENT = Experiment(
     contents=CONTENTS,
     check=check_division,
     images=learned_images,
+    batches=lambda config: config.batches,
 )

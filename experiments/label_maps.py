@@ -40,9 +40,8 @@ from metasynth.training.run_sizes import Items, require_run
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.settings import OuterSettings
 from metasynth.training.sources import Example, LearnedImages, in_patches
-from metasynth.training.stages import keep_segmenter, segmenter_for
+from metasynth.training.stages import keep_segmenter, plain_trainer, segmenter_for
 from metasynth.training.streams import StepBatch, Steps
-from metasynth.training.trainers import Supervised
 
 STAGE = "segmenter"
 RANDOM, KNOWN = "random contrasts", "contrasts of the priors"
@@ -155,7 +154,7 @@ def run(context: StudyContext) -> dict[str, Any]:
         batch_size=config.segmenter.batch_size,
     )
     segmenter = segmenter_for(context, cache)
-    trainer = Supervised(segmenter, config.segmenter)
+    trainer = plain_trainer(context, segmenter, config.segmenter)
     seconds = run_stage(Stage(STAGE, config.segmenter.steps, data), trainer, config.pace, context)
     keep_segmenter(context, cache, STAGE, segmenter)
     held_out, dice = SliceDataset(cache, split.test), {}
@@ -227,5 +226,14 @@ CONTENTS = {
     RESULTS: entries({"rows": listing(entries({"steps": json_value, "dice": json_value}), length=1)}),
 }
 EXPERIMENT = Experiment(
-    "label_maps", QUESTION, PRESETS, prepare, run, report, contents=CONTENTS, check_sizes=check_sizes, images=images
+    name="label_maps",
+    question=QUESTION,
+    presets=PRESETS,
+    prepare=prepare,
+    run=run,
+    report=report,
+    check_sizes=check_sizes,
+    contents=CONTENTS,
+    images=images,
+    batches=lambda config: {"segmenter.batch_size": config.segmenter.batch_size},
 )

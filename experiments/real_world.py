@@ -89,4 +89,5 @@ EXPERIMENT = Experiment(
     contents=CONTENTS,
     check=check_division,
     images=learned_images,
+    batches=lambda config: config.batches,
 )

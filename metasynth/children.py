@@ -48,10 +48,15 @@ def end_with(parent: int, from_main_thread: bool) -> None:
     """
     if sys.platform == "linux" and from_main_thread:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    when_gone(parent, signal.SIGKILL)
 
 
-def _watch_parent(parent: int) -> None:
+def when_gone(parent: int, number: signal.Signals) -> None:
+    """Send this process a signal, once, when its parent is no more."""
+    threading.Thread(target=_watch_parent, args=(parent, number), daemon=True).start()
+
+
+def _watch_parent(parent: int, number: signal.Signals) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_S)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), number)

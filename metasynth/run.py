@@ -150,7 +150,6 @@ def _run(experiment: Experiment, context: StudyContext) -> None:
     where = f"{context.folder.path}: {experiment.name}"
     with context.ranks.together(where), stopped_in_one_line(where):
         outcome = experiment.run(context)
-    context.ranks.leave()
     results = {
         "experiment": experiment.name,
         "preset": context.preset,

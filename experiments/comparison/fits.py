@@ -30,7 +30,6 @@ from metasynth.training.courses import Course
 from metasynth.training.selection import Weights
 from metasynth.training.sources import Augmented, Corrupted, Source, Synthetic
 from metasynth.training.stages import bilevel_trainer, note_of
-from metasynth.training.trainers import Supervised
 
 Fit = Callable[[Trial], MethodResult]
 
@@ -38,7 +37,7 @@ Fit = Callable[[Trial], MethodResult]
 def _plain(trial: Trial, synthetic: Source, fraction: float = 0.0) -> MethodResult:
     segmenter = trial.new_segmenter()
     settings = trial.config.segmenter
-    return trial.train(trial.data(synthetic, fraction), segmenter, Supervised(segmenter, settings), settings)
+    return trial.train(trial.data(synthetic, fraction), segmenter, trial.plain(segmenter, settings), settings)
 
 
 def _naive(trial: Trial) -> MethodResult:
@@ -70,7 +69,7 @@ def _finetuned(trial: Trial) -> MethodResult:
     segmenter = trial.new_segmenter()
     segmenter.load_state_dict(_checkpoint(before, LAST).weights)
     settings = replace(trial.config.segmenter, lr=own.lr, steps=own.steps)
-    trainer = Supervised(segmenter, settings)
+    trainer = trial.plain(segmenter, settings)
     found = trial.train(trial.data(trial.baseline, fraction=1.0), segmenter, trainer, settings)
     return replace(found, total_seconds=found.seconds + before.total_seconds)
 

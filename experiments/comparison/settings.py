@@ -210,6 +210,12 @@ class ComparisonConfig:
         names = dict.fromkeys(map(self._problem, variants_among(self.methods)))
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def batches(self) -> dict[str, int]:
+        """The batches that the processes of a run share, by the names of their sizes."""
+        outer = {f"{name}.batch_size": problem.batch_size for name, problem in self.outer_problems.items()}
+        return {"segmenter.batch_size": self.segmenter.batch_size, **outer}
+
     def _problem(self, variant: str) -> str:
         return "outer_synthesis" if self.learned.takes(variant) == "structures" else "outer"
 

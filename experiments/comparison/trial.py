@@ -26,8 +26,8 @@ from metasynth.training.loop import Stage, run_stage
 from metasynth.training.segmenter_settings import SegmenterSettings
 from metasynth.training.selection import PeakMemory, Selecting, weights_of
 from metasynth.training.sources import Corrupted, Real, Source, in_patches
-from metasynth.training.stages import keep_segmenter, segmenter_for
-from metasynth.training.trainers import Trainer
+from metasynth.training.stages import keep_segmenter, plain_trainer, segmenter_for
+from metasynth.training.trainers import Supervised, Trainer
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,13 @@ class Trial:
         """The run's segmenter before any training."""
         return segmenter_for(self.context, self.cohorts.cache)
 
+    def plain(self, segmenter: nn.Module, settings: SegmenterSettings) -> Supervised:
+        """What trains a segmenter on finished images."""
+        return plain_trainer(self.context, segmenter, settings)
+
     def validated(self, segments: Segment) -> float:
-        """Mean Dice of the validation subjects."""
-        return mean_dice(segments, self.cohorts.validation)
+        """Mean Dice of the validation subjects, the same in all processes of the run: methods are chosen by it."""
+        return self.context.ranks.agreed(mean_dice(segments, self.cohorts.validation))
 
     def train(
         self,

@@ -34,20 +34,25 @@ class _Commands(click.Group):
         end_with_named_parent()
         if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what the terminal has no letters for
             sys.stdout.reconfigure(errors="backslashreplace")
+        with watched():  # until the line is out, which a signal that comes now would else take away
+            status = self._ended(*args, **settings)
+        sys.exit(status if isinstance(status, int) else 0)
+
+    def _ended(self, *args: Any, **settings: Any) -> Any:
+        """The exit status of a command, whose failure is told."""
         try:
-            with watched():
-                status = super().main(*args, **settings)
+            return super().main(*args, **settings)
         except click.exceptions.Exit as stop:
-            status = stop.exit_code
+            return stop.exit_code
         except click.exceptions.NoArgsIsHelpError as error:
             tell(error.format_message())
-            status = error.exit_code
+            return error.exit_code
         except Exception as error:  # the last boundary: whatever it is, no traceback reaches a user
             if os.environ.get("METASYNTH_DEBUG") == "1":
                 raise
             line, status = message(error)
             tell(line)
-        sys.exit(status if isinstance(status, int) else 0)
+            return status
 
     def invoke(self, context: click.Context) -> Any:
         try:

@@ -104,6 +104,7 @@ def run(
     from metasynth.segment.model_file import BY_FILE
 
     ranks = Ranks.started()
+    ranks.end_with_launcher()
     if ranks.rank:
         follow(load_experiment(experiment), ranks)
         return

@@ -128,7 +128,7 @@ def train_plain(context: StudyContext, data: StudyData, name: str, source: Sourc
     settings: TrainingSettings = context.config
     segmenter = segmenter_for(context, data.train.cache)
     stage = Stage(name, settings.segmenter.steps, _step_data(context, data, source, None))
-    trainer = Supervised(segmenter, settings.segmenter, processes_of(context.ranks))
+    trainer = plain_trainer(context, segmenter, settings.segmenter)
     seconds = run_stage(stage, trainer, settings.pace, context)
     keep_segmenter(context, data.train.cache, name, segmenter)
     return segmenter, seconds
@@ -145,6 +145,11 @@ def segmenter_for(context: StudyContext, cache: Cache) -> nn.Module:
     if START in context.others:
         segmenter.load_state_dict(load_model(context.others[START]).network.state_dict())
     return segmenter.to(context.device)
+
+
+def plain_trainer(context: StudyContext, segmenter: nn.Module, settings: SegmenterSettings) -> Supervised:
+    """What trains a segmenter on finished images, over the processes of the run."""
+    return Supervised(segmenter, settings, processes_of(context.ranks))
 
 
 def bilevel_trainer(

@@ -135,8 +135,9 @@ class StepData(Steps):
 class Part(Dataset[StepBatch]):
     """Of every step's batches the samples of one process.
 
-    Each process draws the whole of a step, as one process does, and keeps the ``rank``-th of ``count`` equal parts: so
-    the samples are the same however many processes share them.
+    Each process draws the whole of a step, as one process does, and keeps every ``count``-th sample, from the
+    ``rank``-th on: so the samples are the same however many processes share them. Samples of one kind, which stand side
+    by side in a batch, are shared out evenly.
 
     Attributes
     ----------
@@ -155,12 +156,11 @@ class Part(Dataset[StepBatch]):
         size = len(example.labels)
         if size % self.count:
             raise RunError(f"a batch of {size} cannot be divided among the {self.count} processes of the run")
-        share = size // self.count
 
         def own(tensor: Any) -> Any:
             # What has no entry for each sample is of the whole batch.
             shared = not isinstance(tensor, torch.Tensor) or not tensor.ndim or len(tensor) != size
-            return tensor if shared else tensor[self.rank * share : (self.rank + 1) * share].contiguous()
+            return tensor if shared else tensor[self.rank :: self.count].contiguous()
 
         return Example(*mapped(own, example))
 

@@ -10,8 +10,10 @@ from bilevel.preflight_cases import check, inner_loss, network, outer_loss, oute
 from support.strategies import each
 from torch import Tensor, nn
 
+from metasynth.bilevel.checks.graph_ends import functions_of_users
 from metasynth.bilevel.hypergradient import HypergradientStrategy
 from metasynth.bilevel.problem import BilevelProblem, Loss
+from metasynth.bilevel.processes.averaged import Averaged
 from metasynth.bilevel.strategies.finite_difference import FiniteDifference
 from metasynth.bilevel.strategies.forward import Forward
 from metasynth.bilevel.strategies.mixed import Mixed
@@ -235,6 +237,12 @@ def test_a_graph_made_outside_of_the_loss() -> None:
     refuse(
         "a loss uses a tensor with a graph that was made outside of it", problem=BilevelProblem(loss, loss), outer=outer
     )
+
+
+def test_averages_over_processes_are_no_function_of_a_users() -> None:
+    """Differences in single precision are no judge of theirs, which are compared in float64 elsewhere."""
+    (mean,) = Averaged.apply(lambda tensors: tensors, torch.ones(2, requires_grad=True))
+    assert functions_of_users(mean.sum()) == []
 
 
 @pytest.mark.parametrize("strategy", [FiniteDifference(), InParts(FiniteDifference()), Forward()])

@@ -1,15 +1,19 @@
 """`metasynth`, with trainings in float64: what the numbers of several processes are compared in."""
 
 import copy
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from metasynth.experiments.recovery import study
+from metasynth.experiments import inu, label_maps, noise, real_world  # so that they are there to be changed
 
 from metasynth.cli.main import main
-from metasynth.training import stages
+from metasynth.training import evaluation, stages
 from metasynth.training.sources import Example, mapped
 from metasynth.training.streams import StepBatch
+
+STUDIES = (inu, label_maps, noise, real_world)
 
 
 def doubled(tensor: torch.Tensor) -> torch.Tensor:
@@ -20,17 +24,33 @@ def to_double(batch: StepBatch, device: str) -> StepBatch:
     return StepBatch(*(None if part is None else Example(*mapped(doubled, part)) for part in batch))
 
 
-def of_single(function: Any) -> Any:
-    """Calls ``function`` with a copy of its first argument, a segmenter, in float32."""
+def of_double(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a segmenter in float64."""
+    return lambda *given: function(*given).double()
+
+
+def with_double(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Is given its augmenter, the third argument, in float64."""
+    return lambda context, segmenter, augmenter, *others: function(context, segmenter, augmenter.double(), *others)
+
+
+def of_single(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Is given a copy of its first argument, a segmenter, in float32."""
     return lambda segmenter, *others: function(copy.deepcopy(segmenter).float(), *others)
 
 
+def change(function: Callable[..., Any], how: Callable[..., Any]) -> None:
+    """In every module of the package that has it."""
+    changed = how(function)
+    for module in [module for name, module in sys.modules.items() if name.startswith("metasynth")]:
+        for name, value in [*vars(module).items()]:
+            if value is function:
+                setattr(module, name, changed)
+
+
 if __name__ == "__main__":
-    segmenter_for, bilevel_trainer = stages.segmenter_for, stages.bilevel_trainer
     StepBatch.to = to_double  # type: ignore[method-assign,assignment]
-    stages.segmenter_for = lambda *given: segmenter_for(*given).double()
-    stages.bilevel_trainer = lambda context, segmenter, augmenter: bilevel_trainer(
-        context, segmenter, augmenter.double()
-    )
-    study.evaluate, study.segment = of_single(study.evaluate), of_single(study.segment)
+    change(stages.segmenter_for, of_double)
+    change(stages.bilevel_trainer, with_double)
+    change(evaluation.segment, of_single)
     main()

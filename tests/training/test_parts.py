@@ -24,9 +24,9 @@ class Whole:
 
 def test_the_parts_of_a_batch_are_the_batch():
     parts = [Part(Whole(), rank, 2)[6] for rank in range(2)]
-    assert [part.inner.images.flatten().tolist() for part in parts] == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
-    assert [part.inner.labels.flatten().tolist() for part in parts] == [[0, 1, 2], [3, 4, 5]]
-    assert [part.inner.draws[0].flatten().tolist() for part in parts] == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert [part.inner.images.flatten().tolist() for part in parts] == [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]
+    assert [part.inner.labels.flatten().tolist() for part in parts] == [[0, 2, 4], [1, 3, 5]]
+    assert [part.inner.draws[0].flatten().tolist() for part in parts] == [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]
     assert [part.outer.labels.flatten().tolist() for part in parts] == [[0], [1]]
     assert all(part.inner.draws[1] == (torch.tensor(7.0), None) and part.reference is None for part in parts)
 

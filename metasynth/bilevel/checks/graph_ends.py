@@ -18,6 +18,7 @@ Evaluate = Callable[[], Tensor]
 # What makes a Python value of a tensor, and so ends its graph.
 _READERS = {"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__bool__", "__index__", "__complex__"}
 _NAMED_CUTS = {*_READERS, "detach", "detach_", "data"}
+_TESTED = ("torch.", "metasynth.bilevel.")  # where Functions are whose derivatives of every order are right
 _NOT_THE_USERS = ("torch.", "higher.", f"{__package__}.")
 
 
@@ -117,9 +118,9 @@ def once_differentiable(loss: Tensor) -> list[str]:
 
 
 def functions_of_users(loss: Tensor) -> list[str]:
-    """Names of the `torch.autograd.Function` in a loss' graph that are not torch's own."""
+    """Names of the `torch.autograd.Function` in a loss' graph that are neither torch's nor this package's own."""
     made = [(node, getattr(node, "_forward_cls", None)) for node in _children_first(loss.grad_fn)]
-    found = [_operation(node) for node, kind in made if kind is not None and not kind.__module__.startswith("torch.")]
+    found = [_operation(node) for node, kind in made if kind is not None and not kind.__module__.startswith(_TESTED)]
     return list(dict.fromkeys(found))
 
 

@@ -4,13 +4,12 @@ import os
 import shutil
 from functools import partial
 from logging import CRITICAL, getLogger
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from metasynth.errors import MetasynthError, RunError
 from metasynth.files import first_line
 from metasynth.running.device import configure_torch
 from metasynth.running.progress import Progress
+from metasynth.running.ranks.place import own_place
 from metasynth.running.ranks.ranks import Ranks
 from metasynth.running.records import RunFolder
 from metasynth.running.seeding import seed_everything
@@ -34,8 +33,8 @@ def follow(experiment: Experiment, ranks: Ranks) -> None:
     config, preset, seed, device, threads = given["shared"]
     path, data = given["places"]
     device, threads = configure_torch(f"cuda:{ranks.local}" if device.startswith("cuda") else device, threads)
-    with TemporaryDirectory(prefix="metasynth-") as place, open(os.devnull, "w", encoding="utf-8") as nowhere:
-        own, manifest = Path(place) / "run", given["manifest"]
+    with own_place() as place, open(os.devnull, "w", encoding="utf-8") as nowhere:
+        own, manifest = place / "run", given["manifest"]
         if given["resume"]:
             shutil.copytree(path, own, ignore=shutil.ignore_patterns(".*", "figures"))
         make = partial(RunFolder.resume, config=config) if given["resume"] else RunFolder.create
@@ -49,7 +48,6 @@ def follow(experiment: Experiment, ranks: Ranks) -> None:
             try:
                 with ranks.together(experiment.name):
                     experiment.run(context)
-                ranks.leave()
             except (MetasynthError, ValueError, KeyboardInterrupt):
                 raise SystemExit(1) from None
             except Exception as error:

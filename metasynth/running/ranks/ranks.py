@@ -7,18 +7,17 @@ what a study writes in a folder of its own, which goes when it ends.
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from metasynth.children import when_gone
 from metasynth.errors import MetasynthError, RunError, UsageError
 from metasynth.interrupts import SIGNALS, check
 
 PATIENCE = timedelta(hours=2)  # with data that the first prepares; a process that ends is noticed at once
-SIGNAL_S = 0.5  # by when a signal that ended another process has come here too
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,11 @@ class Ranks:
         """As the environment says, in which torchrun puts it; one process where it says nothing."""
         return cls(*(int(os.environ.get(name, alone)) for name, alone in _VARIABLES.items()))
 
+    def end_with_launcher(self) -> None:
+        """Be asked to end when torchrun is no more: where it is killed, nothing else ends its processes."""
+        if _BY_TORCHRUN in os.environ:
+            when_gone(os.getppid(), signal.SIGTERM)
+
     def require_divisible(self, **sizes: int) -> None:
         """Raise UsageError unless every batch can be cut into equal parts, one a process."""
         for name, size in sizes.items():
@@ -60,6 +64,7 @@ class Ranks:
     def hand_out(self, given: Mapping[str, Any] | None) -> None:
         """Join the others, which wait in `follow`, and hand them what they need: None if there is nothing to do."""
         if self.count > 1:
+            check()  # what ends this process has ended the others, which would be waited for
             self._join()
             self._broadcast(given)
             self.wait()
@@ -79,12 +84,9 @@ class Ranks:
 
         dist.barrier()
 
-    def leave(self) -> None:
-        """Take leave of the others when the study is done; none waits."""
-        if self.count > 1:
-            import torch.distributed as dist
-
-            dist.destroy_process_group()
+    def agreed(self, value: float) -> float:
+        """What the first found, for a choice that all have to make alike; machines may differ in the last digit."""
+        return value if self.count == 1 else float(self._broadcast(value))
 
     @contextmanager
     def together(self, where: str) -> Iterator[None]:
@@ -95,7 +97,7 @@ class Ranks:
         RunError
             ``where`` stopped for that.
         Interrupted
-            What ended it has asked this process to end too.
+            What ended it had asked this process to end before.
         """
         try:
             yield
@@ -103,11 +105,18 @@ class Ranks:
             exchanged = any(word in str(error).lower() for word in ("gloo", "nccl"))
             if self.count == 1 or isinstance(error, MetasynthError) or not exchanged:
                 raise
-            time.sleep(SIGNAL_S)
             check()
             raise RunError(
                 f"{where} stopped: another of its {self.count} processes has ended; continue with --resume"
             ) from error
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.count > 1:
+            import torch.distributed as dist
+
+            if dist.is_initialized():
+                dist.destroy_process_group()
 
     def _join(self) -> None:
         import torch
@@ -127,4 +136,5 @@ class Ranks:
 
 
 ALONE = Ranks()
+_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
 _VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}

@@ -1,8 +1,12 @@
 """Which of the processes of a run this one is, and what it says when another has ended."""
 
+import os
+import signal
+
 import pytest
 
 from metasynth.errors import RunError, UsageError
+from metasynth.interrupts import Interrupted, watched
 from metasynth.running.ranks import ranks as module
 from metasynth.running.ranks.ranks import ALONE, Ranks
 
@@ -32,8 +36,7 @@ def test_processes_do_not_share_a_gpu():
     assert str(caught.value) == line
 
 
-def test_that_another_process_has_ended_is_one_line(monkeypatch):
-    monkeypatch.setattr(module, "SIGNAL_S", 0.0)
+def test_that_another_process_has_ended_is_one_line():
     with pytest.raises(RunError) as caught, Ranks(count=2).together("out: noise"):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     assert str(caught.value) == "out: noise stopped: another of its 2 processes has ended; continue with --resume"
@@ -48,3 +51,28 @@ def test_other_errors_pass(count, error):
 
 def test_one_process_hands_nothing_out():
     ALONE.hand_out({"anything": 1})
+
+
+def test_what_all_choose_by_is_what_the_first_found(monkeypatch):
+    monkeypatch.setattr(Ranks, "_broadcast", lambda self, given: 0.5)
+    assert Ranks(count=2).agreed(0.7) == 0.5
+    assert ALONE.agreed(0.7) == 0.7
+
+
+def test_a_process_that_is_asked_to_end_waits_for_no_other(monkeypatch):
+    monkeypatch.setattr(Ranks, "_join", lambda self: pytest.fail("waited"))
+    with watched():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            Ranks(count=2).hand_out(None)
+
+
+def test_the_end_of_torchrun_asks_its_processes_to_end(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "when_gone", lambda *given: asked.append(given))
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    Ranks(count=2).end_with_launcher()
+    assert asked == []
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    Ranks(count=2).end_with_launcher()
+    assert asked == [(os.getppid(), signal.SIGTERM)]
