@@ -49,8 +49,7 @@ class BilevelSolver:
         How the hypergradient is computed; `Mixed()` by default.
     outer_step : OuterStep
         What is done between the outer pass and the outer optimiser, and when a step is due (`is_due`; the caller
-        decides). The default does nothing: it is right for every problem. `metasynth.bilevel.outer_step.PERSISTENT` is
-        for an inner model that is trained on and on.
+        decides). Nothing by default; `metasynth.bilevel.outer_step.PERSISTENT` is for models trained on and on.
     check : bool
         Run `preflight` before the first hypergradient.
     buffers : BufferPolicy
