@@ -70,8 +70,7 @@ class BilevelSolver:
     make the same calls, report the same means, raise the same `NonFiniteError` and end each call in the same state to
     the last bit: floating-point buffers move by the mean of their changes.
 
-    Between steps a solver can be deep-copied and pickled. The copy goes on as it would from the same global random
-    states, and shares nothing with it that moves (`metasynth.bilevel.copies`).
+    Between steps a solver can be deep-copied and pickled; the copy goes on as it would (`metasynth.bilevel.copies`).
     """
 
     def __init__(
