@@ -11,7 +11,6 @@ unrun with the reason. The file is written after every row; docs/measurements/gp
 
 import argparse
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from metasynth.errors import MetasynthError, UsageError
 from metasynth.interrupts import exit_status
 from metasynth.running.device import configure_torch
 from metasynth.running.environment import describe_environment
+from metasynth.sizes import cores
 
 MEASURES = {"steps": steps.measure, "data": data.measure, "paper": paper.measure, "noise": noise.measure}
 
@@ -61,7 +61,7 @@ def place_of(text: str | None) -> Path | None:
 
 def machine(device: str, threads: int) -> dict[str, Any]:
     """Versions and hardware."""
-    found = describe_environment(device, threads) | {"cuda": torch.version.cuda, "cores": os.cpu_count()}
+    found = describe_environment(device, threads) | {"cuda": torch.version.cuda, "cores": cores()}
     if device.startswith("cuda"):
         gpu = torch.cuda.get_device_properties(device)
         found |= {"gpu": gpu.name, "gpu_mib": gpu.total_memory / 2**20, "capability": f"{gpu.major}.{gpu.minor}"}

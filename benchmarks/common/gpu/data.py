@@ -122,6 +122,7 @@ def _measure(
         sources.append((f"workers: {workers}", ahead, stream(by_workers, 0, ahead + settings.measured, workers)))
     for place, (source, skipped, batches) in enumerate(sources):
         own = Deadline(deadline.left / (len(sources) - place))
-        with results.attempt("data", f"{name}, {source}", lambda: free(size.device)), closing(batches):
+        with results.attempt("data", f"{name}, {source}"), closing(batches):
+            free(size.device)
             found = waits(batches, size, skipped, settings.measured, own)
             results.add("data", {"images": name, "source": source, **found})

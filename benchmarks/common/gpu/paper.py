@@ -130,8 +130,9 @@ def measure(settings: Settings, deadline: Deadline, results: Results) -> None:
         for place, experiment in enumerate(studies):
             share = Deadline(deadline.left / (len(studies) - place))
             piece = Piece(experiment.name, share, results)
-            with results.attempt("paper", f"{experiment.name}: the whole", lambda: free(settings.device)):
+            with results.attempt("paper", f"{experiment.name}: the whole"):
                 share.require()
+                free(settings.device)
                 config = config_of(experiment, settings.paper, folder)
                 carry_out(experiment, config, folder / experiment.name, settings, piece)
                 if not piece.stages:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class Results:
         self.write()
 
     @contextmanager
-    def attempt(self, part: str, name: str, clean_up: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def attempt(self, part: str, name: str) -> Iterator[None]:
         """A context for what may not fit into time or memory, or be refused: it is then named, and the next comes."""
         try:
             yield
@@ -94,8 +94,6 @@ class Results:
         except Exception as error:
             reason = memory_failure(error) or f"{type(error).__name__}: {error}".splitlines()[0]
             self.unrun(part, name, reason)
-        finally:
-            clean_up()
 
     def finish(self) -> None:
         """Nothing else is to come."""

@@ -79,8 +79,9 @@ def measure(settings: Settings, deadline: Deadline, results: Results) -> None:
     for place, (images, precision, name, method) in enumerate(wanted):
         size, layout = settings.with_precision(images, precision), (images, precision, name.endswith(LAST))
         named = f"{images}, {precision}, {name}"
-        with results.attempt("steps", named, lambda: free(settings.device)), PRECISIONS[precision].used():
+        with results.attempt("steps", named), PRECISIONS[precision].used():
             deadline.require()
+            free(settings.device)
             share = Deadline(deadline.left / (len(wanted) - place))
             found = measured(method, size, deadline, share, settings.repeats)
             if name.startswith(PLAIN):
