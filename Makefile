@@ -68,7 +68,7 @@ MODEL_SETTINGS ?= --preset standard
 PREP_brain := --size 96,96
 PREP_head := --head --size 128,128
 SET_brain := --set segmenter.steps=14000
-SET_head := --set segmenter.steps=7000 --set segmenter.widths=16,32,64,128,192
+SET_head := --set segmenter.steps=14000 --set segmenter.widths=16,32,64,128,192
 SHIPPED := metasynth/predict/models
 
 models: $(MODELS:%=$(MODEL_RUNS)/%/report.html)
