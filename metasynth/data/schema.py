@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from metasynth.data.info import FORMAT, CacheInfo
-from metasynth.data.stored import check_stored, require_own_values
+from metasynth.data.stored import as_text, check_stored, require_own_values
 from metasynth.data.validation import Contents
 from metasynth.errors import DataError
 from metasynth.files import first_line
@@ -197,10 +197,3 @@ def _attribute(file: h5py.File, where: str, name: str) -> Any:
     if name not in file.attrs:
         raise DataError(f"{where}: attribute '{name}' is missing")
     return file.attrs[name]
-
-
-def as_text(value: Any) -> str | None:
-    """A text attribute as str, None when it is something else."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return str(value) if isinstance(value, str) else None
