@@ -11,6 +11,9 @@ Attributes name them and say which class each is part of. Version 3 shows whole 
 generation labels or without. Version 4 holds slices of several axes, whose names and orientations have commas between
 them in the attributes, and `/view` (N,) index into these axes. What is written is the least version that can say what
 there is to say.
+
+A file of any version whose labels and images take more than 512 MB carries `/labels_sha256` and `/images_sha256`
+(N, 32) and the attribute `opening_sha256`, see `digests`. Programs that know nothing of them read it as ever.
 """
 
 from collections.abc import Iterator, Sequence
