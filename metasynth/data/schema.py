@@ -16,6 +16,7 @@ A file of any version whose labels and images take more than 512 MB carries `/la
 (N, 32) and the attribute `opening_sha256`, see `digests`. Programs that know nothing of them read it as ever.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from metasynth.outputs import Kind
 
 VERSIONS = (1, 2, 3, 4)
 SHOWS = ("brain", "head")
+LOCKING = "HDF5_USE_FILE_LOCKING"
 STORED_TYPES = {"labels": ("uint8", "int16"), "images": ("float16", "float32")}
 _TEXT_ATTRIBUTES = ("mapping", "axis", "orientation", "source", "created_by", "digest")
 _DATASETS = ("labels", "subject", "subjects", "slice")
@@ -59,7 +61,8 @@ def open_readonly(path: Path) -> h5py.File:
     if not h5py.is_hdf5(path):
         raise DataError(f"{path}: is not an HDF5 file; expected a {FORMAT} file")
     try:
-        # Files are replaced as a whole and never written in place, so locks would only fail on shared disks.
+        # Files are replaced as a whole and never written in place, so locks would only fail on shared disks. The
+        # library asks for one all the same where its environment variable says so.
         return h5py.File(path, "r", locking=False)
     except OSError as error:
         reason = first_line(error)
@@ -70,6 +73,12 @@ def open_readonly(path: Path) -> h5py.File:
             ) from error
         if "locking flag" in reason:
             raise DataError(f"{path}: is open in this process already, by other means; close it first") from error
+        if "unable to lock file" in reason:
+            asked = os.environ.get(LOCKING, "")
+            raise DataError(
+                f"{path}: cannot be locked, as {LOCKING}={asked} asks for: another program holds a lock, or the file "
+                "system has none. A cache is only read and needs no lock: unset the variable"
+            ) from error
         raise DataError(f"{path}: is truncated or damaged ({reason})") from error
 
 

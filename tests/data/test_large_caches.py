@@ -1,5 +1,6 @@
 """Caches that carry digests of their items: opened without reading an item, checked when one is read."""
 
+import fcntl
 import os
 import pickle
 import stat
@@ -248,8 +249,8 @@ with Cache(path) as cache:
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="needs Linux")
-@pytest.mark.parametrize("locking", ["", "FALSE"])
-def test_several_processes_read_a_file_that_none_can_write(tmp_path, locking):
+@pytest.mark.parametrize(("locking", "locked"), [("", False), ("FALSE", False), ("TRUE", True)])
+def test_several_processes_read_a_file_that_none_can_write(tmp_path, locking, locked):
     folder = tmp_path / "shared"
     folder.mkdir()
     path = make(folder / "c.h5").resolve()
@@ -262,7 +263,8 @@ def test_several_processes_read_a_file_that_none_can_write(tmp_path, locking):
     try:
         assert [reader.stdout.readline() for reader in readers] == ["open\n"] * 2  # both at once
         assert os.listdir(folder) == ["c.h5"]
-        assert [reader.communicate("\n", timeout=60)[0] for reader in readers] == [f"15 {{{os.O_RDONLY}}} False\n"] * 2
+        said = [reader.communicate("\n", timeout=60)[0] for reader in readers]
+        assert said == [f"15 {{{os.O_RDONLY}}} {locked}\n"] * 2
     finally:
         folder.chmod(stat.S_IRWXU)
         for reader in readers:
@@ -270,3 +272,18 @@ def test_several_processes_read_a_file_that_none_can_write(tmp_path, locking):
             reader.wait()
     assert os.listdir(folder) == ["c.h5"]
     assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
+
+
+def test_a_lock_that_the_environment_asks_for_and_cannot_have(tmp_path):
+    path = make(tmp_path / "c.h5")
+    code = "import sys; from metasynth.data.cache import Cache; Cache(sys.argv[1])"
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        environment = {**os.environ, "HDF5_USE_FILE_LOCKING": "TRUE"}
+        command = [sys.executable, "-c", code, str(path)]
+        failed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        Cache(path).close()  # without the variable
+    assert failed.stderr.splitlines()[-1].removeprefix("metasynth.errors.DataError: ") == (
+        f"{path}: cannot be locked, as HDF5_USE_FILE_LOCKING=TRUE asks for: another program holds a lock, or the file "
+        "system has none. A cache is only read and needs no lock: unset the variable"
+    )
