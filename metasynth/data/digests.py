@@ -1,6 +1,6 @@
 """SHA-256 of caches: of all that a file holds and, in large files, of each of its items.
 
-A small file is read and checked whole when it is opened. Of a large one that would take a minute and more, so it carries the
+A small file is read and checked whole when it is opened. Of a large one that would take minutes, so it carries the
 digest of every item (`/labels_sha256` and `/images_sha256`, (N, 32) bytes), by which an item is checked whenever it is
 read, and as attribute `opening_sha256` that of all else, which is checked when the file is opened: the description, the
 (N,) arrays, the digest of the whole and those of the items.

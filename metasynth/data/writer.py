@@ -79,8 +79,8 @@ def write_cache(
     path = Path(path)
     where, info = str(path), _shortest(info)
     contents = Contents(
-        labels=labels,
-        images=images,
+        labels=_array(labels),
+        images=None if images is None else _array(images),
         subject=np.asarray(subject),
         subjects=tuple(subjects),
         slice_index=np.asarray(slice_index),
@@ -99,6 +99,12 @@ def write_cache(
         digest = _fill(file, where, stored, info)
     write_atomically(path, buffer.getbuffer(), failure=DataError, make_folder=False)
     return digest
+
+
+def _array(given: Any) -> ArrayLike:
+    """What is read like an array of NumPy's types, or such an array of a list or a tensor."""
+    found: ArrayLike = given if isinstance(getattr(given, "dtype", None), np.dtype) else np.asarray(given)
+    return found
 
 
 def _shortest(info: CacheInfo) -> CacheInfo:

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from metasynth.data_prep.montage import describe, write_montage
 from support.caches import INFO, arrays, make
 
@@ -229,6 +230,13 @@ def test_what_is_written_is_read_once_and_in_blocks(tmp_path, monkeypatch):
     line = error_of(lambda: write_cache(tmp_path / "d.h5", **given | {"labels": Asked(wrong)}))
     assert line == f"{tmp_path / 'd.h5'}: label 257 in slice 6 is beyond the 3 classes of class_names (0 to 2)"
     assert not (tmp_path / "d.h5").exists()
+
+
+def test_lists_and_tensors_are_written_as_arrays_are(tmp_path):
+    given = arrays()
+    expected = write_cache(tmp_path / "a.h5", **given)
+    listed = given | {"labels": given["labels"].tolist(), "images": torch.from_numpy(given["images"])}
+    assert write_cache(tmp_path / "b.h5", **listed) == expected
 
 
 READS = """
