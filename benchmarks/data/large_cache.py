@@ -5,7 +5,7 @@ line is measured in a fresh process: seconds, those that cores were busy with it
 not change), bytes read from files, and the largest memory above that of a process that has imported the package. Of
 lines that take seconds the median of ``repeats`` is given.
 
-    python benchmarks/large_cache.py [--slices 100000] [--size 192] [--cache FILE] [--json FILE]
+    python benchmarks/data/large_cache.py [--slices 100000] [--size 192] [--cache FILE] [--json FILE]
 """
 
 import argparse
@@ -68,7 +68,7 @@ def make_cache(path: Path, n: int, size: int) -> None:
             axis="coronal",
             orientation="IR",
             source="made for a benchmark",
-            created_by="benchmarks/large_cache.py",
+            created_by="benchmarks/data/large_cache.py",
         ),
     )
 
