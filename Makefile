@@ -58,7 +58,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py benchmarks/data/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # The models of the package: the folder of label maps they are trained on, and where their runs are kept.
 MAPS ?= label_maps20

@@ -219,7 +219,7 @@ def _examples(
 ) -> dict[str, NDArray[Any]]:
     """One test image three ways (Figure 2) and its segmentations, keyed by the level."""
     item = test.fullest_item()
-    clean, real = test.clean[item : item + 1], test.noisy(case.level)[item : item + 1]
+    clean, real = test.clean[item : item + 1], test.noisy_image(case.level, item)
     draws = generator_for(context.seed, "example", case.level.label)
     if known is None:
         learned = case.augmenter(clean, case.augmenter.draw(clean, draws)).detach()

@@ -9,23 +9,11 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from metasynth.data.schema import (
-    FORMAT,
-    VERSIONS,
-    CacheInfo,
-    as_text,
-    damage_named,
-    open_readonly,
-    read_contents,
-)
-from metasynth.data.validation import (
-    Contents,
-    check_contents,
-    check_generation,
-    check_names,
-    check_structure,
-    content_digest,
-)
+from metasynth.data.digests import Seen, is_as_written
+from metasynth.data.opening import open_checked, require_unchanged, verify_digest
+from metasynth.data.schema import FORMAT, VERSIONS, CacheInfo, damage_named, open_readonly, read_contents
+from metasynth.data.stored import as_text
+from metasynth.data.validation import check_values as require_values
 from metasynth.data.writer import write_cache
 from metasynth.errors import DataError
 from metasynth.files import first_line
@@ -39,16 +27,22 @@ __all__ = ["FORMAT", "VERSIONS", "Cache", "CacheInfo", "verify_digest", "write_c
 class Cache:
     """A cache opened for reading.
 
-    The file is opened once per process: a copy that was pickled or inherited by a fork opens its own handle.
+    The file is opened once per process: a copy that was pickled or inherited by a fork opens its own handle. It is only
+    ever read, and neither locked nor marked: any number of processes read one at a time.
+
+    Labels and images are checked when they are read. A large file carries a digest of each (see
+    `metasynth.data.digests`), by which one that was changed is refused then; opening one reads no label and no image.
 
     Parameters
     ----------
     path : str or Path
         The file.
     check_values : bool
-        Also read every label and image and check their values. The structure is always checked.
+        Of a file without such digests, also read every label and image at once and check their values. The structure
+        is always checked.
     check_digest : bool
-        With the values, check that they and the description have the digest that the file carries.
+        Check that the content has the digests that the file carries: of one without digests of its items with the
+        values, else of what is read.
 
     Attributes
     ----------
@@ -90,16 +84,9 @@ class Cache:
         self._closed = False
         self._handle: h5py.File | None = None
         self._pid = -1
-        where = str(self.path)
-        file = open_readonly(self.path)
+        file, self.info, contents, self._items = open_checked(self.path, check_values, check_digest)
         try:
-            with damage_named(where):
-                self.info, contents = read_contents(file, where)
-                check_names(where, self.info.class_names, contents.subjects)
-                check_generation(where, self.info.class_names, self.info.generation_names, self.info.target)
-                check_structure(where, contents, self.info.spacing_mm)
-                if check_values:
-                    self._check(contents, check_digest)
+            with damage_named(str(self.path)):
                 self.subject_index = np.asarray(contents.subject[:], dtype=np.int64)
                 self.slice_index = np.asarray(contents.slice_index[:], dtype=np.int64)
                 self.view = None if contents.view is None else np.asarray(contents.view[:], dtype=np.int64)
@@ -119,16 +106,23 @@ class Cache:
         self._handle, self._pid = file, os.getpid()
         _LOG.debug("%s: opened, %d items of %s", self.path, self.n, " x ".join(map(str, self.shape)))
 
-    def _check(self, contents: Contents, check_digest: bool) -> None:
-        """Read and check all values, once."""
-        where = str(self.path)
-        if not check_digest:
-            check_contents(where, contents, self.info.stored)
-        elif content_digest(where, contents, self.info.described(), self.info.stored) != self.info.digest:
-            raise DataError(
-                f"{where}: its content was changed after it was written (it no longer has the digest that it carries); "
-                "make it again"
-            )
+    def is_as_written(self, seen: Seen | None = None) -> bool:
+        """Read and check everything, at most 32 MB at a time; whether it has all the digests that the file carries.
+
+        Parameters
+        ----------
+        seen : callable or None
+            Shown what passed, see `metasynth.data.digests`.
+
+        Raises
+        ------
+        DataError
+            A value is not valid, or the file cannot be read any more.
+        """
+        where, file = str(self.path), self._file()
+        with damage_named(where):
+            info, contents = read_contents(file, where)
+            return is_as_written(file, where, info, contents, info.stored, seen)
 
     @property
     def n_classes(self) -> int:
@@ -202,13 +196,17 @@ class Cache:
             raise DataError(f"{self.path}: index {bad} is out of range; 0 to {self.n - 1} are allowed")
         dataset = self._file()[name]
         out = np.empty((wanted.size, *self.shape), dtype=dataset.dtype)
-        for row, index in enumerate(wanted):
+        for row, index in enumerate(wanted.tolist()):
             try:
                 out[row] = dataset[index]
             except OSError as error:
                 raise DataError(
                     f"{self.path}: dataset '{name}' is damaged: slice {index} cannot be read ({first_line(error)})"
                 ) from error
+            require_values(str(self.path), name, index, out[row : row + 1], self.info.stored)
+            if self._items is not None:
+                same = self._items.has(name, index, out[row])
+                require_unchanged(same, str(self.path), f"{name} of slice {index} no longer have")
         return out
 
     def _file(self) -> h5py.File:
@@ -236,11 +234,3 @@ class Cache:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def verify_digest(path: str | Path) -> bool:
-    """True when the content of the cache still has the digest written in it; `DataError` when unreadable."""
-    where = str(path)
-    with open_readonly(Path(path)) as file, damage_named(where):
-        info, contents = read_contents(file, where)
-        return content_digest(where, contents, info.described()) == info.digest

@@ -11,8 +11,12 @@ Attributes name them and say which class each is part of. Version 3 shows whole 
 generation labels or without. Version 4 holds slices of several axes, whose names and orientations have commas between
 them in the attributes, and `/view` (N,) index into these axes. What is written is the least version that can say what
 there is to say.
+
+A file of any version whose labels and images take more than 512 MB carries `/labels_sha256` and `/images_sha256`
+(N, 32) and the attribute `opening_sha256`, see `digests`. Programs that know nothing of them read it as ever.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +26,7 @@ import h5py
 import numpy as np
 
 from metasynth.data.info import FORMAT, CacheInfo
-from metasynth.data.stored import check_stored, require_own_values
+from metasynth.data.stored import as_text, check_stored, require_own_values
 from metasynth.data.validation import Contents
 from metasynth.errors import DataError
 from metasynth.files import first_line
@@ -30,6 +34,7 @@ from metasynth.outputs import Kind
 
 VERSIONS = (1, 2, 3, 4)
 SHOWS = ("brain", "head")
+LOCKING = "HDF5_USE_FILE_LOCKING"
 STORED_TYPES = {"labels": ("uint8", "int16"), "images": ("float16", "float32")}
 _TEXT_ATTRIBUTES = ("mapping", "axis", "orientation", "source", "created_by", "digest")
 _DATASETS = ("labels", "subject", "subjects", "slice")
@@ -56,7 +61,8 @@ def open_readonly(path: Path) -> h5py.File:
     if not h5py.is_hdf5(path):
         raise DataError(f"{path}: is not an HDF5 file; expected a {FORMAT} file")
     try:
-        # Files are replaced as a whole and never written in place, so locks would only fail on shared disks.
+        # Files are replaced as a whole and never written in place, so locks would only fail on shared disks. The
+        # library asks for one all the same where its environment variable says so.
         return h5py.File(path, "r", locking=False)
     except OSError as error:
         reason = first_line(error)
@@ -67,6 +73,12 @@ def open_readonly(path: Path) -> h5py.File:
             ) from error
         if "locking flag" in reason:
             raise DataError(f"{path}: is open in this process already, by other means; close it first") from error
+        if "unable to lock file" in reason:
+            asked = os.environ.get(LOCKING, "")
+            raise DataError(
+                f"{path}: cannot be locked, as {LOCKING}={asked} asks for: another program holds a lock, or the file "
+                "system has none. A cache is only read and needs no lock: unset the variable"
+            ) from error
         raise DataError(f"{path}: is truncated or damaged ({reason})") from error
 
 
@@ -197,10 +209,3 @@ def _attribute(file: h5py.File, where: str, name: str) -> Any:
     if name not in file.attrs:
         raise DataError(f"{where}: attribute '{name}' is missing")
     return file.attrs[name]
-
-
-def as_text(value: Any) -> str | None:
-    """A text attribute as str, None when it is something else."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return str(value) if isinstance(value, str) else None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import h5py
 
@@ -52,3 +53,10 @@ def check_stored(dataset: h5py.Dataset, where: str, name: str, by_slice: bool) -
         held = dataset.id.get_num_chunks()
         if held < claimed:
             raise DataError(f"{where}: dataset '{name}' is incomplete: holds {held} of its {claimed} chunks")
+
+
+def as_text(value: Any) -> str | None:
+    """A text attribute as str, None when it is something else."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(value) if isinstance(value, str) else None

@@ -4,8 +4,6 @@ Arrays may be NumPy arrays or HDF5 datasets: they are read in blocks of slices, 
 in memory at once. Every check raises `DataError` with one line that begins with `where`, the file's name.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -198,11 +196,17 @@ def check_contents(where: str, contents: Contents, listed: LabelList) -> None:
     for name, array in (("labels", contents.labels), ("images", contents.images)):
         if array is not None:
             for start, block in blocks(array, where, name):
-                _check_values(where, name, start, block, listed)
+                check_values(where, name, start, block, listed)
 
 
-def _check_values(where: str, name: str, start: int, block: np.ndarray, listed: LabelList) -> None:
-    """The checks of `check_contents`, of the slices from ``start``; other arrays pass."""
+def check_values(where: str, name: str, start: int, block: np.ndarray, listed: LabelList) -> None:
+    """The checks of `check_contents`, of the items (n, *S) of dataset ``name`` from ``start``; other arrays pass.
+
+    Raises
+    ------
+    DataError
+        An item has a value that it must not have.
+    """
     if name == "labels":
         n = len(listed.names)
         bad = (block < 0) | (block >= n)
@@ -211,7 +215,7 @@ def _check_values(where: str, name: str, start: int, block: np.ndarray, listed: 
             raise DataError(
                 f"{where}: label {value} in slice {start + i} is beyond the {n} {listed.what} (0 to {n - 1})"
             )
-    if name == "images":
+    if name == "images" and not _between_0_and_1(block):
         bad = ~np.isfinite(block)
         if bad.any():
             i, _ = _first(bad, block)
@@ -222,27 +226,20 @@ def _check_values(where: str, name: str, start: int, block: np.ndarray, listed: 
             raise DataError(f"{where}: image value {value:g} in slice {start + i} is outside [0, 1]")
 
 
+def _between_0_and_1(block: np.ndarray) -> bool:
+    """Whether all floats surely are, told by their bits, which is many times as fast in half precision.
+
+    Read as whole numbers, bits of floats from 0 on are in the order of these; infinity, NaN and all with a minus, -0.0
+    too, come after 1.
+    """
+    if not block.dtype.isnative or not block.flags.c_contiguous:
+        return False
+    whole = f"u{block.dtype.itemsize}"
+    one = np.ones((), dtype=block.dtype).view(whole)
+    return bool(block.view(whole).max(initial=0) <= one)
+
+
 def _first(bad: np.ndarray, block: np.ndarray) -> tuple[int, Any]:
     """Index along the first axis and value of the first element marked bad."""
     position = np.unravel_index(int(np.argmax(bad)), bad.shape)
     return int(position[0]), block[position].item()
-
-
-def content_digest(where: str, contents: Contents, description: dict[str, Any], listed: LabelList | None = None) -> str:
-    """SHA-256 over the arrays and the description, whatever their compression or byte order.
-
-    With ``listed``, values are checked as by `check_contents` in the same pass.
-    """
-    header = {**description, "subjects": list(contents.subjects)}
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True, ensure_ascii=False).encode())
-    arrays = (contents.labels, contents.images, contents.subject, contents.slice_index, contents.view)
-    for name, array in zip(("labels", "images", "subject", "slice", "view"), arrays, strict=True):
-        if array is None:
-            continue
-        little_endian = array.dtype.newbyteorder("<")
-        digest.update(f"{name} {little_endian.str} {tuple(array.shape)}\n".encode())
-        for start, block in blocks(array, where, name):
-            if listed is not None:
-                _check_values(where, name, start, block, listed)
-            digest.update(np.ascontiguousarray(block, dtype=little_endian).tobytes())
-    return digest.hexdigest()

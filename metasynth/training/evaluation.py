@@ -1,7 +1,8 @@
 """Segmentation of a test set and its Dice, per class and subject."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from metasynth.interrupts import check
 from metasynth.running.seeding import generator_for
 from metasynth.segment.metrics import DiceAccumulator
 from metasynth.segment.windows import in_windows
-from metasynth.synthesis.generator import ImageGenerator
+from metasynth.synthesis.generator import PIECE_VOXELS, ImageGenerator
 
 CHUNK = 32
 
@@ -49,9 +50,20 @@ class TestSet:
 
     def noisy(self, level: NoiseLevel) -> Tensor:
         """The images (N, 1, *S) with noise of a level; the same for every model."""
+        return torch.cat(list(self.noisy_chunks(level)))
+
+    def noisy_chunks(self, level: NoiseLevel) -> Iterator[Tensor]:
+        """The same, ``CHUNK`` images at a time."""
         draw = generator_for(self.seed, "test noise", level.label)
         sigma = level.draw(len(self.images), draw)
-        return add_noise(self.images, sigma, standard_normal(self.images, draw))
+        # Normal draws come in groups of 16, so that those of a chunk are those of the whole, bit for bit.
+        for images, strength in zip(self.images.split(CHUNK), sigma.split(CHUNK), strict=True):
+            yield add_noise(images, strength, standard_normal(images, draw))
+
+    def noisy_image(self, level: NoiseLevel, item: int) -> Tensor:
+        """One of them (1, 1, *S)."""
+        chunk = next(islice(self.noisy_chunks(level), item // CHUNK, None))
+        return chunk[item % CHUNK][None]
 
     def fullest_item(self) -> int:
         """Index of the item with the most foreground, which shows most."""
@@ -77,8 +89,7 @@ def make_test_set(
 ) -> TestSet:
     """``repeats`` images of every item of the test subjects, with a corruption that all conditions share.
 
-    They stay in memory, 12 bytes a voxel and 4 more with a corruption; while they are made it is twice that and some
-    300 MB.
+    They stay in memory, 12 bytes a voxel and 4 more with a corruption; while they are made some 300 MB more.
     """
     clean, labels, subject = _synthesised(dataset, generator, seed, repeats)
     corrupted = clean if corruption is None else corruption.corrupt(clean, generator_for(seed, "test corruption"))
@@ -97,14 +108,16 @@ def _synthesised(
     dataset: SliceDataset, generator: ImageGenerator, seed: int, repeats: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images (N, 1, *S), their labels (N, *S) and subjects (N,), every item once a repeat."""
-    everything = dataset.read(torch.arange(len(dataset)))
-    shape = (repeats * len(dataset), *everything.labels.shape[1:])
-    clean, labels = torch.empty(shape[0], 1, *shape[1:]), torch.empty(shape, dtype=torch.int64)
-    for repeat, (images, maps) in enumerate(zip(clean.chunk(repeats), labels.chunk(repeats), strict=True)):
-        made = generator(everything.structures, generator_for(seed, "test images", repeat))
-        images.copy_(made[0])
-        maps.copy_(everything.classes_of(made[1]))
-    return clean, labels, everything.subject.repeat(repeats)
+    n, shape = len(dataset), dataset.read([0]).labels.shape[1:]
+    clean, labels = torch.empty(repeats * n, 1, *shape), torch.empty(repeats * n, *shape, dtype=torch.int64)
+    subject = torch.empty(repeats * n, dtype=torch.int64)
+    for repeat in range(repeats):
+        draw = generator_for(seed, "test images", repeat)
+        for items in torch.arange(n).split(max(1, PIECE_VOXELS // shape.numel())):
+            batch, at = dataset.read(items), items + repeat * n
+            images, maps = generator(batch.structures, draw)
+            clean[at], labels[at], subject[at] = images, batch.classes_of(maps), batch.subject
+    return clean, labels, subject
 
 
 def segment(model: nn.Module, images: Tensor, device: str, window: Sequence[int] = ()) -> Tensor:
@@ -135,8 +148,8 @@ def evaluate(
     scores = {}
     for level in levels:
         counts = DiceAccumulator(len(test.class_names), len(test.subjects))
-        parts = (x.split(CHUNK) for x in (test.noisy(level), test.labels, test.subject))
-        for images, labels, subject in zip(*parts, strict=True):
+        parts = (test.labels.split(CHUNK), test.subject.split(CHUNK))
+        for images, labels, subject in zip(test.noisy_chunks(level), *parts, strict=True):
             counts.update(segment(model, images, device, window), labels, subject)
         scores[level.label] = counts.summary(test.class_names, test.subjects)
     return scores

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.caches import FINE_INFO, arrays, make
 
-from metasynth.data import validation
+from metasynth.data import digests
 from metasynth.data.cache import Cache, verify_digest, write_cache
 from metasynth.errors import DataError
 
@@ -244,13 +244,13 @@ def test_a_cache_that_was_changed_in_place_is_refused(tmp_path, edit):
 
 def test_values_are_read_once_for_both_checks(tmp_path, monkeypatch):
     path, reads = make(tmp_path / "c.h5"), []
-    blocks = validation.blocks
+    blocks = digests.blocks
 
     def counted(array, where, name):
         reads.append(name)
         return blocks(array, where, name)
 
-    monkeypatch.setattr(validation, "blocks", counted)
+    monkeypatch.setattr(digests, "blocks", counted)
     Cache(path).close()
     assert reads == ["labels", "images", "subject", "slice"]
 

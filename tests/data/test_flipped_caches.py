@@ -10,6 +10,8 @@ import pytest
 from support.caches import FINE_INFO, INFO, make
 from support.processes import TESTS
 
+from metasynth.data import writer
+
 SECONDS = 600  # of one program, which takes ten on a machine of its own
 NOTICED = {"refused", "same"}
 
@@ -39,6 +41,12 @@ def check_noticed(found):
 @pytest.mark.parametrize("images", [False, True])
 def test_no_bit_of_a_cache_can_change_unnoticed(tmp_path, images, info):
     cache = make(tmp_path / "c.h5", n_subjects=2, per_subject=1, images=images, info=info)
+    check_noticed(outcomes(tmp_path, cache, list(range(0, 8 * cache.stat().st_size, 97))))
+
+
+def test_no_bit_of_a_cache_with_digests_of_its_items_can_change_unnoticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "CHECKED_WHOLE_BYTES", 0)
+    cache = make(tmp_path / "c.h5", n_subjects=2, per_subject=1)
     check_noticed(outcomes(tmp_path, cache, list(range(0, 8 * cache.stat().st_size, 97))))
 
 

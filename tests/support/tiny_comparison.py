@@ -10,8 +10,8 @@ import numpy as np
 from support.tiny_noise import CLASSES, make_cache
 
 from metasynth.data.cache import Cache, write_cache
+from metasynth.data.digests import content_digest
 from metasynth.data.schema import read_contents
-from metasynth.data.validation import content_digest
 from metasynth.run import execute
 from metasynth.running.study import Experiment
 

@@ -5,14 +5,16 @@ from support.tiny_noise import CLASSES, make_cache
 
 from metasynth.augment import bias_field
 from metasynth.augment.bias_field import KnownBias
-from metasynth.augment.noise import NoiseLevel
+from metasynth.augment.noise import NoiseLevel, add_noise, standard_normal
 from metasynth.data.cache import Cache
 from metasynth.data.dataset import SliceDataset
+from metasynth.running.seeding import generator_for
 from metasynth.synthesis import generator as generator_module
 from metasynth.synthesis.batched import BatchedGenerator
 from metasynth.synthesis.config import CornucopiaConfig
 from metasynth.synthesis.generator import ImageGenerator
-from metasynth.training.evaluation import CHUNK, evaluate, make_test_set, middle_plane, segment
+from metasynth.training import evaluation
+from metasynth.training.evaluation import CHUNK, TestSet, evaluate, make_test_set, middle_plane, segment
 
 LEVELS = tuple(map(NoiseLevel.parse, ("0", "0.1", "0.025:0.2")))
 
@@ -86,6 +88,33 @@ def test_noise_is_that_of_the_level_and_the_same_every_time(test):
     each = (test.noisy(LEVELS[2]) - test.images).flatten(1).std(1)
     assert 0.02 < each.min() < 0.08
     assert 0.14 < each.max() < 0.25
+
+
+@pytest.mark.parametrize("shape", [(36, 1, 16, 16), (37, 1, 5, 7), (64, 1, 3, 5, 7), (3, 1, 9, 9)])
+def test_noise_of_chunks_is_noise_of_the_whole_bit_for_bit(shape):
+    images, level = torch.rand(shape, generator=torch.Generator().manual_seed(0)), LEVELS[2]
+    test = TestSet(images, images, images[:, 0].long(), torch.zeros(shape[0]), ("a",), CLASSES, seed=3)
+    draw = generator_for(3, "test noise", level.label)
+    sigma = level.draw(shape[0], draw)
+    whole = add_noise(images, sigma, standard_normal(images, draw))
+    assert [len(chunk) for chunk in test.noisy_chunks(level)] == [len(chunk) for chunk in images.split(CHUNK)]
+    assert torch.equal(test.noisy(level), whole)
+    for item in (0, shape[0] // 2, shape[0] - 1):
+        assert torch.equal(test.noisy_image(level, item), whole[item : item + 1])
+
+
+def test_label_maps_are_read_some_at_a_time(dataset, monkeypatch):
+    whole, counts = make_test_set(dataset, BatchedGenerator(3), seed=0, repeats=2), []
+    monkeypatch.setattr(evaluation, "PIECE_VOXELS", 5 * 16 * 16)
+    monkeypatch.setattr(
+        SliceDataset,
+        "read",
+        lambda self, items, _read=SliceDataset.read: counts.append(len(items)) or _read(self, items),
+    )
+    pieces = make_test_set(dataset, BatchedGenerator(3), seed=0, repeats=2)
+    assert counts == [1, *[5, 5, 2] * 2]
+    for name in ("clean", "images", "labels", "subject"):
+        assert torch.equal(getattr(pieces, name), getattr(whole, name))
 
 
 def test_segmentation_leaves_the_model_as_it_was(test):
