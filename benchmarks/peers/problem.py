@@ -37,8 +37,8 @@ class Problem:
     restart : callable
         Called before each outer step where inner models are begun anew.
     optimum : callable or None
-        Makes of the model the minimum of the inner loss on a batch, ``(model, outer, batch)``. With it the hypergradient
-        is that of the minimum; without, of the K steps.
+        Makes of the model the minimum of the inner loss on a batch, ``(model, outer, batch)``. With it the
+        hypergradient is that of the minimum; without, of the K steps.
     """
 
     model: nn.Module
@@ -102,7 +102,7 @@ def next_batches(problem: Problem) -> tuple[list[Any], Any]:
     return [next(problem.train) for _ in range(problem.steps)], next(problem.held_out)
 
 
-def differences(problem: Problem, before: int, along: Tensor, step: float = 1e-4) -> Tensor:
+def differences(problem: Problem, before: int, along: Tensor, step: float = 1e-3) -> Tensor:
     """Central differences (n,) of the outer loss along unit vectors of θ, in float64 and of fourth order.
 
     Parameters

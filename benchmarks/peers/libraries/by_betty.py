@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from betty.configs import Config, EngineConfig
 from betty.engine import Engine
-from betty.problems import HigherIterativeProblem, ImplicitProblem, IterativeProblem
+from betty.problems import ImplicitProblem, IterativeProblem
 from torch import Tensor
 
 from benchmarks.peers.problem import Problem
@@ -48,16 +48,6 @@ def from_a_start(given: Problem) -> Callable[[], object]:
     return engine_of(given, Inner, Config(unroll_steps=given.steps, retain_graph=True), Config(first_order=False))
 
 
-def by_adam(given: Problem) -> Callable[[], object]:
-    """K steps of a `HigherIterativeProblem`: `IterativeProblem` has NaN for a weight that never had a gradient."""
-
-    class Inner(HigherIterativeProblem):
-        def training_step(self, batch: Any) -> Tensor:
-            return given.inner_loss(self.module, self.outer.module, batch)
-
-    return engine_of(given, Inner, Config(unroll_steps=given.steps), Config(first_order=False))
-
-
 def at_the_minimum(given: Problem) -> Callable[[], object]:
     """K plain steps, and a Neumann series of as many terms."""
 
@@ -88,6 +78,6 @@ SOLVERS = {
     "cleaning": unrolled,
     "sinusoid": from_a_start,
     "digits": unrolled,
-    "noise": by_adam,
+    "noise": unrolled,
 }
 UNABLE: dict[str, str] = {}

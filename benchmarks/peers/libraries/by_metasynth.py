@@ -1,4 +1,4 @@
-"""This core: two losses, an optimiser for each level, and a strategy."""
+"""The core of this repository: two losses, an optimiser for each level, and a strategy."""
 
 from collections.abc import Callable
 

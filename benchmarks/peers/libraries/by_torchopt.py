@@ -8,10 +8,6 @@ import torchopt
 
 from benchmarks.peers.problem import Problem
 
-EPS_ROOT = 1e-16
-"""Added under the root of Adam's second moment: with TorchOpt's default of zero the derivative of a weight that never had
-a gradient is not a number."""
-
 
 def by_sgd(given: Problem) -> Callable[[], object]:
     """K differentiable steps."""
@@ -20,7 +16,7 @@ def by_sgd(given: Problem) -> Callable[[], object]:
 
 def by_adam(given: Problem) -> Callable[[], object]:
     """The same with Adam."""
-    return unrolled(given, torchopt.MetaAdam(given.model, lr=given.rate, eps_root=EPS_ROOT))
+    return unrolled(given, torchopt.MetaAdam(given.model, lr=given.rate))
 
 
 def unrolled(given: Problem, optimizer: Any) -> Callable[[], object]:
@@ -54,7 +50,9 @@ def from_a_start(given: Problem) -> Callable[[], object]:
 def at_the_minimum(given: Problem) -> Callable[[], object]:
     """K plain steps, and conjugate gradients on the Hessian."""
 
-    class Inner(torchopt.nn.ImplicitMetaGradientModule, linear_solve=torchopt.linear_solve.solve_cg(maxiter=40, atol=0)):
+    class Inner(
+        torchopt.nn.ImplicitMetaGradientModule, linear_solve=torchopt.linear_solve.solve_cg(maxiter=40, atol=0)
+    ):
         def __init__(self, outer: torch.nn.Module) -> None:
             super().__init__()
             self.outer, self.model = outer, given.model

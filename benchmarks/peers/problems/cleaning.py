@@ -1,8 +1,8 @@
 """Hyper-cleaning: which training labels are wrong, told by a few that are right.
 
-Half of the labels of scikit-learn's digits are wrong. Every training image has a weight sigmoid(θᵢ), and the loss on clean
-images is differentiated through one step of the classifier (Ren et al., Learning to Reweight Examples for Robust Deep
-Learning, ICML 2018).
+Half of the labels of scikit-learn's digits are wrong. Every training image has a weight sigmoid(θᵢ), and the loss on
+clean images is differentiated through one step of the classifier (Ren et al., Learning to Reweight Examples for Robust
+Deep Learning, ICML 2018).
 """
 
 from itertools import cycle
@@ -54,7 +54,7 @@ def make(tiny: bool, dtype: torch.dtype) -> Problem:
     chosen = torch.randperm(count, generator=generator).split(batch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10)).to(dtype)
+        model = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, 10)).to(dtype)
     outer = Weights(count, dtype)
     return Problem(
         model=model,

@@ -1,7 +1,7 @@
 """Learned augmentation: the tilt, gain and noise of someone else's camera, from photographs of digits.
 
-A classifier is trained on scikit-learn's digits, upright and clean. The loss on photographs, tilted by 20 degrees, dimmer and
-noisy, is differentiated through three of its steps, and teaches a camera that the digits are passed through.
+A classifier is trained on scikit-learn's digits, upright and clean. The loss on photographs, tilted by 20 degrees,
+dimmer and noisy, is differentiated through three of its steps, and teaches a camera that the digits are passed through.
 """
 
 from itertools import cycle
@@ -49,8 +49,8 @@ def outer_loss(model: nn.Module, outer: nn.Module, batch: tuple[Tensor, Tensor])
 
 
 def make(tiny: bool, dtype: torch.dtype) -> Problem:
-    """Batches of a hundred, eight of each kind, which come round again."""
-    size, width = (6, 3) if tiny else (100, 32)
+    """Eight batches of each kind, which come round again."""
+    size, width = (6, 3) if tiny else (50, 16)
     generator = torch.Generator().manual_seed(0)
     digits = load_digits()
     order = torch.randperm(len(digits.target), generator=generator)[: 16 * size]
@@ -62,7 +62,7 @@ def make(tiny: bool, dtype: torch.dtype) -> Problem:
         photographs = [(truth(part, drawn), classes) for part, classes, drawn in parts[8:]]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers = [nn.Conv2d(1, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3), nn.ReLU()]
+        layers = [nn.Conv2d(1, width, 3), nn.SiLU(), nn.Conv2d(width, width, 3), nn.SiLU()]
         model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * width, 10)).to(dtype)
     outer = Camera(2.0, 1.0, 0.05, dtype)
     return Problem(

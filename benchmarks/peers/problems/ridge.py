@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers.problem import Problem
 
-QUESTION = "ridge: a decay for each of 100 weights, 40 steps of SGD to the minimum"
+QUESTION = "ridge: a decay for each of 50 weights, 40 steps of SGD to the minimum"
 LONG = 1000
 
 Rows = tuple[Tensor, Tensor]
@@ -48,7 +48,7 @@ def optimum(model: nn.Module, outer: nn.Module, rows: Rows) -> None:
 
 def make(tiny: bool, dtype: torch.dtype) -> Problem:
     """10 n rows of n features each, of a noisy linear relation."""
-    count = 5 if tiny else 100
+    count = 5 if tiny else 50
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(count, 1, generator=generator, dtype=torch.float64) / count**0.5
 

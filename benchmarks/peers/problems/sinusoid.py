@@ -1,8 +1,8 @@
 """Few-shot sinusoid regression by MAML: the weights from which five gradient steps fit a new sine wave.
 
-A task is y = A sin(x + p) with A in [0.1, 5] and p in [0, π], of which ten points are given (Finn et al., ICML 2017, section
-5.1). θ is the start of a network 1-40-40-1; φ holds what each task adds to it, zero before its first step, so that all tasks
-of a meta-batch adapt at once. A library that copies a start for each task takes `Start` alone.
+A task is y = A sin(x + p) with A in [0.1, 5] and p in [0, π], of which ten points are given (Finn et al., ICML 2017,
+section 5.1). θ is the start of a network 1-40-40-1; φ holds what each task adds to it, zero before its first step, so
+that all tasks of a meta-batch adapt at once. A library that copies a start for each task takes `Start` alone.
 """
 
 import math

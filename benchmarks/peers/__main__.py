@@ -1,0 +1,94 @@
+"""Five bilevel problems, solved with higher, TorchOpt, Betty, learn2learn and this core: one table.
+
+Every library solves every problem as its users would write it, by exact derivatives, from the same data and weights
+(`problems/`, `libraries/`), each in a process of its own, with one thread. The columns:
+
+- the error of the hypergradient at the third outer step, relative to central differences in float64,
+- the time of the processor for an outer step in float32, the median of repeats in turn with the other libraries,
+- the peak of memory in the first two steps, above what was held before them,
+- how much more memory is held after many steps,
+- lines of user code, without blank ones, comments and docstrings.
+
+`make peers` makes an environment for it, and runs it there:
+
+    python -m benchmarks.peers [--problems ridge,noise] [--repeats 25] [--steps 1000] [--out peers]
+
+What is not installed or cannot be expressed is told below the table. --out writes NAME.json and NAME.md.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.peers import problems
+from benchmarks.peers.environment import refusals
+from benchmarks.peers.libraries import LIBRARIES, OURS, Library
+from benchmarks.peers.measure import Worker, differences_of
+from benchmarks.peers.table import Row, markdown
+
+FIRST = 3
+"""Steps of each library that are not timed."""
+
+
+def version(distribution: str) -> str | None:
+    """Of what is installed; None: it is not."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def compare(problem: str, libraries: Sequence[Library], repeats: int, steps: int, tiny: bool = False) -> list[Row]:
+    """A row for each library."""
+    context = multiprocessing.get_context("spawn")
+    rows = {library: Row(problem, library.name, steps=steps) for library in libraries}
+    workers = {library: Worker(context, library, problem, tiny) for library in libraries}
+    for library, worker in workers.items():
+        rows[library].lines, rows[library].peak_mib = worker.ask("lines"), worker.ask("peak")
+    seconds: dict[Library, list[float | None]] = {library: [] for library in workers}
+    for _ in range(FIRST + repeats):
+        for library, worker in workers.items():
+            seconds[library].append(worker.ask("seconds"))
+    for library, worker in workers.items():
+        if worker.reason is None:
+            rows[library].seconds = statistics.median(seconds[library][FIRST:])
+        rows[library].growth_mib = worker.ask("growth", steps)
+    truth = differences_of(problem, tiny)
+    for library, worker in workers.items():
+        rows[library].error, rows[library].reason = worker.ask("error", truth), worker.reason
+        worker.close()
+    return list(rows.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--problems", default=",".join(problems.NAMES), help="some of them, separated by commas")
+    parser.add_argument("--repeats", type=int, default=25, help="timed steps of each library")
+    parser.add_argument("--steps", type=int, help="steps after which memory is looked at, if not each problem's own")
+    parser.add_argument("--out", metavar="NAME", help="also write the rows and the table to files of this name")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for name in options.problems.split(","):
+        found = compare(name, LIBRARIES, options.repeats, options.steps or problems.load(name).LONG)
+        print(f"{problems.load(name).QUESTION}\n\n{markdown(found, OURS.name)}\n", flush=True)
+        rows += found
+    versions = {library.name: version(library.distribution) for library in LIBRARIES}
+    versions |= {"torch": version("torch"), "Python": platform.python_version()}
+    told = {name: reason for name, reason in refusals().items() if name in versions}
+    print(json.dumps({"versions": versions, "not installed": told}, indent=2))
+    if options.out:
+        text = {"versions": versions, "not installed": told, "rows": [asdict(row) for row in rows]}
+        Path(f"{options.out}.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+        Path(f"{options.out}.md").write_text(markdown(rows, OURS.name) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
