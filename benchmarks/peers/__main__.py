@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers import problems
 from benchmarks.peers.environment import refusals
@@ -49,44 +50,59 @@ def compare(problem: str, libraries: Sequence[Library], repeats: int, steps: int
     context = multiprocessing.get_context("spawn")
     rows = {library: Row(problem, library.name, steps=steps) for library in libraries}
     workers = {library: Worker(context, library, problem, tiny) for library in libraries}
-    for library, worker in workers.items():
-        rows[library].lines, rows[library].peak_mib = worker.ask("lines"), worker.ask("peak")
-    seconds: dict[Library, list[float | None]] = {library: [] for library in workers}
-    for _ in range(FIRST + repeats):
-        for library, worker in workers.items():
-            seconds[library].append(worker.ask("seconds"))
-    for library, worker in workers.items():
-        if worker.reason is None:
-            rows[library].seconds = statistics.median(seconds[library][FIRST:])
-        rows[library].growth_mib = worker.ask("growth", steps)
-    truth = differences_of(problem, tiny)
-    for library, worker in workers.items():
-        rows[library].error, rows[library].reason = worker.ask("error", truth), worker.reason
+
+    def side_by_side(name: str, *arguments: Any) -> list[Any]:
+        for worker in workers.values():
+            worker.ask(name, *arguments)
+        return [worker.answer() for worker in workers.values()]
+
+    def in_turn(name: str) -> list[Any]:
+        answers = []
+        for worker in workers.values():
+            worker.ask(name)
+            answers.append(worker.answer())
+        return answers
+
+    lines, peaks = side_by_side("lines"), side_by_side("peak")
+    seconds = list(zip(*(in_turn("seconds") for _ in range(FIRST + repeats)), strict=True))
+    growths, errors = side_by_side("growth", steps), side_by_side("error", differences_of(problem, tiny))
+    for worker, row, *found, repeated in zip(
+        workers.values(), rows.values(), lines, peaks, growths, errors, seconds, strict=True
+    ):
+        row.lines, row.peak_mib, row.growth_mib, row.error = found
+        row.seconds = None if None in repeated else statistics.median(repeated[FIRST:])
+        row.reason = worker.reason
         worker.close()
     return list(rows.values())
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--problems", default=",".join(problems.NAMES), help="some of them, separated by commas")
     parser.add_argument("--repeats", type=int, default=25, help="timed steps of each library")
-    parser.add_argument("--steps", type=int, help="steps after which memory is looked at, if not each problem's own")
+    parser.add_argument("--steps", type=int, default=1000, help="steps after which memory is looked at again")
     parser.add_argument("--out", metavar="NAME", help="also write the rows and the table to files of this name")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    names = options.problems.split(",")
+    if unknown := [name for name in names if name not in problems.NAMES]:
+        parser.error(f"--problems: expected some of {','.join(problems.NAMES)}, got {','.join(unknown)}")
+    for name in ("repeats", "steps"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: expected at least 1, got {getattr(options, name)}")
     rows: list[Row] = []
-    for name in options.problems.split(","):
-        found = compare(name, LIBRARIES, options.repeats, options.steps or problems.load(name).LONG)
+    for name in names:
+        found = compare(name, LIBRARIES, options.repeats, options.steps)
         print(f"{problems.load(name).QUESTION}\n\n{markdown(found, OURS.name)}\n", flush=True)
         rows += found
     versions = {library.name: version(library.distribution) for library in LIBRARIES}
     versions |= {"torch": version("torch"), "Python": platform.python_version()}
-    told = {name: reason for name, reason in refusals().items() if name in versions}
-    print(json.dumps({"versions": versions, "not installed": told}, indent=2))
+    told = {"versions": versions, "not installed": refusals()}
+    print(json.dumps(told, indent=2))
     if options.out:
-        text = {"versions": versions, "not installed": told, "rows": [asdict(row) for row in rows]}
-        Path(f"{options.out}.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(told | {"rows": [asdict(row) for row in rows]}, indent=2)
+        Path(f"{options.out}.json").write_text(text + "\n", encoding="utf-8")
         Path(f"{options.out}.md").write_text(markdown(rows, OURS.name) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,9 @@
 """What is measured of one library on one problem, in a process of its own."""
 
 import contextlib
+import logging
 import time
+import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -105,6 +107,8 @@ def serve(connection: Connection, library: Library, problem: str, tiny: bool) ->
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     keep_freed_memory()
+    logging.disable(logging.INFO)  # Betty tells of every engine
+    warnings.simplefilter("ignore")  # peers use what torch has deprecated
     try:
         measured = Measured(library, problem, tiny)
         while (order := connection.recv()) is not None:
@@ -115,7 +119,7 @@ def serve(connection: Connection, library: Library, problem: str, tiny: bool) ->
 
 
 class Worker:
-    """A process that serves; all questions after a failure are answered by None, and ``reason`` says why."""
+    """A process that serves; all that is asked after a failure is answered by None, and ``reason`` says why."""
 
     def __init__(self, context: Any, library: Library, problem: str, tiny: bool) -> None:
         self.reason: str | None = None
@@ -124,12 +128,15 @@ class Worker:
         self._process.start()
         theirs.close()
 
-    def ask(self, name: str, *arguments: Any) -> Any:
-        """What the method of `Measured` gives."""
-        if self.reason is not None:
-            return None
+    def ask(self, name: str, *arguments: Any) -> None:
+        """Let it begin a method of `Measured`."""
         with contextlib.suppress(OSError):  # it may have failed before it was asked, and has then said why
             self._connection.send((name, arguments))
+
+    def answer(self) -> Any:
+        """What the method gave that was asked for."""
+        if self.reason is not None:
+            return None
         try:
             value, self.reason = self._connection.recv()
         except (EOFError, OSError):

@@ -1,4 +1,4 @@
-"""The problems, each a module with ``QUESTION``, ``LONG`` and ``make(tiny, dtype) -> Problem``."""
+"""The problems, each a module with ``QUESTION`` and ``make(tiny, dtype) -> Problem``."""
 
 import importlib
 from types import ModuleType

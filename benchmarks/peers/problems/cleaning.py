@@ -15,7 +15,6 @@ from torch.nn.functional import cross_entropy
 from benchmarks.peers.problem import Problem
 
 QUESTION = "hyper-cleaning: a weight for each of 1,000 digits, one step of SGD"
-LONG = 1000
 
 Samples = tuple[Tensor, Tensor, Tensor]
 """Images (n, 64), labels (n,), and where each stands among all (n,)."""

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from benchmarks.peers.problem import Problem
 
 QUESTION = "augmentation of digits: tilt, gain and noise, 3 steps of SGD of a convolutional network"
-LONG = 1000
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images (B, 1, 8, 8), labels (B,), and standard normal draws like the images."""

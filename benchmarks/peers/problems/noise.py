@@ -15,7 +15,6 @@ from metasynth.augment import GaussianNoise
 from metasynth.segment import soft_dice_loss
 
 QUESTION = "recovery of noise: σ of the images of a segmenter, one step of Adam"
-LONG = 1000
 CLASSES = 3
 TRUTH, START = 0.1, 0.3
 
@@ -63,6 +62,9 @@ def make(tiny: bool, dtype: torch.dtype) -> Problem:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = segmenter(width).to(dtype)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                nn.init.kaiming_normal_(parameter)
     outer = GaussianNoise(START).to(dtype)
     return Problem(
         model=model,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from benchmarks.peers.problem import Problem
 
 QUESTION = "ridge: a decay for each of 50 weights, 40 steps of SGD to the minimum"
-LONG = 1000
 
 Rows = tuple[Tensor, Tensor]
 """Inputs (n, d) and targets (n, 1)."""

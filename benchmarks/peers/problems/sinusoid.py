@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from benchmarks.peers.problem import Problem
 
 QUESTION = "MAML: the start of a network 1-40-40-1, 5 steps of SGD on each of 10 sinusoids"
-LONG = 1000
 STEPS = 5
 
 Points = tuple[Tensor, Tensor]
