@@ -44,7 +44,6 @@ class Measured:
         if problem in module.UNABLE:
             raise NotImplementedError(module.UNABLE[problem])
         self._solver, self._make, self._tiny = module.SOLVERS[problem], problems.load(problem).make, tiny
-        self._step = None
 
     def lines(self) -> int:
         """Of user code."""
@@ -67,7 +66,8 @@ class Measured:
 
     def peak(self) -> float:
         """MiB of the first two steps, above what was held before them; in float32, as all that follows."""
-        self._step = self._solver(self._fresh(torch.float32))
+        problem = self._fresh(torch.float32)
+        self._outer, self._step = problem.outer, self._solver(problem)
         before = held_mib()
         forget_peak()
         for _ in range(2):
@@ -81,12 +81,14 @@ class Measured:
         return time.process_time() - start
 
     def growth(self, steps: int) -> float:
-        """MiB that are held more after so many steps, once warm."""
+        """MiB that are held more after so many steps, once warm; ArithmeticError if they led nowhere."""
         for _ in range(WARM_UP):
             self._step()
         before = held_mib()
         for _ in range(steps):
             self._step()
+        if not values_of(self._outer).isfinite().all():
+            raise ArithmeticError(f"the outer parameters are not finite after {steps} steps")
         return held_mib() - before
 
 

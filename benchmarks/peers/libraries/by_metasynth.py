@@ -34,7 +34,7 @@ def from_a_start(given: Problem) -> Callable[[], object]:
 def at_the_minimum(given: Problem) -> Callable[[], object]:
     """K plain steps, and conjugate gradients on the Hessian."""
     losses = BilevelProblem(given.inner_loss, given.outer_loss)
-    way = Implicit(ConjugateGradient(max_steps=40, tolerance=1e-9), steps=given.steps)
+    way = Implicit(ConjugateGradient(max_steps=40, tolerance=1e-6), steps=given.steps)
     solver = BilevelSolver(losses, given.model, given.optimizer, given.outer, given.outer_optimizer, way)
     return lambda: solver.step([next(given.train) for _ in range(given.steps)], next(given.held_out))
 

@@ -49,10 +49,9 @@ def from_a_start(given: Problem) -> Callable[[], object]:
 
 def at_the_minimum(given: Problem) -> Callable[[], object]:
     """K plain steps, and conjugate gradients on the Hessian."""
+    conjugate_gradients = torchopt.linear_solve.solve_cg(maxiter=40, rtol=1e-6)
 
-    class Inner(
-        torchopt.nn.ImplicitMetaGradientModule, linear_solve=torchopt.linear_solve.solve_cg(maxiter=40, atol=0)
-    ):
+    class Inner(torchopt.nn.ImplicitMetaGradientModule, linear_solve=conjugate_gradients):
         def __init__(self, outer: torch.nn.Module) -> None:
             super().__init__()
             self.outer, self.model = outer, given.model

@@ -2,8 +2,9 @@
 
     φ*(θ) = argmin |X φ - y|² / n + Σ exp(θᵢ) φᵢ²,      L(φ) = mean squared error on held-out rows.
 
-The inner problem is solved to its minimum: 40 steps of gradient descent come within 1e-8 of it. The hypergradient that
-libraries are held to is that of the minimum, of which both unrolling and implicit differentiation are ways.
+The inner problem is solved to its minimum: 40 steps of gradient descent come within 1e-8 of it. They would diverge at
+decays of about 0.7, which a thousand outer steps at their small rate do not reach. The hypergradient that libraries are
+held to is that of the minimum, of which both unrolling and implicit differentiation are ways.
 """
 
 from itertools import repeat
@@ -64,7 +65,7 @@ def make(tiny: bool, dtype: torch.dtype) -> Problem:
         inner_loss=inner_loss,
         outer_loss=outer_loss,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.4),
-        outer_optimizer=torch.optim.Adam(outer.parameters(), lr=0.02),
+        outer_optimizer=torch.optim.Adam(outer.parameters(), lr=0.001),
         steps=40,
         train=repeat(draw()),
         held_out=repeat(draw()),
