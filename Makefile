@@ -55,10 +55,11 @@ bench: $(INSTALLED)
 
 # The peers' packages lie over the project's, which stay as they are.
 PEERS := $(VENV)/peers
+PEERS_SETTINGS ?=
 PEERS_INSTALLED := $(PEERS)/refused.json
 
 peers: $(PEERS_INSTALLED)
-	$(PEERS)/bin/python -m benchmarks.peers
+	$(PEERS)/bin/python -m benchmarks.peers $(PEERS_SETTINGS)
 
 $(PEERS_INSTALLED): $(INSTALLED) benchmarks/peers/requirements.txt benchmarks/peers/environment.py
 	rm -rf $(PEERS)

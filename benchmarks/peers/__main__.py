@@ -9,7 +9,7 @@ Every library solves every problem as its users would write it, by exact derivat
 - how much more memory is held after many steps,
 - lines of user code, without blank ones, comments and docstrings.
 
-`make peers` makes an environment for it, and runs it there:
+`make peers` makes an environment for it, and runs it there, with the options in PEERS_SETTINGS:
 
     python -m benchmarks.peers [--problems ridge,noise] [--repeats 25] [--steps 1000] [--out peers]
 

@@ -136,6 +136,17 @@ def test_an_option_that_is_wrong_is_told_before_anything_is_begun(arguments, lin
     assert capsys.readouterr().err.splitlines()[-1] == f"python -m benchmarks.peers: error: {line}"
 
 
+def test_outer_parameters_that_are_not_finite_are_told(monkeypatch):
+    def solve(given):
+        return lambda: given.outer.logs.data.fill_(math.inf)
+
+    monkeypatch.setitem(by_metasynth.SOLVERS, "ridge", solve)
+    measured = Measured(OURS, "ridge", tiny=True)
+    measured.peak()
+    with pytest.raises(ArithmeticError, match=r"^the outer parameters are not finite after 2 steps$"):
+        measured.growth(2)
+
+
 @pytest.mark.slow
 def test_a_library_has_all_of_its_row():
     (row,) = compare("cleaning", [OURS], repeats=1, steps=3, tiny=True)
