@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 # Whatever is set outside: tests start Python over a hundred times, which would compile the package as often.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test test-all cluster gpu lint bench models docs release clean
+.PHONY: help run test test-all cluster gpu lint bench peers models docs release clean
 
 help:
 	@echo "make run       learn the noise of real scans on the embedded brain, and report"
@@ -19,7 +19,8 @@ help:
 	@echo "make cluster   the tests on a Slurm of one node and with Snakemake, where Slurm is installed"
 	@echo "make gpu       the tests on a GPU, then what it takes for all there is, in nine minutes"
 	@echo "make lint      ruff and mypy"
-	@echo "make bench     every script in benchmarks/ but that of make gpu"
+	@echo "make bench     every script in benchmarks/ but those of make gpu and make peers"
+	@echo "make peers     the core beside higher, TorchOpt, Betty and learn2learn, in an environment of their own"
 	@echo "make models    train the models of the package again, from MAPS=label_maps20: hours, and it goes on where it was"
 	@echo "make docs      the documentation, in site/"
 	@echo "make release   sdist and wheel in dist/, built and checked, not uploaded"
@@ -59,6 +60,18 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py benchmarks/data/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+# The peers' packages lie over the project's, which stay as they are.
+PEERS := $(VENV)/peers
+PEERS_SETTINGS ?=
+PEERS_INSTALLED := $(PEERS)/refused.json
+
+peers: $(PEERS_INSTALLED)
+	$(PEERS)/bin/python -m benchmarks.peers $(PEERS_SETTINGS)
+
+$(PEERS_INSTALLED): $(INSTALLED) benchmarks/peers/requirements.txt benchmarks/peers/environment.py
+	rm -rf $(PEERS)
+	$(BIN)/python -m benchmarks.peers.environment $(PEERS)
 
 # The models of the package: the folder of label maps they are trained on, and where their runs are kept.
 MAPS ?= label_maps20
