@@ -48,6 +48,7 @@ def require_contract(make: Make, batch: Tensor, strategy: str, step: float = 1e-
     elif strategy == "unrolled-3-last-1":
         torch.testing.assert_close(found, solved(make(), batch, Mixed(), before=2)[0], rtol=1e-9, atol=1e-13)
     elif strategy == "evolution_strategies":
+        assert error is not None
         assert (found - solved(make(), batch, Mixed())[0]).norm() < 5 * error
     else:
         require_limit_of_one_small_step(make, batch)
