@@ -37,17 +37,18 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=0.02, eps=0.01)
 
 
-def require_contract(make: Make, batch: Tensor, strategy: str) -> None:
-    """One of `EACH` gives for a model what it gives for any."""
+def require_contract(make: Make, batch: Tensor, strategy: str, step: float = 1e-5) -> None:
+    """One of `EACH` gives for a model what it gives for any; ``step`` is that of the differences."""
     chosen = EACH[strategy]
     found, error = solved(make(), batch, chosen)
     assert found.abs().max() > 1e-7
     if strategy not in BIASED:
-        expected = by_training_again(PROBLEM, make, adam, batch, chosen.inner_steps)
+        expected = by_training_again(PROBLEM, make, adam, batch, chosen.inner_steps, step)
         torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-9)
     elif strategy == "unrolled-3-last-1":
         torch.testing.assert_close(found, solved(make(), batch, Mixed(), before=2)[0], rtol=1e-9, atol=1e-13)
     elif strategy == "evolution_strategies":
+        assert error is not None
         assert (found - solved(make(), batch, Mixed())[0]).norm() < 5 * error
     else:
         require_limit_of_one_small_step(make, batch)
