@@ -50,7 +50,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $(wildcard benchmarks/*.py benchmarks/*/__main__.py); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # The models of the package: the folder of label maps they are trained on, and where their runs are kept.
 MAPS ?= label_maps20
