@@ -59,7 +59,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py benchmarks/data/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py benchmarks/data/*.py) benchmarks/processes); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # The peers' packages lie over the project's, which stay as they are.
 PEERS := $(VENV)/peers

@@ -103,8 +103,9 @@ def execute(
             folder.path, folder.path / METRICS, folder.settings, sinks, partial(progress.say, level=WARNING)
         ) as feed,
     ):
+        where = f"{folder.path}: {experiment.name}"
         if folder.finished:
-            ranks.hand_out(None)
+            ranks.hand_out(where, None)
             progress.say(f"{folder.path}: the run has finished; its report is written again")
             with files_that_fit(folder.path):
                 write_run_report(experiment, folder)
@@ -114,8 +115,9 @@ def execute(
             shared = (config, preset, seed, device, threads)
             context = StudyContext(*shared, folder, place, resume, progress, others, ranks)
             ranks.hand_out(
+                where,
                 {"shared": shared, "manifest": manifest, "others": others}
-                | {"places": (folder.path, place), "resume": resume}
+                | {"places": (folder.path, place), "resume": resume},
             )
             folder.follow(feed.look)
             _run(experiment, context)

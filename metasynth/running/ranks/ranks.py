@@ -61,13 +61,20 @@ class Ranks:
                 f"got {self.here}"
             )
 
-    def hand_out(self, given: Mapping[str, Any] | None) -> None:
-        """Join the others, which wait in `follow`, and hand them what they need: None if there is nothing to do."""
+    def hand_out(self, where: str, given: Mapping[str, Any] | None) -> None:
+        """Join the others, which wait in `follow`, and hand them what they need: None if there is nothing to do.
+
+        Raises
+        ------
+        RunError, Interrupted
+            As `together`.
+        """
         if self.count > 1:
             check()  # what ends this process has ended the others, which would be waited for
-            self._join()
-            self._broadcast(given)
-            self.wait()
+            with self._told(where):
+                self._join()
+                self._broadcast(given)
+                self.wait()
 
     def follow(self) -> Mapping[str, Any] | None:
         """What the first hands out. Until it does, a signal ends this process at once: there is nothing to tidy up."""
@@ -99,6 +106,12 @@ class Ranks:
         Interrupted
             What ended it had asked this process to end before.
         """
+        with self._told(where):
+            yield
+        self._leave()
+
+    @contextmanager
+    def _told(self, where: str) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
@@ -109,7 +122,6 @@ class Ranks:
             raise RunError(
                 f"{where} stopped: another of its {self.count} processes has ended; continue with --resume"
             ) from error
-        self._leave()
 
     def _leave(self) -> None:
         if self.count > 1:

@@ -49,8 +49,18 @@ def test_other_errors_pass(count, error):
     assert caught.value is error
 
 
+def test_that_another_process_has_ended_before_the_run_began_is_the_same_line(monkeypatch):
+    def ended(self):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    monkeypatch.setattr(Ranks, "_join", ended)
+    with pytest.raises(RunError) as caught:
+        Ranks(count=2).hand_out("out: noise", None)
+    assert str(caught.value) == "out: noise stopped: another of its 2 processes has ended; continue with --resume"
+
+
 def test_one_process_hands_nothing_out():
-    ALONE.hand_out({"anything": 1})
+    ALONE.hand_out("out: noise", {"anything": 1})
 
 
 def test_what_all_choose_by_is_what_the_first_found(monkeypatch):
@@ -64,7 +74,7 @@ def test_a_process_that_is_asked_to_end_waits_for_no_other(monkeypatch):
     with watched():
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted):
-            Ranks(count=2).hand_out(None)
+            Ranks(count=2).hand_out("out: noise", None)
 
 
 def test_the_end_of_torchrun_asks_its_processes_to_end(monkeypatch):
