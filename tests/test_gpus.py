@@ -58,7 +58,7 @@ def test_markers_are_left_out_by_default(pytestconfig, marker):
 
 def test_make_gpu_runs_the_tests_and_then_the_benchmark():
     def commands(target):
-        words = ["make", "-n", "-o", ".venv/installed", target]
+        words = ["make", "-n", "--no-print-directory", "-o", ".venv/installed", target]
         return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
     assert commands("gpu").splitlines() == [
