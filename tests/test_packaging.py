@@ -128,8 +128,8 @@ def test_the_wheel_holds_every_module_and_no_other_package(wheel):
 
 
 HINT = re.compile(r"pip install '([\w-]+)\[(\w+)\]'")
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").iterdir()]
-PAGES += (ROOT / "benchmarks").glob("*.py")
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.*")]
+PAGES += (ROOT / "benchmarks").rglob("*.py")
 SINKS = ("tensorboard", "mlflow", "wandb")
 # By `require`, `metasynth prep --align`, `metasynth run --launcher` and `--log`.
 PRINTED = {install_hint(extra) for extra in ("align", "cluster", "export", "nnunet", "monai", *SINKS)}
