@@ -105,6 +105,14 @@ def noise(place):
     return place / "noise-1"
 
 
+def test_a_run_that_has_finished_is_reported_again_by_two_processes(place, noise):
+    report = noise / "report.html"
+    report.unlink()
+    _, errors = ended(start(place, (*AGAIN, "noise-1"), *TWO))
+    assert said(errors) == []
+    assert report.is_file()
+
+
 def leftovers(place):
     return [path.name for path in (place / "tmp").glob("metasynth-*")]
 

@@ -75,12 +75,17 @@ class Ranks:
                 self._join()
                 self._broadcast(given)
                 self.wait()
+                if given is None:
+                    self._leave()
 
     def follow(self) -> Mapping[str, Any] | None:
         """What the first hands out. Until it does, a signal ends this process at once: there is nothing to tidy up."""
         handlers = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
         self._join()
         given: Mapping[str, Any] | None = self._broadcast(None)
+        if given is None:  # the first waits for all to have heard so
+            self.wait()
+            self._leave()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         return given
