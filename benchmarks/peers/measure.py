@@ -21,6 +21,10 @@ BEFORE = 2
 WARM_UP = 20
 
 
+class Unable(Exception):
+    """A library cannot express a problem; says why."""
+
+
 class Measured:
     """A library on a problem; it is imported here.
 
@@ -33,8 +37,8 @@ class Measured:
 
     Raises
     ------
-    NotImplementedError
-        The library cannot express the problem; says why.
+    Unable
+        The library cannot express the problem.
     ImportError
         It is not there.
     """
@@ -42,7 +46,7 @@ class Measured:
     def __init__(self, library: Library, problem: str, tiny: bool) -> None:
         module = library.load()
         if problem in module.UNABLE:
-            raise NotImplementedError(module.UNABLE[problem])
+            raise Unable(module.UNABLE[problem])
         self._solver, self._make, self._tiny = module.SOLVERS[problem], problems.load(problem).make, tiny
 
     def lines(self) -> int:
@@ -101,7 +105,7 @@ def differences_of(problem: str, tiny: bool) -> list[float]:
 def reason_of(error: BaseException) -> str:
     """An exception in one line."""
     (first, *_) = str(error).splitlines() or [""]
-    return first if type(error) is NotImplementedError else f"{type(error).__name__}: {first}"
+    return first if isinstance(error, Unable) else f"{type(error).__name__}: {first}"
 
 
 def serve(connection: Connection, library: Library, problem: str, tiny: bool) -> None:
